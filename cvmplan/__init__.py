@@ -1,0 +1,3 @@
+"""Plan and measure confidential-VM launches."""
+
+__version__ = "0.1.0"

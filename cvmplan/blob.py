@@ -1,0 +1,61 @@
+"""The one place where bytes become records: bounds-checked, and able to say where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from struct import Struct
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from cvmplan.errors import TruncatedError
+
+
+class Record(Protocol):
+    """A dataclass whose fields are exactly what its LAYOUT unpacks, in order."""
+
+    LAYOUT: ClassVar[Struct]
+
+    def __init__(self, *fields: Any) -> None: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """
+    A named span of an input; offsets in errors are offsets in the file.
+
+    `name` is the input's path as the user typed it, `data` its bytes (never copied),
+    `base` the file offset of `data[0]`.
+    """
+
+    name: str
+    data: memoryview
+    base: int = 0
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def where(self, offset: int) -> str:
+        """Name a place in the file, for messages: "OVMF.fd+0x3ffd10"."""
+        return f"{self.name}+{self.base + offset:#x}"
+
+    def slice(self, start: int, end: int) -> Blob:
+        """Return bytes [start, end); TruncatedError when they are not all there."""
+        if not 0 <= start <= end <= len(self.data):
+            raise TruncatedError(
+                f"bytes {start:#x} to {end:#x} do not lie in {len(self.data):#x} bytes",
+                at=self.where(max(start, 0)),
+            )
+        return Blob(self.name, self.data[start:end], self.base + start)
+
+    def take(self, record: type[R], offset: int) -> R:
+        """Unpack the record at `offset`; TruncatedError when it does not fit."""
+        span = self.slice(offset, offset + record.LAYOUT.size)
+        return record(*record.LAYOUT.unpack(span.data))
+
+    def table(self, record: type[R], offset: int, count: int) -> Iterator[tuple[Any, ...]]:
+        """Unpack `count` rows of one layout as tuples; TruncatedError when they do not fit."""
+        span = self.slice(offset, offset + count * record.LAYOUT.size)
+        return record.LAYOUT.iter_unpack(span.data)

@@ -1,0 +1,102 @@
+"""
+What the pages of a region or an operation hold.
+
+Plans refer to contents, they do not embed them: a span of an input (`Blob`), a few bytes
+that the planner made, zeros, something that only the host will know, or a digest given in
+place of the pages.  Where contents are shorter than their pages the rest is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from cvmplan.blob import Blob
+from cvmplan.errors import PlanError
+from cvmplan.order import PAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """Bytes that the planner made, at offset `at` of the first page."""
+
+    data: bytes
+    at: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Zeros:
+    """Zeros, explicitly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filled:
+    """Filled by the VMM at launch, never measured: "cpuid", "secrets", "hob", "parameters"."""
+
+    what: str
+
+
+@dataclass(frozen=True, slots=True)
+class DigestAfter:
+    """The running SNP launch digest after these pages stands in for them (48 bytes)."""
+
+    digest: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.digest) != 48:
+            raise PlanError(f"a launch digest of {len(self.digest)} bytes, want 48")
+
+
+Contents: TypeAlias = Blob | Made | Zeros | Filled | DigestAfter
+
+
+def known_bytes(contents: Contents) -> Blob | bytes:
+    """Return the bytes before the zeros; PlanError where contents are not known before launch."""
+    match contents:
+        case Blob():
+            return contents
+        case Made(data, at):
+            return bytes(at) + data
+        case Zeros():
+            return b""
+        case Filled(what):
+            raise PlanError(f"the VMM fills these pages at launch ({what}): not measurable")
+        case DigestAfter():
+            raise PlanError("only the digest after these pages is known, not their contents")
+
+
+def part(contents: Contents, offset: int, size: int) -> Contents:
+    """Return the contents of bytes [offset, offset + size) of a run; `at` becomes 0."""
+    if isinstance(contents, Filled | Zeros):
+        return contents
+    data = known_bytes(contents)
+    end = min(offset + size, len(data))
+    if offset >= end:
+        return Zeros()
+    return data.slice(offset, end) if isinstance(data, Blob) else Made(data[offset:end])
+
+
+def page_runs(contents: Contents, size: int) -> Iterator[tuple[memoryview | None, int]]:
+    """
+    Yield a run of `size` bytes (whole pages) as (bytes of n pages, n), or (None, n) for zeros.
+
+    Nothing is copied but the one page where contents end inside it.
+    """
+    data = known_bytes(contents)
+    view = data.data if isinstance(data, Blob) else memoryview(data)
+    whole = len(view) // PAGE
+    if whole:
+        yield view[: whole * PAGE], whole
+    done = whole * PAGE
+    if done < len(view):
+        yield memoryview(bytes(view[done:]).ljust(PAGE, b"\0")), 1
+        done += PAGE
+    if done < size:
+        yield None, (size - done) // PAGE
+
+
+def byte_string(contents: Contents, size: int) -> bytes:
+    """Return exactly `size` bytes; for single commands and small runs."""
+    data = known_bytes(contents)
+    return bytes(data.data if isinstance(data, Blob) else data).ljust(size, b"\0")

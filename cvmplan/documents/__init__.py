@@ -1,0 +1,38 @@
+"""
+The JSON documents, as pydantic models: their shape, and the schemas made from it.
+
+The only package that imports pydantic; each model is imported when it is asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Final
+
+from cvmplan.errors import ConfigError
+
+DOCUMENTS: Final = {
+    "manifest": ("cvmplan.documents.manifest", "Manifest"),
+    "plan": ("cvmplan.documents.plan", "PlanDocument"),
+    "findings": ("cvmplan.documents.results", "Findings"),
+    "measurement": ("cvmplan.documents.results", "MeasurementDocument"),
+    "trace": ("cvmplan.documents.results", "Trace"),
+    "map": ("cvmplan.documents.results", "Map"),
+    "profile": ("cvmplan.documents.profile", "ProfileDocument"),
+}
+
+
+def model(name: str) -> Any:
+    """Return the pydantic model of a document; ConfigError lists those that exist."""
+    if name not in DOCUMENTS:
+        raise ConfigError(
+            f"there is no document {name!r}", hint=f"there are {', '.join(DOCUMENTS)}"
+        )
+    module, attribute = DOCUMENTS[name]
+    return getattr(import_module(module), attribute)
+
+
+def schema(name: str) -> dict[str, Any]:
+    """Return the JSON Schema of a document; ConfigError lists those that exist."""
+    made = model(name).model_json_schema(by_alias=True)
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **made}

@@ -1,0 +1,73 @@
+"""
+The types that documents are made of, and what pydantic's complaints become.
+
+Integers follow `values`: guest addresses, sizes, masks and register values are written as
+hex strings, counts and file offsets as integers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+
+from cvmplan import values
+
+HEX = "^0x[0-9a-f]+$"
+_NUMBER: list[dict[str, Any]] = [
+    {"type": "integer", "minimum": 0},
+    {"type": "string", "pattern": "^(0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})$"},
+]
+_SIZE = [*_NUMBER, {"type": "string", "pattern": "^(0x[0-9a-fA-F]+|0|[1-9][0-9]*) ?[KMGT]iB$"}]
+
+Integer = Annotated[int, BeforeValidator(values.integer), WithJsonSchema({"anyOf": _NUMBER})]
+Size = Annotated[int, BeforeValidator(values.size), WithJsonSchema({"anyOf": _SIZE})]
+
+
+_OCTETS = WithJsonSchema({"type": "string", "description": "exactly so many bytes, hex or base64"})
+Octets16 = Annotated[bytes, BeforeValidator(values.octets(16)), _OCTETS]
+Octets32 = Annotated[bytes, BeforeValidator(values.octets(32)), _OCTETS]
+Octets48 = Annotated[bytes, BeforeValidator(values.octets(48)), _OCTETS]
+Octets96 = Annotated[bytes, BeforeValidator(values.octets(96)), _OCTETS]
+Octets4096 = Annotated[bytes, BeforeValidator(values.octets(4096)), _OCTETS]
+VcpuCount = Annotated[
+    int,
+    BeforeValidator(values.within(1, 4096)),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 4096}),
+]
+BitPosition = Annotated[
+    int,
+    BeforeValidator(values.within(0, 63)),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 63}),
+]
+Address32 = Annotated[
+    int, BeforeValidator(values.within(0, 0xFFFFFFFF)), WithJsonSchema({"anyOf": _NUMBER})
+]
+HexBytes = Annotated[
+    bytes,
+    BeforeValidator(values.hex_string),
+    WithJsonSchema({"type": "string", "pattern": "^([0-9a-fA-F]{2})*$"}),
+]
+Address = Annotated[str, Field(pattern=HEX)]
+Count = Annotated[int, Field(ge=0)]
+PlatformName = Literal["snp", "tdx", "sev", "sev-es", "sw-protected", "default"]
+
+
+class Document(BaseModel):
+    """Every object: no unknown keys, no conversions but those that a field names."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def problems(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return (path, reason) of each thing that is wrong in a document."""
+    return [(e["loc"], _reason(e)) for e in error.errors(include_url=False)]
+
+
+def _reason(error: Any) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    if error["type"] == "missing":
+        return "is missing"
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return message[:1].lower() + message[1:]

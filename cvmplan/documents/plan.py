@@ -1,0 +1,145 @@
+"""cvmplan.plan/1."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import ConfigDict, Field, create_model, model_validator
+
+from cvmplan.documents.fields import (
+    Address,
+    Count,
+    Document,
+    HexBytes,
+    Integer,
+    Octets16,
+    Octets32,
+    Octets48,
+    Octets96,
+    Octets4096,
+    PlatformName,
+    VcpuCount,
+)
+from cvmplan.documents.results import FindingDocument, InputDocument
+
+
+class PlanSource(Document):
+    """Where an operation's contents are; see the manifest's `source`."""
+
+    input: Count | None = None
+    offset: Count | None = None
+    length: Count | None = None
+    hex: HexBytes | None = None
+    at: Count | None = None
+    zeros: Literal[True] | None = None
+    vmm: Literal["cpuid", "secrets", "hob", "parameters"] | None = None
+    digest_after: Octets48 | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> PlanSource:
+        names = {"input", "hex", "zeros", "vmm", "digest_after"}
+        kinds = names & self.model_fields_set
+        if len(kinds) != 1:
+            raise ValueError("wants exactly one of input, hex, zeros, vmm, digest_after")
+        if self.input is not None and (self.offset is None or self.length is None):
+            raise ValueError("input goes with offset and length")
+        return self
+
+
+class VmsaDocument(Document):
+    """The initial state of a run of vCPUs; `hex` without the zeros at its end."""
+
+    vcpus: Annotated[str, Field(pattern="^[0-9]{1,4}(-[0-9]{1,4})?$")]
+    hex: HexBytes
+    gpa: Integer | None = None
+
+
+_OPTIONAL: dict[str, Any] = {
+    "gosvw": Octets16, "host_data": Octets32, "id_block": Octets96, "id_auth": Octets4096,
+    "mrconfigid": Octets48, "mrowner": Octets48, "mrownerconfig": Octets48,
+    "digest_after": Octets48, "largest_level": Address, "author_key_enabled": bool,
+    "vcek_disabled": bool,
+}  # fmt: skip
+_RUN: dict[str, Any] = {"gpa": Integer, "size": Integer}
+_PAGES: dict[str, Any] = {**_RUN, "source": PlanSource}
+_SNP_TYPE: Any = Literal["normal", "vmsa", "zero", "unmeasured", "secrets", "cpuid"]
+_VCPUS: dict[str, Any] = {"count": VcpuCount}
+_OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
+    # operation: (kind, required fields, optional fields); the classes say what they mean
+    "create-vm": ("control", {"vm_type": PlatformName}, ()),
+    "init": ("control", {"vmsa_features": Integer}, ()),
+    "create-vcpu": ("control", _VCPUS, ()),
+    "map-memory": ("map", _RUN, ("largest_level",)),
+    "snp-launch-start": ("control", {"policy": Integer}, ("gosvw",)),
+    "snp-launch-update": ("add", {**_PAGES, "page_type": _SNP_TYPE}, ("digest_after",)),
+    "snp-launch-finish": (
+        "control",
+        {"vmsas": list[VmsaDocument]},
+        ("host_data", "id_block", "id_auth", "author_key_enabled", "vcek_disabled"),
+    ),
+    "tdx-init-vm": (
+        "control",
+        {"attributes": Integer, "xfam": Integer},
+        ("mrconfigid", "mrowner", "mrownerconfig"),
+    ),
+    "tdx-init-vcpu": ("control", {**_VCPUS, "rcx": Integer}, ()),
+    "tdx-add": ("add", {**_PAGES, "measured": bool}, ()),
+    "tdx-extend": ("extend", _PAGES, ()),
+    "tdx-finalize": ("control", {}, ()),
+    "sev-launch-start": ("control", {"policy": Integer}, ()),
+    "sev-launch-update-data": ("add", _PAGES, ()),
+    "sev-launch-update-vmsa": ("add", {"vmsas": list[VmsaDocument]}, ()),
+    "sev-launch-measure": ("control", {}, ()),
+    "sev-launch-finish": ("control", {}, ()),
+}
+
+
+def _op_model(name: str) -> type[Document]:
+    kind, required, optional = _OPS[name]
+    fields: dict[str, Any] = {
+        "seq": (Count, ...),
+        "kind": (Literal[kind], ...),
+        "op": (Literal[name], ...),
+        **{field: (kind_of, ...) for field, kind_of in required.items()},
+        **{field: (_OPTIONAL[field] | None, None) for field in optional},
+    }
+    return create_model(name, __base__=Document, **fields)
+
+
+OpDocument: Any = Annotated[
+    Union[tuple(_op_model(name) for name in _OPS)],  # noqa: UP007 a union made of data
+    Field(discriminator="op"),
+]
+
+
+class Tool(Document):
+    """Who wrote the plan."""
+
+    name: str
+    version: str
+
+
+class PlanMeasurement(Document):
+    """The measurement that the plan leads to."""
+
+    register_: Literal["MEASUREMENT", "MRTD", "LD"] = Field(alias="register")
+    algorithm: Literal["sha384", "sha256"]
+    digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")]
+    pages: Count
+
+
+class PlanDocument(Document):
+    """cvmplan.plan/1: the ordered operations; whoever has the inputs can measure it again."""
+
+    model_config = ConfigDict(title="cvmplan.plan/1")
+    schema_: Literal["cvmplan.plan/1"] = Field(alias="schema")
+    tool: Tool
+    platform: PlatformName
+    vmm: str
+    abi: str
+    inputs: list[InputDocument]
+    given: dict[str, Any]
+    assumed: dict[str, Any]
+    ops: list[OpDocument]
+    measurement: PlanMeasurement | None = None
+    findings: list[FindingDocument]

@@ -1,0 +1,65 @@
+"""cvmplan.profile/1."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from cvmplan.documents.fields import Count, Document, Integer, PlatformName
+
+
+State = dict[str, Integer | Literal["cpu_signature"]]
+
+
+class ProfileVmsa(Document):
+    """The initial vCPU state that a VMM sets beyond the processor's reset state."""
+
+    boot: State
+    others: State
+    gpa: Integer = 0xFFFFFFFFF000
+    entry: Literal["real-mode", "flat"] = "real-mode"
+    boot_entry: Literal["reset-vector", "image"] = "reset-vector"
+
+
+class ProfileOrder(Document):
+    """In which order the VMM adds pages."""
+
+    cpuid_last: bool = False
+    page_order: Literal["single-pass", "two-pass"] = "single-pass"
+
+
+class ProfileSource(Document):
+    """One fact of a profile, and why it is believed."""
+
+    fact: str
+    source: str
+    confidence: Literal["hardware", "two-implementations", "source-only"]
+    commit: str | None = None
+    since: str | None = None
+    until: str | None = None
+
+
+SnpType = Literal["normal", "zero", "unmeasured", "secrets", "cpuid"]
+
+
+class ProfileDocument(Document):
+    """cvmplan.profile/1: what a VMM does about a region."""
+
+    model_config = ConfigDict(title="cvmplan.profile/1")
+    schema_: Literal["cvmplan.profile/1"] = Field(alias="schema")
+    name: str
+    title: str = ""
+    platforms: list[PlatformName]
+    page_types: dict[str, SnpType] = {}
+    order: ProfileOrder = ProfileOrder()
+    vmsa: ProfileVmsa | None = None
+    augmented: Literal["skip", "add"] = "skip"
+    section_types: list[Count] | None = None
+    aligned_data: bool = False
+    covers_file: bool = False
+    padding: Literal["refuse", "zero", "file"] = "refuse"
+    policies: dict[PlatformName, Integer] = {}
+    sev_features: Integer = 1
+    svsm: bool = False
+    sources: list[ProfileSource] = []

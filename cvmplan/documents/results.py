@@ -1,0 +1,124 @@
+"""What the verbs print: findings, measurements, maps, traces."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+
+from cvmplan.documents.fields import Address, Count, Document, PlatformName
+
+
+class FindingDocument(Document):
+    """One result of a check."""
+
+    rule: str
+    severity: Literal["error", "warning", "note"]
+    message: str
+    first: Address | None = None
+    last: Address | None = None
+    origins: list[str] = []
+    at: str | None = None
+    hint: str | None = None
+
+
+class Findings(Document):
+    """cvmplan.findings/1: what `check` found."""
+
+    model_config = ConfigDict(title="cvmplan.findings/1")
+    schema_: Literal["cvmplan.findings/1"] = Field(alias="schema")
+    findings: list[FindingDocument]
+
+
+class InputDocument(Document):
+    """A file that the result depends on; no `path` for standard input."""
+
+    role: str
+    path: str | None = None
+    size: Count
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class CoverageDocument(Document):
+    """What the measurement covers, in 4 KiB pages."""
+
+    contents: Count
+    address_only: Count
+    host_filled: Count
+    by_digest: Count
+    vmsas: Count
+    not_added: Count
+
+
+class MeasurementDocument(Document):
+    """cvmplan.measurement/1: one launch measurement and all that it depends on."""
+
+    model_config = ConfigDict(title="cvmplan.measurement/1")
+    schema_: Literal["cvmplan.measurement/1"] = Field(alias="schema")
+    platform: PlatformName
+    vmm: str
+    abi: str
+    register_: Literal["MEASUREMENT", "MRTD", "LD"] = Field(alias="register")
+    algorithm: Literal["sha384", "sha256"]
+    digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")]
+    pages: Count
+    coverage: CoverageDocument
+    inputs: list[InputDocument]
+    given: dict[str, Any]
+    assumed: dict[str, Any]
+    findings: list[FindingDocument]
+
+
+class TraceCommand(Document):
+    """One firmware command, or a run of equal ones."""
+
+    step: Count
+    op: Count
+    command: str
+    gpa: Address | None = None
+    size: Address | None = None
+    page_type: str | None = None
+    level: Count | None = None
+    count: Count | None = None
+    vcpus: str | None = None
+    policy: Address | None = None
+    attributes: Address | None = None
+    xfam: Address | None = None
+    rcx: Address | None = None
+    digest: str | None = None
+
+
+class Trace(Document):
+    """cvmplan.trace/1: the firmware commands; `jsonl` has one object a command instead."""
+
+    model_config = ConfigDict(title="cvmplan.trace/1")
+    schema_: Literal["cvmplan.trace/1"] = Field(alias="schema")
+    platform: PlatformName
+    steps: list[TraceCommand]
+
+
+class MapRegion(Document):
+    """One owner of guest memory."""
+
+    gpa: Address
+    size: Address
+    owner: str
+    type: str
+    measured: bool
+
+
+class Gap(Document):
+    """Addresses between two regions that nothing maps."""
+
+    gpa: Address
+    size: Address
+
+
+class Map(Document):
+    """cvmplan.map/1: who owns which pages, in address order."""
+
+    model_config = ConfigDict(title="cvmplan.map/1")
+    schema_: Literal["cvmplan.map/1"] = Field(alias="schema")
+    regions: list[MapRegion]
+    gaps: list[Gap]
+    findings: list[FindingDocument]

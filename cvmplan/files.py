@@ -1,0 +1,124 @@
+"""
+Files: opened once, mapped and not read, written whole or not at all.
+
+The only module of the package, the command line apart, that touches the file system.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import IO
+
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError, InputError
+from cvmplan.plan import Input
+
+MOST_STDIN = 1 << 32  # bytes; standard input cannot be mapped
+
+
+class Files:
+    """
+    The inputs of one run.
+
+    `allow_outside`: a manifest may name files outside its folder.  `folders`: where else
+    the inputs of a plan may lie.
+    """
+
+    def __init__(self, *, allow_outside: bool = False, folders: tuple[str, ...] = ()) -> None:
+        self.allow_outside = allow_outside
+        self.folders = folders
+        self.inputs: dict[str, Input] = {}
+
+    def open(self, path: str, role: str, beside: str | None = None) -> Blob:
+        """
+        Return the bytes of `path`, and note it as an input of `role`.
+
+        `beside`: the manifest that names it, to whose folder a relative path belongs and
+        which it may not leave.  InputError when it cannot be read, ConfigError when it may not.
+        """
+        if beside is not None:
+            path = self._inside(path, beside)
+        if path not in self.inputs:
+            blob = _stdin() if path == "-" else map_file(path)
+            self.inputs[path] = Input(role, None if path == "-" else path, blob)
+        return self.inputs[path].blob
+
+    def _inside(self, path: str, manifest: str) -> str:
+        folder = "" if manifest == "stdin" else os.path.dirname(manifest)
+        joined = os.path.join(folder, path)
+        if not self.allow_outside:
+            root = os.path.realpath(folder or ".")
+            if os.path.commonpath([root, os.path.realpath(joined)]) != root:
+                raise ConfigError(
+                    f"{path!r} leaves the manifest's folder",
+                    at=manifest,
+                    hint="--allow-outside permits it",
+                )
+        return joined
+
+
+def map_file(path: str) -> Blob:
+    """Return the bytes of a file, mapped; InputError when it cannot be opened."""
+    try:
+        with open(path, "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                data = file.read(MOST_STDIN + 1) if not stat.S_ISDIR(status.st_mode) else b""
+                return Blob(path, memoryview(_bounded(data, path)))
+            if status.st_size == 0:
+                return Blob(path, memoryview(b""))
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InputError(f"cannot be opened: {reason}", at=path) from None
+    return Blob(path, memoryview(mapped))
+
+
+def _stdin() -> Blob:
+    data = sys.stdin.buffer.read(MOST_STDIN + 1)
+    return Blob("stdin", memoryview(_bounded(data, "stdin")))
+
+
+def _bounded(data: bytes, name: str) -> bytes:
+    if len(data) > MOST_STDIN:
+        raise InputError(f"more than {MOST_STDIN:#x} bytes that cannot be mapped", at=name)
+    return data
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[IO[str]]:
+    """Open `path` for text that replaces it when the block ends well, and not otherwise."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
+        with open(path, "w", encoding="utf-8") as file:
+            yield file
+        return
+    target = os.path.realpath(path)
+    try:
+        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".cvmplan-")
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", at=path) from None
+    try:
+        with open(handle, "w", encoding="utf-8") as file:
+            yield file
+        os.chmod(temporary, _mode(target))
+        os.replace(temporary, target)
+    except OSError as error:
+        raise InputError(f"cannot be written: {error.strerror}", at=path) from None
+    finally:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def _mode(path: str) -> int:
+    """Return the permissions that `path` has, or that a new file would get."""
+    if os.path.exists(path):
+        return stat.S_IMODE(os.stat(path).st_mode)
+    mask = os.umask(0)
+    os.umask(mask)
+    return 0o666 & ~mask

@@ -1,0 +1,129 @@
+"""
+Findings, and the catalogue of rules: every check's name, severity and explanation.
+
+A finding says that something in a launch is wrong, doubtful or worth knowing.  Rule names
+are stable; what prints them ('cvmplan rules') reads this table.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+
+class Rule(NamedTuple):
+    """How grave a finding is ("error", "warning", "note"), and what it means."""
+
+    severity: str
+    explanation: str
+
+
+RULES: Final[dict[str, Rule]] = {
+    "gpa-mapped-twice": Rule(
+        "error", "Two regions hold the same 4 KiB page; firmware adds each page once only."
+    ),
+    "gpa-unaligned": Rule("error", "A region does not begin on a 4 KiB page."),
+    "size-unaligned": Rule("error", "A region is not a whole number of 4 KiB pages."),
+    "gpa-wraps": Rule("error", "A region ends past the end of its address space."),
+    "gpa-out-of-range": Rule(
+        "error",
+        "A page lies outside the guest-physical addresses that the platform can make private: "
+        "TDX by GPAW, with the shared bit clear; SNP by the 52-bit physical width, and with "
+        "the C-bit clear where its position was given.",
+    ),
+    "gpa-reserved": Rule(
+        "error", "A region holds 0xfffffffff000, where KVM measures every vCPU's VMSA."
+    ),
+    "outside-memory": Rule("error", "A page is mapped where the guest has no memory."),
+    "required-not-mapped": Rule("error", "A page that must be mapped before launch is not."),
+    "empty-region": Rule("error", "A region has no page."),
+    "partial-page": Rule(
+        "error", "Contents do not fill whole pages, and no padding was chosen for the rest."
+    ),
+    "metadata-count": Rule(
+        "error", "The number of metadata sections is 0, over 64, or not what their length says."
+    ),
+    "metadata-past-end": Rule("error", "A metadata table reaches past the end of the file."),
+    "unknown-section": Rule(
+        "error", "A metadata section has a type that is not in its specification."
+    ),
+    "hash-table-outside-page": Rule(
+        "error",
+        "The kernel-hashes table does not lie in the one page that the metadata gives it, "
+        "so a direct boot could not be verified.",
+    ),
+    "secrets-not-one-page": Rule("error", "SNP firmware gets exactly one SECRETS page."),
+    "cpuid-not-one-page": Rule("error", "SNP firmware gets exactly one CPUID page."),
+    "ap-without-entry": Rule(
+        "error", "The image gives no address at which application processors start."
+    ),
+    "raw-below-memory": Rule(
+        "error",
+        "A measured TDX section has fewer bytes in the file than in memory; VMMs disagree "
+        "about the rest (zeros, or the file's next bytes).",
+    ),
+    "loader-refuses": Rule("error", "The VMM refuses to load this image."),
+    "policy-mask": Rule(
+        "warning", "The guest policy has bits that its specification reserves, or lacks bit 17."
+    ),
+    "policy-debug": Rule("warning", "The guest policy lets the host read the guest's memory."),
+    "vmsa-count": Rule(
+        "warning", "The image holds another number of VMSAs than the guest has vCPUs."
+    ),
+    "firmware-for-other-platform": Rule(
+        "warning", "The firmware carries this platform's metadata but was built for another."
+    ),
+    "order-differs": Rule(
+        "note",
+        "VMM generations add and extend TDX pages in different orders, and each order has "
+        "its own MRTD; nothing in firmware or quote tells which was used.",
+    ),
+    "unmeasured-contents": Rule(
+        "note", "The host chooses what these pages hold; only address and type are measured."
+    ),
+    "two-megabyte-neighbour": Rule(
+        "note",
+        "Planned pages share a 2 MiB block with a page that is mapped before them: a kernel "
+        "that mapped the block at once would have covered them too early.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """
+    One result of a check.
+
+    `first` and `last` are the addresses of the first and last page concerned; for a
+    conflict the first two `origins` are the owners.  `at` is the place in an input.
+    """
+
+    rule: str
+    message: str
+    first: int | None = None
+    last: int | None = None
+    origins: tuple[str, ...] = ()
+    at: str = ""
+    hint: str = ""
+    severity: str = field(default="", compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.severity:
+            object.__setattr__(self, "severity", RULES[self.rule].severity)
+
+    @property
+    def text(self) -> str:
+        """The rule, the message and the pages, in one line."""
+        if self.first is None or self.last is None:
+            return f"{self.rule}: {self.message}"
+        pages = f"{self.first:#x}"
+        if self.last != self.first:
+            pages = f"pages {self.first:#x} to {self.last:#x}"
+        else:
+            pages = f"page {pages}"
+        return f"{self.rule}: {self.message} ({pages})"
+
+
+def has_errors(findings: tuple[Finding, ...]) -> bool:
+    """Tell whether any finding forbids the launch."""
+    return any(f.severity == "error" for f in findings)

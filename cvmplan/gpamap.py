@@ -1,0 +1,279 @@
+"""
+The map: which 4 KiB page of guest memory comes from where, each page once.
+
+A Region only reports what an image declares, right or wrong.  `GpaMap.of` is the one place
+where regions are checked, all of them, on sorted intervals; to hold a GpaMap is to know
+that no page appears twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from heapq import heappop, heappush
+from itertools import islice
+
+from cvmplan.contents import Contents
+from cvmplan.errors import MapError
+from cvmplan.findings import Finding, has_errors
+from cvmplan.order import PAGE
+from cvmplan.spans import Spans
+
+MOST_CONFLICTS = 10_000  # listed one by one; beyond, one for each further region
+
+
+class Role(StrEnum):
+    """What an image says that a region is for; the VMM profile decides what follows."""
+
+    FIRMWARE = "firmware"
+    SEC_MEM = "sec-mem"
+    SECRETS = "secrets"
+    CPUID = "cpuid"
+    SVSM_CAA = "svsm-caa"
+    KERNEL_HASHES = "kernel-hashes"
+    SVSM = "svsm"
+    BFV = "bfv"
+    CFV = "cfv"
+    TD_HOB = "td-hob"
+    TEMP_MEM = "temp-mem"
+    PERM_MEM = "perm-mem"
+    PAYLOAD = "payload"
+    PAYLOAD_PARAM = "payload-param"
+    REGION = "region"  # a manifest names the page type itself
+    VMSA = "vmsa"  # the pages that KVM adds for the vCPUs, all at one address
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """
+    Guest-physical bytes [gpa, gpa + size) as an image declares them.
+
+    `page_type` is set where the image names it, else the VMM profile decides by `role`;
+    `origin` names the owner in messages ("OVMF.fd: SEV metadata section 3"); `at` is the
+    place of the declaration in its file.
+    """
+
+    gpa: int
+    size: int
+    role: Role
+    origin: str
+    page_type: str | None = None
+    contents: Contents | None = None
+    at: str = ""
+
+    @property
+    def end(self) -> int:
+        """The address after the last byte."""
+        return self.gpa + self.size
+
+    @property
+    def first_page(self) -> int:
+        """The address of the page that holds the first byte."""
+        return self.gpa - self.gpa % PAGE
+
+    @property
+    def end_page(self) -> int:
+        """The address after the page that holds the last byte."""
+        return -(-self.end // PAGE) * PAGE
+
+    @property
+    def is_mapped(self) -> bool:
+        """Whether the pages exist in the guest when it is finalized."""
+        return self.page_type != "augmented"
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """
+    The addresses that one platform can make private.
+
+    `end` is the end of the address space; a page at or above it is out of range, and
+    `why` says so.  `bit` is a page-table bit that no address may have (C-bit).
+    """
+
+    end: int
+    why: str
+    bit: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """
+    Where the guest has RAM, and what must be mapped in it.
+
+    Each a sequence of (gpa, size, origin); None where the user did not say.
+    """
+
+    ram: tuple[tuple[int, int, str], ...] | None = None
+    required: tuple[tuple[int, int, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GpaMap:
+    """Checked regions in launch order, and what is worth knowing about them."""
+
+    regions: tuple[Region, ...]
+    findings: tuple[Finding, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        regions: Iterable[Region],
+        limits: Limits,
+        memory: Memory | None = None,
+        findings: Iterable[Finding] = (),
+    ) -> GpaMap:
+        """
+        Check `regions` and return their map; MapError carries every finding, not the first.
+
+        `findings` are those of earlier stages about the same launch; an error among them
+        forbids the map as well.
+        """
+        ordered = tuple(regions)
+        found = (*findings, *check_regions(ordered, limits, memory or Memory()))
+        if has_errors(found):
+            raise MapError(found)
+        return cls(ordered, found)
+
+
+def check_regions(regions: Sequence[Region], limits: Limits, memory: Memory) -> list[Finding]:
+    """Return every finding about `regions` as the pages of one launch."""
+    by_address = sorted((r for r in regions if r.size > 0), key=lambda r: r.gpa)
+    found = [f for r in regions for f in _shape(r, limits)]
+    found += _conflicts(by_address)
+    found += islice(_outside(by_address, memory), MOST_CONFLICTS)
+    found += islice(_not_mapped(by_address, memory), MOST_CONFLICTS)
+    return found
+
+
+def _shape(region: Region, limits: Limits) -> Iterator[Finding]:
+    gpa, size, origin = region.gpa, region.size, (region.origin,)
+    if size <= 0:
+        yield Finding("empty-region", f"{region.origin} has no page", origins=origin, at=region.at)
+        return
+    if gpa % PAGE == size % PAGE == 0 and region.end <= limits.end and limits.bit is None:
+        return
+    first, last = region.first_page, region.end_page - PAGE
+
+    def finding(rule: str, message: str) -> Finding:
+        return Finding(rule, f"{region.origin} {message}", first, last, origin, region.at)
+
+    if gpa % PAGE:
+        yield finding("gpa-unaligned", f"begins at {gpa:#x}, {gpa % PAGE:#x} bytes into a page")
+    if size % PAGE:
+        yield finding("size-unaligned", f"is {size:#x} bytes, not whole pages")
+    if region.end > 1 << 64:
+        yield finding("gpa-wraps", "ends past 2^64")
+    elif region.end > limits.end:
+        yield finding("gpa-out-of-range", f"ends at {region.end:#x}, past {limits.why}")
+    elif limits.bit is not None and _has_bit(gpa, region.end, limits.bit):
+        yield finding("gpa-out-of-range", f"has addresses with the C-bit ({limits.bit}) set")
+
+
+def _has_bit(start: int, end: int, bit: int) -> bool:
+    """Whether any address in [start, end) has `bit` set."""
+    return bool(start >> bit & 1) or (start >> bit) != (end - 1 >> bit)
+
+
+def _conflicts(by_address: Sequence[Region]) -> Iterator[Finding]:
+    """Sweep the regions upwards, with a heap of those that have not ended, by their end."""
+    open_by_end: list[tuple[int, int]] = []
+    pairs = reported = 0
+    for index, region in enumerate(by_address):
+        while open_by_end and open_by_end[0][0] <= region.first_page:
+            heappop(open_by_end)
+        if open_by_end:
+            pairs += len(open_by_end)
+            room = MOST_CONFLICTS - reported
+            opponents = sorted(i for _, i in open_by_end) if room > 0 else [open_by_end[0][1]]
+            for opponent in opponents[: max(room, 1)]:
+                reported += 1
+                yield _conflict(by_address[opponent], region)
+        heappush(open_by_end, (region.end_page, index))
+    if pairs > reported:
+        yield Finding(
+            "gpa-mapped-twice", f"{pairs} pairs of regions overlap; {reported} of them are listed"
+        )
+
+
+def _conflict(low: Region, high: Region) -> Finding:
+    first = high.first_page
+    last = min(low.end_page, high.end_page) - PAGE
+    vmsa, other = (low, high) if low.role is Role.VMSA else (high, low)
+    if vmsa.role is Role.VMSA:
+        message = f"{other.origin} holds the address of {vmsa.origin}"
+        return Finding(
+            "gpa-reserved", message, first, last, (other.origin, vmsa.origin), other.at or vmsa.at
+        )
+    return Finding(
+        "gpa-mapped-twice",
+        f"{high.origin} overlaps {low.origin}",
+        first,
+        last,
+        (low.origin, high.origin),
+        high.at or low.at,
+    )
+
+
+def _outside(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:
+    if memory.ram is None:
+        return
+    ram = Spans((gpa, gpa + size) for gpa, size, _ in memory.ram)
+    for region in by_address:
+        if region.role is Role.VMSA:
+            continue
+        for start, end in ram.missing(region.first_page, region.end_page):
+            message = f"{region.origin} lies outside the guest's memory"
+            yield Finding(
+                "outside-memory", message, start, end - PAGE, (region.origin,), region.at
+            )
+
+
+def _not_mapped(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:
+    if not memory.required:
+        return
+    mapped = Spans((r.first_page, r.end_page) for r in by_address if r.is_mapped)
+    for gpa, size, origin in memory.required:
+        for start, end in mapped.missing(gpa - gpa % PAGE, -(-(gpa + size) // PAGE) * PAGE):
+            message = f"{origin} requires pages that nothing maps"
+            yield Finding("required-not-mapped", message, start, end - PAGE, (origin,))
+
+
+def two_megabyte_neighbours(regions: Sequence[Region]) -> Iterator[Finding]:
+    """
+    Yield a note when 2 MiB blocks hold pages of several regions.
+
+    The seed's hazard: were a kernel to map such a block at once for its first page, the
+    later pages of the block would be covered before they are added.
+    """
+    block = 2 << 20
+    shared: list[int] = []
+    last_block = -1
+    for region in sorted(regions, key=lambda r: r.gpa):
+        if region.size <= 0 or region.role is Role.VMSA:
+            continue
+        if region.gpa // block == last_block and (not shared or shared[-1] != last_block):
+            shared.append(last_block)
+        last_block = max(last_block, (region.end - 1) // block)
+    if shared:
+        plural = "s hold" if len(shared) > 1 else " holds"
+        yield Finding(
+            "two-megabyte-neighbour",
+            f"{len(shared)} block{plural} pages of several regions, the first at "
+            f"{shared[0] * block:#x}",
+        )
+
+
+def unmeasured_contents(regions: Iterable[Region], host_filled: Iterable[str]) -> Iterator[Finding]:
+    """Yield a note that names the regions whose page type is one of `host_filled`."""
+    types = frozenset(host_filled)
+    chosen = [r for r in regions if r.page_type in types]
+    if chosen:
+        pages = sum(r.size for r in chosen) // PAGE
+        yield Finding(
+            "unmeasured-contents",
+            f"the host chooses what {pages} pages hold ({len(chosen)} regions)",
+            origins=tuple(r.origin for r in chosen[:10]),
+        )

@@ -1,0 +1,119 @@
+"""
+One launch, with everything decided that its operations depend on.
+
+`Image` is what a firmware file declares for one platform, `Guest` the settings of the
+virtual machine, `Launch` both together with the VMM's profile and the kernel's interface.
+Planners take a Launch and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from cvmplan.blob import Blob
+from cvmplan.findings import Finding
+from cvmplan.gpamap import Limits, Memory, Region
+from cvmplan.kvm.abi import Abi
+from cvmplan.profiles import Profile
+
+
+class Opener(Protocol):
+    """Opens an input of a role; `beside` is the manifest that names it, if one does."""
+
+    def __call__(self, path: str, role: str, beside: str | None = None) -> Blob:
+        """Return the bytes of `path`; InputError, ConfigError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """
+    What a firmware file declares for one platform.
+
+    `regions` in the order of its tables; `reset_eip` is where application processors
+    start, `hash_table` the (gpa, size) of the SEV hash table, None where the file has none;
+    `sections` are the TDX sections that regions come from, in step with `regions`.
+    """
+
+    blob: Blob
+    regions: tuple[Region, ...]
+    findings: tuple[Finding, ...] = ()
+    reset_eip: int | None = None
+    hash_table: tuple[int, int] | None = None
+    sections: tuple[TdxSection, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TdxSection:
+    """What loaders look at in a TDX section: `raw_size` bytes at `data_offset` of the file."""
+
+    number: int
+    type: int
+    data_offset: int
+    raw_size: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """
+    Settings of the virtual machine; None where a setting was not given and has no default.
+
+    Sizes: digests and identities in bytes as the firmware ABI has them (host_data 32,
+    gosvw 16, id_block 96, id_auth 4096, mrconfigid, mrowner and mrownerconfig 48).
+    """
+
+    vcpus: int = 1
+    cpu_signature: int = 0
+    sev_features: int = 0
+    policy: int = 0
+    es_init: str = "legacy"
+    gpaw: int = 48
+    c_bit: int | None = None
+    page_order: str = "single-pass"
+    reset_eip: int | None = None
+    hob_gpa: int | None = None
+    firmware_digest: bytes | None = None
+    host_data: bytes | None = None
+    id_block: bytes | None = None
+    id_auth: bytes | None = None
+    author_key_enabled: bool = False
+    vcek_disabled: bool = False
+    gosvw: bytes | None = None
+    attributes: int = 0
+    xfam: int = 0
+    mrconfigid: bytes | None = None
+    mrowner: bytes | None = None
+    mrownerconfig: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """
+    Everything that decides the operations of one launch.
+
+    `regions` are in launch order, page types not yet decided; `hash_table` are the bytes
+    of the SEV hash table when a kernel is booted directly.
+    """
+
+    platform: str
+    profile: Profile
+    abi: Abi
+    guest: Guest
+    regions: tuple[Region, ...]
+    image: Image | None = None
+    hash_table: bytes | None = None
+    memory: Memory = field(default_factory=Memory)
+    findings: tuple[Finding, ...] = ()
+    given: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a planner makes of a launch before anything is checked: typed regions and rules."""
+
+    regions: tuple[Region, ...]
+    limits: Limits
+    findings: tuple[Finding, ...] = ()

@@ -1,0 +1,257 @@
+"""
+Operations that a VMM performs, and what each of them makes the trusted firmware do.
+
+An operation's `lower` is the only description of its effect, including what the kernel
+adds on its own.  The measurement folds over the lowered steps and every emitter walks the
+same objects, so a plan and its measurement cannot disagree: neither is computed from the
+image.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from importlib import import_module
+from types import ModuleType
+from typing import Any, ClassVar, Final
+
+from cvmplan.blob import Blob
+from cvmplan.errors import PlanError, UnsupportedError
+from cvmplan.findings import Finding
+from cvmplan.order import PAGE, Step
+from cvmplan.spans import Spans
+
+PLATFORMS: Final = {
+    "snp": "cvmplan.snp",
+    "tdx": "cvmplan.tdx",
+    "sev": "cvmplan.sev",
+    "sev-es": "cvmplan.sev",
+    "sw-protected": "cvmplan.vm",
+    "default": "cvmplan.vm",
+}
+
+
+def stage(platform: str, name: str) -> ModuleType:
+    """Import `name` (planner, ops, digest) of a platform; UnsupportedError for unknown ones."""
+    if platform not in PLATFORMS:
+        raise UnsupportedError(
+            f"platform {platform!r} is not known", hint=f"known are {', '.join(PLATFORMS)}"
+        )
+    return import_module(f"{PLATFORMS[platform]}.{name}")
+
+
+class Lowering:
+    """
+    What has happened in the guest so far: pages mapped, pages added.
+
+    Mapping twice is a no-op, adding twice is refused.  Mapping has no firmware command
+    here; a platform where it has one (secure EPT) overrides `map`.
+    """
+
+    def __init__(self, guest: Mapping[str, Any]) -> None:
+        self.guest = guest
+        self.mapped = Spans()
+        self.added = Spans()
+
+    def map(self, gpa: int, size: int) -> Iterator[Step]:
+        """Note that [gpa, gpa + size) is mapped, and yield what firmware is asked for that."""
+        check_pages(gpa, size)
+        self.mapped.add(gpa, gpa + size)
+        yield from ()
+
+    def add(self, gpa: int, size: int) -> None:
+        """Note that [gpa, gpa + size) is added; PlanError where a page already was."""
+        check_pages(gpa, size)
+        twice = self.added.overlap(gpa, gpa + size)
+        if twice is not None:
+            raise PlanError(f"the page at {twice[0]:#x} was added before")
+        self.added.add(gpa, gpa + size)
+
+    def extend(self, gpa: int, size: int) -> None:
+        """Check that [gpa, gpa + size) was added; PlanError where a page was not."""
+        for start, _ in self.added.missing(gpa, gpa + size):
+            raise PlanError(f"the page at {start:#x} is extended before it is added")
+
+    def finalize(self) -> None:
+        """Check what must hold when the guest is finalized; PlanError where it does not."""
+
+
+def check_pages(gpa: int, size: int) -> None:
+    """Raise PlanError unless [gpa, gpa + size) is one or more whole pages below 2^64."""
+    if gpa < 0 or size <= 0 or gpa % PAGE or size % PAGE or gpa + size > 1 << 64:
+        raise PlanError(f"{size:#x} bytes at {gpa:#x} are not whole 4 KiB pages")
+
+
+class Op(ABC):
+    """One call that the VMM makes."""
+
+    __slots__ = ()
+    name: ClassVar[str]
+    kind: ClassVar[str]  # control, memory, map, add, extend
+
+    @abstractmethod
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield what the call makes the trusted firmware do, in order; PlanError if refused."""
+
+
+class Setup(Op):
+    """A call that trusted firmware sees nothing of."""
+
+    __slots__ = ()
+    kind = "control"
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing."""
+        del state
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVm(Setup):
+    """KVM_CREATE_VM of a VM type, named as the platform is."""
+
+    name = "create-vm"
+    vm_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Init(Setup):
+    """KVM_SEV_INIT2; bit 0 of `vmsa_features` (SNP active) is set by the kernel."""
+
+    name = "init"
+    vmsa_features: int
+
+
+@dataclass(frozen=True, slots=True)
+class CreateVcpu(Setup):
+    """KVM_CREATE_VCPU for vCPUs 0 to `count` - 1."""
+
+    name = "create-vcpu"
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class MapMemory(Op):
+    """
+    The seed's pure mapping (KVM_MAP_MEMORY): a read fault in advance, no measurement.
+
+    Source: kvm mailing list, 2024-04-03, "KVM: x86: Implement kvm_arch_{, pre_}vcpu_map_memory()".
+    """
+
+    name = "map-memory"
+    kind = "map"
+    gpa: int
+    size: int
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield what mapping means on this platform: secure-EPT pages on TDX, else nothing."""
+        return state.map(self.gpa, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """A file that a plan depends on; `path` as the user typed it, None for standard input."""
+
+    role: str
+    path: str | None
+    blob: Blob
+
+    @property
+    def size(self) -> int:
+        """The file's size in bytes."""
+        return len(self.blob)
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the whole file, in hex; computed anew each time."""
+        return sha256(self.blob.data).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """
+    The ordered operations of one launch, and every input that they depend on.
+
+    `given` and `assumed` are the settings that the user chose and those that were filled
+    in; together they are `guest`.
+    """
+
+    platform: str
+    vmm: str
+    abi: str
+    ops: tuple[Op, ...]
+    given: Mapping[str, Any] = field(default_factory=dict)
+    assumed: Mapping[str, Any] = field(default_factory=dict)
+    inputs: tuple[Input, ...] = ()
+    findings: tuple[Finding, ...] = ()
+
+    @property
+    def guest(self) -> Mapping[str, Any]:
+        """All settings of the launch."""
+        return {**self.assumed, **self.given}
+
+    def lowered(self) -> Iterator[tuple[int, Step]]:
+        """Yield (index of the operation, step); PlanError names the operation refused."""
+        state: Lowering = stage(self.platform, "ops").Lowering(self.guest)
+        for index, op in enumerate(self.ops):
+            try:
+                for step in op.lower(state):
+                    yield index, step
+            except PlanError as error:
+                raise PlanError(str(error), at=f"op {index} ({op.name})") from error
+
+    def trace(self) -> Iterator[Step]:
+        """Yield the steps of all operations in order."""
+        return (step for _, step in self.lowered())
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """What a measurement covers, in 4 KiB pages; `vmsas` counts vCPU states, not addresses."""
+
+    contents: int = 0
+    address_only: int = 0
+    host_filled: int = 0
+    by_digest: int = 0
+    vmsas: int = 0
+    not_added: int = 0
+
+    @property
+    def pages(self) -> int:
+        """Pages added, each vCPU's VMSA counted as one."""
+        return self.contents + self.address_only + self.host_filled + self.by_digest + self.vmsas
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """A launch measurement: `digest` in bytes, as the named register will hold it."""
+
+    platform: str
+    register: str
+    algorithm: str
+    digest: bytes
+    coverage: Coverage
+
+    @property
+    def pages(self) -> int:
+        """Pages added, each vCPU's VMSA counted as one."""
+        return self.coverage.pages
+
+
+def measure(plan: Plan) -> Measurement:
+    """
+    Fold the steps of `plan` into its measurement.
+
+    PlanError when the operations are no legal launch; UnsupportedError on platforms that
+    measure nothing.
+    """
+    return measure_steps(plan.platform, plan.trace())
+
+
+def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:
+    """Fold a trace of one platform's steps; errors as `measure`."""
+    digest = stage(platform, "digest")
+    result: Measurement = digest.measure(platform, trace)
+    return result

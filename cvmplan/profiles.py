@@ -1,0 +1,287 @@
+"""
+VMM profiles: what a VMM does about a region, as data.  The only module that names a VMM.
+
+Each quirk is a field named for what differs; each fact has its source, the versions it was
+checked for, and how sure it is: "hardware" (agrees with signed evidence),
+"two-implementations" (computed alike by independent programs), "source-only".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+from cvmplan.errors import ConfigError, UnsupportedError
+
+State: TypeAlias = Mapping[str, int | str]
+"""VMSA field to value, or the name of the setting that it takes ("cpu_signature")."""
+
+HARDWARE: Final = "hardware"
+TWO: Final = "two-implementations"
+SOURCE: Final = "source-only"
+CONFIDENCES: Final = (HARDWARE, TWO, SOURCE)
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One thing that a profile says, and why it is believed."""
+
+    fact: str
+    source: str
+    confidence: str
+    commit: str = ""
+    since: str = ""
+    until: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Vmsa:
+    """
+    The vCPU state that a VMM sets beyond the processor's reset state.
+
+    `gpa`: where it is measured.  `boot` for vCPU 0, `others` for the rest.  `entry`:
+    "real-mode" splits the start address into CS base and RIP, "flat" keeps it in RIP.
+    `boot_entry`: vCPU 0 starts at the "reset-vector", or where the "image" says.
+    """
+
+    boot: State
+    others: State
+    gpa: int = 0xFFFFFFFFF000
+    entry: str = "real-mode"
+    boot_entry: str = "reset-vector"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """
+    One VMM, or one generation of it.
+
+    page_types      role to SNP page type, for roles whose type the image does not name
+    cpuid_last      the CPUID page is added after all other metadata pages
+    page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
+    augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
+    section_types   TDX section types that the loader takes, None for all that exist
+    aligned_data    TDX section data must begin on a page of the file
+    covers_file     TDX: BFV and CFV together must be as long as the file
+    padding         TDX: measured sections longer than their data: "refuse", "zero", "file"
+    policies        platform to the guest policy that is assumed
+    sev_features    the SEV_FEATURES that are assumed for SNP
+    svsm            an SVSM binary is launched below the firmware and owns the metadata
+    """
+
+    name: str
+    title: str
+    platforms: tuple[str, ...]
+    sources: tuple[Fact, ...]
+    page_types: Mapping[str, str] = field(default_factory=dict)
+    cpuid_last: bool = False
+    page_order: str = "single-pass"
+    augmented: str = "skip"
+    section_types: tuple[int, ...] | None = None
+    aligned_data: bool = False
+    covers_file: bool = False
+    padding: str = "refuse"
+    policies: Mapping[str, int] = field(default_factory=lambda: {"snp": 0x30000})
+    sev_features: int = 1
+    vmsa: Vmsa | None = None
+    svsm: bool = False
+
+
+_ZERO_SECTIONS = {
+    "sec-mem": "zero", "secrets": "secrets", "cpuid": "cpuid", "svsm-caa": "zero",
+    "kernel-hashes": "zero", "firmware": "normal", "svsm": "normal",
+}  # fmt: skip
+_QEMU_STATE: State = {"rdx": "cpu_signature", "mxcsr": 0x1F80, "x87_fcw": 0x37F}
+_EC2_STATE: State = {"ss.attrib": 0x92, "tr.attrib": 0x83, "rdx": 0x600}
+_GCE_STATE: State = {"g_pat": 0x70106, "rdx": 0x600}
+_FLAT = {"selector": 0x10, "attrib": 0xC93, "limit": 0xFFFFFFFF}
+_SVSM_STATE: State = {
+    **{f"{seg}.{name}": value for seg in ("es", "ss", "ds", "fs") for name, value in _FLAT.items()},
+    "cs.selector": 8, "cs.attrib": 0xC9B, "cs.limit": 0xFFFFFFFF, "cr0": 0x11,
+    "rdx": "cpu_signature", "mxcsr": 0x1F80,
+}  # fmt: skip
+
+QEMU = Profile(
+    name="qemu",
+    title="QEMU on KVM: SNP 9.1 and later, TDX 10.1 and later on Linux 6.16, SEV and SEV-ES",
+    platforms=("snp", "tdx", "sev", "sev-es", "sw-protected", "default"),
+    page_types=_ZERO_SECTIONS,
+    vmsa=Vmsa(_QEMU_STATE, _QEMU_STATE),
+    policies={"snp": 0x30000, "sev": 0x1, "sev-es": 0x5},
+    augmented="add",
+    section_types=(0, 1, 2, 3),
+    aligned_data=True,
+    sources=(
+        Fact(
+            "SNP: firmware below 4 GiB as NORMAL, metadata in table order, VMSAs last; "
+            "page types, kernel-hashes page and vCPU state",
+            "EPYC Milan report under QEMU 10.0.2 (kernel hashes on, 2 vCPUs); "
+            "qemu target/i386/sev.c sev_snp_launch_finish",
+            HARDWARE,
+            since="9.1",
+        ),
+        Fact(
+            "SNP: the firmware's own pages, and SEC_MEM of unmodified firmware",
+            "virtee/sev-snp-measure 0.0.13 guest.py, virtee/sev src/measurement",
+            TWO,
+            commit="8f2b337",
+        ),
+        Fact(
+            "TDX: sections in table order, each page added and at once extended when its "
+            "section says MR.EXTEND; PAGE.AUG is not looked at; types above 3 are refused",
+            "qemu target/i386/kvm/tdx.c tdx_finalize_vm, hw/i386/tdvf.c; "
+            "linux arch/x86/kvm/vmx/tdx.c tdx_gmem_post_populate",
+            TWO,
+            commit="qemu 6f1035fc, linux 3829d81b",
+            since="QEMU 10.1, Linux 6.16",
+        ),
+        Fact(
+            "SEV and SEV-ES: firmware, then the 176-byte hash table, then each VMSA",
+            "virtee/sev-snp-measure 0.0.13 guest.py, virtee/sev src/measurement",
+            TWO,
+            commit="8f2b337",
+        ),
+        Fact(
+            "SEV-ES: KVM_SEV_ES_INIT leaves MXCSR and FCW 0, KVM_SEV_INIT2 sets them",
+            "qemu commit 0232673 message; linux arch/x86/kvm/svm/sev.c sev_es_sync_vmsa",
+            SOURCE,
+        ),
+    ),
+)
+
+QEMU_82_TDX = Profile(
+    name="qemu-8.2-tdx",
+    title="QEMU 8.2 with the TDX patches v5, on 6.8-intel and other v19 kernels (Ubuntu 24.04)",
+    platforms=("tdx",),
+    page_order="two-pass",
+    augmented="add",
+    section_types=(0, 1, 2, 3),
+    aligned_data=True,
+    sources=(
+        Fact(
+            "all pages of a section are added, then all of them extended",
+            "TD quote under QEMU 8.2.2 (dstack tdx-lite); kvm TDX series v19, patch 075/130, "
+            "KVM_TDX_EXTEND_MEMORY; QEMU series v5, patch 45/65",
+            HARDWARE,
+            since="8.2",
+            until="before 9.0",
+        ),
+    ),
+)
+
+EC2 = Profile(
+    name="ec2",
+    title="Amazon EC2",
+    platforms=("snp",),
+    page_types=_ZERO_SECTIONS,
+    cpuid_last=True,
+    vmsa=Vmsa(boot={**_EC2_STATE, "cs.attrib": 0x9A}, others=_EC2_STATE),
+    sources=(
+        Fact(
+            "the CPUID page comes after all other metadata pages",
+            "virtee/sev-snp-measure 0.0.13 guest.py, virtee/sev-snp-measure-go guest.go",
+            TWO,
+            commit="8f2b337, 74f52d5",
+        ),
+        Fact(
+            "segment attributes of CS, SS and TR; no FPU state; RDX 0x600 (the Go and Rust "
+            "tools still have 0)",
+            "virtee/sev-snp-measure 0.0.13 vmsa.py, pull request 60",
+            SOURCE,
+            commit="8f2b337",
+        ),
+    ),
+)
+
+GCE = Profile(
+    name="gce",
+    title="Google Compute Engine",
+    platforms=("snp", "tdx"),
+    page_types={**_ZERO_SECTIONS, "sec-mem": "unmeasured"},
+    vmsa=Vmsa(_GCE_STATE, _GCE_STATE),
+    policies={"snp": 0x70000},
+    augmented="add",
+    section_types=(0, 1, 2, 3),
+    covers_file=True,
+    sources=(
+        Fact(
+            "SEC_MEM is UNMEASURED; G_PAT 0x70106; RDX 0x600; no FPU state",
+            "google/gce-tcb-verifier sev/ld_from_ovmf.go, sev/abi.go; "
+            "virtee/sev-snp-measure 0.0.13 vmsa.py",
+            TWO,
+            commit="74582c0, 8f2b337",
+        ),
+        Fact(
+            "VMSAs at 0xfffffffff000 (48-bit products; the verifier has a wider one for Genoa)",
+            "google/gce-tcb-verifier sev/abi.go ProductHighAddress",
+            SOURCE,
+            commit="74582c0",
+        ),
+        Fact(
+            "TDX: sections in table order, single pass; BFV and CFV make up the whole file",
+            "google/gce-tcb-verifier tdx/measurement.go, ovmf/tdx_data.go",
+            TWO,
+            commit="74582c0",
+        ),
+    ),
+)
+
+TD_SHIM = Profile(
+    name="td-shim",
+    title="td-shim, as its own tools measure it (section types 4 to 8 included)",
+    platforms=("tdx",),
+    sources=(
+        Fact(
+            "single pass in table order; sections with PAGE.AUG are not added",
+            "confidential-containers/td-shim td-shim-tools/src/tee_info_hash.rs and its "
+            "Python twin",
+            TWO,
+            commit="125eeab",
+        ),
+    ),
+)
+
+SVSM_QEMU = Profile(
+    name="svsm-qemu",
+    title="QEMU of coconut-svsm before IGVM: an SVSM binary below the firmware (--svsm)",
+    platforms=("snp",),
+    page_types=_ZERO_SECTIONS,
+    vmsa=Vmsa(_SVSM_STATE, _SVSM_STATE, entry="flat", boot_entry="image"),
+    svsm=True,
+    sources=(
+        Fact(
+            "firmware, SVSM below its variable store, the SVSM's metadata; all vCPUs start "
+            "at the SVSM's entry in 32-bit flat mode; FCW 0 (the tool means 0x37f but writes 0)",
+            "virtee/sev-snp-measure 0.0.13 guest.py svsm_calc_launch_digest, vmsa.py VMSA_SVSM",
+            SOURCE,
+            commit="8f2b337",
+        ),
+    ),
+)
+
+PROFILES: Final = {p.name: p for p in (QEMU, QEMU_82_TDX, EC2, GCE, TD_SHIM, SVSM_QEMU)}
+DEFAULT: Final = QEMU.name
+
+
+def find(name: str) -> Profile:
+    """Return the built-in profile `name`; ConfigError lists those that exist."""
+    if name not in PROFILES:
+        raise ConfigError(
+            f"there is no VMM profile {name!r}",
+            at="--vmm",
+            hint=f"built in are {', '.join(PROFILES)}; a profile file ends in .json or .toml",
+        )
+    return PROFILES[name]
+
+
+def for_platform(profile: Profile, platform: str) -> Profile:
+    """Return `profile`; UnsupportedError when it does not know `platform`."""
+    if platform in profile.platforms:
+        return profile
+    others = [p.name for p in PROFILES.values() if platform in p.platforms]
+    raise UnsupportedError(
+        f"profile {profile.name} is for {', '.join(profile.platforms)}, not {platform}",
+        at="--vmm",
+        hint=f"for {platform} there are {', '.join(others)}",
+    )

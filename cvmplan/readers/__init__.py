@@ -1,0 +1,31 @@
+"""Input formats: each module has recognises(blob) and what it reads."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from types import ModuleType
+from typing import Final
+
+from cvmplan.blob import Blob
+from cvmplan.errors import InputError, UnsupportedError
+
+READERS: Final = {
+    "ovmf": "cvmplan.readers.ovmf",
+    "tdvf": "cvmplan.readers.tdvf",
+    "plan": "cvmplan.readers.plan",
+    "manifest": "cvmplan.readers.manifest",
+}
+
+
+def recognise(blob: Blob) -> tuple[str, ModuleType]:
+    """Return (format, its reader) of `blob`, by content; InputError or UnsupportedError."""
+    if not len(blob):
+        raise InputError("the file is empty", at=blob.name)
+    for name, module in READERS.items():
+        reader = import_module(module)
+        if reader.recognises(blob):
+            return name, reader
+    raise UnsupportedError(
+        "not recognised as a firmware image with OVMF or TDX metadata, a manifest or a plan",
+        at=blob.name,
+    )

@@ -1,0 +1,222 @@
+"""
+Manifests (cvmplan.manifest/1): an image as a list of regions, with or without firmware.
+
+The shape is checked by the document's model; what it complains of becomes one error with
+file, line where known, and path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from cvmplan.blob import Blob
+from cvmplan.contents import Contents, Made, Zeros
+from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.findings import Finding
+from cvmplan.gpamap import Memory, Region, Role
+from cvmplan.launch import Opener
+from cvmplan.order import PAGE
+from cvmplan.readers import text
+
+SCHEMA = "cvmplan.manifest/1"
+_HOST_FILLED = {"secrets", "cpuid"}
+_NO_CONTENTS = {"zero", "augmented", *_HOST_FILLED}
+TYPES = {
+    "snp": {"normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa"},
+    "tdx": {"measured", "unmeasured", "augmented"},
+    "sev": {"measured"},
+    "sev-es": {"measured"},
+    "default": {"mapped"},
+    "sw-protected": {"mapped"},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """
+    What a manifest says; `settings` by their names in `settings.SETTINGS`.
+
+    `firmware` is the file, None where there is none; `firmware_size` in bytes where the
+    manifest gives it.
+    """
+
+    settings: Mapping[str, Any]
+    regions: tuple[Region, ...] = ()
+    memory: Memory = field(default_factory=Memory)
+    firmware: Blob | None = None
+    firmware_size: int | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+def recognises(blob: Blob) -> bool:
+    """Whether the text is a JSON object, or names the manifest's schema."""
+    if not text.is_text(blob):
+        return False
+    head = bytes(blob.data[: 1 << 16])
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" or b"cvmplan.manifest/" in head
+
+
+def validate(blob: Blob, raw: Any, document: str) -> Any:
+    """Return `raw` as the model of `document`; ConfigError with place and path."""
+    from pydantic import ValidationError  # noqa: PLC0415 only documents need it
+
+    from cvmplan import documents  # noqa: PLC0415
+    from cvmplan.documents.fields import problems  # noqa: PLC0415
+
+    if not isinstance(raw, dict):
+        raise ConfigError("not an object", at=blob.name)
+    try:
+        return documents.model(document).model_validate(raw)
+    except ValidationError as error:
+        found = problems(error)
+        path, reason = found[0]
+        line = text.line_of(blob, path)
+        place = f"{blob.name}:{line}" if line else blob.name
+        at = f"{place}: {text.spell(path)}" if path else place
+        hint = f"{len(found) - 1} more problems" if len(found) > 1 else ""
+        raise ConfigError(reason, at=at, hint=hint) from None
+
+
+def read(blob: Blob, open_file: Opener) -> Declared:
+    """Return what the manifest in `blob` declares, its files opened through `open_file`."""
+    document = validate(blob, text.parse(blob), "manifest")
+    guest = document.guest.model_dump(exclude_none=True, exclude={"svsm"})
+    names = {"platform": document.platform, "vmm": document.vmm, "abi": document.abi}
+    given = {k: v for k, v in names.items() if v is not None} | guest
+    files = _Files(blob.name, open_file)
+    if document.guest.svsm:
+        given["svsm"] = files.open(document.guest.svsm, "svsm", "guest.svsm")
+    firmware = document.firmware
+    if firmware and firmware.digest:
+        given["firmware_digest"] = firmware.digest
+    if document.boot:
+        given |= _boot(document.boot, files)
+    regions, findings = _regions(blob.name, document.regions, files)
+    return Declared(
+        given,
+        tuple(regions),
+        _memory(blob.name, document),
+        files.open(firmware, "firmware", "firmware") if firmware and firmware.file else None,
+        firmware.size if firmware else None,
+        tuple(findings),
+    )
+
+
+def check_types(name: str, regions: Iterable[Region], platform: str) -> None:
+    """Raise ConfigError for a region of a type that `platform` does not have."""
+    for number, region in enumerate(regions):
+        if region.page_type not in TYPES[platform]:
+            raise ConfigError(
+                f"{platform} has no page type {region.page_type!r}",
+                at=f"{name}: regions[{number}].type",
+                hint=f"it has {', '.join(sorted(TYPES[platform]))}",
+            )
+
+
+class _Files:
+    """Opens what the manifest names, and checks the hashes that it gives."""
+
+    def __init__(self, manifest: str, open_file: Opener) -> None:
+        self._manifest = manifest
+        self._open = open_file
+        self._hashes: dict[tuple[str, int, int], bytes] = {}
+
+    def open(self, reference: Any, role: str, path: str) -> Blob:
+        """Return the file that `reference` names; MismatchError for another hash."""
+        blob = self.open_unchecked(reference.file, role)
+        if reference.sha256 is not None:
+            self.check(reference.sha256, path, blob)
+        return blob
+
+    def open_unchecked(self, path: str, role: str) -> Blob:
+        """Return a file beside the manifest."""
+        return self._open(path, role, self._manifest)
+
+    def check(self, wanted: bytes, path: str, *spans: Blob) -> None:
+        """Raise MismatchError unless one of `spans` has the SHA-256 `wanted`."""
+        if wanted not in [self._sha256(span) for span in spans]:
+            raise MismatchError(
+                f"the contents have SHA-256 {self._sha256(spans[0]).hex()}, want {wanted.hex()}",
+                at=f"{self._manifest}: {path}.sha256",
+            )
+
+    def _sha256(self, span: Blob) -> bytes:
+        key = (span.name, span.base, len(span))
+        if key not in self._hashes:
+            self._hashes[key] = sha256(span.data).digest()
+        return self._hashes[key]
+
+
+def _boot(boot: Any, files: _Files) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for name in ("kernel", "initrd"):
+        reference = getattr(boot, name)
+        if reference:
+            given[name] = files.open(reference, name, f"boot.{name}")
+    for name in ("append", "kernel_hash", "initrd_hash", "append_hash"):
+        if getattr(boot, name) is not None:
+            given[name] = getattr(boot, name)
+    return given
+
+
+def _memory(name: str, document: Any) -> Memory:
+    def spans(key: str, ranges: Any) -> tuple[tuple[int, int, str], ...]:
+        return tuple((r.gpa, r.size, f"{name}: {key}[{n}]") for n, r in enumerate(ranges))
+
+    ram = None if document.memory is None else spans("memory", document.memory)
+    return Memory(ram, spans("required", document.required))
+
+
+def _regions(name: str, declared: Any, files: _Files) -> tuple[list[Region], list[Finding]]:
+    regions, findings = [], []
+    for number, document in enumerate(declared):
+        label = f" {document.name}" if document.name else ""
+        origin = f"{name}: regions[{number}]{label}"
+        at = f"{name}: regions[{number}]"
+        contents, length = _contents(document, files, at)
+        size = document.size if document.size is not None else -(-(length or 0) // PAGE) * PAGE
+        page_type = document.type
+        if length is not None and length > size:
+            raise ConfigError(f"{length:#x} bytes of contents for {size:#x} bytes", at=at)
+        if length is not None and length != size and document.pad is None:
+            problem = f"{origin} has {length:#x} bytes of contents for {size:#x} bytes of memory"
+            findings.append(
+                Finding(
+                    "partial-page",
+                    problem,
+                    origins=(origin,),
+                    at=at,
+                    hint='"pad": "zero" fills the rest with zeros',
+                )
+            )
+        regions.append(Region(document.gpa, size, Role.REGION, origin, page_type, contents, at))
+    return regions, findings
+
+
+def _contents(document: Any, files: _Files, at: str) -> tuple[Contents | None, int | None]:
+    """Return a region's contents and how many bytes of them there are (None: any number)."""
+    source = document.source
+    if document.type in _NO_CONTENTS and source is not None and source.zeros is None:
+        raise ConfigError(f"a {document.type} page has no contents of its own", at=f"{at}.source")
+    if source is None or source.zeros:
+        if document.size is None:
+            raise ConfigError("has neither size nor contents", at=f"{at}.size")
+        needs = document.type in ("normal", "measured", "vmsa")
+        if source is None and needs:
+            raise ConfigError(f"a {document.type} page needs a source", at=f"{at}.source")
+        return (None if document.type in _HOST_FILLED else Zeros()), None
+    path = f"{at.partition(': ')[2]}.source"
+    if source.hex is not None:
+        if source.sha256 is not None:
+            files.check(source.sha256, path, Blob(at, memoryview(source.hex)))
+        return Made(source.hex), len(source.hex)
+    blob = files.open_unchecked(source.file, "region")
+    offset = source.offset or 0
+    end = offset + source.length if source.length is not None else len(blob)
+    part = blob.slice(offset, end)
+    if source.sha256 is not None:  # of these bytes, or of the whole file
+        files.check(source.sha256, path, part, blob)
+    return part, len(part)

@@ -1,0 +1,231 @@
+"""
+OVMF firmware images: what they declare for SEV, SEV-ES and SEV-SNP.
+
+Source: edk2 c5aa7e7, OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.nasm.inc and
+X64/OvmfSevMetadata.nasm.inc.  A firmware image lies directly below 4 GiB.
+TDX metadata in the same kind of image is read by `readers.tdvf`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from struct import Struct
+from typing import Any, ClassVar
+
+from cvmplan import guids
+from cvmplan.blob import Blob
+from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.findings import Finding
+from cvmplan.gpamap import Region, Role
+from cvmplan.launch import Image
+from cvmplan.order import PAGE
+from cvmplan.readers import tdvf
+from cvmplan.readers.guid_table import (
+    Offset,
+    entry_data,
+    has_guid_table,
+    name_of,
+    read_guid_table,
+)
+
+FOUR_GIB = 1 << 32
+MOST_SECTIONS = 64
+SECTION_ROLES = {
+    1: Role.SEC_MEM,
+    2: Role.SECRETS,
+    3: Role.CPUID,
+    4: Role.SVSM_CAA,
+    0x10: Role.KERNEL_HASHES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SevMetadata:
+    """Header of the SEV metadata; `length` counts it and the sections."""
+
+    LAYOUT: ClassVar = Struct("<4sIII")
+    signature: bytes
+    length: int
+    version: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class SevSection:
+    """One section of the SEV metadata."""
+
+    LAYOUT: ClassVar = Struct("<III")
+    base: int
+    length: int
+    type: int
+
+
+@dataclass(frozen=True, slots=True)
+class BaseSize:
+    """Data of the SEV hash table and SEV secret block entries."""
+
+    LAYOUT: ClassVar = Struct("<II")
+    base: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Data of the SEV-ES reset block and SVSM info entries."""
+
+    LAYOUT: ClassVar = Struct("<I")
+    address: int
+
+
+def recognises(blob: Blob) -> bool:
+    """Whether the image ends with an OVMF GUID table."""
+    return has_guid_table(blob)
+
+
+def platforms(blob: Blob) -> tuple[str, ...]:
+    """Return the platforms whose metadata the image carries: of "snp" and "tdx"."""
+    table = read_guid_table(blob)
+    wanted = {"snp": guids.SEV_METADATA, "tdx": guids.TDX_METADATA}
+    return tuple(platform for platform, guid in wanted.items() if guid in table)
+
+
+def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
+    """
+    Return what `blob` declares for `platform`; `padding` as in `readers.tdvf`.
+
+    InputError or UnsupportedError where nothing can be read, findings for what is wrong.
+    """
+    table = read_guid_table(blob)
+    hashes = entry_data(table, guids.SEV_HASH_TABLE, BaseSize)
+    hash_table = (hashes.base, hashes.size) if hashes and hashes.base else None
+    if platform == "tdx":
+        return replace(tdvf.read(blob, platform, padding), hash_table=hash_table)
+    regions, findings = _firmware(blob)
+    if platform in ("default", "sw-protected"):
+        return Image(blob, regions, findings)
+    reset = entry_data(table, guids.SEV_ES_RESET_BLOCK, Address)
+    if platform == "snp":
+        sections, wrong = _sev_sections(blob, table)
+        regions, findings = regions + sections, findings + wrong
+    return Image(
+        blob,
+        regions,
+        findings,
+        reset_eip=reset.address if reset else None,
+        hash_table=hash_table,
+    )
+
+
+def read_svsm(blob: Blob, end: int) -> Image:
+    """
+    Return what an SVSM binary declares that is loaded so that it ends at address `end`.
+
+    It has the same table, with an entry of its own that gives its start, counted from
+    where it is loaded (coconut-svsm qemu 0e64fb8, target/i386/sev.c).
+    """
+    table = read_guid_table(blob)
+    info = entry_data(table, guids.SVSM_INFO, Address)
+    if info is None:
+        raise UnsupportedError("the SVSM binary has no SVSM info entry", at=blob.name)
+    regions, findings = _firmware(blob, end, Role.SVSM)
+    sections, wrong = _sev_sections(blob, table)
+    entry = regions[0].gpa + info.address
+    return Image(blob, regions + sections, findings + wrong, reset_eip=entry)
+
+
+def _firmware(
+    blob: Blob, end: int = FOUR_GIB, role: Role = Role.FIRMWARE
+) -> tuple[tuple[Region, ...], tuple[Finding, ...]]:
+    """Return the region of the image itself, and what is wrong with its size."""
+    gpa, origin = end - len(blob), f"{blob.name}: {role}"
+    if gpa < 0:
+        raise MalformedError(f"{len(blob):#x} bytes do not fit below {end:#x}", at=blob.name)
+    region = Region(gpa, len(blob), role, origin, contents=blob)
+    if len(blob) % PAGE:
+        problem = f"the file is {len(blob):#x} bytes, not whole pages"
+        return (region,), (Finding("partial-page", problem, origins=(origin,), at=blob.name),)
+    return (region,), ()
+
+
+def _sev_sections(
+    blob: Blob, table: dict[bytes, Blob]
+) -> tuple[tuple[Region, ...], tuple[Finding, ...]]:
+    """Return the SEV metadata sections in table order, and what is wrong with them."""
+    pointer = entry_data(table, guids.SEV_METADATA, Offset)
+    if pointer is None:
+        raise UnsupportedError(
+            "the firmware has no SEV metadata, which SNP needs",
+            at=blob.name,
+            hint="OVMF has it since edk2-stable202208",
+        )
+    start = len(blob) - pointer.offset
+    at = table[guids.SEV_METADATA].where(0)
+    if start < 0 or pointer.offset < SevMetadata.LAYOUT.size:
+        problem = f"SEV metadata {pointer.offset:#x} bytes before the end is not in the file"
+        return (), (Finding("metadata-past-end", problem, at=at),)
+    header = blob.take(SevMetadata, start)
+    if header.signature != b"ASEV":
+        raise MalformedError(f"SEV metadata begins with {header.signature!r}", at=blob.where(start))
+    if header.version != 1:
+        raise UnsupportedError(f"SEV metadata version {header.version}", at=blob.where(start + 8))
+    wrong = _wrong_count(blob, start, header)
+    if wrong:
+        return (), (wrong,)
+    first = start + SevMetadata.LAYOUT.size
+    rows = blob.table(SevSection, first, header.count)
+    read = [_section(blob, n, first + n * SevSection.LAYOUT.size, row) for n, row in enumerate(rows)]
+    return tuple(r for r, _ in read), tuple(f for _, f in read if f)
+
+
+def _wrong_count(blob: Blob, start: int, header: SevMetadata) -> Finding | None:
+    at = blob.where(start + 4)
+    if start + header.length > len(blob):
+        problem = f"SEV metadata of {header.length:#x} bytes reaches past the end of the file"
+        return Finding("metadata-past-end", problem, at=at)
+    wanted = SevMetadata.LAYOUT.size + header.count * SevSection.LAYOUT.size
+    if not 1 <= header.count <= MOST_SECTIONS or header.length != wanted:
+        problem = f"SEV metadata of {header.length} bytes says that it has {header.count} sections"
+        return Finding("metadata-count", problem, at=at, hint=f"at most {MOST_SECTIONS} are taken")
+    return None
+
+
+def _section(
+    blob: Blob, number: int, offset: int, row: tuple[Any, ...]
+) -> tuple[Region, Finding | None]:
+    section, at = SevSection(*row), blob.where(offset)
+    role = SECTION_ROLES.get(section.type, Role.UNKNOWN)
+    origin = f"{blob.name}: SEV metadata section {number} ({role})"
+    region = Region(section.base, section.length, role, origin, at=at)
+    if role is Role.UNKNOWN:
+        problem = f"{origin} has type {section.type:#x}"
+        return region, Finding("unknown-section", problem, origins=(origin,), at=at)
+    if region.end > FOUR_GIB:
+        problem = f"{origin} ends at {region.end:#x}, past 4 GiB"
+        return region, Finding("gpa-wraps", problem, origins=(origin,), at=at)
+    return region, None
+
+
+def inspect(blob: Blob) -> dict[str, Any]:
+    """Return the tables of the image as they are, with file offsets (a JSON document)."""
+    table = read_guid_table(blob)
+    entries = [
+        {"at": data.where(0), "entry": name_of(guid), "data": bytes(data.data).hex()}
+        for guid, data in table.items()
+    ]
+    tables = [{"name": "GUID table", "rows": entries}]
+    findings: tuple[Finding, ...] = ()
+    if guids.SEV_METADATA in table:
+        regions, findings = _sev_sections(blob, table)
+        rows = [
+            {"at": r.at, "section": n, "type": str(r.role), "gpa": hex(r.gpa), "size": hex(r.size)}
+            for n, r in enumerate(regions)
+        ]
+        tables.append({"name": "SEV metadata", "rows": rows})
+    if guids.TDX_METADATA in table:
+        tables += tdvf.inspect(blob)["tables"]
+    return {
+        "format": "ovmf",
+        "allows": list(platforms(blob)),
+        "tables": tables,
+        "findings": findings,
+    }

@@ -1,0 +1,195 @@
+"""
+Documents as text: JSON, TOML, and YAML where PyYAML is there.
+
+A key that stands twice is an error, and so is a document nested too deep; errors name the
+line where the format lets us find it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError, MalformedError, UnsupportedError
+
+Path = tuple[str | int, ...]
+_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_DEEPEST = 100
+
+
+def is_text(blob: Blob) -> bool:
+    """Whether the bytes look like text: no NUL near the start, and valid UTF-8 there."""
+    head = bytes(blob.data[:1024])
+    return bool(head.strip()) and b"\0" not in head and _decodes(head)
+
+
+def _decodes(head: bytes) -> bool:
+    try:
+        head.decode()
+    except UnicodeDecodeError as error:
+        return len(head) - error.start < 4 and len(head) == 1024
+    return True
+
+
+def parse(blob: Blob) -> Any:
+    """Return the document that `blob` holds; MalformedError, ConfigError or UnsupportedError."""
+    try:
+        text = bytes(blob.data).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise MalformedError("not UTF-8 text", at=blob.where(error.start)) from None
+    if text.lstrip()[:1] == "{":
+        return _json(blob.name, text)
+    if re.search(r"^\s*schema\s*=", text, re.MULTILINE):
+        return _toml(blob.name, text)
+    return _yaml(blob.name, text)
+
+
+def line_of(blob: Blob, path: Path) -> int | None:
+    """Return the line on which the value at `path` begins, None where it cannot be found."""
+    text = bytes(blob.data).decode("utf-8-sig")
+    if text.lstrip()[:1] != "{":
+        return None
+    best: tuple[int, int] | None = None
+    for found, offset, _ in _walk(text):
+        depth = len(found)
+        if found == path[:depth] and (best is None or depth > best[0]):
+            best = depth, offset
+    return text.count("\n", 0, best[1]) + 1 if best else None
+
+
+def spell(path: Path) -> str:
+    """Write a path as people do: regions[2].gpa."""
+    text = ""
+    for part in path:
+        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+    return text
+
+
+class _DuplicateKeyError(ValueError):
+    """An object has a key twice."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise _DuplicateKeyError
+    return made
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _json(name: str, text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise MalformedError(f"not JSON: {error.msg.lower()}", at=f"{name}:{error.lineno}") from None
+    except RecursionError:
+        raise MalformedError("nested too deep", at=name) from None
+    except _DuplicateKeyError:
+        path, offset = next(((p, o) for p, o, twice in _walk(text) if twice), ((), 0))
+        line = text.count("\n", 0, offset) + 1
+        raise ConfigError("the key stands twice", at=f"{name}:{line}: {spell(path)}") from None
+    except ValueError as error:
+        raise MalformedError(f"not JSON: {error}", at=name) from None
+
+
+@dataclass(slots=True)
+class _Frame:
+    """An open object (with the keys seen) or array, and the key or index that is next."""
+
+    path: Path
+    keys: set[str] | None
+    next: str | int | None
+
+
+def _walk(text: str) -> Iterator[tuple[Path, int, bool]]:
+    """Yield (path, offset, whether its key stands twice) of each value of valid JSON."""
+    stack = [_Frame((), None, None)]
+    twice = False
+    for token in _TOKEN.finditer(text):
+        word, top = token.group(), stack[-1]
+        if word == ":":
+            continue
+        if word in "}]":
+            stack.pop()
+        elif word == ",":
+            top.next = top.next + 1 if isinstance(top.next, int) else None
+        elif top.keys is not None and top.next is None:
+            top.next = str(json.loads(word))
+            twice = top.next in top.keys
+            top.keys.add(top.next)
+        else:
+            here = top.path if top.next is None else (*top.path, top.next)
+            yield here, token.start(), twice
+            twice = False
+            if word == "{":
+                stack.append(_Frame(here, set(), None))
+            elif word == "[":
+                stack.append(_Frame(here, None, 0))
+
+
+def _toml(name: str, text: str) -> Any:
+    import tomllib  # noqa: PLC0415 only where it is TOML
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise MalformedError(f"not TOML: {error}", at=name) from None
+    except RecursionError:
+        raise MalformedError("nested too deep", at=name) from None
+
+
+def _yaml(name: str, text: str) -> Any:
+    try:
+        import yaml  # noqa: PLC0415 an extra
+    except ImportError:
+        raise UnsupportedError(
+            "this looks like YAML, and PyYAML is not installed",
+            at=name,
+            hint="pip install 'cvmplan[yaml]', or write it in JSON or TOML",
+        ) from None
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        reason = " ".join(str(error).split())
+        raise MalformedError(f"not YAML: {reason}", at=name) from None
+    except RecursionError:
+        raise MalformedError("nested too deep", at=name) from None
+    return _plain(name, node, (), set()) if node else None
+
+
+def _plain(name: str, node: Any, path: Path, visited: set[int]) -> Any:
+    """Return the plain value of a YAML node; scalars are read as JSON would have them."""
+    at = f"{name}:{node.start_mark.line + 1}: {spell(path)}"
+    if node.id == "scalar":
+        return _scalar(node)
+    if len(path) > _DEEPEST or id(node) in visited:
+        raise MalformedError("nested too deep, or an alias, which is not taken", at=at)
+    visited.add(id(node))
+    if node.id == "sequence":
+        return [_plain(name, n, (*path, i), visited) for i, n in enumerate(node.value)]
+    made: dict[str, Any] = {}
+    for key, value in node.value:
+        if key.id != "scalar":
+            raise ConfigError("a key is not a string", at=at)
+        if key.value in made:
+            line = key.start_mark.line + 1
+            where = f"{name}:{line}: {spell((*path, key.value))}"
+            raise ConfigError("the key stands twice", at=where)
+        made[key.value] = _plain(name, value, (*path, key.value), visited)
+    return made
+
+
+def _scalar(node: Any) -> Any:
+    text = str(node.value)
+    if node.style is not None:
+        return text
+    if re.fullmatch(r"0|[1-9][0-9]{0,19}", text):
+        return int(text)
+    return {"true": True, "false": False, "null": None, "": None}.get(text, text)

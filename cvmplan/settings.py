@@ -1,0 +1,167 @@
+"""
+The settings of a launch: one table for the options, the manifest's `guest`, and what is given.
+
+A setting that is given for a platform where it means nothing is an error: it would be
+ignored without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
+
+from cvmplan import cpus, values
+from cvmplan.errors import ConfigError
+
+AMD: Final = ("snp", "sev", "sev-es")
+MOST_VCPUS: Final = 4096  # Linux, arch/x86/Kconfig, KVM_MAX_NR_VCPUS: at most 4096
+
+
+class Setting(NamedTuple):
+    """How a setting is written, what it means, and the platforms that know it (None: all)."""
+
+    read: Callable[[object], Any]
+    metavar: str
+    help: str
+    platforms: tuple[str, ...] | None = None
+
+
+def _text(written: object) -> str:
+    return str(written)
+
+
+def _flag(written: object) -> bool:
+    return bool(written)
+
+
+_U64 = values.integer
+_SHA256 = values.octets(32)
+
+SETTINGS: Final[dict[str, Setting]] = {
+    "vcpus": Setting(values.within(1, MOST_VCPUS), "N", "Number of vCPUs.  [assumed: 1]"),
+    "cpu": Setting(
+        _text, "MODEL", "EPYC model, or CPUID signature as 0x…  [assumed: EPYC-v4]", AMD
+    ),
+    "family": Setting(_U64, "N", "CPU family, with --model and --stepping, for --cpu.", AMD),
+    "model": Setting(_U64, "N", "CPU model number.", AMD),
+    "stepping": Setting(_U64, "N", "CPU stepping.", AMD),
+    "sev_features": Setting(
+        _U64, "MASK", "SEV_FEATURES of each VMSA.  [assumed: profile]", ("snp", "sev-es")
+    ),
+    "policy": Setting(_U64, "MASK", "Guest policy.  [assumed: profile]", AMD),
+    "es_init": Setting(
+        values.one_of("legacy", "init2"),
+        "legacy|init2",
+        "SEV-ES: KVM_SEV_ES_INIT leaves the FPU state zero, KVM_SEV_INIT2 sets it.  "
+        "[assumed: legacy]",
+        ("sev-es",),
+    ),
+    "reset_eip": Setting(
+        values.within(1, 0xFFFFFFFF), "GPA", "Where application processors start.", AMD
+    ),
+    "c_bit": Setting(
+        values.within(0, 63), "N", "Page-table bit that marks memory as encrypted.", AMD
+    ),
+    "firmware_digest": Setting(
+        values.octets(48),
+        "HEX",
+        "Launch digest after the firmware pages, in place of hashing them.",
+        ("snp",),
+    ),
+    "kernel": Setting(_text, "FILE", "Kernel for direct boot.", AMD),
+    "initrd": Setting(_text, "FILE", "Initial RAM disk; with a kernel.", AMD),
+    "append": Setting(_text, "TEXT", "Kernel command line, to the byte; with a kernel.", AMD),
+    "kernel_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --kernel.", AMD),
+    "initrd_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --initrd.", AMD),
+    "append_hash": Setting(
+        _SHA256, "HEX", "SHA-256 of the command line and its NUL, in place of --append.", AMD
+    ),
+    "svsm": Setting(_text, "FILE", "SVSM binary, for profiles that launch one.", ("snp",)),
+    "vars_size": Setting(
+        values.size, "SIZE", "Size of the variable store between SVSM and firmware.", ("snp",)
+    ),
+    "page_order": Setting(
+        values.one_of("single-pass", "two-pass"),
+        "single-pass|two-pass",
+        "Order of adds and extends.  [assumed: profile]",
+        ("tdx",),
+    ),
+    "gpaw": Setting(
+        lambda written: int(values.one_of("48", "52")(str(written))),
+        "48|52",
+        "Guest address width.  [assumed: 48]",
+        ("tdx",),
+    ),
+    "pad": Setting(
+        values.one_of("zero", "file"),
+        "zero|file",
+        "What follows the data of a measured section that is longer in memory.",
+        ("tdx",),
+    ),
+    "hob_gpa": Setting(_U64, "GPA", "Where vCPUs find the TD HOB.", ("tdx",)),
+    "machine": Setting(_text, "NAME", "Machine type; reported, not measured.", ("tdx",)),
+    "tsc_khz": Setting(_U64, "KHZ", "TSC frequency; reported, not measured.", ("tdx",)),
+    "attributes": Setting(_U64, "MASK", "TD ATTRIBUTES; not measured.", ("tdx",)),
+    "xfam": Setting(_U64, "MASK", "TD XFAM; not measured.", ("tdx",)),
+    "mrconfigid": Setting(values.octets(48), "HEX", "MRCONFIGID; not measured.", ("tdx",)),
+    "mrowner": Setting(values.octets(48), "HEX", "MROWNER; not measured.", ("tdx",)),
+    "mrownerconfig": Setting(values.octets(48), "HEX", "MROWNERCONFIG; not measured.", ("tdx",)),
+    "host_data": Setting(values.octets(32), "HEX", "HOST_DATA; not measured.", ("snp",)),
+    "id_block": Setting(values.octets(96), "HEX", "ID block; not measured.", ("snp",)),
+    "id_auth": Setting(values.octets(4096), "HEX", "ID authentication; not measured.", ("snp",)),
+    "author_key_enabled": Setting(_flag, "", "The ID block has an author key.", ("snp",)),
+    "vcek_disabled": Setting(_flag, "", "Reports may not be signed by the VCEK.", ("snp",)),
+    "gosvw": Setting(values.octets(16), "HEX", "OS-visible workarounds; not measured.", ("snp",)),
+}
+
+HEX: Final = frozenset(
+    {
+        "cpu_signature", "sev_features", "policy", "reset_eip", "hob_gpa", "attributes", "xfam",
+        "vars_size", "firmware_size",
+    }
+)  # fmt: skip
+"""Settings that documents write as hex strings."""
+
+
+def read_options(options: Mapping[str, object]) -> dict[str, Any]:
+    """Return the values of options that were given; ConfigError names the one that is wrong."""
+    given = {}
+    for name, written in options.items():
+        if written is None or written is False:
+            continue
+        try:
+            given[name] = SETTINGS[name].read(written)
+        except ValueError as error:
+            raise ConfigError(str(error), at=f"--{name.replace('_', '-')}") from None
+    return given
+
+
+def check_platform(given: Mapping[str, object], platform: str) -> None:
+    """Raise ConfigError for a setting that means nothing on `platform`."""
+    for name in given:
+        known = SETTINGS[name].platforms if name in SETTINGS else None
+        if known is not None and platform not in known and given[name] != "":
+            raise ConfigError(
+                f"means nothing for {platform}, only for {', '.join(known)}",
+                at=name.replace("_", "-"),
+            )
+
+
+def cpu_signature(given: Mapping[str, Any]) -> int | None:
+    """Return the signature that `cpu`, or family, model and stepping, name; None for neither."""
+    numbers = [given.get(name) for name in ("family", "model", "stepping")]
+    if any(n is not None for n in numbers):
+        if None in numbers or "cpu" in given:
+            raise ConfigError(
+                "family, model and stepping go together, and without a CPU model", at="cpu"
+            )
+        return cpus.signature(*(n for n in numbers if n is not None))
+    name = given.get("cpu")
+    if name is None:
+        return None
+    if not name[:1].isdigit():
+        return cpus.find(name)
+    try:
+        return values.within(0, 0xFFFFFFFF)(name)
+    except ValueError as error:
+        raise ConfigError(str(error), at="cpu") from None

@@ -1,0 +1,46 @@
+"""
+The SEV and SEV-ES launch digest: one SHA-256 over the data in the order of the commands.
+
+Source: AMD 55766, SEV API, "LAUNCH_MEASURE".  This is the digest (GCTX.LD), not the
+measurement that LAUNCH_MEASURE returns, which is an HMAC over it and a nonce.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Protocol
+
+from cvmplan.contents import known_bytes
+from cvmplan.order import PAGE, Step, in_order
+from cvmplan.plan import Coverage, Measurement
+from cvmplan.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+    """Return the launch digest; PlanError when the steps are out of order."""
+    digest = sha256()
+    pages = vmsas = 0
+    for step in in_order(trace, ORDER):
+        if isinstance(step, LaunchUpdateData):
+            data = known_bytes(step.contents)
+            digest.update(data if isinstance(data, bytes) else data.data)
+            _update_zeros(digest, step.size - len(data))
+            pages += (step.gpa + step.size - 1) // PAGE - step.gpa // PAGE + 1
+        elif isinstance(step, LaunchUpdateVmsa):
+            for _ in step.vcpus:
+                digest.update(step.page)
+            vmsas += len(step.vcpus)
+    coverage = Coverage(contents=pages, vmsas=vmsas)
+    return Measurement(platform, "LD", "sha256", digest.digest(), coverage)
+
+
+def _update_zeros(digest: _Hash, count: int) -> None:
+    zeros = bytes(min(count, 1 << 20))
+    while count > 0:
+        digest.update(zeros[:count])
+        count -= len(zeros)

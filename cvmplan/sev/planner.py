@@ -1,0 +1,97 @@
+"""From a launch to SEV and SEV-ES regions, rules and operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cvmplan.contents import Contents, Made, Zeros
+from cvmplan.findings import Finding
+from cvmplan.gpamap import GpaMap, Limits, Region, Role
+from cvmplan.launch import Launch, Layout
+from cvmplan.order import PAGE
+from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
+from cvmplan.sev.ops import (
+    SevLaunchFinish,
+    SevLaunchMeasure,
+    SevLaunchStart,
+    SevLaunchUpdateData,
+    SevLaunchUpdateVmsa,
+    Vcpus,
+)
+from cvmplan.snp.hashes import TABLE_SIZE
+from cvmplan.snp.planner import PHYSICAL_END, entry_findings, vcpu_pages
+
+POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
+LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
+
+
+def layout(launch: Launch) -> Layout:
+    """Return the regions of `launch`, the hash table's page last, and the findings."""
+    regions = [replace(r, page_type="measured") for r in launch.regions]
+    findings = [*(launch.image.findings if launch.image else ()), *_policy_findings(launch)]
+    if launch.hash_table:
+        page, wrong = _hash_page(launch, launch.hash_table)
+        regions += page
+        findings += wrong
+    if launch.platform == "sev-es":
+        findings += entry_findings(launch)
+    limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
+    return Layout(tuple(regions), limits, tuple(findings))
+
+
+def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
+    """Yield the calls that launch `gpa_map`, in order."""
+    guest = launch.guest
+    yield CreateVm(launch.platform)
+    yield Init(guest.sev_features)
+    yield SevLaunchStart(guest.policy)
+    for region in gpa_map.regions:
+        yield MapMemory(region.gpa, region.size)
+        yield _update(region)
+    yield CreateVcpu(guest.vcpus)
+    if launch.platform == "sev-es":
+        fpu = launch.abi.es_fpu_state or guest.es_init
+        override = LEGACY_FPU if fpu == "legacy" else {}
+        pages = vcpu_pages(launch, override)
+        yield SevLaunchUpdateVmsa(tuple(Vcpus(vcpus, page) for vcpus, page in pages))
+    yield SevLaunchMeasure()
+    yield SevLaunchFinish()
+
+
+def _update(region: Region) -> SevLaunchUpdateData:
+    contents: Contents = region.contents or Zeros()
+    if isinstance(contents, Made) and contents.at:
+        return SevLaunchUpdateData(
+            region.gpa + contents.at, len(contents.data), Made(contents.data)
+        )
+    return SevLaunchUpdateData(region.gpa, region.size, contents)
+
+
+def _hash_page(launch: Launch, table: bytes) -> tuple[list[Region], list[Finding]]:
+    """Return the page that holds the SEV hash table, or why there is none."""
+    name = launch.image.blob.name if launch.image else ""
+    place = launch.image.hash_table if launch.image else None
+    if place is None:
+        problem = "a kernel was given, and the firmware names no SEV hash table"
+        return [], [Finding("hash-table-outside-page", problem, at=name)]
+    gpa, size = place
+    origin = f"{name}: SEV hash table"
+    contents = Made(table, gpa % PAGE)
+    region = Region(
+        gpa - gpa % PAGE, PAGE, Role.KERNEL_HASHES, origin, "measured", contents, name
+    )
+    if size < TABLE_SIZE or gpa % PAGE + TABLE_SIZE > PAGE:
+        problem = f"{size:#x} bytes at {gpa:#x} do not hold {TABLE_SIZE:#x} bytes inside one page"
+        wrong = Finding("hash-table-outside-page", problem, origins=(origin,), at=name)
+        return [region], [wrong]
+    return [region], []
+
+
+def _policy_findings(launch: Launch) -> Iterator[Finding]:
+    policy = launch.guest.policy
+    if not policy & POLICY_NODBG:
+        yield Finding("policy-debug", f"policy {policy:#x} allows debugging")
+    if bool(policy & POLICY_ES) != (launch.platform == "sev-es"):
+        problem = f"policy {policy:#x} and platform {launch.platform} disagree on encrypted state"
+        yield Finding("policy-mask", problem)

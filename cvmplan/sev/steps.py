@@ -1,0 +1,84 @@
+"""
+PSP commands of a SEV or SEV-ES launch.
+
+Source: AMD 55766, SEV API, "LAUNCH_START" to "LAUNCH_FINISH".  Addresses are not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Self
+
+from cvmplan.contents import Contents
+from cvmplan.errors import PlanError
+from cvmplan.order import PAGE, Begin, Order, Step
+
+GRANULE = 16  # LAUNCH_UPDATE_DATA: LENGTH must be a multiple of 16 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchStart(Step):
+    """Create the guest context."""
+
+    command = "LAUNCH_START"
+    policy: int
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchUpdateData(Step):
+    """Encrypt and measure `size` bytes at `gpa`."""
+
+    command = "LAUNCH_UPDATE_DATA"
+    gpa: int
+    size: int
+    contents: Contents
+
+    def __post_init__(self) -> None:
+        if self.size <= 0 or self.size % GRANULE or self.gpa % GRANULE:
+            raise PlanError(
+                f"{self.size:#x} bytes at {self.gpa:#x} are not multiples of {GRANULE} bytes"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchUpdateVmsa(Step):
+    """Encrypt and measure the same VMSA page for each of `vcpus`."""
+
+    command = "LAUNCH_UPDATE_VMSA"
+    vcpus: range
+    page: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.page) != PAGE or not self.vcpus:
+            raise PlanError(f"a VMSA of {len(self.page)} bytes for {len(self.vcpus)} vCPUs")
+
+    def commands(self) -> Iterator[Self]:
+        """Yield one update a vCPU."""
+        for vcpu in self.vcpus:
+            yield type(self)(range(vcpu, vcpu + 1), self.page)
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchMeasure(Step):
+    """Close the digest; the guest owner gets an HMAC over it."""
+
+    command = "LAUNCH_MEASURE"
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchFinish(Step):
+    """Make the guest runnable."""
+
+    command = "LAUNCH_FINISH"
+
+
+_UPDATES = frozenset({LaunchUpdateData, LaunchUpdateVmsa, LaunchMeasure})
+ORDER: Order = {
+    Begin: frozenset({LaunchStart}),
+    LaunchStart: _UPDATES,
+    LaunchUpdateData: _UPDATES,
+    LaunchUpdateVmsa: frozenset({LaunchUpdateVmsa, LaunchMeasure}),
+    LaunchMeasure: frozenset({LaunchFinish}),
+    LaunchFinish: frozenset(),
+}

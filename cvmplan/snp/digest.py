@@ -1,0 +1,102 @@
+"""
+The SEV-SNP launch digest, as a fold over the launch trace.
+
+Each page handed to the PSP replaces the digest by SHA-384(PAGE_INFO), and PAGE_INFO
+begins with the digest so far (AMD 56860, SEV-SNP Firmware ABI, SNP_LAUNCH_UPDATE, "Layout
+of the PAGE_INFO structure").  Contents count for NORMAL and VMSA pages only; every page
+counts with type and address.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from hashlib import sha384
+from struct import Struct
+
+from cvmplan.contents import DigestAfter, page_runs
+from cvmplan.order import PAGE, Step, in_order
+from cvmplan.plan import Coverage, Measurement
+from cvmplan.snp.steps import MEASURED_CONTENTS, ORDER, LaunchUpdate, PageType, VmsaUpdate
+
+# What follows DIGEST_CUR and CONTENTS and precedes GPA: LENGTH 0x70, PAGE_TYPE, IMI_PAGE,
+# and the permissions of the lower VMPLs, which no mainline kernel ever sets.
+TAIL = Struct("<HBBI")
+PAGE_INFO_SIZE = 0x70
+NO_CONTENTS = bytes(48)
+ZERO_PAGE = bytes(PAGE)
+ZERO_PAGE_DIGEST = sha384(ZERO_PAGE).digest()
+
+
+def running(trace: Iterable[Step]) -> Iterator[tuple[Step, bytes]]:
+    """Yield each step of `trace` with the 48-byte launch digest after it; PlanError."""
+    digest = NO_CONTENTS
+    for step in in_order(trace, ORDER):
+        if isinstance(step, LaunchUpdate):
+            digest = _after_update(digest, step)
+        elif isinstance(step, VmsaUpdate):
+            digest = _after_vmsas(digest, step)
+        yield step, digest
+
+
+def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+    """Return the MEASUREMENT that the attestation report will carry; PlanError."""
+    digest = NO_CONTENTS
+    counts = dict.fromkeys(("contents", "address_only", "host_filled", "by_digest", "vmsas"), 0)
+    for step, digest in running(trace):  # noqa: B007 the last digest is the result
+        if isinstance(step, LaunchUpdate):
+            counts[_covered(step)] += step.size // PAGE
+        elif isinstance(step, VmsaUpdate):
+            counts["vmsas"] += len(step.vcpus)
+    return Measurement(platform, "MEASUREMENT", "sha384", digest, Coverage(**counts))
+
+
+def _covered(step: LaunchUpdate) -> str:
+    if isinstance(step.contents, DigestAfter):
+        return "by_digest"
+    if step.page_type in MEASURED_CONTENTS:
+        return "contents"
+    return "address_only" if step.page_type is PageType.ZERO else "host_filled"
+
+
+def _tail(page_type: PageType) -> bytes:
+    return TAIL.pack(PAGE_INFO_SIZE, page_type, 0, 0)
+
+
+def _after_update(digest: bytes, step: LaunchUpdate) -> bytes:
+    if isinstance(step.contents, DigestAfter):
+        return step.contents.digest
+    tail = _tail(step.page_type)
+    if step.page_type not in MEASURED_CONTENTS:
+        return _chain_equal(digest, NO_CONTENTS + tail, range(step.gpa, step.gpa + step.size, PAGE))
+    gpa = step.gpa
+    for view, count in page_runs(step.contents, step.size):
+        gpas = range(gpa, gpa + count * PAGE, PAGE)
+        if view is None:
+            digest = _chain_equal(digest, ZERO_PAGE_DIGEST + tail, gpas)
+        else:
+            digest = _chain_pages(digest, view, tail, gpas)
+        gpa += count * PAGE
+    return digest
+
+
+def _after_vmsas(digest: bytes, step: VmsaUpdate) -> bytes:
+    middle = sha384(step.page).digest() + _tail(PageType.VMSA)
+    return _chain_equal(digest, middle, (step.gpa for _ in step.vcpus))
+
+
+def _chain_equal(digest: bytes, middle: bytes, gpas: Iterable[int]) -> bytes:
+    """Chain pages of equal contents: `middle` is CONTENTS to VMPL3_PERMS."""
+    for gpa in gpas:
+        digest = sha384(digest + middle + gpa.to_bytes(8, "little")).digest()
+    return digest
+
+
+def _chain_pages(digest: bytes, view: memoryview, tail: bytes, gpas: range) -> bytes:
+    """Chain pages with contents, one at a time; comparing with zeros costs less than hashing."""
+    base = gpas.start
+    for gpa in gpas:
+        page = bytes(view[gpa - base : gpa - base + PAGE])
+        contents = ZERO_PAGE_DIGEST if page == ZERO_PAGE else sha384(page).digest()
+        digest = sha384(digest + contents + tail + gpa.to_bytes(8, "little")).digest()
+    return digest
+

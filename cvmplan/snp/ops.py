@@ -1,0 +1,83 @@
+"""KVM's calls for an SNP launch (Linux, Documentation/virt/kvm/x86/amd-memory-encryption.rst)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from cvmplan.contents import Contents
+from cvmplan.order import Step
+from cvmplan.plan import Lowering, Op, check_pages
+from cvmplan.snp.steps import LaunchFinish, LaunchStart, LaunchUpdate, PageType, VmsaUpdate
+
+__all__ = ["Lowering", "SnpLaunchFinish", "SnpLaunchStart", "SnpLaunchUpdate", "Vmsa"]
+
+
+@dataclass(frozen=True, slots=True)
+class SnpLaunchStart(Op):
+    """KVM_SEV_SNP_LAUNCH_START; `gosvw` (16 bytes) is reported, not measured."""
+
+    name = "snp-launch-start"
+    kind = "control"
+    policy: int
+    gosvw: bytes | None = None
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield SNP_LAUNCH_START."""
+        del state
+        yield LaunchStart(self.policy)
+
+
+@dataclass(frozen=True, slots=True)
+class SnpLaunchUpdate(Op):
+    """KVM_SEV_SNP_LAUNCH_UPDATE of one run of pages of one type."""
+
+    name = "snp-launch-update"
+    kind = "add"
+    gpa: int
+    size: int
+    page_type: PageType
+    source: Contents
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield SNP_LAUNCH_UPDATE of each page, upwards; a page added before is refused."""
+        check_pages(self.gpa, self.size)
+        if self.page_type is not PageType.VMSA:
+            state.add(self.gpa, self.size)
+        yield LaunchUpdate(self.page_type, self.gpa, self.size, self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Vmsa:
+    """The same initial state (a 4096-byte VMSA) for each of `vcpus`, measured at `gpa`."""
+
+    vcpus: range
+    gpa: int
+    page: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class SnpLaunchFinish(Op):
+    """
+    KVM_SEV_SNP_LAUNCH_FINISH; KVM hands over each vCPU's VMSA first, all at one address.
+
+    What is reported but not measured: `host_data` (32 bytes), `id_block` (96), `id_auth`
+    (4096), and two flags.  Source: linux 0097f9df, arch/x86/kvm/svm/sev.c,
+    snp_launch_update_vmsa, snp_launch_finish.
+    """
+
+    name = "snp-launch-finish"
+    kind = "control"
+    vmsas: tuple[Vmsa, ...]
+    host_data: bytes | None = None
+    id_block: bytes | None = None
+    id_auth: bytes | None = None
+    author_key_enabled: bool = False
+    vcek_disabled: bool = False
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield SNP_LAUNCH_UPDATE of the VMSAs in vCPU order, then SNP_LAUNCH_FINISH."""
+        state.finalize()
+        for vmsa in self.vmsas:
+            yield VmsaUpdate(vmsa.gpa, vmsa.vcpus, vmsa.page)
+        yield LaunchFinish()

@@ -1,0 +1,230 @@
+"""From a launch to SNP regions, rules and operations.  VMMs differ only in the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.errors import ConfigError
+from cvmplan.findings import Finding
+from cvmplan.gpamap import (
+    GpaMap,
+    Limits,
+    Region,
+    Role,
+    two_megabyte_neighbours,
+    unmeasured_contents,
+)
+from cvmplan.launch import Image, Launch, Layout
+from cvmplan.order import PAGE
+from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
+from cvmplan.profiles import State
+from cvmplan.profiles import Vmsa as VmsaProfile
+from cvmplan.snp.hashes import TABLE_SIZE
+from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate, Vmsa
+from cvmplan.snp.steps import PageType
+from cvmplan.snp.vmsa import BOOT_EIP, RESET, real_mode_entry, vmsa_page
+
+PHYSICAL_END = 1 << 52  # AMD 24593, APM volume 2: at most 52 bits of physical address
+POLICY_MUST = 1 << 17  # AMD 56860, table "Guest Policy Structure": reserved, must be one
+POLICY_KNOWN = (1 << 26) - 1
+POLICY_DEBUG = 1 << 19
+PAGE_TYPES = {t.label: t for t in PageType}
+HOST_FILLED = ("unmeasured", "secrets", "cpuid")
+
+
+def layout(launch: Launch) -> Layout:
+    """Return the regions of `launch` with their page types, KVM's VMSAs last, and the findings."""
+    regions = tuple(_typed(launch, region) for region in _in_order(launch))
+    findings = (
+        *(launch.image.findings if launch.image else ()),
+        *_metadata_findings(launch),
+        *entry_findings(launch),
+        *_refused(regions),
+        *policy_findings(launch.guest.policy),
+        *unmeasured_contents(regions, HOST_FILLED),
+        *two_megabyte_neighbours(regions),
+    )
+    limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
+    return Layout((*regions, _vmsa_region(launch)), limits, findings)
+
+
+def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
+    """Yield the calls that launch `gpa_map`, in order."""
+    guest = launch.guest
+    yield CreateVm(launch.platform)
+    yield Init(guest.sev_features & ~1)
+    yield SnpLaunchStart(guest.policy, guest.gosvw)
+    for region in gpa_map.regions:
+        if region.role is not Role.VMSA:
+            yield MapMemory(region.gpa, region.size)
+            yield SnpLaunchUpdate(
+                region.gpa,
+                region.size,
+                PAGE_TYPES[region.page_type or ""],
+                region.contents or Zeros(),
+            )
+    yield CreateVcpu(guest.vcpus)
+    yield SnpLaunchFinish(
+        vmsas(launch),
+        guest.host_data,
+        guest.id_block,
+        guest.id_auth,
+        guest.author_key_enabled,
+        guest.vcek_disabled,
+    )
+
+
+def vmsas(launch: Launch) -> tuple[Vmsa, ...]:
+    """Return the initial states of all vCPUs whose VMSA is measured."""
+    gpa = _template(launch).gpa
+    return tuple(Vmsa(vcpus, gpa, page) for vcpus, page in vcpu_pages(launch))
+
+
+def vcpu_pages(
+    launch: Launch, override: Mapping[str, int] | None = None
+) -> Iterator[tuple[range, bytes]]:
+    """
+    Yield (vCPUs, their 4096-byte VMSA): the boot vCPU, then all others.
+
+    `override` are VMSA fields that beat the profile's (SEV-ES without FPU state).
+    """
+    template = _template(launch)
+    eip = launch.guest.reset_eip or (launch.image.reset_eip if launch.image else None) or 0
+    boot_eip = BOOT_EIP if template.boot_entry == "reset-vector" else eip
+    yield range(1), _state_page(launch, template.boot, boot_eip, override or {})
+    if launch.guest.vcpus > 1 and launch.abi.vmsa_scope == "all":
+        others = range(1, launch.guest.vcpus)
+        yield others, _state_page(launch, template.others, eip, override or {})
+
+
+def _template(launch: Launch) -> VmsaProfile:
+    if launch.profile.vmsa is None:
+        raise ConfigError(f"profile {launch.profile.name} has no vCPU state", at="--vmm")
+    return launch.profile.vmsa
+
+
+def _state_page(launch: Launch, state: State, eip: int, override: Mapping[str, int]) -> bytes:
+    entry = real_mode_entry(eip) if _template(launch).entry == "real-mode" else {"rip": eip}
+    values = resolve(state, {"cpu_signature": launch.guest.cpu_signature})
+    features = {"sev_features": launch.guest.sev_features}
+    return vmsa_page((RESET, entry, values, features, override))
+
+
+def resolve(state: State, settings: Mapping[str, int]) -> dict[str, int]:
+    """Return `state` with the settings that it names replaced by their values; ConfigError."""
+    values = {}
+    for field, value in state.items():
+        if isinstance(value, str) and value not in settings:
+            raise ConfigError(f"VMSA field {field}: there is no setting {value!r}", at="--vmm")
+        values[field] = settings[value] if isinstance(value, str) else value
+    return values
+
+
+def _in_order(launch: Launch) -> tuple[Region, ...]:
+    """Return the regions in the order in which the VMM adds them."""
+    if not launch.profile.cpuid_last:
+        return launch.regions
+    image = [r for r in launch.regions if r.role is not Role.REGION]
+    rest = [r for r in launch.regions if r.role is Role.REGION]
+    return (*sorted(image, key=lambda r: r.role is Role.CPUID), *rest)
+
+
+def _typed(launch: Launch, region: Region) -> Region:
+    """Return `region` with its page type, and contents where the platform knows them."""
+    if region.role is Role.FIRMWARE and launch.guest.firmware_digest:
+        return replace(
+            region, page_type="normal", contents=DigestAfter(launch.guest.firmware_digest)
+        )
+    if region.role is Role.KERNEL_HASHES and launch.hash_table:
+        gpa = launch.image.hash_table[0] if launch.image and launch.image.hash_table else 0
+        table = Made(launch.hash_table, gpa % PAGE)
+        return replace(region, page_type="normal", contents=table)
+    page_type = region.page_type or launch.profile.page_types.get(region.role, "zero")
+    filled: dict[str, Contents] = {t: Filled(t) for t in ("secrets", "cpuid")}
+    contents = region.contents or filled.get(page_type, Zeros())
+    return replace(region, page_type=page_type, contents=contents)
+
+
+def _vmsa_region(launch: Launch) -> Region:
+    count = launch.guest.vcpus
+    origin = f"KVM: VMSA of vCPU{'s 0 to ' + str(count - 1) if count > 1 else ' 0'}"
+    return Region(_template(launch).gpa, PAGE, Role.VMSA, origin, "vmsa")
+
+
+def _metadata_findings(launch: Launch) -> Iterator[Finding]:
+    """Yield what is wrong with the sections that firmware must have, and with the hash table."""
+    image = launch.image
+    for role, rule in (
+        (Role.SECRETS, "secrets-not-one-page"),
+        (Role.CPUID, "cpuid-not-one-page"),
+    ):
+        found = [r for r in launch.regions if role in (r.role, r.page_type)]
+        pages = sum(max(r.size, 0) for r in found) // PAGE
+        if pages > 1 or (pages == 0 and _has_metadata(launch.regions)):
+            at = found[-1].at if found else (image.blob.name if image else "")
+            origins = tuple(r.origin for r in found[:10])
+            problem = f"the launch has {pages} {role} pages, want 1"
+            yield Finding(rule, problem, origins=origins, at=at)
+    if image:
+        yield from _hash_page_findings(launch, image)
+
+
+def _has_metadata(regions: tuple[Region, ...]) -> bool:
+    return any(r.role in (Role.SEC_MEM, Role.SVSM_CAA, Role.KERNEL_HASHES) for r in regions)
+
+
+def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
+    def finding(problem: str, *sections: Region) -> Finding:
+        at = sections[-1].at if sections else image.blob.name
+        origins = tuple(s.origin for s in sections)
+        return Finding("hash-table-outside-page", problem, origins=origins, at=at)
+
+    sections = [r for r in launch.regions if r.role is Role.KERNEL_HASHES]
+    if len(sections) > 1 or any(s.size != PAGE for s in sections):
+        yield finding("the kernel-hashes section is not exactly one page", *sections)
+    elif launch.hash_table and not sections:
+        yield finding("a kernel was given, and the firmware has no kernel-hashes section")
+    elif launch.hash_table and image.hash_table is None:
+        yield finding("a kernel was given, and the firmware names no SEV hash table", *sections)
+    elif launch.hash_table and image.hash_table:
+        gpa, size = image.hash_table
+        page = sections[0]
+        if size < TABLE_SIZE or gpa < page.gpa or gpa + TABLE_SIZE > page.end:
+            problem = (
+                f"the SEV hash table ({size:#x} bytes at {gpa:#x}) does not hold "
+                f"{TABLE_SIZE:#x} bytes inside the page at {page.gpa:#x}"
+            )
+            yield finding(problem, *sections)
+
+
+def entry_findings(launch: Launch) -> Iterator[Finding]:
+    """Yield an error where nothing says at which address application processors start."""
+    image = launch.image
+    if (
+        launch.guest.reset_eip
+        or (image and image.reset_eip)
+        or (image is None and launch.guest.vcpus == 1)
+    ):
+        return
+    what = "the firmware's SEV-ES reset block is absent or 0" if image else "no reset_eip is given"
+    at = image.blob.name if image else ""
+    hint = "give the address with --reset-eip, if the VMM has another source for it"
+    yield Finding("ap-without-entry", what, at=at, hint=hint)
+
+
+def _refused(regions: tuple[Region, ...]) -> Iterator[Finding]:
+    for region in regions:
+        if region.page_type == "vmsa":
+            problem = f"{region.origin}: the kernel makes the VMSAs and takes none from the image"
+            yield Finding("loader-refuses", problem, origins=(region.origin,), at=region.at)
+
+
+def policy_findings(policy: int) -> Iterator[Finding]:
+    """Yield what is doubtful about an SNP guest policy (AMD 56860, "Guest Policy Structure")."""
+    if not policy & POLICY_MUST or policy & ~POLICY_KNOWN:
+        problem = f"policy {policy:#x} lacks bit 17 or has a bit above 25; the kernel refuses it"
+        yield Finding("policy-mask", problem)
+    if policy & POLICY_DEBUG:
+        yield Finding("policy-debug", f"policy {policy:#x} allows debugging")

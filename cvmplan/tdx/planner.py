@@ -1,0 +1,121 @@
+"""From a launch to TDX regions, rules and operations.  VMMs differ only in the profile."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cvmplan.contents import Zeros
+from cvmplan.errors import UnsupportedError
+from cvmplan.findings import Finding
+from cvmplan.gpamap import (
+    GpaMap,
+    Limits,
+    Region,
+    Role,
+    two_megabyte_neighbours,
+    unmeasured_contents,
+)
+from cvmplan.launch import Launch, Layout
+from cvmplan.order import PAGE
+from cvmplan.plan import CreateVcpu, CreateVm, MapMemory, Op
+from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+
+SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base spec, "Shared bit": by GPAW
+DEBUG = 1 << 0  # ATTRIBUTES.DEBUG
+
+
+def layout(launch: Launch) -> Layout:
+    """Return the regions of `launch` with their page types, and the findings."""
+    regions = tuple(_typed(launch, region) for region in launch.regions)
+    bit = SHARED_BIT[launch.guest.gpaw]
+    limits = Limits(1 << bit, f"the shared bit ({bit}) of a GPAW of {launch.guest.gpaw}")
+    findings = (
+        *(launch.image.findings if launch.image else ()),
+        *_refused(launch),
+        *_for_other_platform(launch),
+        *_order_note(launch, regions),
+        *unmeasured_contents(regions, ("unmeasured",)),
+        *two_megabyte_neighbours(regions),
+    )
+    return Layout(regions, limits, findings)
+
+
+def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
+    """Yield the calls that build the TD from `gpa_map`, in order."""
+    guest = launch.guest
+    two_pass = guest.page_order == "two-pass"
+    if two_pass and launch.abi.tdx_extend == "fused":
+        raise UnsupportedError(
+            f"{launch.abi.name} adds and extends a page in one call: two-pass is not possible",
+            at="--page-order",
+        )
+    yield CreateVm(launch.platform)
+    yield TdxInitVm(
+        guest.attributes, guest.xfam, guest.mrconfigid, guest.mrowner, guest.mrownerconfig
+    )
+    yield CreateVcpu(guest.vcpus)
+    yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
+    for region in gpa_map.regions:
+        if region.page_type == "augmented":
+            continue
+        measured = region.page_type == "measured"
+        contents = region.contents or Zeros()
+        yield MapMemory(region.gpa, region.size)
+        yield TdxAdd(region.gpa, region.size, measured and not two_pass, contents)
+        if measured and two_pass:
+            yield TdxExtend(region.gpa, region.size, contents)
+    yield TdxFinalize()
+
+
+def _hob_gpa(launch: Launch, gpa_map: GpaMap) -> int:
+    """Return the address of the TD HOB, which each vCPU gets in RCX; 0 where there is none."""
+    if launch.guest.hob_gpa is not None:
+        return launch.guest.hob_gpa
+    return next((r.gpa for r in gpa_map.regions if r.role is Role.TD_HOB), 0)
+
+
+def _typed(launch: Launch, region: Region) -> Region:
+    if region.page_type == "augmented" and region.role is not Role.REGION:
+        if launch.profile.augmented == "add":
+            return replace(region, page_type="unmeasured")
+    return region
+
+
+def _refused(launch: Launch) -> Iterator[Finding]:
+    """Yield what the VMM's loader refuses about the image's sections."""
+    image, profile = launch.image, launch.profile
+    if image is None:
+        return
+
+    def finding(problem: str, at: str) -> Finding:
+        return Finding("loader-refuses", f"{profile.name} refuses {problem}", at=at)
+
+    sections = image.sections
+    types = profile.section_types
+    for section in sections:
+        if types is not None and section.type not in types:
+            yield finding(f"TDX section {section.number} of type {section.type}", section.at)
+        if profile.aligned_data and section.raw_size and section.data_offset % PAGE:
+            problem = f"TDX section {section.number}: its data begins at {section.data_offset:#x}"
+            yield finding(f"{problem}, not on a page", section.at)
+    if types is not None and [s.type for s in sections].count(2) != 1:
+        yield finding("TDX metadata without exactly one TD_HOB", image.blob.name)
+    volumes = sum(s.raw_size for s in sections if s.type in (0, 1))
+    if profile.covers_file and volumes != len(image.blob):
+        problem = f"BFV and CFV of {volumes:#x} bytes in a file of {len(image.blob):#x}"
+        yield finding(problem, image.blob.name)
+
+
+def _for_other_platform(launch: Launch) -> Iterator[Finding]:
+    """Warn about firmware whose direct boot is verified through SEV's hash table."""
+    if launch.image and launch.image.hash_table:
+        problem = "the firmware was built for SEV (it has a SEV hash table)"
+        yield Finding("firmware-for-other-platform", problem, at=launch.image.blob.name)
+
+
+def _order_note(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:
+    if any(r.page_type == "measured" for r in regions):
+        other = "two-pass" if launch.guest.page_order == "single-pass" else "single-pass"
+        problem = f"pages are added {launch.guest.page_order}; {other} gives another MRTD"
+        yield Finding("order-differs", problem, hint=f"--page-order {other}")

@@ -1,0 +1,93 @@
+"""
+Numbers and byte strings as people write them, in manifests and options alike.
+
+Each function takes what was written and returns the value, or raises ValueError with a
+reason; who calls it knows the place and says so.
+"""
+
+from __future__ import annotations
+
+import re
+from base64 import b64decode
+from collections.abc import Callable
+
+U64 = (1 << 64) - 1
+_INTEGER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
+_UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+
+
+def integer(written: object) -> int:
+    """Return an integer of 0 to 2^64 - 1 from an integer, or a string in decimal or 0x hex."""
+    if type(written) is int:
+        value = written
+    elif isinstance(written, str) and _INTEGER.fullmatch(written):
+        value = int(written, 0)
+    else:
+        raise ValueError(f"{_quoted(written)} is not an integer (decimal or 0x…)")
+    if not 0 <= value <= U64:
+        raise ValueError(f"{_quoted(written)} is not between 0 and 2^64 - 1")
+    return value
+
+
+def size(written: object) -> int:
+    """Return a number of bytes: as `integer`, or with KiB, MiB, GiB, TiB behind it."""
+    if isinstance(written, str) and written[-3:] in _UNITS:
+        number = integer(written[:-3].rstrip(" "))
+        return integer(number * _UNITS[written[-3:]])
+    return integer(written)
+
+
+def within(low: int, high: int) -> Callable[[object], int]:
+    """Return a reader of integers between `low` and `high`, both included."""
+
+    def read(written: object) -> int:
+        value = integer(written)
+        if not low <= value <= high:
+            raise ValueError(f"{_quoted(written)} is not between {low:#x} and {high:#x}")
+        return value
+
+    return read
+
+
+def octets(length: int) -> Callable[[object], bytes]:
+    """Return a reader of exactly `length` bytes, in hex or base64."""
+
+    def read(written: object) -> bytes:
+        if not isinstance(written, str):
+            raise ValueError(f"{_quoted(written)} is not a string")
+        try:
+            if len(written) == 2 * length:
+                return hex_string(written)
+            value = b64decode(written, validate=True)
+        except ValueError:
+            value = b""
+        if len(value) != length:
+            raise ValueError(
+                f"{_quoted(written)} is not {length} bytes ({2 * length} hex digits, or base64)"
+            )
+        return value
+
+    return read
+
+
+def hex_string(written: object) -> bytes:
+    """Return the bytes of a string of hex digits, of any length."""
+    if not isinstance(written, str) or not re.fullmatch(r"(?:[0-9a-fA-F]{2})*", written):
+        raise ValueError(f"{_quoted(written)} is not hex")
+    return bytes.fromhex(written)
+
+
+def one_of(*names: str) -> Callable[[object], str]:
+    """Return a reader of one of `names`."""
+
+    def read(written: object) -> str:
+        if not isinstance(written, str) or written not in names:
+            raise ValueError(f"{_quoted(written)} is not one of {', '.join(names)}")
+        return written
+
+    return read
+
+
+def _quoted(written: object) -> str:
+    text = repr(written)
+    return text if len(text) <= 60 else f"{text[:57]}…"

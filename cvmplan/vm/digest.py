@@ -1,0 +1,17 @@
+"""No measurement: nothing in these VMs is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cvmplan.errors import UnsupportedError
+from cvmplan.order import Step
+from cvmplan.plan import Measurement
+
+
+def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+    """Raise UnsupportedError: there is nothing that could be measured."""
+    del trace
+    raise UnsupportedError(
+        f"a {platform} VM is mapped, not measured", hint="'cvmplan plan' shows the mappings"
+    )

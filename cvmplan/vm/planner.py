@@ -1,0 +1,27 @@
+"""From a launch to the mappings of a default or software-protected VM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from cvmplan.gpamap import GpaMap, Limits
+from cvmplan.launch import Launch, Layout
+from cvmplan.plan import CreateVcpu, CreateVm, MapMemory, Op
+
+PHYSICAL_END = 1 << 52  # x86-64: at most 52 bits of physical address
+
+
+def layout(launch: Launch) -> Layout:
+    """Return the regions of `launch`, all of them only mapped, and the findings."""
+    regions = tuple(replace(r, page_type="mapped") for r in launch.regions)
+    limits = Limits(PHYSICAL_END, "the 52 bits of a physical address")
+    return Layout(regions, limits, launch.image.findings if launch.image else ())
+
+
+def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
+    """Yield the calls that create the VM and map `gpa_map`, in order."""
+    yield CreateVm(launch.platform)
+    yield CreateVcpu(launch.guest.vcpus)
+    for region in gpa_map.regions:
+        yield MapMemory(region.gpa, region.size)
