@@ -19,14 +19,12 @@ from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.kvm import abi as abis
 from cvmplan.launch import Guest, Image, Launch, Layout, Opener
-from cvmplan.order import PAGE
 from cvmplan.plan import Input, Plan, stage
 from cvmplan.profiles import Profile
 from cvmplan.readers import manifest, ovmf, recognise
-from cvmplan.settings import check_platform, cpu_signature
+from cvmplan.settings import check_platform, cpu_signature, documented
 from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 
-MOST_ADDED = 1 << 24  # pages (64 GiB) that one launch may add; hashing is linear in them
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
 
 
@@ -98,20 +96,14 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     `inputs` are the files that were opened for it.
     """
     checked = gpa_map(launch)
-    added = sum(r.size for r in checked.regions if r.is_mapped) // PAGE
-    if added > MOST_ADDED and launch.platform not in ("default", "sw-protected"):
-        raise UnsupportedError(
-            f"the launch adds {added} pages, more than {MOST_ADDED} (64 GiB)",
-            hint="pages that the guest only needs later are not part of its initial image",
-        )
     operations = stage(launch.platform, "planner").operations(launch, checked)
     return Plan(
         launch.platform,
         launch.profile.name,
         launch.abi.name,
         tuple(operations),
-        launch.given,
-        launch.assumed,
+        documented(launch.given),
+        documented(launch.assumed),
         inputs,
         checked.findings,
     )
@@ -194,7 +186,7 @@ def _assumed(
     platform: str, profile: Profile, given: Mapping[str, Any], abi: abis.Abi
 ) -> dict[str, Any]:
     """Return the settings that were not given and that the operations depend on."""
-    defaults: dict[str, Any] = {"vmm": profile.name, "abi": abi.name, "vcpus": 1}
+    defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name, "vcpus": 1}
     if platform in ("snp", "sev", "sev-es"):
         defaults["policy"] = profile.policies.get(platform, 0x30000)
         defaults["kernel_hashes"] = "off"

@@ -13,12 +13,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import sha256 as _sha256
 from typing import IO
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
 from cvmplan.plan import Input
 
+EXAMPLE = "example:"  # begins the path of an image that ships in the package
 MOST_STDIN = 1 << 32  # bytes; standard input cannot be mapped
 
 
@@ -49,6 +51,31 @@ class Files:
             self.inputs[path] = Input(role, None if path == "-" else path, blob)
         return self.inputs[path].blob
 
+    def find(self, path: str | None, size: int, sha256: str, plan: str) -> Blob:
+        """
+        Return the input of a plan: `path` itself, beside the plan, or in one of the folders.
+
+        InputError where no file there has this size and hash.
+        """
+        name = os.path.basename(path or "")
+        beside = "" if plan == "stdin" else os.path.dirname(plan)
+        tried = [path or "", os.path.join(beside, path or ""), os.path.join(beside, name)]
+        tried += [os.path.join(folder, name) for folder in self.folders]
+        present = False
+        for candidate in tried:
+            if not os.path.isfile(candidate) and not candidate.startswith(EXAMPLE):
+                continue
+            present = True
+            blob = map_file(candidate)
+            if len(blob) == size and _sha256(blob.data).hexdigest() == sha256:
+                return blob
+        what = "has changed" if present else "is not found"
+        raise InputError(
+            f"input {path or 'from standard input'} (SHA-256 {sha256}) {what}",
+            at=plan,
+            hint="--inputs DIR names a folder that has it",
+        )
+
     def _inside(self, path: str, manifest: str) -> str:
         folder = "" if manifest == "stdin" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
@@ -65,8 +92,11 @@ class Files:
 
 def map_file(path: str) -> Blob:
     """Return the bytes of a file, mapped; InputError when it cannot be opened."""
+    place = path
+    if path.startswith(EXAMPLE):
+        place = os.path.join(os.path.dirname(__file__), "examples", path[len(EXAMPLE) :] + ".fd")
     try:
-        with open(path, "rb") as file:
+        with open(place, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 data = file.read(MOST_STDIN + 1) if not stat.S_ISDIR(status.st_mode) else b""

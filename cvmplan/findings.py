@@ -67,9 +67,6 @@ RULES: Final[dict[str, Rule]] = {
         "warning", "The guest policy has bits that its specification reserves, or lacks bit 17."
     ),
     "policy-debug": Rule("warning", "The guest policy lets the host read the guest's memory."),
-    "vmsa-count": Rule(
-        "warning", "The image holds another number of VMSAs than the guest has vCPUs."
-    ),
     "firmware-for-other-platform": Rule(
         "warning", "The firmware carries this platform's metadata but was built for another."
     ),

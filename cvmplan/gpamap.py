@@ -155,7 +155,7 @@ def _shape(region: Region, limits: Limits) -> Iterator[Finding]:
         return
     if gpa % PAGE == size % PAGE == 0 and region.end <= limits.end and limits.bit is None:
         return
-    first, last = region.first_page, region.end_page - PAGE
+    first, last = region.first_page, min(region.end_page, 1 << 64) - PAGE
 
     def finding(rule: str, message: str) -> Finding:
         return Finding(rule, f"{region.origin} {message}", first, last, origin, region.at)

@@ -42,6 +42,9 @@ def stage(platform: str, name: str) -> ModuleType:
     return import_module(f"{PLATFORMS[platform]}.{name}")
 
 
+MOST_ADDED: Final = 1 << 24  # pages (64 GiB) that a launch may add; hashing is linear in them
+
+
 class Lowering:
     """
     What has happened in the guest so far: pages mapped, pages added.
@@ -54,6 +57,7 @@ class Lowering:
         self.guest = guest
         self.mapped = Spans()
         self.added = Spans()
+        self._work = 0
 
     def map(self, gpa: int, size: int) -> Iterator[Step]:
         """Note that [gpa, gpa + size) is mapped, and yield what firmware is asked for that."""
@@ -68,11 +72,21 @@ class Lowering:
         if twice is not None:
             raise PlanError(f"the page at {twice[0]:#x} was added before")
         self.added.add(gpa, gpa + size)
+        self._bound(size)
 
     def extend(self, gpa: int, size: int) -> None:
         """Check that [gpa, gpa + size) was added; PlanError where a page was not."""
         for start, _ in self.added.missing(gpa, gpa + size):
             raise PlanError(f"the page at {start:#x} is extended before it is added")
+        self._bound(size)
+
+    def _bound(self, size: int) -> None:
+        self._work += size // PAGE
+        if self._work > MOST_ADDED:
+            raise UnsupportedError(
+                f"the launch adds more than {MOST_ADDED} pages (64 GiB)",
+                hint="pages that the guest needs later are not part of its initial image",
+            )
 
     def finalize(self) -> None:
         """Check what must hold when the guest is finalized; PlanError where it does not."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from cvmplan import cpus, values
+from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 
 AMD: Final = ("snp", "sev", "sev-es")
@@ -165,3 +166,16 @@ def cpu_signature(given: Mapping[str, Any]) -> int | None:
         return values.within(0, 0xFFFFFFFF)(name)
     except ValueError as error:
         raise ConfigError(str(error), at="cpu") from None
+
+
+def documented(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings as documents write them: masks and addresses in hex, bytes in hex."""
+    return {name: _documented(name, value) for name, value in settings.items()}
+
+
+def _documented(name: str, value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, Blob):
+        return value.name
+    return hex(value) if name in HEX else value

@@ -220,3 +220,27 @@ def _contents(document: Any, files: _Files, at: str) -> tuple[Contents | None, i
     if source.sha256 is not None:  # of these bytes, or of the whole file
         files.check(source.sha256, path, part, blob)
     return part, len(part)
+
+
+def inspect(blob: Blob) -> dict[str, Any]:
+    """Return what the manifest declares, its files not opened (a JSON document)."""
+    document = validate(blob, text.parse(blob), "manifest")
+    rows = [
+        {
+            "region": number,
+            "name": r.name or "",
+            "gpa": hex(r.gpa),
+            "size": "" if r.size is None else hex(r.size),
+            "type": r.type,
+            "source": (r.source.file or ("hex" if r.source.hex is not None else "zeros"))
+            if r.source
+            else "",
+        }
+        for number, r in enumerate(document.regions)
+    ]
+    return {
+        "format": SCHEMA,
+        "allows": [document.platform] if document.platform else [],
+        "tables": [{"name": "regions", "rows": rows}],
+        "findings": (),
+    }

@@ -40,9 +40,15 @@ def running(trace: Iterable[Step]) -> Iterator[tuple[Step, bytes]]:
 
 def measure(platform: str, trace: Iterable[Step]) -> Measurement:
     """Return the MEASUREMENT that the attestation report will carry; PlanError."""
+    return measured(platform, running(trace))
+
+
+def measured(platform: str, pairs: Iterable[tuple[Step, bytes]]) -> Measurement:
+    """Return the measurement at the end of what `running` yielded."""
     digest = NO_CONTENTS
     counts = dict.fromkeys(("contents", "address_only", "host_filled", "by_digest", "vmsas"), 0)
-    for step, digest in running(trace):  # noqa: B007 the last digest is the result
+    for step, after in pairs:
+        digest = after
         if isinstance(step, LaunchUpdate):
             counts[_covered(step)] += step.size // PAGE
         elif isinstance(step, VmsaUpdate):

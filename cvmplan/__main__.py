@@ -1,0 +1,5 @@
+"""python -m cvmplan."""
+
+from cvmplan.cli import entry
+
+entry()

@@ -1,0 +1,130 @@
+"""
+The command line: one module a verb, imported when it is called.
+
+It reads files, prints, and exits; it decides nothing.  stdout carries the answer and
+nothing else, errors go to stderr as "error: AT: MESSAGE" with a hint below.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from importlib import import_module
+from typing import Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+from cvmplan.errors import CvmplanError
+
+VERBS: Final = {
+    "inspect": "cvmplan.cli.inspect",
+    "check": "cvmplan.cli.check",
+    "map": "cvmplan.cli.map",
+    "plan": "cvmplan.cli.plan",
+    "trace": "cvmplan.cli.trace",
+    "measure": "cvmplan.cli.measure",
+    "profiles": "cvmplan.cli.profiles",
+    "abis": "cvmplan.cli.abis",
+    "rules": "cvmplan.cli.rules",
+    "schema": "cvmplan.cli.schema",
+}
+BUG = 70
+_USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # the class of all errors of usage
+
+
+class _Verbs(TyperGroup):
+    """The verbs, each built from its module when it is asked for."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        command = typer.main.get_command(import_module(VERBS[cmd_name]).app)
+        command.name = cmd_name
+        return command
+
+
+app = typer.Typer(
+    cls=_Verbs,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from cvmplan import __version__
+
+        print(f"cvmplan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def cvmplan(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version."
+    ),
+) -> None:
+    """
+    Which pages a confidential VM is built from, whether its launch is legal, what it measures.
+
+    Exit codes: 0 fine, 1 the launch or the comparison is wrong, 2 usage, 3 unreadable or
+    malformed input, 4 not supported or not recognised, 70 a bug in cvmplan.
+    """
+    del version
+
+
+def main(argv: list[str]) -> int:
+    """Run the command line `argv` and return its exit code."""
+    try:
+        command = typer.main.get_command(app)
+        code = command.main(argv or ["--help"], prog_name="cvmplan", standalone_mode=False)
+    except CvmplanError as error:
+        return _complain(str(error), error.hint, error.exit_code)
+    except _USAGE_ERROR as error:
+        context = getattr(error, "ctx", None)
+        hint = f"'{context.command_path} --help' lists what there is" if context else ""
+        return _complain(error.format_message(), hint, 2)
+    except BrokenPipeError:
+        return _closed_pipe()
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except Exception:  # noqa: BLE001 whatever else escapes is a bug, and says so
+        traceback.print_exc()
+        return BUG
+    return int(code or 0)
+
+
+def entry() -> None:
+    """Run the program and end the process."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def _complain(message: str, hint: str, code: int) -> int:
+    """Print one line of error, and one of hint, on stderr."""
+    _print_error("error", typer.colors.RED, message)
+    if hint:
+        _print_error("hint", typer.colors.CYAN, hint)
+    return code
+
+
+def _print_error(word: str, colour: str, message: str) -> None:
+    line = " ".join(message.split())
+    label = f"{word}:"
+    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+        label = typer.style(label, fg=colour, bold=True)
+    typer.echo(f"{label} {line}", err=True)
+
+
+def _closed_pipe() -> int:
+    """End quietly when the reader of our output has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 141

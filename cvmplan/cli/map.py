@@ -1,0 +1,23 @@
+"""cvmplan map."""
+
+from __future__ import annotations
+
+import typer
+
+from cvmplan.cli.options import Format, Output, Request, launch_verb, make_app, write
+from cvmplan.findings import has_errors
+
+app = make_app()
+
+
+@app.command()
+@launch_verb
+def map(request: Request, format: Format = "text", output: Output = None) -> None:  # noqa: A001
+    """Print who owns which guest pages, in address order; exit 1 when the map is not valid."""
+    from cvmplan import assemble
+    from cvmplan.emit import emitter
+
+    layout, found = assemble.findings(request.launch())
+    write(emitter(format, "guest_map").guest_map(layout.regions, found), output)
+    if has_errors(found):
+        raise typer.Exit(1)

@@ -1,0 +1,55 @@
+"""cvmplan measure."""
+
+from __future__ import annotations
+
+from typing import Annotated, Optional
+
+import typer
+
+from cvmplan.cli.options import Format, Output, Request, launch_verb, make_app, write
+from cvmplan.errors import ConfigError, MismatchError
+
+app = make_app()
+
+
+@app.command()
+@launch_verb
+def measure(
+    request: Request,
+    expect: Annotated[
+        Optional[str],
+        typer.Option("--expect", metavar="HEX", help="Exit with 1 unless it is this digest."),
+    ] = None,
+    bare: Annotated[
+        bool, typer.Option("--bare", help="Only the digest: lower-case hex, no newline.")
+    ] = False,
+    format: Format = "text",
+    output: Output = None,
+) -> None:
+    """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
+    from cvmplan.emit import emitter
+    from cvmplan.plan import measure as fold
+
+    wanted = _wanted(expect)
+    plan = request.plan()
+    result = fold(plan)
+    if wanted is not None and wanted != result.digest:
+        raise MismatchError(
+            f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",
+            at=request.image.name,
+        )
+    text = result.digest.hex() if bare else emitter(format, "measurement").measurement(plan, result)
+    write(text, output)
+
+
+def _wanted(expect: str | None) -> bytes | None:
+    if expect is None:
+        return None
+    digits = expect.removeprefix("0x")
+    try:
+        wanted = bytes.fromhex(digits)
+    except ValueError:
+        wanted = b""
+    if len(wanted) not in (32, 48) or len(digits) != 2 * len(wanted):
+        raise ConfigError(f"{expect!r} is not a digest of 32 or 48 bytes in hex", at="--expect")
+    return wanted

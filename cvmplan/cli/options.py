@@ -1,0 +1,188 @@
+"""
+The options that several verbs share, made from the table of settings.
+
+A verb is a function of a `Request` and its own options; `launch_verb` gives it all the
+shared ones.  A page of options is data, not ten signatures.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Optional
+
+import typer
+
+from cvmplan import profiles
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError
+from cvmplan.files import EXAMPLE, Files, whole_file
+from cvmplan.launch import Launch
+from cvmplan.plan import Plan
+from cvmplan.settings import SETTINGS, read_options
+
+PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
+FLAGS = ("author_key_enabled", "vcek_disabled")
+EXAMPLES = ("snp", "tdx")
+
+
+Image = Annotated[
+    Optional[str],
+    typer.Argument(metavar="IMAGE", help="Firmware, td-shim image, manifest or plan; - for stdin."),
+]
+Example = Annotated[
+    Optional[str],
+    typer.Option("--example", metavar="snp|tdx", help="A small image that ships inside."),
+]
+Format = Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")]
+Output = Annotated[
+    Optional[str],
+    typer.Option("--output", "-o", metavar="FILE", help="Where to; written whole or not at all."),
+]
+
+
+def make_app() -> typer.Typer:
+    """Return an application of one verb."""
+    return typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An image, the options that were given for it, and the files that it names."""
+
+    image: Blob
+    options: Mapping[str, Any]
+    files: Files
+
+    def launch(self) -> Launch:
+        """Return the launch of the image; errors as `assemble.launch`."""
+        from cvmplan import assemble
+
+        return assemble.launch(self.image, self.options, self.files.open)
+
+    def plan(self) -> Plan:
+        """Return the plan of the image, or the plan that the file itself holds."""
+        from cvmplan import assemble, readers
+
+        name, reader = readers.recognise(self.image)
+        if name == "plan":
+            if self.options:
+                raise ConfigError("a plan takes no settings", at=next(iter(self.options)))
+            read: Plan = reader.read(self.image, self.files.find)
+            return read
+        return assemble.plan(self.launch(), tuple(self.files.inputs.values()))
+
+
+def _option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:
+    names = (f"--{name.replace('_', '-')}", *short)
+    return Annotated[kind, typer.Option(*names, metavar=metavar or None, help=text)]
+
+
+def _parameters() -> dict[str, tuple[Any, Any]]:
+    """Return name to (annotation, default) of each shared option."""
+    text = Optional[str]  # noqa: UP045 typer reads it at run time
+    shared: dict[str, tuple[Any, Any]] = {
+        "image": (Image, None),
+        "example": (Example, None),
+        "platform": (
+            _option(text, "platform", "snp|tdx|sev|sev-es|sw-protected|default", PLATFORM),
+            None,
+        ),
+        "vmm": (
+            _option(text, "vmm", "NAME|FILE", "VMM profile ('cvmplan profiles').  [assumed: qemu]"),
+            None,
+        ),
+        "abi": (
+            _option(text, "abi", "NAME", "Host kernel ('cvmplan abis').  [assumed: map-memory]"),
+            None,
+        ),
+    }
+    for name, setting in SETTINGS.items():
+        if name in FLAGS:
+            shared[name] = (_option(bool, name, "", setting.help), False)
+        else:
+            shared[name] = (_option(text, name, setting.metavar, setting.help), None)
+    shared["inputs"] = (
+        _option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
+        None,
+    )
+    shared["allow_outside"] = (
+        _option(bool, "allow_outside", "", "Let a manifest name files outside its folder."),
+        False,
+    )
+    return shared
+
+
+def launch_verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Give `function(request, **own)` the shared options in place of `request`."""
+    shared = _parameters()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+    own = {p.name: p.replace(kind=keyword) for p in declared}
+
+    @functools.wraps(function)
+    def verb(**values: Any) -> None:
+        mine = {name: values.pop(name) for name in own}
+        function(_request(values), **mine)
+
+    signature = [
+        inspect.Parameter(name, keyword, default=default, annotation=kind)
+        for name, (kind, default) in shared.items()
+    ]
+    verb.__signature__ = inspect.Signature([*signature, *own.values()])  # type: ignore[attr-defined]  # read by typer
+    verb.__annotations__ = {p.name: p.annotation for p in (*signature, *own.values())}
+    return verb
+
+
+def _request(values: dict[str, Any]) -> Request:
+    path, example = values.pop("image"), values.pop("example")
+    folders = tuple(values.pop("inputs") or ())
+    files = Files(allow_outside=values.pop("allow_outside"), folders=folders)
+    named = {n: v for n in ("platform", "vmm", "abi") if (v := values.pop(n)) is not None}
+    options = {**named, **read_options(values)}
+    if "vmm" in options and options["vmm"] not in profiles.PROFILES:
+        options["vmm"] = _profile(options["vmm"])
+    return Request(_open(files, path, example), options, files)
+
+
+def _open(files: Files, path: str | None, example: str | None) -> Blob:
+    if (path is None) == (example is None):
+        raise ConfigError("wants one image, or --example", at="IMAGE", hint="--example snp")
+    if path is not None:
+        return files.open(path, "image")
+    if example not in EXAMPLES:
+        raise ConfigError(f"there is no example {example!r}", at="--example", hint="snp or tdx")
+    return files.open(f"{EXAMPLE}{example}", "image")
+
+
+def open_image(path: str | None, example: str | None) -> Blob:
+    """Return the image that is named, or the example."""
+    return _open(Files(), path, example)
+
+
+def _profile(chosen: str) -> Any:
+    """Return the profile in a file; a name that is neither built in nor a file is an error."""
+    if not chosen.endswith((".json", ".toml", ".yaml", ".yml")):
+        return profiles.find(chosen)
+    from cvmplan.files import map_file
+    from cvmplan.readers.profile import read
+
+    return read(map_file(chosen))
+
+
+def write(text: str, output: str | None) -> None:
+    """Print `text`, or put it into the file `output`, whole or not at all."""
+    if output is None or output == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    with whole_file(output) as file:
+        file.write(text)

@@ -1,0 +1,16 @@
+"""cvmplan plan."""
+
+from __future__ import annotations
+
+from cvmplan.cli.options import Format, Output, Request, launch_verb, make_app, write
+
+app = make_app()
+
+
+@app.command()
+@launch_verb
+def plan(request: Request, format: Format = "text", output: Output = None) -> None:
+    """Print the ordered operations of the launch, and the measurement that they lead to."""
+    from cvmplan.emit import emitter
+
+    write(emitter(format, "plan").plan(request.plan()), output)

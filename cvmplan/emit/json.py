@@ -1,0 +1,317 @@
+"""The JSON documents, as `documents` has them; a test validates each against its model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from cvmplan import __version__
+from cvmplan.blob import Blob
+from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.errors import UnsupportedError
+from cvmplan.findings import RULES, Finding
+from cvmplan.gpamap import Region
+from cvmplan.kvm.abi import ABIS
+from cvmplan.order import Step
+from cvmplan.plan import Input, MapMemory, Measurement, Op, Plan, measure_steps
+from cvmplan.profiles import PROFILES, Profile
+from cvmplan.snp.digest import measured, running
+from cvmplan.vm.ops import largest_mapping
+
+HEX_FIELDS = {"gpa", "size", "policy", "vmsa_features", "attributes", "xfam", "rcx"}
+MEASURED_TYPES = {"normal", "measured", "vmsa"}
+
+
+def dumps(document: Any) -> str:
+    """Return a document as text; the same document gives the same bytes."""
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def measurement(plan: Plan, result: Measurement) -> str:
+    """Return cvmplan.measurement/1."""
+    return dumps(
+        {
+            "schema": "cvmplan.measurement/1",
+            "platform": plan.platform,
+            "vmm": plan.vmm,
+            "abi": plan.abi,
+            **_register(result),
+            "coverage": {f.name: getattr(result.coverage, f.name) for f in fields(result.coverage)},
+            "inputs": inputs_of(plan.inputs),
+            "given": plan.given,
+            "assumed": plan.assumed,
+            "findings": [finding(f) for f in plan.findings],
+        }
+    )
+
+
+def _register(result: Measurement) -> dict[str, Any]:
+    return {
+        "register": result.register,
+        "algorithm": result.algorithm,
+        "digest": result.digest.hex(),
+        "pages": result.pages,
+    }
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """Return cvmplan.findings/1."""
+    return dumps({"schema": "cvmplan.findings/1", "findings": [finding(f) for f in found]})
+
+
+def finding(found: Finding) -> dict[str, Any]:
+    """Return one finding, without the keys that are empty."""
+    document = {
+        "rule": found.rule,
+        "severity": found.severity,
+        "message": found.message,
+        "first": None if found.first is None else hex(found.first),
+        "last": None if found.last is None else hex(found.last),
+        "origins": list(found.origins),
+        "at": found.at,
+        "hint": found.hint,
+    }
+    return {key: value for key, value in document.items() if value not in (None, "", [])}
+
+
+def inputs_of(inputs: Iterable[Input]) -> list[dict[str, Any]]:
+    """Return the inputs with their hashes."""
+    return [
+        {
+            "role": i.role,
+            **({"path": i.path} if i.path is not None else {}),
+            "size": i.size,
+            "sha256": i.sha256,
+        }
+        for i in inputs
+    ]
+
+
+def plan(made: Plan) -> str:
+    """Return cvmplan.plan/1, on SNP with the launch digest after each add."""
+    result, digests = checkpoints(made)
+    index = {i.blob.name: n for n, i in enumerate(made.inputs)}
+    return dumps(
+        {
+            "schema": "cvmplan.plan/1",
+            "tool": {"name": "cvmplan", "version": __version__},
+            "platform": made.platform,
+            "vmm": made.vmm,
+            "abi": made.abi,
+            "inputs": inputs_of(made.inputs),
+            "given": made.given,
+            "assumed": made.assumed,
+            "ops": [
+                _op(made.platform, n, op, index, digests.get(n)) for n, op in enumerate(made.ops)
+            ],
+            "measurement": _register(result) if result else None,
+            "findings": [finding(f) for f in made.findings],
+        }
+    )
+
+
+def checkpoints(plan: Plan) -> tuple[Measurement | None, dict[int, bytes]]:
+    """Return the measurement (None where nothing is measured), and SNP's digest after each op."""
+    lowered = list(plan.lowered())
+    steps = [step for _, step in lowered]
+    if plan.platform != "snp":
+        try:
+            return measure_steps(plan.platform, steps), {}
+        except UnsupportedError:
+            if plan.platform in ("default", "sw-protected"):
+                return None, {}
+            raise
+    pairs = list(running(steps))
+    digests = {index: digest for (index, _), (_, digest) in zip(lowered, pairs, strict=True)}
+    return measured(plan.platform, pairs), digests
+
+
+def _op(
+    platform: str, number: int, op: Op, index: Mapping[str, int], digest: bytes | None
+) -> dict[str, Any]:
+    document: dict[str, Any] = {"seq": number, "kind": op.kind, "op": op.name}
+    for field in fields(op):  # type: ignore[arg-type]  # every concrete Op is a dataclass
+        value = getattr(op, field.name)
+        if value is not None and value is not False or field.name == "measured":
+            document[field.name] = _value(field.name, value, index)
+    if isinstance(op, MapMemory) and platform in ("default", "sw-protected"):
+        document["largest_level"] = hex(largest_mapping(op.gpa, op.size))
+    if digest is not None and op.kind == "add":
+        document["digest_after"] = digest.hex()
+    return document
+
+
+def _value(name: str, value: Any, index: Mapping[str, int]) -> Any:
+    if name == "source":
+        return source(value, index)
+    if name == "page_type":
+        return value.label
+    if name == "vmsas":
+        return [_vmsa(v) for v in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return hex(value) if name in HEX_FIELDS else value
+
+
+def source(contents: Contents, index: Mapping[str, int]) -> dict[str, Any]:
+    """Return where contents are; `index` maps an input's name to its number."""
+    match contents:
+        case Blob(name, data, base):
+            return {"input": index[name], "offset": base, "length": len(data)}
+        case Made(data, at):
+            return {"hex": data.hex(), **({"at": at} if at else {})}
+        case Zeros():
+            return {"zeros": True}
+        case Filled(what):
+            return {"vmm": what}
+        case DigestAfter(digest):
+            return {"digest_after": digest.hex()}
+
+
+def _vmsa(vmsa: Any) -> dict[str, Any]:
+    gpa = {"gpa": hex(vmsa.gpa)} if hasattr(vmsa, "gpa") else {}
+    return {"vcpus": vcpus(vmsa.vcpus), **gpa, "hex": vmsa.page.rstrip(b"\0").hex()}
+
+
+def vcpus(numbers: range) -> str:
+    """Write a run of vCPUs: "0" or "1-3"."""
+    if len(numbers) == 1:
+        return str(numbers.start)
+    return f"{numbers.start}-{numbers.stop - 1}"
+
+
+def trace(plan: Plan) -> str:
+    """Return cvmplan.trace/1, a run of equal commands as one step."""
+    lowered = list(plan.lowered())
+    steps = list(commands(plan.platform, lowered))
+    return dumps({"schema": "cvmplan.trace/1", "platform": plan.platform, "steps": steps})
+
+
+def commands(platform: str, lowered: Iterable[tuple[int, Step]]) -> Iterator[dict[str, Any]]:
+    """Yield each step as a document, on SNP with the launch digest after it."""
+    pairs = list(lowered)
+    steps = (step for _, step in pairs)
+    digests: Iterable[bytes | None]
+    if platform == "snp":
+        digests = (digest for _, digest in running(steps))
+    else:
+        digests = (None for _ in pairs)
+    for number, ((op, step), digest) in enumerate(zip(pairs, digests, strict=True)):
+        yield _step(number, op, step, digest)
+
+
+def _step(number: int, op: int, step: Step, digest: bytes | None) -> dict[str, Any]:
+    document: dict[str, Any] = {"step": number, "op": op, "command": step.command}
+    for field in fields(step):  # type: ignore[arg-type]  # every concrete Step is a dataclass
+        value = getattr(step, field.name)
+        if field.name == "vcpus":
+            document["vcpus"] = vcpus(value)
+        elif field.name == "page_type":
+            document["page_type"] = value.label
+        elif field.name not in ("contents", "page"):
+            document[field.name] = hex(value) if field.name in HEX_FIELDS else value
+    if digest is not None:
+        document["digest"] = digest.hex()
+    return document
+
+
+def guest_map(regions: Sequence[Region], found: Sequence[Finding]) -> str:
+    """Return cvmplan.map/1."""
+    ordered = sorted(regions, key=lambda r: r.gpa)
+    return dumps(
+        {
+            "schema": "cvmplan.map/1",
+            "regions": [
+                {
+                    "gpa": hex(r.gpa),
+                    "size": hex(r.size),
+                    "owner": r.origin,
+                    "type": r.page_type or "",
+                    "measured": r.page_type in MEASURED_TYPES,
+                }
+                for r in ordered
+            ],
+            "gaps": [{"gpa": hex(start), "size": hex(end - start)} for start, end in gaps(ordered)],
+            "findings": [finding(f) for f in found],
+        }
+    )
+
+
+def gaps(ordered: Iterable[Region]) -> Iterator[tuple[int, int]]:
+    """Yield [start, end) between regions in address order where nothing is mapped."""
+    end: int | None = None
+    for region in ordered:
+        if end is not None and region.gpa > end:
+            yield end, region.gpa
+        end = max(end or 0, region.end)
+
+
+def inspect(document: Mapping[str, Any]) -> str:
+    """Return what a file declares."""
+    return dumps({**document, "findings": [finding(f) for f in document["findings"]]})
+
+
+def rules() -> str:
+    """Return the catalogue of rules."""
+    return dumps(
+        [
+            {"rule": name, "severity": rule.severity, "explanation": rule.explanation}
+            for name, rule in RULES.items()
+        ]
+    )
+
+
+def abis() -> str:
+    """Return the kernel interfaces."""
+    return dumps([{f.name: getattr(a, f.name) for f in fields(a)} for a in ABIS.values()])
+
+
+def profiles() -> str:
+    """Return all built-in profiles, each as cvmplan.profile/1."""
+    return dumps([profile_document(p) for p in PROFILES.values()])
+
+
+def profile(chosen: Profile) -> str:
+    """Return cvmplan.profile/1, which --vmm takes back."""
+    return dumps(profile_document(chosen))
+
+
+def profile_document(chosen: Profile) -> dict[str, Any]:
+    """Return one profile as a document."""
+    vmsa = chosen.vmsa
+    document = {
+        "schema": "cvmplan.profile/1",
+        "name": chosen.name,
+        "title": chosen.title,
+        "platforms": list(chosen.platforms),
+        "page_types": dict(chosen.page_types),
+        "order": {"cpuid_last": chosen.cpuid_last, "page_order": chosen.page_order},
+        "vmsa": None
+        if vmsa is None
+        else {
+            "gpa": hex(vmsa.gpa),
+            "entry": vmsa.entry,
+            "boot_entry": vmsa.boot_entry,
+            "boot": _state(vmsa.boot),
+            "others": _state(vmsa.others),
+        },
+        "augmented": chosen.augmented,
+        "section_types": None if chosen.section_types is None else list(chosen.section_types),
+        "aligned_data": chosen.aligned_data,
+        "covers_file": chosen.covers_file,
+        "padding": chosen.padding,
+        "policies": {platform: hex(policy) for platform, policy in chosen.policies.items()},
+        "sev_features": hex(chosen.sev_features),
+        "svsm": chosen.svsm,
+        "sources": [
+            {f.name: getattr(s, f.name) for f in fields(s) if getattr(s, f.name)}
+            for s in chosen.sources
+        ],
+    }
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def _state(state: Mapping[str, int | str]) -> dict[str, str]:
+    return {k: v if isinstance(v, str) else hex(v) for k, v in state.items()}

@@ -1,0 +1,268 @@
+"""Text for people: aligned columns, one fact a line, easy to grep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from cvmplan import __version__
+from cvmplan.emit.json import MEASURED_TYPES, checkpoints, commands, gaps, source
+from cvmplan.findings import RULES, Finding
+from cvmplan.gpamap import Region
+from cvmplan.kvm.abi import ABIS
+from cvmplan.order import PAGE
+from cvmplan.plan import Coverage, MapMemory, Measurement, Op, Plan
+from cvmplan.profiles import PROFILES, Profile
+from cvmplan.vm.ops import largest_mapping
+
+ALGORITHMS = {"sha384": "SHA-384", "sha256": "SHA-256"}
+COVERAGE = {
+    "contents": "contents, type and address measured",
+    "by_digest": "measured through the digest that was given",
+    "vmsas": "vCPU states (VMSA) measured",
+    "address_only": "type and address measured, contents zero",
+    "host_filled": "address measured, contents chosen by the host",
+    "not_added": "mapped, not added",
+}
+_LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line.rstrip()}\n" for line in lines)
+
+
+def _table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
+    """Return `rows` with their columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        indent + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
+        for row in rows
+    ]
+
+
+def measurement(plan: Plan, result: Measurement) -> str:
+    """Return what the measurement depends on, what it covers, and the digest on the last line."""
+    return _lines(
+        [
+            *_header(plan),
+            "",
+            *_coverage(result.coverage),
+            "",
+            *_doubts(plan.findings),
+            f"{result.register} ({ALGORITHMS[result.algorithm]})  {result.digest.hex()}",
+        ]
+    )
+
+
+def _header(plan: Plan) -> list[str]:
+    rows = [
+        (i.role, i.path or "standard input", f"{i.size} bytes  sha256 {i.sha256}")
+        for i in plan.inputs
+    ]
+    settings = []
+    for word, chosen in (("given", plan.given), ("assumed", plan.assumed)):
+        settings += [(k, _shown(v), word) for k, v in chosen.items()]
+    return [f"cvmplan {__version__}", *_table(rows), *_table(settings)]
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    if isinstance(value, str) and (not text or text != text.strip() or not text.isprintable()):
+        text = repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+def _coverage(coverage: Coverage) -> list[str]:
+    rows = [("pages", "bytes", "")]
+    for field in fields(coverage):
+        pages = getattr(coverage, field.name)
+        if pages:
+            rows.append((str(pages), str(pages * PAGE), COVERAGE[field.name]))
+    rows.append((str(coverage.pages), str(coverage.pages * PAGE), "together"))
+    return _table(rows)
+
+
+def _doubts(found: Sequence[Finding]) -> list[str]:
+    warnings = [f for f in found if f.severity == "warning"]
+    return [*(_finding(f) for f in warnings), ""] if warnings else []
+
+
+def _finding(found: Finding) -> str:
+    place = f"{found.at}: " if found.at else ""
+    return f"{found.severity}: {place}{found.text}"
+
+
+def findings(found: Sequence[Finding]) -> str:
+    """Return each finding, the gravest first, and how many there are."""
+    order = ("error", "warning", "note")
+    lines = []
+    for finding in sorted(found, key=lambda f: order.index(f.severity)):
+        lines.append(_finding(finding))
+        if finding.hint:
+            lines.append(f"  hint: {finding.hint}")
+    counts = [sum(f.severity == severity for f in found) for severity in order]
+    named = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, order, strict=True))
+    return _lines([*lines, ", ".join(named)])
+
+
+def plan(made: Plan) -> str:
+    """Return the settings, the operations in order, and the measurement that they lead to."""
+    result, _ = checkpoints(made)
+    index = {i.blob.name: n for n, i in enumerate(made.inputs)}
+    rows = [(str(n), op.kind, op.name, _fields(op, index)) for n, op in enumerate(made.ops)]
+    if made.platform in ("default", "sw-protected"):
+        rows = [(*row[:3], row[3] + _level(op)) for row, op in zip(rows, made.ops, strict=True)]
+    end = (
+        [f"{result.register} ({ALGORITHMS[result.algorithm]})  {result.digest.hex()}"]
+        if result
+        else ["nothing is measured on this platform"]
+    )
+    note = [] if made.abi != "map-memory" else [MAP_MEMORY_NOTE, ""]
+    return _lines(
+        [*_header(made), "", *_table(rows), "", *_doubts(made.findings), *note, *end]
+    )
+
+
+MAP_MEMORY_NOTE = (
+    "no released kernel has map-memory before finalize; today's kernels map inside the add"
+)
+
+
+def _level(op: Op) -> str:
+    if not isinstance(op, MapMemory):
+        return ""
+    return f"  largest page {_LEVELS[largest_mapping(op.gpa, op.size)]}"
+
+
+def _fields(op: Op, index: Mapping[str, int]) -> str:
+    parts = []
+    if hasattr(op, "gpa") and hasattr(op, "size"):
+        parts.append(f"{op.gpa:#x}-{op.gpa + op.size:#x}")
+    for field in fields(op):  # type: ignore[arg-type]  # every concrete Op is a dataclass
+        value = getattr(op, field.name)
+        if field.name in ("gpa", "size") or value is None or value is False:
+            continue
+        if field.name == "source":
+            value = " ".join(f"{k} {v}" for k, v in source(value, index).items())
+        elif field.name == "page_type":
+            value = value.label
+        elif field.name == "vmsas":
+            value = f"of {sum(len(v.vcpus) for v in value)} vCPUs"
+        elif isinstance(value, bytes):
+            value = value.hex()
+        elif isinstance(value, int) and not isinstance(value, bool) and field.name != "count":
+            value = hex(value)
+        parts.append(f"{field.name.replace('_', '-')} {_shown(value)}")
+    return "  ".join(parts)
+
+
+def trace(plan: Plan) -> str:
+    """Return one line a step; a run of pages is one step."""
+    lines = []
+    for step in commands(plan.platform, plan.lowered()):
+        digest = step.pop("digest", "")
+        head = f"{step.pop('step'):5} {step.pop('op'):5}  {step.pop('command'):27}"
+        rest = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())
+        lines.append(f"{head}{rest:52} {digest}")
+    return _lines([f"{'step':>5} {'op':>5}  command", *lines])
+
+
+def guest_map(regions: Sequence[Region], found: Sequence[Finding]) -> str:
+    """Return the map in address order, its gaps, and its conflicts marked with '!'."""
+    ordered = sorted(regions, key=lambda r: r.gpa)
+    blamed = {o for f in found if f.severity == "error" for o in f.origins}
+    holes = dict(gaps(ordered))
+    ends = {end: start for start, end in holes.items()}
+    rows = [("", "first", "end", "bytes", "type", "measured", "owner")]
+    for region in ordered:
+        start = ends.pop(region.gpa, None)
+        if start is not None:
+            rows.append(("", hex(start), hex(region.gpa), hex(region.gpa - start), "", "", "-"))
+        measured = "contents" if region.page_type in MEASURED_TYPES else "address"
+        if region.page_type in ("mapped", "augmented"):
+            measured = "no"
+        rows.append(
+            (
+                "!" if region.origin in blamed else "",
+                hex(region.gpa),
+                hex(region.end),
+                hex(region.size),
+                region.page_type or "",
+                measured,
+                region.origin,
+            )
+        )
+    errors = [f for f in found if f.severity == "error"]
+    return _lines([*_table(rows), *(_finding(f) for f in errors)])
+
+
+def inspect(document: Mapping[str, Any]) -> str:
+    """Return the tables of a file, with file offsets."""
+    lines = [f"{document['format']}; allows {', '.join(document['allows']) or 'no platform'}"]
+    for table in document["tables"]:
+        lines += ["", table["name"]]
+        rows = table["rows"]
+        if rows:
+            head = [*rows[0]]
+            lines += _table([head, *([str(row.get(c, "")) for c in head] for row in rows)], "  ")
+    return _lines([*lines, *([""] if document["findings"] else []), *map_findings(document)])
+
+
+def map_findings(document: Mapping[str, Any]) -> list[str]:
+    """Return the findings of an inspected file, one a line."""
+    return [_finding(f) for f in document["findings"]]
+
+
+def rules() -> str:
+    """Return the catalogue of rules."""
+    return _lines(_table([(name, r.severity, r.explanation) for name, r in RULES.items()]))
+
+
+def abis() -> str:
+    """Return the kernel interfaces, with their sources."""
+    rows = _table([(a.name, a.title) for a in ABIS.values()])
+    return _lines(
+        line for row, a in zip(rows, ABIS.values(), strict=True) for line in (row, f"  {a.source}")
+    )
+
+
+def profiles() -> str:
+    """Return the built-in profiles, one a line."""
+    return _lines(
+        _table([(p.name, ", ".join(p.platforms), p.title) for p in PROFILES.values()])
+    )
+
+
+def profile(chosen: Profile) -> str:
+    """Return one profile: its settings, and each fact with its source."""
+    settings = []
+    for field in fields(chosen):
+        value = getattr(chosen, field.name)
+        if field.name in ("name", "title", "sources", "vmsa") or value in (None, {}):
+            continue
+        settings.append((field.name.replace("_", "-"), _plain(value)))
+    if chosen.vmsa:
+        for field in fields(chosen.vmsa):
+            settings.append(
+                (f"vmsa {field.name.replace('_', '-')}", _plain(getattr(chosen.vmsa, field.name)))
+            )
+    lines = [f"{chosen.name}: {chosen.title}", "", *_table(settings), ""]
+    for fact in chosen.sources:
+        versions = " ".join(
+            f"{word} {value}"
+            for word, value in (("since", fact.since), ("until", fact.until))
+            if value
+        )
+        lines.append(f"[{fact.confidence}{', ' + versions if versions else ''}] {fact.fact}")
+        commit = f" ({fact.commit})" if fact.commit else ""
+        lines.append(f"  {fact.source}{commit}")
+    return _lines(lines)
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(str(v) for v in value)
+    return hex(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)

@@ -1,0 +1,180 @@
+"""Plans (cvmplan.plan/1) read back: the same operations, on inputs with the same hashes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib import import_module
+from typing import Any, Protocol
+
+from cvmplan.blob import Blob
+from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.errors import ConfigError
+from cvmplan.findings import Finding
+from cvmplan.order import PAGE
+from cvmplan.plan import Input, Op, Plan, stage
+from cvmplan.readers import text
+from cvmplan.readers.manifest import validate
+
+SCHEMA = b"cvmplan.plan/"
+
+
+class Finder(Protocol):
+    """Finds the input of a plan by its path and hash."""
+
+    def __call__(self, path: str | None, size: int, sha256: str, plan: str) -> Blob:
+        """Return the bytes; InputError where no file has this hash."""
+
+
+def recognises(blob: Blob) -> bool:
+    """Whether the text is a JSON object that names the plan's schema near its start."""
+    head = bytes(blob.data[:4096]).lstrip()
+    return head[:1] == b"{" and SCHEMA in head
+
+
+def read(blob: Blob, find: Finder) -> Plan:
+    """
+    Return the plan in `blob`.
+
+    ConfigError where the document is wrong, InputError where an input that an operation
+    refers to is not found with the hash that the plan names.
+    """
+    document = validate(blob, text.parse(blob), "plan")
+    used = {op.source.input for op in document.ops if getattr(op, "source", None)}
+    inputs = []
+    for index, entry in enumerate(document.inputs):
+        data = Blob(entry.path or "", memoryview(b""))
+        if index in used:
+            data = find(entry.path, entry.size, entry.sha256, blob.name)
+        inputs.append(_Known(entry.role, entry.path, data, entry.size, entry.sha256))
+    classes = _classes(document.platform)
+    return Plan(
+        document.platform,
+        document.vmm,
+        document.abi,
+        tuple(_op(blob.name, n, op, classes, inputs) for n, op in enumerate(document.ops)),
+        document.given,
+        document.assumed,
+        tuple(inputs),
+        tuple(_finding(f) for f in document.findings),
+    )
+
+
+class _Known(Input):
+    """An input whose size and hash are known from the plan."""
+
+    __slots__ = ("_sha256", "_size")
+
+    def __init__(self, role: str, path: str | None, blob: Blob, size: int, sha256: str) -> None:
+        super().__init__(role, path, blob)
+        object.__setattr__(self, "_size", size)
+        object.__setattr__(self, "_sha256", sha256)
+
+    @property
+    def size(self) -> int:
+        """The size that the plan names."""
+        return int(self._size)
+
+    @property
+    def sha256(self) -> str:
+        """The hash that the plan names."""
+        return str(self._sha256)
+
+
+def _classes(platform: str) -> Mapping[str, type[Op]]:
+    """Return the operations of a platform by name."""
+    modules = (import_module("cvmplan.plan"), stage(platform, "ops"))
+    found = [c for m in modules for c in vars(m).values() if isinstance(c, type)]
+    return {c.name: c for c in found if issubclass(c, Op) and hasattr(c, "name")}
+
+
+def _op(
+    name: str,
+    number: int,
+    document: Any,
+    classes: Mapping[str, type[Op]],
+    inputs: Sequence[Input],
+) -> Op:
+    at = f"{name}: ops[{number}]"
+    if document.seq != number:
+        raise ConfigError(f"has seq {document.seq}", at=at)
+    if document.op not in classes:
+        raise ConfigError(f"{document.op} is no operation of this platform", at=at)
+    made: dict[str, Any] = {}
+    for field in fields(classes[document.op]):  # type: ignore[arg-type]  # every Op is one
+        value = getattr(document, field.name)
+        if field.name == "source":
+            value = _contents(at, value, document.size, inputs)
+        elif field.name == "vmsas":
+            value = tuple(_vmsas(at, value))
+        elif field.name == "page_type":
+            value = import_module("cvmplan.snp.steps").PageType[value.upper()]
+        made[field.name] = value
+    return classes[document.op](**made)
+
+
+def _contents(at: str, source: Any, size: int, inputs: Sequence[Input]) -> Contents:
+    where = f"{at}.source"
+    if source.zeros:
+        return Zeros()
+    if source.vmm is not None:
+        return Filled(source.vmm)
+    if source.digest_after is not None:
+        return DigestAfter(source.digest_after)
+    if source.hex is not None:
+        made = Made(source.hex, source.at or 0)
+        length = made.at + len(made.data)
+    else:
+        if source.input >= len(inputs):
+            raise ConfigError(f"there is no input {source.input}", at=where)
+        length = source.length
+    if length > size:
+        raise ConfigError(f"{length:#x} bytes for {size:#x} bytes of memory", at=where)
+    if source.hex is not None:
+        return made
+    return inputs[source.input].blob.slice(source.offset, source.offset + source.length)
+
+
+def _vmsas(at: str, documents: Sequence[Any]) -> list[Any]:
+    """Return the states of a list of vCPU runs, which must follow each other from 0."""
+    made: list[Any] = []
+    following = 0
+    for document in documents:
+        low, _, high = document.vcpus.partition("-")
+        vcpus = range(int(low), int(high or low) + 1)
+        if vcpus.start != following or not vcpus:
+            raise ConfigError(f"vCPUs {document.vcpus} do not follow the last", at=f"{at}.vmsas")
+        following = vcpus.stop
+        page = document.hex.ljust(PAGE, b"\0")
+        if document.gpa is None:
+            made.append(import_module("cvmplan.sev.ops").Vcpus(vcpus, page))
+        else:
+            made.append(import_module("cvmplan.snp.ops").Vmsa(vcpus, document.gpa, page))
+    return made
+
+
+def _finding(document: Any) -> Finding:
+    return Finding(
+        document.rule,
+        document.message,
+        int(document.first, 0) if document.first else None,
+        int(document.last, 0) if document.last else None,
+        tuple(document.origins),
+        document.at or "",
+        document.hint or "",
+        document.severity,
+    )
+
+
+
+
+def inspect(blob: Blob) -> dict[str, Any]:
+    """Return the inputs that the plan refers to (a JSON document)."""
+    document = validate(blob, text.parse(blob), "plan")
+    rows = [i.model_dump(exclude_none=True) for i in document.inputs]
+    return {
+        "format": document.schema_,
+        "allows": [document.platform],
+        "tables": [{"name": "inputs", "rows": rows}],
+        "findings": (),
+    }

@@ -1,0 +1,43 @@
+"""A user's own VMM profile (cvmplan.profile/1), in JSON, TOML or YAML."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError
+from cvmplan.profiles import Fact, Profile, Vmsa
+from cvmplan.readers import text
+from cvmplan.readers.manifest import validate
+from cvmplan.snp.vmsa import FIELDS
+
+
+def read(blob: Blob) -> Profile:
+    """Return the profile in `blob`; ConfigError with place and path where it is wrong."""
+    document = validate(blob, text.parse(blob), "profile")
+    vmsa = document.vmsa
+    for field in {**vmsa.boot, **vmsa.others} if vmsa else ():
+        if field not in FIELDS:
+            raise ConfigError(f"the VMSA has no field {field!r}", at=f"{blob.name}: vmsa")
+    return Profile(
+        name=document.name,
+        title=document.title,
+        platforms=tuple(document.platforms),
+        sources=tuple(_fact(s) for s in document.sources),
+        page_types=document.page_types,
+        cpuid_last=document.order.cpuid_last,
+        page_order=document.order.page_order,
+        augmented=document.augmented,
+        section_types=None if document.section_types is None else tuple(document.section_types),
+        aligned_data=document.aligned_data,
+        covers_file=document.covers_file,
+        padding=document.padding,
+        policies=document.policies,
+        sev_features=document.sev_features,
+        vmsa=vmsa and Vmsa(vmsa.boot, vmsa.others, vmsa.gpa, vmsa.entry, vmsa.boot_entry),
+        svsm=document.svsm,
+    )
+
+
+def _fact(source: Any) -> Fact:
+    return Fact(**source.model_dump(exclude_none=True))

@@ -1,0 +1,1 @@
+"""Builders of good images, to be spoiled one field at a time."""
