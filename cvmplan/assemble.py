@@ -186,7 +186,8 @@ def _assumed(
     platform: str, profile: Profile, given: Mapping[str, Any], abi: abis.Abi
 ) -> dict[str, Any]:
     """Return the settings that were not given and that the operations depend on."""
-    defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name, "vcpus": 1}
+    defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name}
+    defaults["vcpus"] = 1
     if platform in ("snp", "sev", "sev-es"):
         defaults["policy"] = profile.policies.get(platform, 0x30000)
         defaults["kernel_hashes"] = "off"
@@ -276,4 +277,3 @@ def _hash_table(settings: Mapping[str, Any]) -> bytes | None:
         settings.get("append_hash", NO_CMDLINE),
     )
     return hashes.table()
-

@@ -226,9 +226,7 @@ def _outside(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:
             continue
         for start, end in ram.missing(region.first_page, region.end_page):
             message = f"{region.origin} lies outside the guest's memory"
-            yield Finding(
-                "outside-memory", message, start, end - PAGE, (region.origin,), region.at
-            )
+            yield Finding("outside-memory", message, start, end - PAGE, (region.origin,), region.at)
 
 
 def _not_mapped(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:

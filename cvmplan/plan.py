@@ -166,21 +166,26 @@ class MapMemory(Op):
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """A file that a plan depends on; `path` as the user typed it, None for standard input."""
+    """
+    A file that a plan depends on; `path` as the user typed it, None for standard input.
+
+    `recorded` is the (size, SHA-256 in hex) that a plan names, where it was read from one.
+    """
 
     role: str
     path: str | None
     blob: Blob
+    recorded: tuple[int, str] | None = None
 
     @property
     def size(self) -> int:
         """The file's size in bytes."""
-        return len(self.blob)
+        return self.recorded[0] if self.recorded else len(self.blob)
 
     @property
     def sha256(self) -> str:
         """The hash of the whole file, in hex; computed anew each time."""
-        return sha256(self.blob.data).hexdigest()
+        return self.recorded[1] if self.recorded else sha256(self.blob.data).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

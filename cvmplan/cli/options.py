@@ -88,7 +88,7 @@ def _option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:
 
 def _parameters() -> dict[str, tuple[Any, Any]]:
     """Return name to (annotation, default) of each shared option."""
-    text = Optional[str]  # noqa: UP045 typer reads it at run time
+    text = Optional[str]
     shared: dict[str, tuple[Any, Any]] = {
         "image": (Image, None),
         "example": (Example, None),

@@ -8,7 +8,6 @@ from pydantic import ConfigDict, Field
 
 from cvmplan.documents.fields import Count, Document, Integer, PlatformName
 
-
 State = dict[str, Integer | Literal["cpu_signature"]]
 
 

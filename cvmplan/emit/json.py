@@ -134,7 +134,7 @@ def _op(
     document: dict[str, Any] = {"seq": number, "kind": op.kind, "op": op.name}
     for field in fields(op):  # type: ignore[arg-type]  # every concrete Op is a dataclass
         value = getattr(op, field.name)
-        if value is not None and value is not False or field.name == "measured":
+        if (value is not None and value is not False) or field.name == "measured":
             document[field.name] = _value(field.name, value, index)
     if isinstance(op, MapMemory) and platform in ("default", "sw-protected"):
         document["largest_level"] = hex(largest_mapping(op.gpa, op.size))

@@ -119,9 +119,7 @@ def plan(made: Plan) -> str:
         else ["nothing is measured on this platform"]
     )
     note = [] if made.abi != "map-memory" else [MAP_MEMORY_NOTE, ""]
-    return _lines(
-        [*_header(made), "", *_table(rows), "", *_doubts(made.findings), *note, *end]
-    )
+    return _lines([*_header(made), "", *_table(rows), "", *_doubts(made.findings), *note, *end])
 
 
 MAP_MEMORY_NOTE = (
@@ -229,9 +227,7 @@ def abis() -> str:
 
 def profiles() -> str:
     """Return the built-in profiles, one a line."""
-    return _lines(
-        _table([(p.name, ", ".join(p.platforms), p.title) for p in PROFILES.values()])
-    )
+    return _lines(_table([(p.name, ", ".join(p.platforms), p.title) for p in PROFILES.values()]))
 
 
 def profile(chosen: Profile) -> str:
@@ -243,10 +239,10 @@ def profile(chosen: Profile) -> str:
             continue
         settings.append((field.name.replace("_", "-"), _plain(value)))
     if chosen.vmsa:
-        for field in fields(chosen.vmsa):
-            settings.append(
-                (f"vmsa {field.name.replace('_', '-')}", _plain(getattr(chosen.vmsa, field.name)))
-            )
+        settings += [
+            (f"vmsa {f.name.replace('_', '-')}", _plain(getattr(chosen.vmsa, f.name)))
+            for f in fields(chosen.vmsa)
+        ]
     lines = [f"{chosen.name}: {chosen.title}", "", *_table(settings), ""]
     for fact in chosen.sources:
         versions = " ".join(

@@ -65,11 +65,13 @@ def read_guid_table(image: Blob) -> dict[bytes, Blob]:
     while end > start:
         header = end - Entry.LAYOUT.size
         if header < start:
-            raise MalformedError(f"{end - start} stray bytes in the GUID table", at=image.where(start))
+            problem = f"{end - start} stray bytes in the GUID table"
+            raise MalformedError(problem, at=image.where(start))
         entry = image.take(Entry, header)
         if not Entry.LAYOUT.size <= entry.size <= end - start:
             raise MalformedError(
-                f"GUID table entry of {entry.size} bytes, want {Entry.LAYOUT.size} to {end - start}",
+                f"GUID table entry of {entry.size} bytes, want "
+                f"{Entry.LAYOUT.size} to {end - start}",
                 at=image.where(header),
             )
         if entry.guid in table:

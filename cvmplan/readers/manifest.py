@@ -61,10 +61,10 @@ def recognises(blob: Blob) -> bool:
 
 def validate(blob: Blob, raw: Any, document: str) -> Any:
     """Return `raw` as the model of `document`; ConfigError with place and path."""
-    from pydantic import ValidationError  # noqa: PLC0415 only documents need it
+    from pydantic import ValidationError
 
-    from cvmplan import documents  # noqa: PLC0415
-    from cvmplan.documents.fields import problems  # noqa: PLC0415
+    from cvmplan import documents
+    from cvmplan.documents.fields import problems
 
     if not isinstance(raw, dict):
         raise ConfigError("not an object", at=blob.name)

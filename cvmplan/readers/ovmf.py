@@ -173,7 +173,8 @@ def _sev_sections(
         return (), (wrong,)
     first = start + SevMetadata.LAYOUT.size
     rows = blob.table(SevSection, first, header.count)
-    read = [_section(blob, n, first + n * SevSection.LAYOUT.size, row) for n, row in enumerate(rows)]
+    size = SevSection.LAYOUT.size
+    read = [_section(blob, n, first + n * size, row) for n, row in enumerate(rows)]
     return tuple(r for r, _ in read), tuple(f for _, f in read if f)
 
 

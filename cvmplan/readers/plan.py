@@ -46,7 +46,7 @@ def read(blob: Blob, find: Finder) -> Plan:
         data = Blob(entry.path or "", memoryview(b""))
         if index in used:
             data = find(entry.path, entry.size, entry.sha256, blob.name)
-        inputs.append(_Known(entry.role, entry.path, data, entry.size, entry.sha256))
+        inputs.append(Input(entry.role, entry.path, data, (entry.size, entry.sha256)))
     classes = _classes(document.platform)
     return Plan(
         document.platform,
@@ -58,27 +58,6 @@ def read(blob: Blob, find: Finder) -> Plan:
         tuple(inputs),
         tuple(_finding(f) for f in document.findings),
     )
-
-
-class _Known(Input):
-    """An input whose size and hash are known from the plan."""
-
-    __slots__ = ("_sha256", "_size")
-
-    def __init__(self, role: str, path: str | None, blob: Blob, size: int, sha256: str) -> None:
-        super().__init__(role, path, blob)
-        object.__setattr__(self, "_size", size)
-        object.__setattr__(self, "_sha256", sha256)
-
-    @property
-    def size(self) -> int:
-        """The size that the plan names."""
-        return int(self._size)
-
-    @property
-    def sha256(self) -> str:
-        """The hash that the plan names."""
-        return str(self._sha256)
 
 
 def _classes(platform: str) -> Mapping[str, type[Op]]:
@@ -127,12 +106,13 @@ def _contents(at: str, source: Any, size: int, inputs: Sequence[Input]) -> Conte
     else:
         if source.input >= len(inputs):
             raise ConfigError(f"there is no input {source.input}", at=where)
-        length = source.length
+        length = int(source.length)
     if length > size:
         raise ConfigError(f"{length:#x} bytes for {size:#x} bytes of memory", at=where)
     if source.hex is not None:
         return made
-    return inputs[source.input].blob.slice(source.offset, source.offset + source.length)
+    blob: Blob = inputs[source.input].blob
+    return blob.slice(source.offset, source.offset + length)
 
 
 def _vmsas(at: str, documents: Sequence[Any]) -> list[Any]:
@@ -164,8 +144,6 @@ def _finding(document: Any) -> Finding:
         document.hint or "",
         document.severity,
     )
-
-
 
 
 def inspect(blob: Blob) -> dict[str, Any]:

@@ -88,7 +88,8 @@ def _json(name: str, text: str) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
-        raise MalformedError(f"not JSON: {error.msg.lower()}", at=f"{name}:{error.lineno}") from None
+        problem = f"not JSON: {error.msg.lower()}"
+        raise MalformedError(problem, at=f"{name}:{error.lineno}") from None
     except RecursionError:
         raise MalformedError("nested too deep", at=name) from None
     except _DuplicateKeyError:
@@ -135,7 +136,7 @@ def _walk(text: str) -> Iterator[tuple[Path, int, bool]]:
 
 
 def _toml(name: str, text: str) -> Any:
-    import tomllib  # noqa: PLC0415 only where it is TOML
+    import tomllib
 
     try:
         return tomllib.loads(text)
@@ -147,7 +148,7 @@ def _toml(name: str, text: str) -> Any:
 
 def _yaml(name: str, text: str) -> Any:
     try:
-        import yaml  # noqa: PLC0415 an extra
+        import yaml
     except ImportError:
         raise UnsupportedError(
             "this looks like YAML, and PyYAML is not installed",

@@ -78,9 +78,7 @@ def _hash_page(launch: Launch, table: bytes) -> tuple[list[Region], list[Finding
     gpa, size = place
     origin = f"{name}: SEV hash table"
     contents = Made(table, gpa % PAGE)
-    region = Region(
-        gpa - gpa % PAGE, PAGE, Role.KERNEL_HASHES, origin, "measured", contents, name
-    )
+    region = Region(gpa - gpa % PAGE, PAGE, Role.KERNEL_HASHES, origin, "measured", contents, name)
     if size < TABLE_SIZE or gpa % PAGE + TABLE_SIZE > PAGE:
         problem = f"{size:#x} bytes at {gpa:#x} do not hold {TABLE_SIZE:#x} bytes inside one page"
         wrong = Finding("hash-table-outside-page", problem, origins=(origin,), at=name)

@@ -105,4 +105,3 @@ def _chain_pages(digest: bytes, view: memoryview, tail: bytes, gpas: range) -> b
         contents = ZERO_PAGE_DIGEST if page == ZERO_PAGE else sha384(page).digest()
         digest = sha384(digest + contents + tail + gpa.to_bytes(8, "little")).digest()
     return digest
-

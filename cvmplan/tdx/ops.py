@@ -11,10 +11,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cvmplan import plan
 from cvmplan.contents import Contents
 from cvmplan.errors import PlanError
 from cvmplan.order import Step
-from cvmplan.plan import Lowering as PlainLowering
 from cvmplan.plan import Op, check_pages
 from cvmplan.spans import Spans
 from cvmplan.tdx.steps import (
@@ -29,7 +29,7 @@ from cvmplan.tdx.steps import (
 )
 
 
-class Lowering(PlainLowering):
+class Lowering(plan.Lowering):
     """
     Also which secure-EPT tables exist.
 
@@ -77,7 +77,7 @@ class TdxInitVm(Op):
     mrowner: bytes | None = None
     mrownerconfig: bytes | None = None
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: plan.Lowering) -> Iterator[Step]:
         """Yield TDH.MNG.INIT."""
         del state
         yield MngInit(self.attributes, self.xfam)
@@ -92,7 +92,7 @@ class TdxInitVcpu(Op):
     count: int
     rcx: int
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: plan.Lowering) -> Iterator[Step]:
         """Yield TDH.VP.INIT of each vCPU."""
         del state
         yield VpInit(self.count, self.rcx)
@@ -109,7 +109,7 @@ class TdxAdd(Op):
     measured: bool
     source: Contents
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: plan.Lowering) -> Iterator[Step]:
         """Yield TDH.MEM.PAGE.ADD, and where measured TDH.MR.EXTEND, page by page."""
         state.add(self.gpa, self.size)
         step = MemPageAddExtend if self.measured else MemPageAdd
@@ -126,7 +126,7 @@ class TdxExtend(Op):
     size: int
     source: Contents
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: plan.Lowering) -> Iterator[Step]:
         """Yield TDH.MR.EXTEND of each chunk."""
         check_pages(self.gpa, self.size)
         state.extend(self.gpa, self.size)
@@ -140,7 +140,7 @@ class TdxFinalize(Op):
     name = "tdx-finalize"
     kind = "control"
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: plan.Lowering) -> Iterator[Step]:
         """Yield TDH.MR.FINALIZE."""
         state.finalize()
         yield MrFinalize()

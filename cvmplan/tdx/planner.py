@@ -76,9 +76,9 @@ def _hob_gpa(launch: Launch, gpa_map: GpaMap) -> int:
 
 
 def _typed(launch: Launch, region: Region) -> Region:
-    if region.page_type == "augmented" and region.role is not Role.REGION:
-        if launch.profile.augmented == "add":
-            return replace(region, page_type="unmeasured")
+    declared = region.page_type == "augmented" and region.role is not Role.REGION
+    if declared and launch.profile.augmented == "add":
+        return replace(region, page_type="unmeasured")
     return region
 
 

@@ -60,7 +60,8 @@ class MemSeptAdd(Step):
 
     def __post_init__(self) -> None:
         if self.level not in LEVEL_SPAN or self.gpa % LEVEL_SPAN[self.level] or self.count < 1:
-            raise PlanError(f"{self.count} secure-EPT tables of level {self.level} at {self.gpa:#x}")
+            problem = f"{self.count} secure-EPT tables of level {self.level} at {self.gpa:#x}"
+            raise PlanError(problem)
 
     def commands(self) -> Iterator[MemSeptAdd]:
         """Yield one call a table."""
