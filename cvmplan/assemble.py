@@ -7,7 +7,7 @@ What was not given is assumed from profile and platform, and said so: `given` an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from hashlib import sha256
 from typing import Any
@@ -18,21 +18,31 @@ from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.kvm import abi as abis
-from cvmplan.launch import Guest, Image, Launch, Layout, Opener
+from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
 from cvmplan.plan import Input, Plan, stage
 from cvmplan.profiles import Profile
-from cvmplan.readers import manifest, ovmf, recognise
+from cvmplan.readers import recognise
 from cvmplan.settings import check_platform, cpu_signature, documented
 from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
 
 
+TYPES = {
+    "snp": {"normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa"},
+    "tdx": {"measured", "unmeasured", "augmented"},
+    "sev": {"measured"},
+    "sev-es": {"measured"},
+    "default": {"mapped"},
+    "sw-protected": {"mapped"},
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Source:
     """The firmware, and what a manifest adds to it."""
 
-    declared: manifest.Declared
+    declared: Declared
     reader: Any = None
     name: str = ""
 
@@ -54,7 +64,7 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     settings = {**assumed, **given}
     firmware = _firmware(source, platform, settings, profile)
     if source.name:
-        manifest.check_types(source.name, source.declared.regions, platform)
+        _check_types(source.name, source.declared.regions, platform)
     known = {f.name for f in fields(Guest)}
     regions = firmware.regions if firmware else ()
     if firmware is None and "firmware_digest" in settings:
@@ -114,14 +124,25 @@ def _source(image: Blob, open_file: Opener) -> _Source:
     if name == "plan":
         raise UnsupportedError("a plan is not an image", at=image.name)
     if name != "manifest":
-        return _Source(manifest.Declared({}, firmware=image), reader)
-    declared = manifest.read(image, open_file)
+        return _Source(Declared({}, firmware=image), reader)
+    declared: Declared = reader.read(image, open_file)
     if declared.firmware is None:
         return _Source(declared, None, image.name)
     name, reader = recognise(declared.firmware)
     if name in ("manifest", "plan"):
         raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
     return _Source(declared, reader, image.name)
+
+
+def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:
+    """Raise ConfigError for a region of a type that `platform` does not have."""
+    for number, region in enumerate(regions):
+        if region.page_type not in TYPES[platform]:
+            raise ConfigError(
+                f"{platform} has no page type {region.page_type!r}",
+                at=f"{name}: regions[{number}].type",
+                hint=f"it has {', '.join(sorted(TYPES[platform]))}",
+            )
 
 
 def _normal(settings: Mapping[str, Any], open_file: Opener) -> dict[str, Any]:
@@ -235,6 +256,8 @@ def _firmware(
 def _with_svsm(blob: Blob, settings: Mapping[str, Any]) -> Image:
     if "vars_size" not in settings:
         raise ConfigError("is needed to place the SVSM", at="vars-size", hint="--vars-size SIZE")
+    from cvmplan.readers import ovmf
+
     firmware = ovmf.read(blob, "default")
     end = firmware.regions[0].gpa - settings["vars_size"]
     svsm = ovmf.read_svsm(settings["svsm"], end)

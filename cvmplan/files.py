@@ -10,7 +10,6 @@ import mmap
 import os
 import stat
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256 as _sha256
@@ -128,6 +127,8 @@ def whole_file(path: str) -> Iterator[IO[str]]:
         with open(path, "w", encoding="utf-8") as file:
             yield file
         return
+    import tempfile
+
     target = os.path.realpath(path)
     try:
         handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".cvmplan-")

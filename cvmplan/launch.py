@@ -56,6 +56,23 @@ class TdxSection:
 
 
 @dataclass(frozen=True, slots=True)
+class Declared:
+    """
+    What a manifest says; `settings` by their names in `settings.SETTINGS`.
+
+    `firmware` is the file, None where there is none; `firmware_size` in bytes where the
+    manifest gives it.
+    """
+
+    settings: Mapping[str, Any]
+    regions: tuple[Region, ...] = ()
+    memory: Memory = field(default_factory=Memory)
+    firmware: Blob | None = None
+    firmware_size: int | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Guest:
     """
     Settings of the virtual machine; None where a setting was not given and has no default.

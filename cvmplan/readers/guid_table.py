@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, TypeVar
-from uuid import UUID
 
 from cvmplan import guids
 from cvmplan.blob import Blob, Record
@@ -83,7 +82,9 @@ def read_guid_table(image: Blob) -> dict[bytes, Blob]:
 
 def name_of(guid: bytes) -> str:
     """Name a little-endian GUID, by what it is for where that is known."""
-    return guids.NAMES.get(guid, str(UUID(bytes_le=guid)))
+    from uuid import UUID
+
+    return guids.NAMES.get(guid) or str(UUID(bytes_le=guid))
 
 
 def entry_data(table: dict[bytes, Blob], guid: bytes, record: type[R]) -> R | None:

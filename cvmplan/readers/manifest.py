@@ -7,8 +7,6 @@ file, line where known, and path.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any
 
@@ -17,38 +15,13 @@ from cvmplan.contents import Contents, Made, Zeros
 from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Memory, Region, Role
-from cvmplan.launch import Opener
+from cvmplan.launch import Declared, Opener
 from cvmplan.order import PAGE
 from cvmplan.readers import text
 
 SCHEMA = "cvmplan.manifest/1"
 _HOST_FILLED = {"secrets", "cpuid"}
 _NO_CONTENTS = {"zero", "augmented", *_HOST_FILLED}
-TYPES = {
-    "snp": {"normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa"},
-    "tdx": {"measured", "unmeasured", "augmented"},
-    "sev": {"measured"},
-    "sev-es": {"measured"},
-    "default": {"mapped"},
-    "sw-protected": {"mapped"},
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Declared:
-    """
-    What a manifest says; `settings` by their names in `settings.SETTINGS`.
-
-    `firmware` is the file, None where there is none; `firmware_size` in bytes where the
-    manifest gives it.
-    """
-
-    settings: Mapping[str, Any]
-    regions: tuple[Region, ...] = ()
-    memory: Memory = field(default_factory=Memory)
-    firmware: Blob | None = None
-    firmware_size: int | None = None
-    findings: tuple[Finding, ...] = ()
 
 
 def recognises(blob: Blob) -> bool:
@@ -103,17 +76,6 @@ def read(blob: Blob, open_file: Opener) -> Declared:
         firmware.size if firmware else None,
         tuple(findings),
     )
-
-
-def check_types(name: str, regions: Iterable[Region], platform: str) -> None:
-    """Raise ConfigError for a region of a type that `platform` does not have."""
-    for number, region in enumerate(regions):
-        if region.page_type not in TYPES[platform]:
-            raise ConfigError(
-                f"{platform} has no page type {region.page_type!r}",
-                at=f"{name}: regions[{number}].type",
-                hint=f"it has {', '.join(sorted(TYPES[platform]))}",
-            )
 
 
 class _Files:

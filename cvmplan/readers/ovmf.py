@@ -19,7 +19,6 @@ from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
 from cvmplan.launch import Image
 from cvmplan.order import PAGE
-from cvmplan.readers import tdvf
 from cvmplan.readers.guid_table import (
     Offset,
     entry_data,
@@ -99,6 +98,8 @@ def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
     hashes = entry_data(table, guids.SEV_HASH_TABLE, BaseSize)
     hash_table = (hashes.base, hashes.size) if hashes and hashes.base else None
     if platform == "tdx":
+        from cvmplan.readers import tdvf
+
         return replace(tdvf.read(blob, platform, padding), hash_table=hash_table)
     regions, findings = _firmware(blob)
     if platform in ("default", "sw-protected"):
@@ -223,6 +224,8 @@ def inspect(blob: Blob) -> dict[str, Any]:
         ]
         tables.append({"name": "SEV metadata", "rows": rows})
     if guids.TDX_METADATA in table:
+        from cvmplan.readers import tdvf
+
         tables += tdvf.inspect(blob)["tables"]
     return {
         "format": "ovmf",
