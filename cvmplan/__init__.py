@@ -1,3 +1,79 @@
-"""Plan and measure confidential-VM launches."""
+"""
+Plan and measure confidential-VM launches.
+
+The names below are imported when they are used; importing the package imports nothing else.
+
+    from cvmplan import measure, plan_image
+
+    plan = plan_image("OVMF.fd", platform="snp", vmm="qemu", vcpus=4)
+    print(measure(plan).digest.hex())
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cvmplan.assemble import plan_image
+    from cvmplan.blob import Blob
+    from cvmplan.errors import (
+        ConfigError,
+        CvmplanError,
+        InputError,
+        MapError,
+        PlanError,
+        UnsupportedError,
+    )
+    from cvmplan.findings import Finding
+    from cvmplan.gpamap import GpaMap, Region
+    from cvmplan.plan import Measurement, Plan, measure
+    from cvmplan.profiles import Profile
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "Blob": "blob",
+    "ConfigError": "errors",
+    "CvmplanError": "errors",
+    "Finding": "findings",
+    "GpaMap": "gpamap",
+    "InputError": "errors",
+    "MapError": "errors",
+    "Measurement": "plan",
+    "Plan": "plan",
+    "PlanError": "errors",
+    "Profile": "profiles",
+    "Region": "gpamap",
+    "UnsupportedError": "errors",
+    "measure": "plan",
+    "plan_image": "assemble",
+}
+
+__all__ = [
+    "Blob",
+    "ConfigError",
+    "CvmplanError",
+    "Finding",
+    "GpaMap",
+    "InputError",
+    "MapError",
+    "Measurement",
+    "Plan",
+    "PlanError",
+    "Profile",
+    "Region",
+    "UnsupportedError",
+    "measure",
+    "plan_image",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -8,11 +8,10 @@ What was not given is assumed from profile and platform, and said so: `given` an
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
-from hashlib import sha256
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
-from cvmplan import cpus, profiles
+from cvmplan import resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
@@ -22,8 +21,7 @@ from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
 from cvmplan.plan import Input, Plan, stage
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
-from cvmplan.settings import check_platform, cpu_signature, documented
-from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
+from cvmplan.settings import check_platform, documented
 
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
 
@@ -38,8 +36,7 @@ TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
+class _Source(NamedTuple):
     """The firmware, and what a manifest adds to it."""
 
     declared: Declared
@@ -55,33 +52,59 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     name or a Profile), "abi".  Nothing is checked yet that concerns regions.
     """
     source = _source(image, open_file)
-    given = {**_normal(source.declared.settings, open_file), **_normal(options, open_file)}
+    place = resolve.places(source.name, options)
+    given = {
+        **resolve.normal(source.declared.settings, open_file, place),
+        **resolve.normal(options, open_file, place),
+    }
     platform = _platform(source, given)
-    check_platform(given, platform)
-    profile = _profile(given, platform)
+    check_platform(given, platform, place)
+    profile = resolve.profile(given, platform)
     abi = abis.find(given.get("abi", abis.DEFAULT))
-    assumed = _assumed(platform, profile, given, abi)
+    assumed = resolve.assumed(platform, profile, given, abi)
     settings = {**assumed, **given}
     firmware = _firmware(source, platform, settings, profile)
     if source.name:
         _check_types(source.name, source.declared.regions, platform)
-    known = {f.name for f in fields(Guest)}
     regions = firmware.regions if firmware else ()
     if firmware is None and "firmware_digest" in settings:
         regions = (_unseen_firmware(source),)
     return Launch(
         platform=platform,
+        name=image.name,
         profile=profile,
         abi=abi,
-        guest=Guest(**{k: v for k, v in settings.items() if k in known}),
+        guest=Guest(**{k: v for k, v in settings.items() if k in Guest._fields}),
         regions=(*regions, *source.declared.regions),
         image=firmware,
-        hash_table=_hash_table(settings),
+        hash_table=resolve.hash_table(settings, place),
         memory=source.declared.memory,
         findings=source.declared.findings,
         given=given,
         assumed=assumed,
     )
+
+
+def plan_image(image: str | bytes | Blob, /, **settings: object) -> Plan:
+    """
+    Return the plan of an image: a path, or its bytes.
+
+    `settings` by the names of `settings.SETTINGS`, and `platform`, `vmm` (a name or a
+    Profile), `abi`, `allow_outside`.  Raises what `launch` and `plan` raise, and InputError
+    for a file that cannot be read.
+    """
+    from cvmplan.files import Files
+    from cvmplan.settings import read_options
+
+    files = Files(allow_outside=bool(settings.pop("allow_outside", False)))
+    options = {n: settings.pop(n) for n in ("platform", "vmm", "abi") if n in settings}
+    if isinstance(image, str):
+        blob = files.open(image, "image")
+    else:
+        given = Blob("image", memoryview(image)) if isinstance(image, bytes) else image
+        blob = files.keep(given, "image")
+    made = launch(blob, options | read_options(settings), files.open)
+    return plan(made, tuple(files.inputs.values()))
 
 
 def findings(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
@@ -145,36 +168,6 @@ def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:
             )
 
 
-def _normal(settings: Mapping[str, Any], open_file: Opener) -> dict[str, Any]:
-    """Return `settings` with CPU models as signatures, and files as hashes or contents."""
-    given = dict(settings)
-    signature = cpu_signature(given)
-    for name in ("family", "model", "stepping"):
-        given.pop(name, None)
-    if signature is not None:
-        given["cpu_signature"] = signature
-    for name in ("kernel", "initrd", "append"):
-        _hash_of(given, name, open_file)
-    if isinstance(given.get("svsm"), str):
-        given["svsm"] = open_file(given["svsm"], "svsm")
-    return given
-
-
-def _hash_of(given: dict[str, Any], name: str, open_file: Opener) -> None:
-    """Replace the file or text `name` by its hash; ConfigError where both are given."""
-    value = given.get(name)
-    if value is None:
-        return
-    if f"{name}_hash" in given:
-        raise ConfigError(f"goes without {name}-hash", at=name)
-    if name == "append":
-        given["append_hash"] = sha256(value.encode("utf-8", "surrogateescape") + b"\0").digest()
-        return
-    blob = open_file(value, name) if isinstance(value, str) else value
-    given[f"{name}_hash"] = sha256(blob.data).digest()
-    given[name] = blob.name
-
-
 def _platform(source: _Source, given: Mapping[str, Any]) -> str:
     if "platform" in given:
         return str(given["platform"])
@@ -193,45 +186,6 @@ def _platform(source: _Source, given: Mapping[str, Any]) -> str:
     raise ConfigError(
         f"the image allows {' and '.join(allowed)}", at=name, hint="choose one with --platform"
     )
-
-
-def _profile(given: dict[str, Any], platform: str) -> Profile:
-    chosen = given.get("vmm", profiles.DEFAULT)
-    profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen)
-    if "vmm" in given:
-        given["vmm"] = profile.name
-    return profiles.for_platform(profile, platform)
-
-
-def _assumed(
-    platform: str, profile: Profile, given: Mapping[str, Any], abi: abis.Abi
-) -> dict[str, Any]:
-    """Return the settings that were not given and that the operations depend on."""
-    defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name}
-    defaults["vcpus"] = 1
-    if platform in ("snp", "sev", "sev-es"):
-        defaults["policy"] = profile.policies.get(platform, 0x30000)
-        defaults["kernel_hashes"] = "off"
-    if platform in ("snp", "sev-es") and profile.vmsa:
-        states = (*profile.vmsa.boot.values(), *profile.vmsa.others.values())
-        if "cpu_signature" in states:
-            defaults["cpu"] = cpus.DEFAULT
-            defaults["cpu_signature"] = cpus.find(cpus.DEFAULT)
-        features = profile.sev_features if platform == "snp" else 0
-        defaults["sev_features"] = (
-            features if abi.default_sev_features is None else abi.default_sev_features
-        )
-    if platform == "sev-es":
-        defaults["es_init"] = abi.es_fpu_state or "legacy"
-    if platform == "tdx":
-        defaults |= {"page_order": profile.page_order, "gpaw": 48, "pad": profile.padding}
-    if "cpu_signature" in given:
-        defaults.pop("cpu", None)
-    if "kernel_hash" in given:
-        defaults.pop("kernel_hashes", None)
-        if "append_hash" not in given:
-            defaults["append"] = ""
-    return {name: value for name, value in defaults.items() if name not in given}
 
 
 def _firmware(
@@ -261,8 +215,7 @@ def _with_svsm(blob: Blob, settings: Mapping[str, Any]) -> Image:
     firmware = ovmf.read(blob, "default")
     end = firmware.regions[0].gpa - settings["vars_size"]
     svsm = ovmf.read_svsm(settings["svsm"], end)
-    return replace(
-        svsm,
+    return svsm._replace(
         regions=(firmware.regions[0], *svsm.regions),
         findings=(*firmware.findings, *svsm.findings),
     )
@@ -277,7 +230,7 @@ def _whole(image: Image, size: int, settings: Mapping[str, Any], name: str) -> I
         )
     region = image.regions[0]
     whole = replace(region, gpa=region.end - size, size=size)
-    return replace(image, regions=(whole, *image.regions[1:]))
+    return image._replace(regions=(whole, *image.regions[1:]))
 
 
 def _unseen_firmware(source: _Source) -> Region:
@@ -285,18 +238,3 @@ def _unseen_firmware(source: _Source) -> Region:
     size = source.declared.firmware_size or FULL_FIRMWARE
     origin = f"{source.name}: firmware"
     return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)
-
-
-def _hash_table(settings: Mapping[str, Any]) -> bytes | None:
-    """Return the SEV hash table, None where no kernel is given; ConfigError for half a boot."""
-    if "kernel_hash" not in settings:
-        for name in ("initrd_hash", "append_hash"):
-            if name in settings and settings.get(name.removesuffix("_hash")) != "":
-                raise ConfigError("goes with a kernel only", at=name.removesuffix("_hash"))
-        return None
-    hashes = KernelHashes(
-        settings["kernel_hash"],
-        settings.get("initrd_hash", NO_INITRD),
-        settings.get("append_hash", NO_CMDLINE),
-    )
-    return hashes.table()

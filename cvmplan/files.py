@@ -50,6 +50,11 @@ class Files:
             self.inputs[path] = Input(role, None if path == "-" else path, blob)
         return self.inputs[path].blob
 
+    def keep(self, blob: Blob, role: str) -> Blob:
+        """Note bytes that come from no file as an input of `role`, and return them."""
+        self.inputs[blob.name] = Input(role, None, blob)
+        return blob
+
     def find(self, path: str | None, size: int, sha256: str, plan: str) -> Blob:
         """
         Return the input of a plan: `path` itself, beside the plan, or in one of the folders.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import islice
+from typing import NamedTuple
 
 from cvmplan.contents import Contents
 from cvmplan.errors import MapError
@@ -84,8 +85,7 @@ class Region:
         return self.page_type != "augmented"
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """
     The addresses that one platform can make private.
 
@@ -98,8 +98,7 @@ class Limits:
     bit: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Memory:
+class Memory(NamedTuple):
     """
     Where the guest has RAM, and what must be mapped in it.
 

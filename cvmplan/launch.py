@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cvmplan.blob import Blob
 from cvmplan.findings import Finding
@@ -26,8 +26,7 @@ class Opener(Protocol):
         """Return the bytes of `path`; InputError, ConfigError."""
 
 
-@dataclass(frozen=True, slots=True)
-class Image:
+class Image(NamedTuple):
     """
     What a firmware file declares for one platform.
 
@@ -44,8 +43,7 @@ class Image:
     sections: tuple[TdxSection, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TdxSection:
+class TdxSection(NamedTuple):
     """What loaders look at in a TDX section: `raw_size` bytes at `data_offset` of the file."""
 
     number: int
@@ -55,8 +53,7 @@ class TdxSection:
     at: str
 
 
-@dataclass(frozen=True, slots=True)
-class Declared:
+class Declared(NamedTuple):
     """
     What a manifest says; `settings` by their names in `settings.SETTINGS`.
 
@@ -66,14 +63,13 @@ class Declared:
 
     settings: Mapping[str, Any]
     regions: tuple[Region, ...] = ()
-    memory: Memory = field(default_factory=Memory)
+    memory: Memory = Memory()
     firmware: Blob | None = None
     firmware_size: int | None = None
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Guest:
+class Guest(NamedTuple):
     """
     Settings of the virtual machine; None where a setting was not given and has no default.
 
@@ -110,11 +106,12 @@ class Launch:
     """
     Everything that decides the operations of one launch.
 
-    `regions` are in launch order, page types not yet decided; `hash_table` are the bytes
-    of the SEV hash table when a kernel is booted directly.
+    `name` is the image's, for messages.  `regions` are in launch order, page types not yet
+    decided; `hash_table` are the bytes of the SEV hash table when a kernel is booted directly.
     """
 
     platform: str
+    name: str
     profile: Profile
     abi: Abi
     guest: Guest
@@ -127,8 +124,7 @@ class Launch:
     assumed: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(NamedTuple):
     """What a planner makes of a launch before anything is checked: typed regions and rules."""
 
     regions: tuple[Region, ...]

@@ -10,12 +10,12 @@ image.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
 from types import ModuleType
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import PlanError, UnsupportedError
@@ -164,8 +164,7 @@ class MapMemory(Op):
         return state.map(self.gpa, self.size)
 
 
-@dataclass(frozen=True, slots=True)
-class Input:
+class Input(NamedTuple):
     """
     A file that a plan depends on; `path` as the user typed it, None for standard input.
 
@@ -226,8 +225,7 @@ class Plan:
         return (step for _, step in self.lowered())
 
 
-@dataclass(frozen=True, slots=True)
-class Coverage:
+class Coverage(NamedTuple):
     """What a measurement covers, in 4 KiB pages; `vmsas` counts vCPU states, not addresses."""
 
     contents: int = 0
@@ -243,8 +241,7 @@ class Coverage:
         return self.contents + self.address_only + self.host_filled + self.by_digest + self.vmsas
 
 
-@dataclass(frozen=True, slots=True)
-class Measurement:
+class Measurement(NamedTuple):
     """A launch measurement: `digest` in bytes, as the named register will hold it."""
 
     platform: str
@@ -259,14 +256,17 @@ class Measurement:
         return self.coverage.pages
 
 
-def measure(plan: Plan) -> Measurement:
+def measure(
+    plan: Plan, watch: Callable[[Iterable[Step]], Iterable[Step]] | None = None
+) -> Measurement:
     """
     Fold the steps of `plan` into its measurement.
 
-    PlanError when the operations are no legal launch; UnsupportedError on platforms that
-    measure nothing.
+    `watch` sees the steps on their way and passes them on (progress).  PlanError when the
+    operations are no legal launch; UnsupportedError on platforms that measure nothing.
     """
-    return measure_steps(plan.platform, plan.trace())
+    trace: Iterable[Step] = plan.trace()
+    return measure_steps(plan.platform, watch(trace) if watch else trace)
 
 
 def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.errors import ConfigError, UnsupportedError
 
@@ -23,8 +23,7 @@ SOURCE: Final = "source-only"
 CONFIDENCES: Final = (HARDWARE, TWO, SOURCE)
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(NamedTuple):
     """One thing that a profile says, and why it is believed."""
 
     fact: str
@@ -35,8 +34,7 @@ class Fact:
     until: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Vmsa:
+class Vmsa(NamedTuple):
     """
     The vCPU state that a VMM sets beyond the processor's reset state.
 

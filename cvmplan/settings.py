@@ -137,24 +137,25 @@ def read_options(options: Mapping[str, object]) -> dict[str, Any]:
     return given
 
 
-def check_platform(given: Mapping[str, object], platform: str) -> None:
-    """Raise ConfigError for a setting that means nothing on `platform`."""
+def check_platform(given: Mapping[str, object], platform: str, place: Callable[[str], str]) -> None:
+    """Raise ConfigError at `place(name)` for a setting that means nothing on `platform`."""
     for name in given:
         known = SETTINGS[name].platforms if name in SETTINGS else None
         if known is not None and platform not in known and given[name] != "":
             raise ConfigError(
                 f"means nothing for {platform}, only for {', '.join(known)}",
-                at=name.replace("_", "-"),
+                at=place(name),
             )
 
 
-def cpu_signature(given: Mapping[str, Any]) -> int | None:
+def cpu_signature(given: Mapping[str, Any], place: Callable[[str], str]) -> int | None:
     """Return the signature that `cpu`, or family, model and stepping, name; None for neither."""
     numbers = [given.get(name) for name in ("family", "model", "stepping")]
     if any(n is not None for n in numbers):
         if None in numbers or "cpu" in given:
             raise ConfigError(
-                "family, model and stepping go together, and without a CPU model", at="cpu"
+                "family, model and stepping go together, and without a CPU model",
+                at=place("family"),
             )
         return cpus.signature(*(n for n in numbers if n is not None))
     name = given.get("cpu")
@@ -165,7 +166,7 @@ def cpu_signature(given: Mapping[str, Any]) -> int | None:
     try:
         return values.within(0, 0xFFFFFFFF)(name)
     except ValueError as error:
-        raise ConfigError(str(error), at="cpu") from None
+        raise ConfigError(str(error), at=place("cpu")) from None
 
 
 def documented(settings: Mapping[str, Any]) -> dict[str, Any]:

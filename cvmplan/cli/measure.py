@@ -7,6 +7,7 @@ from typing import Annotated, Optional
 import typer
 
 from cvmplan.cli.options import Format, Output, Request, launch_verb, make_app, write
+from cvmplan.cli.progress import watch_for
 from cvmplan.errors import ConfigError, MismatchError
 
 app = make_app()
@@ -25,6 +26,9 @@ def measure(
     ] = False,
     format: Format = "text",
     output: Output = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress, even on a terminal.")
+    ] = False,
 ) -> None:
     """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
     from cvmplan.emit import emitter
@@ -32,7 +36,7 @@ def measure(
 
     wanted = _wanted(expect)
     plan = request.plan()
-    result = fold(plan)
+    result = fold(plan, watch_for(plan, quiet=quiet))
     if wanted is not None and wanted != result.digest:
         raise MismatchError(
             f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",

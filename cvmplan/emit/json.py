@@ -38,7 +38,7 @@ def measurement(plan: Plan, result: Measurement) -> str:
             "vmm": plan.vmm,
             "abi": plan.abi,
             **_register(result),
-            "coverage": {f.name: getattr(result.coverage, f.name) for f in fields(result.coverage)},
+            "coverage": result.coverage._asdict(),
             "inputs": inputs_of(plan.inputs),
             "given": plan.given,
             "assumed": plan.assumed,
@@ -265,7 +265,7 @@ def rules() -> str:
 
 def abis() -> str:
     """Return the kernel interfaces."""
-    return dumps([{f.name: getattr(a, f.name) for f in fields(a)} for a in ABIS.values()])
+    return dumps([a._asdict() for a in ABIS.values()])
 
 
 def profiles() -> str:
@@ -306,8 +306,7 @@ def profile_document(chosen: Profile) -> dict[str, Any]:
         "sev_features": hex(chosen.sev_features),
         "svsm": chosen.svsm,
         "sources": [
-            {f.name: getattr(s, f.name) for f in fields(s) if getattr(s, f.name)}
-            for s in chosen.sources
+            {name: value for name, value in s._asdict().items() if value} for s in chosen.sources
         ],
     }
     return {key: value for key, value in document.items() if value is not None}

@@ -75,10 +75,9 @@ def _shown(value: Any) -> str:
 
 def _coverage(coverage: Coverage) -> list[str]:
     rows = [("pages", "bytes", "")]
-    for field in fields(coverage):
-        pages = getattr(coverage, field.name)
+    for name, pages in coverage._asdict().items():
         if pages:
-            rows.append((str(pages), str(pages * PAGE), COVERAGE[field.name]))
+            rows.append((str(pages), str(pages * PAGE), COVERAGE[name]))
     rows.append((str(coverage.pages), str(coverage.pages * PAGE), "together"))
     return _table(rows)
 
@@ -240,8 +239,8 @@ def profile(chosen: Profile) -> str:
         settings.append((field.name.replace("_", "-"), _plain(value)))
     if chosen.vmsa:
         settings += [
-            (f"vmsa {f.name.replace('_', '-')}", _plain(getattr(chosen.vmsa, f.name)))
-            for f in fields(chosen.vmsa)
+            (f"vmsa {name.replace('_', '-')}", _plain(value))
+            for name, value in chosen.vmsa._asdict().items()
         ]
     lines = [f"{chosen.name}: {chosen.title}", "", *_table(settings), ""]
     for fact in chosen.sources:

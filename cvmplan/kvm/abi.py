@@ -7,14 +7,12 @@ nothing else.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from cvmplan.errors import ConfigError
 
 
-@dataclass(frozen=True, slots=True)
-class Abi:
+class Abi(NamedTuple):
     """
     One kernel interface.
 

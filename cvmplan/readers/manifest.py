@@ -26,10 +26,10 @@ _NO_CONTENTS = {"zero", "augmented", *_HOST_FILLED}
 
 def recognises(blob: Blob) -> bool:
     """Whether the text is a JSON object, or names the manifest's schema."""
-    if not text.is_text(blob):
-        return False
     head = bytes(blob.data[: 1 << 16])
-    return head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{" or b"cvmplan.manifest/" in head
+    if head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{":
+        return True
+    return text.is_text(blob) and b"cvmplan.manifest/" in head
 
 
 def validate(blob: Blob, raw: Any, document: str) -> Any:

@@ -8,7 +8,7 @@ TDX metadata in the same kind of image is read by `readers.tdvf`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from struct import Struct
 from typing import Any, ClassVar
 
@@ -100,7 +100,7 @@ def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
     if platform == "tdx":
         from cvmplan.readers import tdvf
 
-        return replace(tdvf.read(blob, platform, padding), hash_table=hash_table)
+        return tdvf.read(blob, platform, padding)._replace(hash_table=hash_table)
     regions, findings = _firmware(blob)
     if platform in ("default", "sw-protected"):
         return Image(blob, regions, findings)

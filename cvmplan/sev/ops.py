@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvmplan.contents import Contents
 from cvmplan.order import PAGE, Step
@@ -58,8 +59,7 @@ class SevLaunchUpdateData(Op):
         yield LaunchUpdateData(self.gpa, self.size, self.source)
 
 
-@dataclass(frozen=True, slots=True)
-class Vcpus:
+class Vcpus(NamedTuple):
     """The same initial state (a 4096-byte VMSA) for each of `vcpus`."""
 
     vcpus: range

@@ -8,10 +8,9 @@ names, padded to a multiple of 16 bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
 from struct import Struct
-from typing import Final
+from typing import Final, NamedTuple
 
 from cvmplan import guids
 
@@ -23,8 +22,7 @@ NO_INITRD: Final = sha256(b"").digest()
 NO_CMDLINE: Final = sha256(b"\0").digest()
 
 
-@dataclass(frozen=True, slots=True)
-class KernelHashes:
+class KernelHashes(NamedTuple):
     """SHA-256 (32 bytes each) of kernel, initrd, and the command line with its NUL."""
 
     kernel: bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from cvmplan.contents import Contents
 from cvmplan.order import Step
@@ -47,8 +48,7 @@ class SnpLaunchUpdate(Op):
         yield LaunchUpdate(self.page_type, self.gpa, self.size, self.source)
 
 
-@dataclass(frozen=True, slots=True)
-class Vmsa:
+class Vmsa(NamedTuple):
     """The same initial state (a 4096-byte VMSA) for each of `vcpus`, measured at `gpa`."""
 
     vcpus: range

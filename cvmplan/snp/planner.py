@@ -209,7 +209,7 @@ def entry_findings(launch: Launch) -> Iterator[Finding]:
     ):
         return
     what = "the firmware's SEV-ES reset block is absent or 0" if image else "no reset_eip is given"
-    at = image.blob.name if image else ""
+    at = image.blob.name if image else launch.name
     hint = "give the address with --reset-eip, if the VMM has another source for it"
     yield Finding("ap-without-entry", what, at=at, hint=hint)
 

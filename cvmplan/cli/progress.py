@@ -1,0 +1,55 @@
+"""Progress of a long measurement: on stderr, and only when that is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from cvmplan.blob import Blob
+from cvmplan.contents import part
+from cvmplan.order import Step
+from cvmplan.plan import Plan
+
+LONG = 256 << 20  # bytes of contents below which nobody waits
+PIECE = 8 << 20  # bytes hashed between two signs of life
+
+Watch = Callable[[Iterable[Step]], Iterable[Step]]
+
+
+def watch_for(plan: Plan, *, quiet: bool) -> Watch | None:
+    """Return what `plan.measure` takes to show progress, None where none is to be shown."""
+    total = sum(_length(op, "source") for op in plan.ops)
+    if quiet or total < LONG or not sys.stderr.isatty():
+        return None
+    return lambda trace: _watched(trace, total)
+
+
+def _length(holder: Any, name: str) -> int:
+    """Return the bytes of a run that come from an input."""
+    return int(holder.size) if isinstance(getattr(holder, name, None), Blob) else 0
+
+
+def _watched(trace: Iterable[Step], total: int) -> Iterator[Step]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("measuring", total=total)
+        for step in trace:
+            for piece in _pieces(step):
+                yield piece
+                progress.advance(task, _length(piece, "contents"))
+
+
+def _pieces(step: Any) -> Iterator[Step]:
+    """Yield a long run in pieces; order and addresses stay, so the measurement does too."""
+    size = _length(step, "contents")
+    if size <= PIECE:
+        yield step
+        return
+    for at in range(0, size, PIECE):
+        length = min(PIECE, size - at)
+        contents = part(step.contents, at, length)
+        yield replace(step, gpa=step.gpa + at, size=length, contents=contents)

@@ -1,0 +1,124 @@
+"""
+Settings, from what was written to what a launch needs.
+
+CPU models become signatures, files become hashes, what was not given is assumed from
+profile and platform; errors name the option, or the path in the manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from hashlib import sha256
+from typing import Any, TypeAlias
+
+from cvmplan import cpus, profiles
+from cvmplan.errors import ConfigError
+from cvmplan.kvm import abi as abis
+from cvmplan.launch import Opener
+from cvmplan.profiles import Profile
+from cvmplan.settings import cpu_signature
+from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
+
+_BOOT = ("kernel", "initrd", "append")
+
+
+Place: TypeAlias = Callable[[str], str]
+
+
+def places(manifest: str, options: Mapping[str, Any]) -> Place:
+    """Return what names the place of a setting: its option, or its path in the manifest."""
+
+    def place(name: str) -> str:
+        if not manifest or name in options:
+            return f"--{name.replace('_', '-')}"
+        group = "boot" if name.removesuffix("_hash") in _BOOT else "guest"
+        return f"{manifest}: {group}.{name}"
+
+    return place
+
+
+def normal(settings: Mapping[str, Any], open_file: Opener, place: Place) -> dict[str, Any]:
+    """Return `settings` with CPU models as signatures, and files as hashes or contents."""
+    given = dict(settings)
+    signature = cpu_signature(given, place)
+    for name in ("family", "model", "stepping"):
+        given.pop(name, None)
+    if signature is not None:
+        given["cpu_signature"] = signature
+    for name in _BOOT:
+        _hash_of(given, name, open_file, place)
+    if isinstance(given.get("svsm"), str):
+        given["svsm"] = open_file(given["svsm"], "svsm")
+    return given
+
+
+def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) -> None:
+    """Replace the file or text `name` by its hash; ConfigError where both are given."""
+    value = given.get(name)
+    if value is None:
+        return
+    if f"{name}_hash" in given:
+        raise ConfigError("goes without the hash of the same", at=place(name))
+    if name == "append":
+        given["append_hash"] = sha256(value.encode("utf-8", "surrogateescape") + b"\0").digest()
+        return
+    blob = open_file(value, name) if isinstance(value, str) else value
+    given[f"{name}_hash"] = sha256(blob.data).digest()
+    given[name] = blob.name
+
+
+def profile(given: dict[str, Any], platform: str) -> Profile:
+    chosen = given.get("vmm", profiles.DEFAULT)
+    profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen)
+    if "vmm" in given:
+        given["vmm"] = profile.name
+    return profiles.for_platform(profile, platform)
+
+
+def assumed(
+    platform: str, profile: Profile, given: Mapping[str, Any], abi: abis.Abi
+) -> dict[str, Any]:
+    """Return the settings that were not given and that the operations depend on."""
+    defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name}
+    defaults["vcpus"] = 1
+    if platform in ("snp", "sev", "sev-es"):
+        defaults["policy"] = profile.policies.get(platform, 0x30000)
+        defaults["kernel_hashes"] = "off"
+    if platform in ("snp", "sev-es") and profile.vmsa:
+        states = (*profile.vmsa.boot.values(), *profile.vmsa.others.values())
+        if "cpu_signature" in states:
+            defaults["cpu"] = cpus.DEFAULT
+            defaults["cpu_signature"] = cpus.find(cpus.DEFAULT)
+        features = profile.sev_features if platform == "snp" else 0
+        defaults["sev_features"] = (
+            features if abi.default_sev_features is None else abi.default_sev_features
+        )
+    if platform == "sev-es":
+        defaults["es_init"] = abi.es_fpu_state or "legacy"
+    if platform == "tdx":
+        defaults |= {"page_order": profile.page_order, "gpaw": 48, "pad": profile.padding}
+    if "cpu_signature" in given:
+        defaults.pop("cpu", None)
+    if "kernel_hash" in given:
+        defaults.pop("kernel_hashes", None)
+        if "append_hash" not in given:
+            defaults["append"] = ""
+    return {name: value for name, value in defaults.items() if name not in given}
+
+
+def hash_table(settings: Mapping[str, Any], place: Place) -> bytes | None:
+    """Return the SEV hash table, None where no kernel is given; ConfigError for half a boot."""
+    if "kernel_hash" not in settings:
+        for name in ("initrd_hash", "append_hash"):
+            if name in settings and settings.get(name.removesuffix("_hash")) != "":
+                given = name.removesuffix("_hash")
+                raise ConfigError(
+                    "goes with a kernel only", at=place(given if given in settings else name)
+                )
+        return None
+    hashes = KernelHashes(
+        settings["kernel_hash"],
+        settings.get("initrd_hash", NO_INITRD),
+        settings.get("append_hash", NO_CMDLINE),
+    )
+    return hashes.table()

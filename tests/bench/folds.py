@@ -1,0 +1,103 @@
+"""The digest folds against the hashing that no implementation can avoid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import sha384
+from random import Random
+
+from cvmplan import assemble
+from cvmplan.blob import Blob
+from cvmplan.plan import MapMemory, Op, Plan, measure
+from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
+from cvmplan.snp.steps import PageType
+from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, alternate
+from tests.build.ovmf import Ovmf
+
+GPA = 0x1_0000_0000
+PAGE_INFO = bytes(112)  # what the digest of an SNP page is chained with
+MEASURED_PAGE = 128 + 16 * (128 + 256)  # bytes that MRTD eats for one page: 6272
+BATCH = 256  # pages; their blocks are 1.5 MiB
+
+
+def dense(size: int) -> Blob:
+    """Contents without a page of zeros, the same in every run."""
+    random = Random(size)  # noqa: S311 contents, not secrets
+    data = b"".join(random.randbytes(MIB) for _ in range(size // MIB))
+    return Blob("dense", memoryview(data))
+
+
+def snp_plan(blob: Blob) -> Plan:
+    """One run of pages whose contents are measured."""
+    update = SnpLaunchUpdate(GPA, len(blob), PageType.NORMAL, blob)
+    return Plan("snp", "bench", "bench", (SnpLaunchStart(0x30000), update, SnpLaunchFinish(())))
+
+
+def tdx_plan(blob: Blob, *, two_pass: bool = False) -> Plan:
+    """One run of pages, each added and extended in turn, or all added and then all extended."""
+    size = len(blob)
+    pages: tuple[Op, ...] = (MapMemory(GPA, size), TdxAdd(GPA, size, not two_pass, blob))
+    if two_pass:
+        pages = (*pages, TdxExtend(GPA, size, blob))
+    begin = TdxInitVm(0, 0), TdxInitVcpu(1, 0)
+    return Plan("tdx", "bench", "bench", (*begin, *pages, TdxFinalize()))
+
+
+def hash_pages(data: memoryview) -> None:
+    """Hash each page, and one PAGE_INFO for it."""
+    for at in range(0, len(data), PAGE):
+        sha384(data[at : at + PAGE]).digest()
+        sha384(PAGE_INFO).digest()
+
+
+def hash_stream(buffer: memoryview, pages: int) -> None:
+    """Hash as many bytes as MRTD eats for so many pages, out of one buffer of BATCH pages."""
+    digest = sha384()
+    for done in range(0, pages, BATCH):
+        digest.update(buffer[: min(BATCH, pages - done) * MEASURED_PAGE])
+    digest.digest()
+
+
+def snp_fold(sizes: Sizes) -> list[float]:
+    """Measure dense contents as one SNP region."""
+    blob = dense(sizes.fold)
+    plan = snp_plan(blob)
+    return alternate(lambda: measure(plan), lambda: hash_pages(blob.data), sizes.fold_pairs)
+
+
+def tdx_fold(sizes: Sizes, *, two_pass: bool = False) -> list[float]:
+    """Measure dense contents as one TDX region."""
+    plan = tdx_plan(dense(sizes.fold), two_pass=two_pass)
+    buffer, pages = dense(2 * MIB).data[: BATCH * MEASURED_PAGE], sizes.fold // PAGE
+    return alternate(lambda: measure(plan), lambda: hash_stream(buffer, pages), sizes.fold_pairs)
+
+
+def tdx_two_pass(sizes: Sizes) -> list[float]:
+    """Measure dense contents as one TDX region, adds before extends."""
+    return tdx_fold(sizes, two_pass=True)
+
+
+def measure_image(image: Blob, vcpus: int) -> Callable[[], object]:
+    """Return what reads, plans and measures a firmware image for so many vCPUs."""
+
+    def opener(path: str, role: str, beside: str | None = None) -> Blob:
+        raise FileNotFoundError(path, role, beside)
+
+    options = {"platform": "snp", "vmm": "qemu", "vcpus": vcpus}
+    return lambda: measure(assemble.plan(assemble.launch(image, options, opener)))
+
+
+def many_vcpus(sizes: Sizes) -> list[float]:
+    """Measure one image for 512 vCPUs and for one."""
+    image = Blob("OVMF.fd", memoryview(Ovmf(size=sizes.image).build()))
+    return alternate(measure_image(image, 512), measure_image(image, 1), sizes.image_pairs, 4)
+
+
+_STREAM = "{fold} of contents / one SHA-384 of what MRTD eats"
+BENCHMARKS = (
+    Benchmark("snp fold", "{fold} of contents / its bare SHA-384s", snp_fold, 1.10),
+    Benchmark("tdx fold", _STREAM, tdx_fold, 1.10),
+    Benchmark("tdx fold, two-pass", _STREAM, tdx_two_pass),
+    Benchmark("512 vcpus", "{image} image, 512 vCPUs / 1 vCPU", many_vcpus, 1.3),
+)

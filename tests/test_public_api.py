@@ -1,0 +1,60 @@
+"""What others build on: exported names, and a docstring on each public thing."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import cvmplan
+from tests.build.ovmf import good_snp
+from tests.oracles.firmware import FakePsp, vmsas
+
+ROOT = Path(cvmplan.__file__).parent
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def test_all_names_are_sorted_and_there() -> None:
+    assert cvmplan.__all__ == sorted(cvmplan.__all__)
+    assert all(getattr(cvmplan, name) is not None for name in cvmplan.__all__)
+    assert set(cvmplan.__all__) <= set(dir(cvmplan))
+
+
+def test_other_names_are_not_there() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        cvmplan.nonsense  # noqa: B018 the access is the test
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_public_things_say_what_they_are(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    assert ast.get_docstring(tree), path
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            assert ast.get_docstring(node), f"{path.name}: {node.name}"
+
+
+def test_bytes_and_paths_give_the_same_plan(tmp_path: Path) -> None:
+    data = good_snp().build()
+    (tmp_path / "x.fd").write_bytes(data)
+    by_path = cvmplan.plan_image(str(tmp_path / "x.fd"), vcpus=2)
+    by_bytes = cvmplan.plan_image(data, vcpus="2")
+    assert len(by_path.ops) == len(by_bytes.ops)
+    psp = FakePsp()
+    psp.launch_start(0x30000)
+    for at in range(0, len(data), 4096):
+        psp.launch_update(1, 2**32 - len(data) + at, data[at : at + 4096])
+    for gpa, size, kind in good_snp().sev_sections or []:
+        for page in range(gpa, gpa + size, 4096):
+            psp.launch_update({1: 3, 2: 5, 3: 6, 4: 3, 0x10: 3}[kind], page, bytes(4096))
+    for vmsa in vmsas(2, 0x80B004, 1):
+        psp.launch_update(2, 0xFFFFFFFFF000, vmsa)
+    psp.launch_finish()
+    assert cvmplan.measure(by_path).digest == psp.digest
+    assert cvmplan.measure(by_bytes).digest == psp.digest
+
+
+def test_a_wrong_setting_is_a_configuration_error() -> None:
+    with pytest.raises(cvmplan.ConfigError, match="vcpus"):
+        cvmplan.plan_image(good_snp().build(), vcpus=0)

@@ -1,0 +1,57 @@
+"""What a verb loads: the answer for a firmware image costs no document library."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = {"pydantic", "rich", "cryptography", "yaml"}
+PROGRAM = """
+import json, sys
+from cvmplan.cli import main
+code = main(sys.argv[1:])
+print(json.dumps([code, sorted(m.partition(".")[0] for m in sys.modules)]), file=sys.stderr)
+"""
+
+
+def modules_loaded(*args: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, *args], capture_output=True, text=True, check=True
+    )
+    code, names = json.loads(done.stderr.splitlines()[-1])
+    assert code == 0
+    return set(names)
+
+
+@pytest.mark.parametrize("verb", ["measure", "check", "map", "trace"])
+@pytest.mark.parametrize("platform", ["snp", "tdx"])
+def test_a_firmware_image_loads_no_document_library(verb: str, platform: str) -> None:
+    assert not modules_loaded(verb, "--example", platform) & HEAVY
+
+
+def test_help_loads_no_reader() -> None:
+    assert "cvmplan" in (loaded := modules_loaded("measure", "--help"))
+    assert not loaded & HEAVY
+
+
+def test_a_manifest_loads_pydantic(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    region = {"gpa": "0x1000", "size": "4KiB", "type": "zero"}
+    document = {"schema": "cvmplan.manifest/1", "platform": "snp", "regions": [region]}
+    path.write_text(json.dumps(document))
+    assert "pydantic" in modules_loaded("measure", str(path))
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    program = (
+        "import sys; before = set(sys.modules); import cvmplan; print(set(sys.modules) - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    loaded = {n for n in eval(done.stdout) if n.startswith("cvmplan")}  # noqa: S307 our own set
+    assert loaded == {"cvmplan"}
