@@ -18,7 +18,7 @@ from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.kvm import abi as abis
 from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
-from cvmplan.plan import Input, Plan, stage
+from cvmplan.plan import PLATFORMS, Input, Plan, stage
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
 from cvmplan.settings import check_platform, documented
@@ -53,10 +53,10 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     """
     source = _source(image, open_file)
     place = resolve.places(source.name, options)
-    given = {
-        **resolve.normal(source.declared.settings, open_file, place),
-        **resolve.normal(options, open_file, place),
-    }
+    given = resolve.beaten(
+        resolve.normal(source.declared.settings, open_file, place),
+        resolve.normal(options, open_file, place),
+    )
     platform = _platform(source, given)
     check_platform(given, platform, place)
     profile = resolve.profile(given, platform)
@@ -170,6 +170,12 @@ def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:
 
 def _platform(source: _Source, given: Mapping[str, Any]) -> str:
     if "platform" in given:
+        if given["platform"] not in PLATFORMS:
+            raise ConfigError(
+                f"there is no platform {given['platform']!r}",
+                at="--platform",
+                hint=f"there are {', '.join(PLATFORMS)}",
+            )
         return str(given["platform"])
     if source.reader is None or source.declared.firmware is None:
         raise ConfigError("the manifest names no platform", at=source.name, hint="--platform NAME")

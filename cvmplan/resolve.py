@@ -52,6 +52,16 @@ def normal(settings: Mapping[str, Any], open_file: Opener, place: Place) -> dict
     return given
 
 
+def beaten(manifest: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of both, where an option beats the manifest, its source included."""
+    given = {**manifest, **options}
+    for name in (*_BOOT, "cpu"):
+        value = "cpu_signature" if name == "cpu" else f"{name}_hash"
+        if value in options and name not in options:
+            given.pop(name, None)
+    return given
+
+
 def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) -> None:
     """Replace the file or text `name` by its hash; ConfigError where both are given."""
     value = given.get(name)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -49,7 +50,7 @@ class Machine:
     features: int = 1
     boot: Boot | None = None
     firmware_digest: str = ""
-    options: tuple[str, ...] = field(default=())
+    options: tuple[str, ...] = ()
 
 
 Compare = Callable[[bytes, Machine], None]
@@ -75,6 +76,9 @@ def compare(tmp_path: Path) -> Compare:
         assert ours(file, kernel, initrd, machine) == theirs(file, kernel, initrd, machine)
 
     return both
+
+
+# --- both programs -----------------------------------------------------------------------------
 
 
 def theirs(file: str, kernel: str, initrd: str, machine: Machine) -> str:
@@ -112,6 +116,9 @@ def ours(file: str, kernel: str, initrd: str, machine: Machine) -> str:
     return result.out
 
 
+# --- SNP, SEV, SEV-ES --------------------------------------------------------------------------
+
+
 def hashes_amid() -> Ovmf:
     """A firmware with the hashes section amid the others, as edk2 had it until 2024."""
     hashes = [s for s in SEV_SECTIONS if s.type == HASHES]
@@ -134,6 +141,7 @@ BOOTS: Final = {
     "append_with_spaces_around": Boot(KERNEL, INITRD, "  console=ttyS0  "),
     "append_of_one_space": Boot(KERNEL, INITRD, " "),
     "append_with_newline_at_end": Boot(KERNEL, INITRD, "quiet\n"),
+    "append_like_an_option": Boot(KERNEL, INITRD, "--debug"),
     "append_not_ascii": Boot(KERNEL, INITRD, "root=/dev/häuschen ☃ 𝄞"),
 }
 FULL: Final = BOOTS["append"]
@@ -157,6 +165,19 @@ def test_direct_boot_is_measured_to_the_byte(
     options = ("--es-init", "init2") if mode == "sev-es" else ()
     features = 1 if mode == "snp" else 0
     compare(good_snp().build(), Machine(mode=mode, features=features, boot=boot, options=options))
+
+
+def test_hashes_of_files_measure_as_the_files(tmp_path: Path) -> None:
+    image, kernel, initrd = (tmp_path / name for name in ("image.fd", "kernel", "initrd"))
+    for file, data in ((image, good_snp().build()), (kernel, KERNEL), (initrd, INITRD)):
+        file.write_bytes(data)
+    append = "console=ttyS0"
+    hashes = {"kernel": KERNEL, "initrd": INITRD, "append": append.encode() + b"\0"}
+    options = [part for n, d in hashes.items() for part in (f"--{n}-hash", sha256(d).hexdigest())]
+    with_files = Machine(boot=Boot(KERNEL, INITRD, append))
+    assert ours(str(image), "", "", Machine(options=tuple(options))) == theirs(
+        str(image), str(kernel), str(initrd), with_files
+    )
 
 
 @pytest.mark.parametrize("vmm", VMMS)
@@ -204,6 +225,12 @@ def test_sev_digest_is_the_peers(
     compare: Compare, image: Callable[[], bytes], boot: Boot | None
 ) -> None:
     compare(image(), Machine(mode="sev", boot=boot))
+
+
+def test_sev_needs_neither_metadata_nor_an_entry_for_processors(compare: Compare) -> None:
+    image = replace(good_snp(), sev_sections=None, reset_eip=None)
+    compare(image.build(), Machine(mode="sev"))
+    compare(image.build(), Machine(mode="sev", boot=FULL))
 
 
 @pytest.mark.parametrize("vcpus", [1, 2, 4, 64])

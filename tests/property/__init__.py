@@ -1,0 +1,1 @@
+"""Properties: random launches and maps against models that are slow and plain."""

@@ -1,0 +1,247 @@
+"""The command line: what it prints where, its exit codes, and files that survive a failure."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cvmplan.cli import VERBS
+from tests.build.ovmf import good_snp, good_tdx
+from tests.manifests import document, region, run_on
+from tests.run import assert_refused, run
+
+SNP = ("--example", "snp")
+TDX = ("--example", "tdx")
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> str:
+    path = tmp_path / "f.fd"
+    path.write_bytes(good_snp().build())
+    return str(path)
+
+
+def digest(*args: str) -> str:
+    return run("measure", *args, "--bare").out
+
+
+def test_bare_is_the_digest_and_nothing_else() -> None:
+    bare = digest(*SNP)
+    assert len(bare) == 96
+    assert bare == bare.lower().strip()
+    assert json.loads(run("measure", *SNP, "--format", "json").out)["digest"] == bare
+    assert run("measure", *SNP).out.splitlines()[-1].endswith(bare)
+
+
+def test_expect_tells_by_its_exit_code() -> None:
+    right = digest(*TDX)
+    assert run("measure", *TDX, "--expect", right).code == 0
+    assert run("measure", *TDX, "--expect", f"0x{right.upper()}").code == 0
+    assert_refused(run("measure", *TDX, "--expect", "00" * 48), {1})
+    for garbage in ("00", "", "0" * 95, "xyz", "00" * 33):
+        assert_refused(run("measure", *TDX, "--expect", garbage), {2})
+
+
+def test_what_was_assumed_is_said() -> None:
+    printed = json.loads(run("measure", *SNP, "--vcpus", "2", "--format", "json").out)
+    assert printed["given"] == {"vcpus": 2}
+    assumed = printed["assumed"]
+    assert assumed["cpu_signature"] == "0x800f12"
+    assert {"vmm", "abi", "policy", "sev_features", "kernel_hashes", "cpu"} <= set(assumed)
+    text = run("measure", *TDX).out
+    assert "page_order  single-pass" in text
+
+
+def test_coverage_counts_every_page() -> None:
+    printed = json.loads(run("measure", *SNP, "--format", "json").out)
+    coverage = printed["coverage"]
+    assert coverage["contents"] == 8  # the image
+    assert coverage["address_only"] == 9 + 3 + 1 + 31 + 1
+    assert coverage["host_filled"] == 2
+    assert coverage["vmsas"] == 1
+    assert printed["pages"] == 56
+
+
+@pytest.mark.parametrize("platform", ["snp", "tdx"])
+def test_a_plan_read_back_measures_the_same(tmp_path: Path, platform: str) -> None:
+    path = tmp_path / "f.fd"
+    path.write_bytes((good_snp() if platform == "snp" else good_tdx()).build())
+    order = ["--page-order", "two-pass"] if platform == "tdx" else ["--vcpus", "3"]
+    plan = tmp_path / "plan.json"
+    assert run("plan", str(path), *order, "--format", "json", "-o", str(plan)).code == 0
+    assert digest(str(plan)) == digest(str(path), *order)
+    again = run("plan", str(plan), "--format", "json")
+    assert json.loads(again.out) == json.loads(plan.read_text())
+
+
+def test_a_plan_says_which_input_changed(tmp_path: Path, image: str) -> None:
+    plan = tmp_path / "plan.json"
+    run("plan", image, "--format", "json", "-o", str(plan))
+    data = bytearray(Path(image).read_bytes())
+    data[0] ^= 1
+    Path(image).write_bytes(data)
+    result = run("measure", str(plan))
+    assert_refused(result, {3})
+    assert "f.fd" in result.err
+    assert "changed" in result.err
+    Path(image).unlink()
+    assert "not found" in run("measure", str(plan)).err
+
+
+def test_a_plan_finds_its_inputs_beside_it_or_in_a_folder(tmp_path: Path, image: str) -> None:
+    wanted = digest(image)
+    (tmp_path / "sub").mkdir()
+    plan = tmp_path / "sub" / "plan.json"
+    run("plan", image, "--format", "json", "-o", str(plan))
+    (tmp_path / "store").mkdir()
+    moved = tmp_path / "store" / "f.fd"
+    os.replace(image, moved)
+    assert_refused(run("measure", str(plan)), {3})
+    assert digest(str(plan), "--inputs", str(tmp_path / "store")) == wanted
+    os.replace(moved, tmp_path / "sub" / "f.fd")
+    assert digest(str(plan)) == wanted
+
+
+def test_the_same_image_gives_the_same_bytes(image: str) -> None:
+    first = run("plan", image, "--format", "json").out
+    assert first == run("plan", image, "--format", "json").out
+    assert "/resolve" not in first
+
+
+def test_standard_input_is_an_image(image: str) -> None:
+    data = Path(image).read_bytes()
+    result = run("measure", "-", "--format", "json", stdin=data)
+    assert json.loads(result.out)["digest"] == digest(image)
+    assert "path" not in json.loads(result.out)["inputs"][0]
+
+
+def test_an_existing_file_survives_a_failed_run(tmp_path: Path, image: str) -> None:
+    target = tmp_path / "out.json"
+    target.write_text("precious")
+    assert_refused(run("measure", image, "--vcpus", "0", "-o", str(target)), {2})
+    assert_refused(run("measure", image, "--expect", "00" * 48, "-o", str(target)), {1})
+    assert target.read_text() == "precious"
+    assert run("measure", image, "-o", str(target)).out == ""
+    assert "MEASUREMENT" in target.read_text()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f.fd", "out.json"]
+
+
+def test_an_output_that_cannot_be_written_is_an_error(tmp_path: Path, image: str) -> None:
+    assert_refused(run("measure", image, "-o", str(tmp_path / "no" / "out")), {3})
+
+
+def test_check_says_everything_and_exits_with_1(tmp_path: Path) -> None:
+    regions = (region(n * 0x1000, name=f"r{n}") for n in range(4))
+    manifest = document(region(0, size="16KiB", name="all"), *regions)
+    result = run_on(tmp_path, "check", manifest, "--format", "json")
+    found = json.loads(result.out)["findings"]
+    twice = [f for f in found if f["rule"] == "gpa-mapped-twice"]
+    assert result.code == 1
+    assert [(f["first"], f["last"]) for f in twice] == [(hex(n * 0x1000),) * 2 for n in range(4)]
+    assert [f["origins"][1].endswith(f"r{n}") for n, f in enumerate(twice)] == [True] * 4
+    assert all(f["origins"][0].endswith("all") for f in twice)
+
+
+def test_map_shows_an_invalid_map_too(tmp_path: Path) -> None:
+    manifest = document(region(0x1000, size=8192), region(0x2000), region(0x5000))
+    result = run_on(tmp_path, "map", manifest)
+    assert result.code == 1
+    assert result.out.count("\n!") == 2
+    printed = json.loads(run_on(tmp_path, "map", manifest, "--format", "json").out)
+    assert printed["gaps"][0] == {"gpa": "0x3000", "size": "0x2000"}
+
+
+def test_trace_gives_the_digest_after_each_command() -> None:
+    lines = run("trace", *SNP, "--format", "jsonl").out.splitlines()
+    commands = [json.loads(line) for line in lines]
+    assert commands[-1]["digest"] == digest(*SNP)
+    assert [c["command"] for c in commands].count("SNP_LAUNCH_UPDATE") == 56
+    assert all(c.get("size", "0x1000") == "0x1000" for c in commands)
+
+
+def test_several_platforms_must_be_chosen_from(tmp_path: Path) -> None:
+    both = good_tdx()
+    both.sev_sections = good_snp().sev_sections
+    path = tmp_path / "both.fd"
+    path.write_bytes(both.build())
+    result = run("measure", str(path))
+    assert_refused(result, {2})
+    assert "snp and tdx" in result.err
+    assert run("measure", str(path), "--platform", "tdx").code == 0
+
+
+REFUSED: dict[str, tuple[list[str], int]] = {
+    "no_image": (["measure"], 2),
+    "an_image_and_an_example": (["measure", "x.fd", *SNP], 2),
+    "no_such_example": (["measure", "--example", "sev"], 2),
+    "no_such_option": (["measure", *SNP, "--nonsense"], 2),
+    "no_such_verb": (["measures"], 2),
+    "no_such_format": (["measure", *SNP, "--format", "xml"], 2),
+    "a_format_of_another_verb": (["measure", *SNP, "--format", "jsonl"], 2),
+    "no_such_platform": (["measure", *SNP, "--platform", "sgx"], 2),
+    "a_platform_without_metadata": (["measure", *SNP, "--platform", "tdx"], 4),
+    "a_profile_for_another_platform": (["measure", *TDX, "--vmm", "ec2"], 4),
+    "no_such_profile": (["measure", *SNP, "--vmm", "xen"], 2),
+    "no_such_profile_file": (["measure", *SNP, "--vmm", "none.json"], 3),
+    "no_such_abi": (["measure", *SNP, "--abi", "kvm-1"], 2),
+    "no_such_cpu": (["measure", *SNP, "--cpu", "EPYC-Naples"], 2),
+    "a_directory": (["measure", "/"], 3),
+    "a_missing_file": (["measure", "none.fd"], 3),
+    "an_empty_file": (["measure", "/dev/null"], 3),
+    "a_kernel_that_is_missing": (["measure", *SNP, "--kernel", "none"], 3),
+    "an_initrd_without_a_kernel": (["measure", *SNP, "--initrd", "/dev/null"], 2),
+    "a_text_file": (["measure", "pyproject.toml"], 4),
+    "a_schema_that_is_not_there": (["schema", "nonsense"], 2),
+    "a_profile_that_is_not_there": (["profiles", "nonsense"], 2),
+    "an_unmeasured_platform": (["measure", *SNP, "--platform", "default"], 4),
+    "an_svsm_for_a_profile_without": (["measure", *SNP, "--svsm", "/dev/null"], 2),
+    "a_profile_without_its_svsm": (["measure", *SNP, "--vmm", "svsm-qemu"], 2),
+}
+
+
+@pytest.mark.parametrize(("args", "code"), REFUSED.values(), ids=REFUSED)
+def test_refused(args: list[str], code: int) -> None:
+    assert_refused(run(*args), {code})
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str) -> None:
+    result = run(verb, "--help")
+    assert result.code == 0
+    assert f"cvmplan {verb}" in result.out
+    assert verb in run("--help").out
+
+
+def test_a_closed_pipe_ends_quietly() -> None:
+    program = f"{sys.executable} -m cvmplan trace --example snp --format jsonl | head -n 1"
+    done = subprocess.run(program, shell=True, capture_output=True, text=True, check=False)  # noqa: S602 our own words
+    assert done.stderr == ""
+    assert done.stdout.count("\n") == 1
+
+
+def test_a_profile_of_the_users_own(tmp_path: Path, image: str) -> None:
+    path = tmp_path / "own.json"
+    path.write_text(run("profiles", "gce", "--format", "json").out.replace('"gce"', '"own"'))
+    assert digest(image, "--vmm", str(path)) == digest(image, "--vmm", "gce")
+    document = json.loads(path.read_text())
+    document["vmsa"]["boot"]["rdxx"] = "0x1"
+    path.write_text(json.dumps(document))
+    assert_refused(run("measure", image, "--vmm", str(path)), {2})
+
+
+def test_rules_and_profiles_print_as_json() -> None:
+    rules = json.loads(run("rules", "--format", "json").out)
+    assert {"gpa-mapped-twice", "loader-refuses"} <= {r["rule"] for r in rules}
+    assert json.loads(run("profiles", "--format", "json").out)[0]["name"] == "qemu"
+    assert json.loads(run("abis", "--format", "json").out)[0]["name"] == "map-memory"
+
+
+@pytest.mark.parametrize("args", [SNP, TDX])
+def test_inspect_names_file_offsets(args: tuple[str, str]) -> None:
+    tables = json.loads(run("inspect", *args, "--format", "json").out)["tables"]
+    assert all("+0x" in row["at"] for table in tables for row in table["rows"])

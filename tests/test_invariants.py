@@ -1,0 +1,229 @@
+"""The invariants of the architecture that no other test file is about (I2, I6 are properties)."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import cvmplan
+from cvmplan import plan_image
+from cvmplan.contents import DigestAfter, Filled, Made, Zeros
+from cvmplan.errors import CvmplanError, PlanError
+from cvmplan.files import Files
+from cvmplan.order import Step, in_order
+from cvmplan.plan import MapMemory, Plan, measure
+from cvmplan.readers import plan as plan_reader
+from cvmplan.sev import steps as sev
+from cvmplan.sev.ops import SevLaunchUpdateData
+from cvmplan.snp import steps as snp
+from cvmplan.snp.ops import SnpLaunchStart, SnpLaunchUpdate
+from cvmplan.tdx import steps as tdx
+from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from tests.build.ovmf import good_snp, good_tdx
+from tests.run import run
+
+ROOT = Path(cvmplan.__file__).parent
+LAUNCHES: dict[str, Callable[[], Plan]] = {
+    "snp": lambda: plan_image(good_snp().build(), vcpus=3),
+    "snp-ec2": lambda: plan_image(good_snp().build(), vmm="ec2"),
+    "sev": lambda: plan_image(good_snp().build(), platform="sev"),
+    "sev-es": lambda: plan_image(good_snp().build(), platform="sev-es", vcpus=2),
+    "tdx": lambda: plan_image(good_tdx().build()),
+    "tdx-two-pass": lambda: plan_image(good_tdx().build(), vmm="qemu-8.2-tdx"),
+    "tdx-52": lambda: plan_image(good_tdx().build(), gpaw="52"),
+}
+
+
+def test_i1_launch_hashes_are_made_in_the_folds_only() -> None:
+    """Only a `digest` module hashes pages, and what it takes is a trace."""
+    for path in ROOT.rglob("*.py"):
+        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
+        assert "sha384" not in names or path.name == "digest.py", path
+    for platform in ("snp", "tdx", "sev", "vm"):
+        tree = ast.parse((ROOT / platform / "digest.py").read_text())
+        public = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
+        taken = {ast.unparse(a.annotation) for f in public for a in f.args.args if a.annotation}
+        assert taken <= {"str", "Iterable[Step]", "Iterable[tuple[Step, bytes]]"}, platform
+
+
+ILLEGAL_STEPS: dict[str, Callable[[], Step]] = {
+    "an unaligned page": lambda: snp.LaunchUpdate(snp.PageType.NORMAL, 1, 4096, Zeros()),
+    "half a page": lambda: snp.LaunchUpdate(snp.PageType.ZERO, 0, 2048, Zeros()),
+    "no page": lambda: snp.LaunchUpdate(snp.PageType.ZERO, 0, 0, Zeros()),
+    "a page past 2^64": lambda: snp.LaunchUpdate(snp.PageType.ZERO, 2**64 - 4096, 8192, Zeros()),
+    "a negative page": lambda: snp.LaunchUpdate(snp.PageType.ZERO, -4096, 4096, Zeros()),
+    "a short VMSA": lambda: snp.VmsaUpdate(0, range(1), bytes(4095)),
+    "no vCPU": lambda: snp.VmsaUpdate(0, range(0), bytes(4096)),
+    "a short digest": lambda: snp.LaunchUpdate(
+        snp.PageType.NORMAL, 0, 4096, DigestAfter(bytes(47))
+    ),
+    "an unaligned TD page": lambda: tdx.MemPageAdd(256, 4096, Zeros()),
+    "an unaligned chunk": lambda: tdx.MrExtend(1, 256, Zeros()),
+    "half a chunk": lambda: tdx.MrExtend(0, 128, Zeros()),
+    "a table of level 0": lambda: tdx.MemSeptAdd(0, 0, 1),
+    "a table of level 5": lambda: tdx.MemSeptAdd(5, 0, 1),
+    "an unaligned table": lambda: tdx.MemSeptAdd(1, 4096, 1),
+    "no table": lambda: tdx.MemSeptAdd(1, 0, 0),
+    "no TD vCPU": lambda: tdx.VpInit(0, 0),
+    "15 bytes of data": lambda: sev.LaunchUpdateData(0, 15, Zeros()),
+    "a short SEV-ES VMSA": lambda: sev.LaunchUpdateVmsa(range(1), b""),
+}
+
+
+@pytest.mark.parametrize("make", ILLEGAL_STEPS.values(), ids=ILLEGAL_STEPS)
+def test_i3_an_illegal_step_cannot_be_made(make: Callable[[], Step]) -> None:
+    with pytest.raises(PlanError):
+        make()
+
+
+ZERO = snp.LaunchUpdate(snp.PageType.ZERO, 0, 4096, Zeros())
+OUT_OF_ORDER: dict[str, tuple[list[Step], object]] = {
+    "nothing": ([], snp.ORDER),
+    "an update first": ([ZERO], snp.ORDER),
+    "two starts": ([snp.LaunchStart(0), snp.LaunchStart(0)], snp.ORDER),
+    "an update after the finish": ([snp.LaunchStart(0), snp.LaunchFinish(), ZERO], snp.ORDER),
+    "no finish": ([snp.LaunchStart(0), ZERO], snp.ORDER),
+    "a TD without vCPUs": ([tdx.MngInit(0, 0), tdx.MrFinalize()], tdx.ORDER),
+    "a page before TDH.MNG.INIT": ([tdx.MemPageAdd(0, 4096, Zeros())], tdx.ORDER),
+    "an extend after TDH.MR.FINALIZE": (
+        [tdx.MngInit(0, 0), tdx.VpInit(1, 0), tdx.MrFinalize(), tdx.MrExtend(0, 256, Zeros())],
+        tdx.ORDER,
+    ),
+    "SEV data after a VMSA": (
+        [
+            sev.LaunchStart(0),
+            sev.LaunchUpdateVmsa(range(1), bytes(4096)),
+            sev.LaunchUpdateData(0, 16, Zeros()),
+        ],
+        sev.ORDER,
+    ),
+    "SEV without a measure": ([sev.LaunchStart(0), sev.LaunchFinish()], sev.ORDER),
+}
+
+
+@pytest.mark.parametrize(("trace", "order"), OUT_OF_ORDER.values(), ids=OUT_OF_ORDER)
+def test_i3_kinds_of_steps_follow_each_other_legally(trace: list[Step], order: object) -> None:
+    with pytest.raises(PlanError):
+        list(in_order(trace, order))  # type: ignore[arg-type]  # the table of some platform
+
+
+TD_START = (TdxInitVm(0, 0), TdxInitVcpu(1, 0))
+REFUSED_OPS = {
+    "a page added twice": (
+        "snp",
+        (
+            SnpLaunchStart(0x30000),
+            SnpLaunchUpdate(0, 8192, snp.PageType.ZERO, Zeros()),
+            SnpLaunchUpdate(4096, 4096, snp.PageType.NORMAL, Zeros()),
+        ),
+        "op 2 (snp-launch-update): the page at 0x1000 was added before",
+    ),
+    "a page added before it is mapped": (
+        "tdx",
+        (*TD_START, TdxAdd(0, 4096, True, Zeros())),
+        "op 2 (tdx-add): the page at 0x0 is added before it is mapped",
+    ),
+    "a page extended before it is added": (
+        "tdx",
+        (
+            *TD_START,
+            MapMemory(0, 8192),
+            TdxAdd(0, 4096, False, Zeros()),
+            TdxExtend(0, 8192, Zeros()),
+        ),
+        "op 4 (tdx-extend): the page at 0x1000 is extended before it is added",
+    ),
+    "a page that still waits for its add": (
+        "tdx",
+        (*TD_START, MapMemory(0, 8192), TdxAdd(0, 4096, False, Zeros()), TdxFinalize()),
+        "op 4 (tdx-finalize): the page at 0x1000 is mapped, and never added",
+    ),
+    "a page of which nobody knows the contents": (
+        "snp",
+        (
+            SnpLaunchStart(0x30000),
+            SnpLaunchUpdate(0, 4096, snp.PageType.NORMAL, Filled("cpuid")),
+        ),
+        "the VMM fills these pages at launch (cpuid): not measurable",
+    ),
+}
+
+
+@pytest.mark.parametrize(("platform", "ops", "why"), REFUSED_OPS.values(), ids=REFUSED_OPS)
+def test_what_depends_on_addresses_is_refused_while_lowering(
+    platform: str, ops: tuple[cvmplan.plan.Op, ...], why: str
+) -> None:
+    with pytest.raises(CvmplanError) as caught:
+        measure(Plan(platform, "qemu", "map-memory", ops))
+    assert str(caught.value) == why
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_i4_the_trace_adds_the_pages_of_the_map(name: str) -> None:
+    plan = LAUNCHES[name]()
+    adds = (tdx.MemPageAdd, tdx.MemPageAddExtend, snp.LaunchUpdate)
+    pages = [
+        page
+        for step in plan.trace()
+        if isinstance(step, adds)
+        for page in range(step.gpa, step.gpa + step.size, 4096)
+    ]
+    if plan.platform.startswith("sev"):
+        updates = [op for op in plan.ops if isinstance(op, SevLaunchUpdateData)]
+        pages = [op.gpa // 4096 * 4096 for op in updates]
+    mapped = [
+        page
+        for op in plan.ops
+        if isinstance(op, MapMemory)
+        for page in range(op.gpa, op.gpa + op.size, 4096)
+    ]
+    assert len(pages) == len(set(pages))
+    assert set(pages) <= set(mapped)
+    if not plan.platform.startswith("sev"):
+        assert pages == mapped
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_i5_plan_json_plan_keeps_every_operation(name: str, tmp_path: Path) -> None:
+    image, *options = {
+        "snp": ("snp", "--vcpus", "3"),
+        "snp-ec2": ("snp", "--vmm", "ec2"),
+        "sev": ("snp", "--platform", "sev"),
+        "sev-es": ("snp", "--platform", "sev-es", "--vcpus", "2"),
+        "tdx": ("tdx",),
+        "tdx-two-pass": ("tdx", "--vmm", "qemu-8.2-tdx"),
+        "tdx-52": ("tdx", "--gpaw", "52"),
+    }[name]
+    path = tmp_path / "plan.json"
+    assert run("plan", "--example", image, *options, "--format", "json", "-o", str(path)).code == 0
+    files = Files()
+    again = plan_reader.read(files.open(str(path), "plan"), files.find)
+    wanted = LAUNCHES[name]()
+    assert [type(op) for op in again.ops] == [type(op) for op in wanted.ops]
+    assert measure(again).digest == measure(wanted).digest
+    assert measure(again).digest.hex() == json.loads(path.read_text())["measurement"]["digest"]
+
+
+def test_a_map_that_covers_nothing_new_asks_for_no_table() -> None:
+    ops = (*TD_START, MapMemory(0, 4096), MapMemory(0, 4096), TdxAdd(0, 4096, True, Made(b"x")))
+    plan = Plan("tdx", "qemu", "map-memory", (*ops, TdxFinalize()))
+    tables = [s for s in plan.trace() if isinstance(s, tdx.MemSeptAdd)]
+    assert [(t.level, t.gpa, t.count) for t in tables] == [(3, 0, 1), (2, 0, 1), (1, 0, 1)]
+
+
+@pytest.mark.parametrize(("gpaw", "count"), [(48, 6), (52, 7)])
+def test_secure_ept_tables_of_a_four_megabyte_firmware(gpaw: int, count: int) -> None:
+    """The count for [0xffc00000, 4 GiB), TD_HOB and TempMem below 16 MiB is from spec/tdx.md 2."""
+    pages = ((0xFFC00000, 0x400000), (0x809000, 0x2000), (0x810000, 0x10000))
+    ops = [
+        op
+        for gpa, size in pages
+        for op in (MapMemory(gpa, size), TdxAdd(gpa, size, False, Zeros()))
+    ]
+    guest = {"gpaw": gpaw}
+    plan = Plan("tdx", "qemu", "map-memory", (*TD_START, *ops, TdxFinalize()), guest)
+    assert sum(s.count for s in plan.trace() if isinstance(s, tdx.MemSeptAdd)) == count
