@@ -19,17 +19,18 @@ from typer.core import TyperGroup
 from cvmplan.errors import CvmplanError
 
 VERBS: Final = {
-    "inspect": "cvmplan.cli.inspect",
-    "check": "cvmplan.cli.check",
-    "map": "cvmplan.cli.map",
-    "plan": "cvmplan.cli.plan",
-    "trace": "cvmplan.cli.trace",
-    "measure": "cvmplan.cli.measure",
-    "profiles": "cvmplan.cli.profiles",
-    "abis": "cvmplan.cli.abis",
-    "rules": "cvmplan.cli.rules",
-    "schema": "cvmplan.cli.schema",
+    "inspect": "What a file declares: tables, sections, offsets.",
+    "check": "Every finding about the map and the launch.",
+    "map": "Who owns which guest pages, and the gaps.",
+    "plan": "The ordered operations of the launch.",
+    "trace": "The firmware commands beneath the operations.",
+    "measure": "The launch measurement.",
+    "profiles": "VMM profiles, with their sources.",
+    "abis": "Host kernel interfaces, with their sources.",
+    "rules": "What 'check' looks for.",
+    "schema": "The JSON Schema of a document.",
 }
+"""Verb to its summary; each is a module of this package."""
 BUG = 70
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # the class of all errors of usage
 
@@ -45,8 +46,8 @@ class _Verbs(TyperGroup):
         del ctx
         if cmd_name not in VERBS:
             return None
-        command = typer.main.get_command(import_module(VERBS[cmd_name]).app)
-        command.name = cmd_name
+        command = typer.main.get_command(import_module(f"{__name__}.{cmd_name}").app)
+        command.name, command.short_help = cmd_name, VERBS[cmd_name]
         return command
 
 

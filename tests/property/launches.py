@@ -81,7 +81,7 @@ class Run:
         return Zeros() if self.form == "zeros" else Filled(self.form)
 
     @property
-    def bytes(self) -> bytes:
+    def whole(self) -> bytes:
         """Every byte of the run."""
         return self.data.ljust(self.size, b"\0")
 
