@@ -20,7 +20,7 @@ from cvmplan.errors import ConfigError, InputError
 from cvmplan.plan import Input
 
 EXAMPLE = "example:"  # begins the path of an image that ships in the package
-MOST_STDIN = 1 << 32  # bytes; standard input cannot be mapped
+MOST_UNMAPPED = 1 << 29  # bytes of what cannot be mapped: standard input, pipes
 
 
 class Files:
@@ -81,6 +81,8 @@ class Files:
         )
 
     def _inside(self, path: str, manifest: str) -> str:
+        if "\0" in path:
+            raise ConfigError(f"{path!r} is no file name", at=manifest)
         folder = "" if manifest == "stdin" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
         if not self.allow_outside:
@@ -103,8 +105,7 @@ def map_file(path: str) -> Blob:
         with open(place, "rb") as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                data = file.read(MOST_STDIN + 1) if not stat.S_ISDIR(status.st_mode) else b""
-                return Blob(path, memoryview(_bounded(data, path)))
+                return Blob(path, _bounded(file, path))
             if status.st_size == 0:
                 return Blob(path, memoryview(b""))
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -115,14 +116,14 @@ def map_file(path: str) -> Blob:
 
 
 def _stdin() -> Blob:
-    data = sys.stdin.buffer.read(MOST_STDIN + 1)
-    return Blob("stdin", memoryview(_bounded(data, "stdin")))
+    return Blob("stdin", _bounded(sys.stdin.buffer, "stdin"))
 
 
-def _bounded(data: bytes, name: str) -> bytes:
-    if len(data) > MOST_STDIN:
-        raise InputError(f"more than {MOST_STDIN:#x} bytes that cannot be mapped", at=name)
-    return data
+def _bounded(file: IO[bytes], name: str) -> memoryview:
+    data = file.read(MOST_UNMAPPED + 1)
+    if len(data) > MOST_UNMAPPED:
+        raise InputError(f"more than {MOST_UNMAPPED >> 20} MiB that cannot be mapped", at=name)
+    return memoryview(data)
 
 
 @contextmanager
@@ -140,7 +141,7 @@ def whole_file(path: str) -> Iterator[IO[str]]:
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", at=path) from None
     try:
-        with open(handle, "w", encoding="utf-8") as file:
+        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
         os.chmod(temporary, _mode(target))
         os.replace(temporary, target)

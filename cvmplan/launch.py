@@ -32,7 +32,7 @@ class Image(NamedTuple):
 
     `regions` in the order of its tables; `reset_eip` is where application processors
     start, `hash_table` the (gpa, size) of the SEV hash table, None where the file has none;
-    `sections` are the TDX sections that regions come from, in step with `regions`.
+    `sections` are all TDX sections, those that take no memory included.
     """
 
     blob: Blob

@@ -70,6 +70,8 @@ def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) 
     if f"{name}_hash" in given:
         raise ConfigError("goes without the hash of the same", at=place(name))
     if name == "append":
+        if "\0" in value:
+            raise ConfigError("a command line has no NUL inside", at=place(name))
         given["append_hash"] = sha256(value.encode("utf-8", "surrogateescape") + b"\0").digest()
         return
     blob = open_file(value, name) if isinstance(value, str) else value

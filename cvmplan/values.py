@@ -88,6 +88,13 @@ def one_of(*names: str) -> Callable[[object], str]:
     return read
 
 
+def printable(line: str) -> str:
+    """Return `line` with escapes in place of what a terminal would act on."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 def _quoted(written: object) -> str:
     text = repr(written)
     return text if len(text) <= 60 else f"{text[:57]}…"

@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperGroup
 
 from cvmplan.errors import CvmplanError
+from cvmplan.values import printable
 
 VERBS: Final = {
     "inspect": "What a file declares: tables, sections, offsets.",
@@ -118,7 +119,7 @@ def _complain(message: str, hint: str, code: int) -> int:
 
 
 def _print_error(word: str, colour: str, message: str) -> None:
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     label = f"{word}:"
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         label = typer.style(label, fg=colour, bold=True)

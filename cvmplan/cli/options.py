@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import io
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -181,6 +182,8 @@ def _profile(chosen: str) -> Any:
 def write(text: str, output: str | None) -> None:
     """Print `text`, or put it into the file `output`, whole or not at all."""
     if output is None or output == "-":
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout.write(text)
         sys.stdout.flush()
         return

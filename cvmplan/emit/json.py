@@ -26,7 +26,7 @@ MEASURED_TYPES = {"normal", "measured", "vmsa"}
 
 def dumps(document: Any) -> str:
     """Return a document as text; the same document gives the same bytes."""
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=1) + "\n"
 
 
 def measurement(plan: Plan, result: Measurement) -> str:

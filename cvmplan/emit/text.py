@@ -14,6 +14,7 @@ from cvmplan.kvm.abi import ABIS
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, MapMemory, Measurement, Op, Plan
 from cvmplan.profiles import PROFILES, Profile
+from cvmplan.values import printable
 from cvmplan.vm.ops import largest_mapping
 
 ALGORITHMS = {"sha384": "SHA-384", "sha256": "SHA-256"}
@@ -29,7 +30,7 @@ _LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}
 
 
 def _lines(lines: Iterable[str]) -> str:
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+    return "".join(f"{printable(line.rstrip())}\n" for line in lines)
 
 
 def _table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

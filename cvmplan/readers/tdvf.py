@@ -109,6 +109,9 @@ def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
     regions, kept, findings = [], [], []
     for number, (at, section) in enumerate(sections):
         kind = KINDS[section.type]
+        kept.append(
+            TdxSection(number, section.type, section.data_offset, section.raw_data_size, at)
+        )
         if kind.role is None:
             continue
         origin = f"{blob.name}: TDX metadata section {number} ({kind.name})"
@@ -124,9 +127,6 @@ def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
                 contents,
                 at,
             )
-        )
-        kept.append(
-            TdxSection(number, section.type, section.data_offset, section.raw_data_size, at)
         )
     size = _partial(blob)
     return Image(blob, tuple(regions), (*size, *findings), sections=tuple(kept))

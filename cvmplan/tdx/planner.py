@@ -34,6 +34,7 @@ def layout(launch: Launch) -> Layout:
         *(launch.image.findings if launch.image else ()),
         *_refused(launch),
         *_for_other_platform(launch),
+        *_debug_warning(launch),
         *_order_note(launch, regions),
         *unmeasured_contents(regions, ("unmeasured",)),
         *two_megabyte_neighbours(regions),
@@ -112,6 +113,11 @@ def _for_other_platform(launch: Launch) -> Iterator[Finding]:
     if launch.image and launch.image.hash_table:
         problem = "the firmware was built for SEV (it has a SEV hash table)"
         yield Finding("firmware-for-other-platform", problem, at=launch.image.blob.name)
+
+
+def _debug_warning(launch: Launch) -> Iterator[Finding]:
+    if launch.guest.attributes & DEBUG:
+        yield Finding("policy-debug", f"attributes {launch.guest.attributes:#x} allow debugging")
 
 
 def _order_note(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:
