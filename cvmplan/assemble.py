@@ -203,6 +203,8 @@ def _firmware(
         wants = "wants" if profile.svsm else "has no use for"
         raise ConfigError(f"profile {profile.name} {wants} an SVSM binary", at="svsm")
     if blob is None:
+        if profile.svsm:
+            raise ConfigError("goes with a firmware file only", at="svsm")
         return None
     if profile.svsm:
         return _with_svsm(blob, settings)

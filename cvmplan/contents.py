@@ -66,6 +66,14 @@ def known_bytes(contents: Contents) -> Blob | bytes:
             raise PlanError("only the digest after these pages is known, not their contents")
 
 
+def check_fits(contents: Contents, size: int) -> None:
+    """Raise PlanError where there are more bytes than `size`."""
+    if isinstance(contents, Blob | Made):
+        length = len(contents) if isinstance(contents, Blob) else contents.at + len(contents.data)
+        if length > size:
+            raise PlanError(f"{length:#x} bytes of contents for {size:#x} bytes of memory")
+
+
 def part(contents: Contents, offset: int, size: int) -> Contents:
     """Return the contents of bytes [offset, offset + size) of a run; `at` becomes 0."""
     if isinstance(contents, Filled | Zeros):

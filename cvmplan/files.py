@@ -64,7 +64,9 @@ class Files:
         name = os.path.basename(path or "")
         beside = "" if plan == "stdin" else os.path.dirname(plan)
         tried = [path or "", os.path.join(beside, path or ""), os.path.join(beside, name)]
-        tried += [os.path.join(folder, name) for folder in self.folders]
+        for folder in self.folders:
+            names = [name] if name else _names(folder)
+            tried += [os.path.join(folder, n) for n in names]
         present = False
         for candidate in tried:
             if not os.path.isfile(candidate) and not candidate.startswith(EXAMPLE):
@@ -83,8 +85,10 @@ class Files:
     def _inside(self, path: str, manifest: str) -> str:
         if "\0" in path:
             raise ConfigError(f"{path!r} is no file name", at=manifest)
-        folder = "" if manifest == "stdin" else os.path.dirname(manifest)
+        folder = os.path.curdir if manifest == "stdin" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
+        if joined == "-":
+            joined = os.path.join(os.path.curdir, path)  # a file of that name
         if not self.allow_outside:
             root = os.path.realpath(folder or ".")
             if os.path.commonpath([root, os.path.realpath(joined)]) != root:
@@ -94,6 +98,14 @@ class Files:
                     hint="--allow-outside permits it",
                 )
         return joined
+
+
+def _names(folder: str) -> list[str]:
+    """Return what lies in `folder`, sorted; InputError when it cannot be listed."""
+    try:
+        return sorted(os.listdir(folder))
+    except OSError as error:
+        raise InputError(f"cannot be listed: {error.strerror}", at=folder) from None
 
 
 def map_file(path: str) -> Blob:

@@ -142,9 +142,17 @@ def check_regions(regions: Sequence[Region], limits: Limits, memory: Memory) -> 
     by_address = sorted((r for r in regions if r.size > 0), key=lambda r: r.gpa)
     found = [f for r in regions for f in _shape(r, limits)]
     found += _conflicts(by_address)
-    found += islice(_outside(by_address, memory), MOST_CONFLICTS)
-    found += islice(_not_mapped(by_address, memory), MOST_CONFLICTS)
+    found += _capped(_outside(by_address, memory))
+    found += _capped(_not_mapped(by_address, memory))
     return found
+
+
+def _capped(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield no more than MOST_CONFLICTS findings of one rule, and say when there are more."""
+    yield from islice(findings, MOST_CONFLICTS)
+    more = next(findings, None)
+    if more:
+        yield Finding(more.rule, f"there are more than the {MOST_CONFLICTS} that are listed")
 
 
 def _shape(region: Region, limits: Limits) -> Iterator[Finding]:
@@ -177,20 +185,25 @@ def _has_bit(start: int, end: int, bit: int) -> bool:
 
 
 def _conflicts(by_address: Sequence[Region]) -> Iterator[Finding]:
-    """Sweep the regions upwards, with a heap of those that have not ended, by their end."""
+    """Sweep the regions upwards, with heaps of those that have not ended, by end and by index."""
     open_by_end: list[tuple[int, int]] = []
+    open_by_index: list[int] = []
     pairs = reported = 0
     for index, region in enumerate(by_address):
         while open_by_end and open_by_end[0][0] <= region.first_page:
             heappop(open_by_end)
-        if open_by_end:
-            pairs += len(open_by_end)
-            room = MOST_CONFLICTS - reported
-            opponents = sorted(i for _, i in open_by_end) if room > 0 else [open_by_end[0][1]]
-            for opponent in opponents[: max(room, 1)]:
-                reported += 1
-                yield _conflict(by_address[opponent], region)
+        while open_by_index and by_address[open_by_index[0]].end_page <= region.first_page:
+            heappop(open_by_index)
+        pairs += len(open_by_end)
+        room = MOST_CONFLICTS - reported
+        opponents = open_by_index[:1]
+        if room > 0:
+            opponents = sorted(i for _, i in open_by_end)[:room]
+        reported += len(opponents)
+        for opponent in opponents:
+            yield _conflict(by_address[opponent], region)
         heappush(open_by_end, (region.end_page, index))
+        heappush(open_by_index, index)
     if pairs > reported:
         yield Finding(
             "gpa-mapped-twice", f"{pairs} pairs of regions overlap; {reported} of them are listed"
@@ -219,7 +232,9 @@ def _conflict(low: Region, high: Region) -> Finding:
 def _outside(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:
     if memory.ram is None:
         return
-    ram = Spans((gpa, gpa + size) for gpa, size, _ in memory.ram)
+    ram = Spans(
+        (-(-gpa // PAGE) * PAGE, (gpa + size) // PAGE * PAGE) for gpa, size, _ in memory.ram
+    )
     for region in by_address:
         if region.role is Role.VMSA:
             continue
@@ -233,7 +248,8 @@ def _not_mapped(by_address: Sequence[Region], memory: Memory) -> Iterator[Findin
         return
     mapped = Spans((r.first_page, r.end_page) for r in by_address if r.is_mapped)
     for gpa, size, origin in memory.required:
-        for start, end in mapped.missing(gpa - gpa % PAGE, -(-(gpa + size) // PAGE) * PAGE):
+        stop = min(-(-(gpa + size) // PAGE) * PAGE, 1 << 64)
+        for start, end in mapped.missing(gpa - gpa % PAGE, stop):
             message = f"{origin} requires pages that nothing maps"
             yield Finding("required-not-mapped", message, start, end - PAGE, (origin,))
 

@@ -32,7 +32,8 @@ class Image(NamedTuple):
 
     `regions` in the order of its tables; `reset_eip` is where application processors
     start, `hash_table` the (gpa, size) of the SEV hash table, None where the file has none;
-    `sections` are all TDX sections, those that take no memory included.
+    `sections` are all TDX sections, those that take no memory included;
+    `legacy_pointer`: they were found without a GUID table.
     """
 
     blob: Blob
@@ -41,6 +42,7 @@ class Image(NamedTuple):
     reset_eip: int | None = None
     hash_table: tuple[int, int] | None = None
     sections: tuple[TdxSection, ...] = ()
+    legacy_pointer: bool = False
 
 
 class TdxSection(NamedTuple):

@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple
 
 from cvmplan.blob import Blob
+from cvmplan.contents import Contents, check_fits
 from cvmplan.errors import PlanError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.order import PAGE, Step
@@ -65,20 +66,19 @@ class Lowering:
         self.mapped.add(gpa, gpa + size)
         yield from ()
 
-    def add(self, gpa: int, size: int) -> None:
+    def add(self, gpa: int, size: int, contents: Contents) -> None:
         """Note that [gpa, gpa + size) is added; PlanError where a page already was."""
         check_pages(gpa, size)
+        check_fits(contents, size)
         twice = self.added.overlap(gpa, gpa + size)
         if twice is not None:
             raise PlanError(f"the page at {twice[0]:#x} was added before")
         self.added.add(gpa, gpa + size)
         self._bound(size)
 
-    def extend(self, gpa: int, size: int) -> None:
-        """Check that [gpa, gpa + size) was added; PlanError where a page was not."""
-        for start, _ in self.added.missing(gpa, gpa + size):
-            raise PlanError(f"the page at {start:#x} is extended before it is added")
-        self._bound(size)
+    def extend(self, gpa: int, size: int) -> Iterator[tuple[int, int, Contents]]:
+        """Yield (gpa, size, contents) of the pages to extend; PlanError where none can be."""
+        raise PlanError(f"{size:#x} bytes at {gpa:#x} cannot be extended apart from their add")
 
     def _bound(self, size: int) -> None:
         self._work += size // PAGE

@@ -60,6 +60,7 @@ class Profile:
     page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
     augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
     section_types   TDX section types that the loader takes, None for all that exist
+    legacy_pointer  TDX metadata is also found without a GUID table
     aligned_data    TDX section data must begin on a page of the file
     covers_file     TDX: BFV and CFV together must be as long as the file
     padding         TDX: measured sections longer than their data: "refuse", "zero", "file"
@@ -77,6 +78,7 @@ class Profile:
     page_order: str = "single-pass"
     augmented: str = "skip"
     section_types: tuple[int, ...] | None = None
+    legacy_pointer: bool = True
     aligned_data: bool = False
     covers_file: bool = False
     padding: str = "refuse"
@@ -109,6 +111,7 @@ QEMU = Profile(
     policies={"snp": 0x30000, "sev": 0x1, "sev-es": 0x5},
     augmented="add",
     section_types=(0, 1, 2, 3),
+    legacy_pointer=False,
     aligned_data=True,
     sources=(
         Fact(
@@ -127,7 +130,8 @@ QEMU = Profile(
         ),
         Fact(
             "TDX: sections in table order, each page added and at once extended when its "
-            "section says MR.EXTEND; PAGE.AUG is not looked at; types above 3 are refused",
+            "section says MR.EXTEND; PAGE.AUG is not looked at; types above 3 are refused; "
+            "metadata is found in the GUID table only",
             "qemu target/i386/kvm/tdx.c tdx_finalize_vm, hw/i386/tdvf.c; "
             "linux arch/x86/kvm/vmx/tdx.c tdx_gmem_post_populate",
             TWO,
@@ -155,6 +159,7 @@ QEMU_82_TDX = Profile(
     page_order="two-pass",
     augmented="add",
     section_types=(0, 1, 2, 3),
+    legacy_pointer=False,
     aligned_data=True,
     sources=(
         Fact(

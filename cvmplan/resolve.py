@@ -80,6 +80,7 @@ def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) 
 
 
 def profile(given: dict[str, Any], platform: str) -> Profile:
+    """Return the profile that is given or assumed; its name replaces it in `given`."""
     chosen = given.get("vmm", profiles.DEFAULT)
     profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen)
     if "vmm" in given:

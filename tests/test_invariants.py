@@ -133,7 +133,7 @@ REFUSED_OPS = {
             *TD_START,
             MapMemory(0, 8192),
             TdxAdd(0, 4096, False, Zeros()),
-            TdxExtend(0, 8192, Zeros()),
+            TdxExtend(0, 8192),
         ),
         "op 4 (tdx-extend): the page at 0x1000 is extended before it is added",
     ),

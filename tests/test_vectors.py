@@ -34,7 +34,7 @@ from cvmplan.snp import digest as snp_digest
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.snp.steps import PageType
 from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
-from tests.oracles import digest_of, firmware, shared
+from tests.oracles import digest_of, firmware_image, shared
 from tests.run import run
 
 FOLDER: Final = Path(__file__).parent / "vectors"
@@ -60,7 +60,7 @@ class Vector:
         if not self.input:
             return None
         if "name" in self.input:
-            return firmware(self.input["sha256"], self.input["name"])
+            return firmware_image(self.input["sha256"], self.input["name"])
         file = shared(self.input["file"])
         assert digest_of(file) == self.input["sha256"], f"{file} is another file"
         return file
@@ -172,7 +172,7 @@ def tdx_operations(operations: tuple[dict[str, str], ...], data: bytes) -> Itera
         gpa, size = range_of(operation)
         contents = contents_of(operation, data)
         if "extend" in operation:
-            yield TdxExtend(gpa, size, contents)
+            yield TdxExtend(gpa, size)
         else:
             yield MapMemory(gpa, size)
             yield TdxAdd(gpa, size, operation["add"] == "measured", contents)

@@ -7,6 +7,7 @@ nothing else, errors go to stderr as "error: AT: MESSAGE" with a hint below.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import traceback
@@ -107,6 +108,7 @@ def main(argv: list[str]) -> int:
 
 def entry() -> None:
     """Run the program and end the process."""
+    gc.disable()  # one answer, then the end: collecting cycles costs a tenth of the time
     sys.exit(main(sys.argv[1:]))
 
 

@@ -84,7 +84,7 @@ _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     ),
     "tdx-init-vcpu": ("control", {**_VCPUS, "rcx": Integer}, ()),
     "tdx-add": ("add", {**_PAGES, "measured": bool}, ()),
-    "tdx-extend": ("extend", _PAGES, ()),
+    "tdx-extend": ("extend", _RUN, ()),
     "tdx-finalize": ("control", {}, ()),
     "sev-launch-start": ("control", {"policy": Integer}, ()),
     "sev-launch-update-data": ("add", _PAGES, ()),

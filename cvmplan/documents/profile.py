@@ -55,6 +55,7 @@ class ProfileDocument(Document):
     vmsa: ProfileVmsa | None = None
     augmented: Literal["skip", "add"] = "skip"
     section_types: list[Count] | None = None
+    legacy_pointer: bool = True
     aligned_data: bool = False
     covers_file: bool = False
     padding: Literal["refuse", "zero", "file"] = "refuse"

@@ -299,6 +299,7 @@ def profile_document(chosen: Profile) -> dict[str, Any]:
         },
         "augmented": chosen.augmented,
         "section_types": None if chosen.section_types is None else list(chosen.section_types),
+        "legacy_pointer": chosen.legacy_pointer,
         "aligned_data": chosen.aligned_data,
         "covers_file": chosen.covers_file,
         "padding": chosen.padding,

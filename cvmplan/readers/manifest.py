@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, Made, Zeros
+from cvmplan.contents import Contents, Filled, Made, Zeros
 from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Memory, Region, Role
@@ -20,6 +20,7 @@ from cvmplan.order import PAGE
 from cvmplan.readers import text
 
 SCHEMA = "cvmplan.manifest/1"
+_ZEROS = Zeros()
 _HOST_FILLED = {"secrets", "cpuid"}
 _NO_CONTENTS = {"zero", "augmented", *_HOST_FILLED}
 
@@ -135,9 +136,8 @@ def _memory(name: str, document: Any) -> Memory:
 def _regions(name: str, declared: Any, files: _Files) -> tuple[list[Region], list[Finding]]:
     regions, findings = [], []
     for number, document in enumerate(declared):
-        label = f" {document.name}" if document.name else ""
-        origin = f"{name}: regions[{number}]{label}"
         at = f"{name}: regions[{number}]"
+        origin = f"{at} {document.name}" if document.name else at
         contents, length = _contents(document, files, at)
         size = document.size if document.size is not None else -(-(length or 0) // PAGE) * PAGE
         page_type = document.type
@@ -169,7 +169,7 @@ def _contents(document: Any, files: _Files, at: str) -> tuple[Contents | None, i
         needs = document.type in ("normal", "measured", "vmsa")
         if source is None and needs:
             raise ConfigError(f"a {document.type} page needs a source", at=f"{at}.source")
-        return (None if document.type in _HOST_FILLED else Zeros()), None
+        return (Filled(document.type) if document.type in _HOST_FILLED else _ZEROS), None
     path = f"{at.partition(': ')[2]}.source"
     if source.hex is not None:
         if source.sha256 is not None:

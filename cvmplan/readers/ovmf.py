@@ -84,8 +84,11 @@ def recognises(blob: Blob) -> bool:
 def platforms(blob: Blob) -> tuple[str, ...]:
     """Return the platforms whose metadata the image carries: of "snp" and "tdx"."""
     table = read_guid_table(blob)
-    wanted = {"snp": guids.SEV_METADATA, "tdx": guids.TDX_METADATA}
-    return tuple(platform for platform, guid in wanted.items() if guid in table)
+    from cvmplan.readers import tdvf
+
+    tdx = guids.TDX_METADATA in table or tdvf.recognises(blob)
+    allowed = {"snp": guids.SEV_METADATA in table, "tdx": tdx}
+    return tuple(platform for platform, allows in allowed.items() if allows)
 
 
 def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:

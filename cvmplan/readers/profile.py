@@ -29,6 +29,7 @@ def read(blob: Blob) -> Profile:
         page_order=document.order.page_order,
         augmented=document.augmented,
         section_types=None if document.section_types is None else tuple(document.section_types),
+        legacy_pointer=document.legacy_pointer,
         aligned_data=document.aligned_data,
         covers_file=document.covers_file,
         padding=document.padding,

@@ -129,7 +129,13 @@ def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
             )
         )
     size = _partial(blob)
-    return Image(blob, tuple(regions), (*size, *findings), sections=tuple(kept))
+    return Image(
+        blob,
+        tuple(regions),
+        (*size, *findings),
+        sections=tuple(kept),
+        legacy_pointer=not has_guid_table(blob),
+    )
 
 
 def _partial(blob: Blob) -> tuple[Finding, ...]:

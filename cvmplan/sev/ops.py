@@ -55,7 +55,8 @@ class SevLaunchUpdateData(Op):
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield LAUNCH_UPDATE_DATA; bytes in a page that was encrypted before are refused."""
         first = self.gpa - self.gpa % PAGE
-        state.add(first, -(-(self.gpa + self.size) // PAGE) * PAGE - first)
+        end = -(-(self.gpa + self.size) // PAGE) * PAGE
+        state.add(first, end - first, self.source)
         yield LaunchUpdateData(self.gpa, self.size, self.source)
 
 

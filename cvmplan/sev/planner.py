@@ -20,7 +20,8 @@ from cvmplan.sev.ops import (
     Vcpus,
 )
 from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.planner import PHYSICAL_END, entry_findings, vcpu_pages
+from cvmplan.snp.planner import entry_findings, vcpu_pages
+from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
 LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
-from cvmplan.contents import Contents
+from cvmplan.contents import Contents, check_fits
 from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Begin, Order, Step
 
@@ -39,6 +39,7 @@ class LaunchUpdateData(Step):
             raise PlanError(
                 f"{self.size:#x} bytes at {self.gpa:#x} are not multiples of {GRANULE} bytes"
             )
+        check_fits(self.contents, self.size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ ORDER: Order = {
     Begin: frozenset({LaunchStart}),
     LaunchStart: _UPDATES,
     LaunchUpdateData: _UPDATES,
-    LaunchUpdateVmsa: frozenset({LaunchUpdateVmsa, LaunchMeasure}),
+    LaunchUpdateVmsa: _UPDATES,
     LaunchMeasure: frozenset({LaunchFinish}),
     LaunchFinish: frozenset(),
 }

@@ -101,7 +101,8 @@ def _chain_pages(digest: bytes, view: memoryview, tail: bytes, gpas: range) -> b
     """Chain pages with contents, one at a time; comparing with zeros costs less than hashing."""
     base = gpas.start
     for gpa in gpas:
-        page = bytes(view[gpa - base : gpa - base + PAGE])
-        contents = ZERO_PAGE_DIGEST if page == ZERO_PAGE else sha384(page).digest()
+        page = view[gpa - base : gpa - base + PAGE]
+        zero = not page[0] and bytes(page) == ZERO_PAGE  # the first byte spares most copies
+        contents = ZERO_PAGE_DIGEST if zero else sha384(page).digest()
         digest = sha384(digest + contents + tail + gpa.to_bytes(8, "little")).digest()
     return digest

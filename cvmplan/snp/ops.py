@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from cvmplan.contents import Contents
-from cvmplan.order import Step
+from cvmplan.errors import PlanError
+from cvmplan.order import PAGE, Step
 from cvmplan.plan import Lowering, Op, check_pages
 from cvmplan.snp.steps import LaunchFinish, LaunchStart, LaunchUpdate, PageType, VmsaUpdate
 
@@ -43,8 +44,7 @@ class SnpLaunchUpdate(Op):
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield SNP_LAUNCH_UPDATE of each page, upwards; a page added before is refused."""
         check_pages(self.gpa, self.size)
-        if self.page_type is not PageType.VMSA:
-            state.add(self.gpa, self.size)
+        state.add(self.gpa, self.size, self.source)
         yield LaunchUpdate(self.page_type, self.gpa, self.size, self.source)
 
 
@@ -79,5 +79,7 @@ class SnpLaunchFinish(Op):
         """Yield SNP_LAUNCH_UPDATE of the VMSAs in vCPU order, then SNP_LAUNCH_FINISH."""
         state.finalize()
         for vmsa in self.vmsas:
+            if state.added.overlap(vmsa.gpa, vmsa.gpa + PAGE):
+                raise PlanError(f"the page at {vmsa.gpa:#x} was added, where the VMSAs go")
             yield VmsaUpdate(vmsa.gpa, vmsa.vcpus, vmsa.page)
         yield LaunchFinish()

@@ -23,14 +23,14 @@ from cvmplan.profiles import State
 from cvmplan.profiles import Vmsa as VmsaProfile
 from cvmplan.snp.hashes import TABLE_SIZE
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate, Vmsa
-from cvmplan.snp.steps import PageType
+from cvmplan.snp.steps import PHYSICAL_END, PageType
 from cvmplan.snp.vmsa import BOOT_EIP, RESET, real_mode_entry, vmsa_page
 
-PHYSICAL_END = 1 << 52  # AMD 24593, APM volume 2: at most 52 bits of physical address
 POLICY_MUST = 1 << 17  # AMD 56860, table "Guest Policy Structure": reserved, must be one
 POLICY_KNOWN = (1 << 26) - 1
 POLICY_DEBUG = 1 << 19
 PAGE_TYPES = {t.label: t for t in PageType}
+FILLED: dict[str, Contents] = {t: Filled(t) for t in ("secrets", "cpuid")}
 HOST_FILLED = ("unmeasured", "secrets", "cpuid")
 
 
@@ -133,6 +133,8 @@ def _in_order(launch: Launch) -> tuple[Region, ...]:
 
 def _typed(launch: Launch, region: Region) -> Region:
     """Return `region` with its page type, and contents where the platform knows them."""
+    if region.page_type is not None and region.contents is not None:
+        return region
     if region.role is Role.FIRMWARE and launch.guest.firmware_digest:
         return replace(
             region, page_type="normal", contents=DigestAfter(launch.guest.firmware_digest)
@@ -142,8 +144,7 @@ def _typed(launch: Launch, region: Region) -> Region:
         table = Made(launch.hash_table, gpa % PAGE)
         return replace(region, page_type="normal", contents=table)
     page_type = region.page_type or launch.profile.page_types.get(region.role, "zero")
-    filled: dict[str, Contents] = {t: Filled(t) for t in ("secrets", "cpuid")}
-    contents = region.contents or filled.get(page_type, Zeros())
+    contents = region.contents or FILLED.get(page_type, Zeros())
     return replace(region, page_type=page_type, contents=contents)
 
 
@@ -169,6 +170,9 @@ def _metadata_findings(launch: Launch) -> Iterator[Finding]:
             yield Finding(rule, problem, origins=origins, at=at)
     if image:
         yield from _hash_page_findings(launch, image)
+    elif launch.hash_table:
+        problem = "a kernel was given, and there is no firmware whose hashes page it could fill"
+        yield Finding("hash-table-outside-page", problem, at=launch.name)
 
 
 def _has_metadata(regions: tuple[Region, ...]) -> bool:

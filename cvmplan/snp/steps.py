@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
-from cvmplan.contents import Contents, DigestAfter, part
+from cvmplan.contents import Contents, DigestAfter, check_fits, part
 from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Begin, Order, Step
 from cvmplan.plan import check_pages
@@ -32,6 +32,15 @@ class PageType(IntEnum):
     def label(self) -> str:
         """The name that documents use: "normal"."""
         return self.name.lower()
+
+
+PHYSICAL_END = 1 << 52  # AMD 24593, APM volume 2: at most 52 bits of physical address
+
+
+def _check_private(gpa: int, size: int) -> None:
+    check_pages(gpa, size)
+    if gpa + size > PHYSICAL_END:
+        raise PlanError(f"{size:#x} bytes at {gpa:#x} end past 52 bits of physical address")
 
 
 MEASURED_CONTENTS = frozenset({PageType.NORMAL, PageType.VMSA})
@@ -56,7 +65,8 @@ class LaunchUpdate(Step):
     contents: Contents
 
     def __post_init__(self) -> None:
-        check_pages(self.gpa, self.size)
+        _check_private(self.gpa, self.size)
+        check_fits(self.contents, self.size)
 
     def commands(self) -> Iterator[Self]:
         """Yield one-page runs; a run known only by its digest stays whole."""
@@ -78,7 +88,7 @@ class VmsaUpdate(Step):
     page: bytes
 
     def __post_init__(self) -> None:
-        check_pages(self.gpa, PAGE)
+        _check_private(self.gpa, PAGE)
         if len(self.page) != PAGE or not self.vcpus:
             raise PlanError(f"a VMSA of {len(self.page)} bytes for {len(self.vcpus)} vCPUs")
 

@@ -4,151 +4,140 @@ MRTD, as a fold over the launch trace: the shape of `snp.digest`, another chain.
 One running SHA-384, fed a 128-byte block for each TDH.MEM.PAGE.ADD, and one such block
 plus 256 bytes of contents for each TDH.MR.EXTEND (Intel TDX Module ABI specification, the
 leaves of those names: "Extend TDCS.MRTD"; intel/tdx-module 72d8cff, tdh_mem_page_add.c,
-tdh_mr_extend.c).  The stream is serial, so the next batch of blocks is built while a
-thread hashes the last one, which OpenSSL does without the interpreter's lock.
+tdh_mr_extend.c).  The stream is serial, so it is written into one buffer while a thread
+hashes another, which OpenSSL does without the interpreter's lock.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterable, Iterator
 from hashlib import sha384
+from itertools import repeat
+from queue import SimpleQueue
 from struct import Struct
 from threading import Thread
+from typing import Any, Self
 
 from cvmplan.contents import byte_string, page_runs, part
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
 from cvmplan.tdx.steps import CHUNK, ORDER, MemPageAdd, MemPageAddExtend, MrExtend
 
-BLOCK = Struct("<16sQ104x")  # leaf name, GPA, zeros
 ADD, EXTEND = b"MEM.PAGE.ADD", b"MR.EXTEND"
-BATCH = 256  # pages in one buffer: 1.5 MiB
 CHUNKS = PAGE // CHUNK
+BLOCK = "16sQ104x"  # leaf name, GPA, zeros
+PAGE_ADD = Struct(f"<{BLOCK}")
+CHUNK_EXTEND = Struct(f"<{BLOCK}{CHUNK}s")
+PAGE_EXTEND = Struct("<" + f"{BLOCK}{CHUNK}s" * CHUNKS)
+PAGE_ADD_EXTEND = Struct("<" + BLOCK + f"{BLOCK}{CHUNK}s" * CHUNKS)
+PAGE_CHUNKS = Struct(f"{CHUNK}s" * CHUNKS)
+NO_CHUNKS = (b"",) * CHUNKS  # zeros: a chunk is padded
+BUFFER = 128 * PAGE_ADD_EXTEND.size  # bytes; two of them
 
 
 def measure(platform: str, trace: Iterable[Step]) -> Measurement:
     """Return TDCS.MRTD as TDH.MR.FINALIZE will leave it; PlanError."""
-    stream = _Stream()
     added = extended = 0
-    for step in in_order(trace, ORDER):
-        if isinstance(step, MemPageAdd | MemPageAddExtend):
-            added += step.size // PAGE
-        if isinstance(step, MrExtend | MemPageAddExtend):
-            extended += step.size // PAGE
-        stream.feed(step)
+    with _Stream() as stream:
+        for step in in_order(trace, ORDER):
+            if isinstance(step, MemPageAdd | MemPageAddExtend):
+                added += step.size // PAGE
+            if isinstance(step, MrExtend | MemPageAddExtend):
+                extended += step.size // PAGE
+            stream.feed(step)
+        digest = stream.close()
     coverage = Coverage(contents=extended, host_filled=added - extended)
-    return Measurement(platform, "MRTD", "sha384", stream.close(), coverage)
+    return Measurement(platform, "MRTD", "sha384", digest, coverage)
 
 
 class _Stream:
-    """The running hash, and at most one batch that a thread is hashing."""
+    """The running hash, and a buffer that is filled while a thread hashes the other."""
 
     def __init__(self) -> None:
         self._digest = sha384()
+        self._buffer = bytearray(BUFFER)
+        self._used = 0
+        self._full: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
+        self._empty: SimpleQueue[bytearray] = SimpleQueue()
         self._thread: Thread | None = None
-        self._blocks: dict[type[Step], _Blocks] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._join()
 
     def feed(self, step: Step) -> None:
         """Hash what `step` adds to the stream."""
-        if not isinstance(step, MemPageAdd | MemPageAddExtend | MrExtend):
-            return
-        if isinstance(step, MrExtend) and (step.gpa % PAGE or step.size % PAGE):
-            self._update(_chunks(step))
-            return
-        kind = type(step)
-        if kind not in self._blocks:
-            self._blocks[kind] = _Blocks(add=kind is not MrExtend, extend=kind is not MemPageAdd)
-        for buffer in self._blocks[kind].fill(step):
-            self._update(buffer)
+        if isinstance(step, MemPageAdd):
+            self._write(
+                PAGE_ADD, ((ADD, gpa) for gpa in range(step.gpa, step.gpa + step.size, PAGE))
+            )
+        elif isinstance(step, MemPageAddExtend):
+            self._write(PAGE_ADD_EXTEND, _pages(step, [ADD, 0]))
+        elif isinstance(step, MrExtend) and step.gpa % PAGE == step.size % PAGE == 0:
+            self._write(PAGE_EXTEND, _pages(step, []))
+        elif isinstance(step, MrExtend):
+            self._write(CHUNK_EXTEND, _chunks(step))
 
-    def _update(self, buffer: bytes | memoryview) -> None:
-        """Hash `buffer` once the batch before is done; the caller may go on meanwhile."""
-        self._wait()
-        if len(buffer) < 1 << 16:
-            self._digest.update(buffer)
-        else:
-            self._thread = Thread(target=self._digest.update, args=(buffer,))
+    def _write(self, layout: Struct, rows: Iterable[Iterable[Any]]) -> None:
+        """Put one `layout` after another into the stream."""
+        buffer, used, pack, size = self._buffer, self._used, layout.pack_into, layout.size
+        for row in rows:
+            if used + size > BUFFER:
+                buffer, used = self._next(used), 0
+            pack(buffer, used, *row)
+            used += size
+        self._used = used
+
+    def _next(self, used: int) -> bytearray:
+        """Have the buffer hashed and return an empty one."""
+        if self._thread is None:
+            self._empty.put(bytearray(BUFFER))
+            self._thread = Thread(target=self._hash)
             self._thread.start()
+        self._full.put((self._buffer, used))
+        self._buffer = self._empty.get()
+        return self._buffer
 
-    def _wait(self) -> None:
+    def _hash(self) -> None:
+        """Hash full buffers, in the thread."""
+        while (full := self._full.get()) is not None:
+            buffer, used = full
+            self._digest.update(memoryview(buffer)[:used])
+            self._empty.put(buffer)
+
+    def _join(self) -> None:
         if self._thread:
+            self._full.put(None)
             self._thread.join()
             self._thread = None
 
     def close(self) -> bytes:
         """Return the 48-byte digest."""
-        self._wait()
+        self._join()
+        self._digest.update(memoryview(self._buffer)[: self._used])
         return self._digest.digest()
 
 
-def _chunks(step: MrExtend) -> bytes:
-    """Return the stream of an extend that does not cover whole pages."""
-    chunks = (
-        BLOCK.pack(EXTEND, step.gpa + at) + byte_string(part(step.contents, at, CHUNK), CHUNK)
-        for at in range(0, step.size, CHUNK)
-    )
-    return b"".join(chunks)
-
-
-class _Blocks:
-    """
-    Two buffers of one kind of page run, filled in turn: while one is hashed, build the other.
-
-    A page is its add block, its 16 extend blocks each followed by 256 bytes of contents,
-    or both; only addresses and contents change from batch to batch.
-    """
-
-    def __init__(self, *, add: bool, extend: bool) -> None:
-        page = (BLOCK.pack(ADD, 0) if add else b"") + (
-            CHUNKS * (BLOCK.pack(EXTEND, 0) + bytes(CHUNK)) if extend else b""
-        )
-        self._stride = len(page)
-        self._template = page * BATCH
-        self._buffers = [bytearray(self._template), bytearray(self._template)]
-        self._dirty = [False, False]
-        first = BLOCK.size if add else 0
-        step = BLOCK.size + CHUNK
-        self._extends = [first + k * step for k in range(CHUNKS)] if extend else []
-        # (place of a GPA in the page, what it adds to the page's address)
-        self._places = ([(16, 0)] if add else []) + [
-            (at + 16, k * CHUNK) for k, at in enumerate(self._extends)
-        ]
-
-    def fill(self, step: MemPageAdd | MemPageAddExtend | MrExtend) -> Iterator[memoryview]:
-        """Yield the stream of `step`, a batch at a time."""
-        gpa = step.gpa
-        runs: Iterable[tuple[memoryview | None, int]] = [(None, step.size // PAGE)]
-        if self._extends:
-            runs = page_runs(step.contents, step.size)
-        for view, count in runs:
-            for done in range(0, count, BATCH):
-                pages = min(BATCH, count - done)
-                part_of = view[done * PAGE : (done + pages) * PAGE] if view is not None else None
-                yield self._batch(gpa, pages, part_of)
-                gpa += pages * PAGE
-
-    def _batch(self, gpa: int, pages: int, view: memoryview | None) -> memoryview:
-        self._buffers.reverse()
-        self._dirty.reverse()
-        buffer = self._buffers[0]
-        if view is None and self._dirty[0]:
-            buffer[:] = self._template
-        self._dirty[0] = view is not None
-        words, stride = memoryview(buffer).cast("Q"), self._stride // 8
-        for place, offset in self._places:
-            start = place // 8
-            addresses = array("Q", range(gpa + offset, gpa + offset + pages * PAGE, PAGE))
-            words[start : start + pages * stride : stride] = memoryview(addresses)
+def _pages(step: MemPageAddExtend | MrExtend, add: list[Any]) -> Iterator[list[Any]]:
+    """Yield what the layout of each page holds; always the same list, filled anew."""
+    row = [*add, *((EXTEND, 0, b"") * CHUNKS)]
+    gpas, chunks = slice(len(add) + 1, None, 3), slice(len(add) + 2, None, 3)
+    gpa = step.gpa
+    for view, count in page_runs(step.contents, step.size):
+        pages: Iterable[tuple[bytes, ...]] = repeat(NO_CHUNKS, count)
         if view is not None:
-            self._copy(buffer, view)
-        return memoryview(buffer)[: pages * self._stride]
+            pages = PAGE_CHUNKS.iter_unpack(view)
+        for page in pages:
+            row[1] = gpa
+            row[gpas] = range(gpa, gpa + PAGE, CHUNK)
+            row[chunks] = page
+            yield row
+            gpa += PAGE
 
-    def _copy(self, buffer: bytearray, view: memoryview) -> None:
-        """Put each 256-byte chunk behind its block."""
-        source = 0
-        for page in range(0, len(view) // PAGE * self._stride, self._stride):
-            for at in self._extends:
-                target = page + at + BLOCK.size
-                buffer[target : target + CHUNK] = view[source : source + CHUNK]
-                source += CHUNK
+
+def _chunks(step: MrExtend) -> Iterator[tuple[bytes, int, bytes]]:
+    """Yield the extends of a run that does not cover whole pages."""
+    for at in range(0, step.size, CHUNK):
+        yield EXTEND, step.gpa + at, byte_string(part(step.contents, at, CHUNK), CHUNK)

@@ -7,18 +7,22 @@ Documentation/virt/kvm/x86/intel-tdx.rst for the calls that are not memory.
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
+from operator import itemgetter
 from typing import Any
 
 from cvmplan import plan
-from cvmplan.contents import Contents
+from cvmplan.contents import Contents, part
 from cvmplan.errors import PlanError
 from cvmplan.order import Step
 from cvmplan.plan import Op, check_pages
 from cvmplan.spans import Spans
 from cvmplan.tdx.steps import (
     LEVEL_SPAN,
+    SHARED_BIT,
     MemPageAdd,
     MemPageAddExtend,
     MemSeptAdd,
@@ -41,10 +45,14 @@ class Lowering(plan.Lowering):
         super().__init__(guest)
         levels = (4, 3, 2, 1) if guest.get("gpaw", 48) == 52 else (3, 2, 1)
         self.tables = {level: Spans() for level in levels}
+        self._end = 1 << SHARED_BIT[52 if len(levels) == 4 else 48]
+        self._filled: list[tuple[int, int, Contents]] = []
 
     def map(self, gpa: int, size: int) -> Iterator[Step]:
         """Yield TDH.MEM.SEPT.ADD of the tables that are still missing, from the top down."""
         yield from super().map(gpa, size)
+        if gpa + size > self._end:
+            raise PlanError(f"{size:#x} bytes at {gpa:#x} end past the shared bit")
         for level, present in self.tables.items():
             span = LEVEL_SPAN[level]
             first, end = gpa - gpa % span, -(-(gpa + size) // span) * span
@@ -52,11 +60,26 @@ class Lowering(plan.Lowering):
                 present.add(start, stop)
                 yield MemSeptAdd(level, start, (stop - start) // span)
 
-    def add(self, gpa: int, size: int) -> None:
-        """Note that pages are added; PlanError where one was, or is not mapped."""
-        super().add(gpa, size)
+    def add(self, gpa: int, size: int, contents: Contents) -> None:
+        """Note what pages hold when they are added; PlanError where one is not mapped."""
+        super().add(gpa, size, contents)
         for start, _ in self.mapped.missing(gpa, gpa + size):
             raise PlanError(f"the page at {start:#x} is added before it is mapped")
+        insort(self._filled, (gpa, size, contents), key=itemgetter(0))
+
+    def extend(self, gpa: int, size: int) -> Iterator[tuple[int, int, Contents]]:
+        """Yield the added runs in [gpa, gpa + size), upwards; PlanError where one is missing."""
+        check_pages(gpa, size)
+        for start, _ in self.added.missing(gpa, gpa + size):
+            raise PlanError(f"the page at {start:#x} is extended before it is added")
+        self._bound(size)
+        index = max(bisect_right(self._filled, gpa, key=itemgetter(0)) - 1, 0)
+        for start, length, contents in islice(self._filled, index, None):
+            low, high = max(start, gpa), min(start + length, gpa + size)
+            if low < high:
+                yield low, high - low, part(contents, low - start, high - low)
+            if high < start + length:
+                return
 
     def finalize(self) -> None:
         """Check that nothing waits for its add; PlanError where something does."""
@@ -111,26 +134,24 @@ class TdxAdd(Op):
 
     def lower(self, state: plan.Lowering) -> Iterator[Step]:
         """Yield TDH.MEM.PAGE.ADD, and where measured TDH.MR.EXTEND, page by page."""
-        state.add(self.gpa, self.size)
+        state.add(self.gpa, self.size, self.source)
         step = MemPageAddExtend if self.measured else MemPageAdd
         yield step(self.gpa, self.size, self.source)
 
 
 @dataclass(frozen=True, slots=True)
 class TdxExtend(Op):
-    """Extend MRTD by the contents of pages that were added before."""
+    """Extend MRTD by what the pages hold since they were added."""
 
     name = "tdx-extend"
     kind = "extend"
     gpa: int
     size: int
-    source: Contents
 
     def lower(self, state: plan.Lowering) -> Iterator[Step]:
         """Yield TDH.MR.EXTEND of each chunk."""
-        check_pages(self.gpa, self.size)
-        state.extend(self.gpa, self.size)
-        yield MrExtend(self.gpa, self.size, self.source)
+        for gpa, size, contents in state.extend(self.gpa, self.size):
+            yield MrExtend(gpa, size, contents)
 
 
 @dataclass(frozen=True, slots=True)

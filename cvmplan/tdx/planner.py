@@ -20,8 +20,8 @@ from cvmplan.launch import Launch, Layout
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, MapMemory, Op
 from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from cvmplan.tdx.steps import SHARED_BIT
 
-SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base spec, "Shared bit": by GPAW
 DEBUG = 1 << 0  # ATTRIBUTES.DEBUG
 
 
@@ -65,7 +65,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield MapMemory(region.gpa, region.size)
         yield TdxAdd(region.gpa, region.size, measured and not two_pass, contents)
         if measured and two_pass:
-            yield TdxExtend(region.gpa, region.size, contents)
+            yield TdxExtend(region.gpa, region.size)
     yield TdxFinalize()
 
 
@@ -100,6 +100,9 @@ def _refused(launch: Launch) -> Iterator[Finding]:
         if profile.aligned_data and section.raw_size and section.data_offset % PAGE:
             problem = f"TDX section {section.number}: its data begins at {section.data_offset:#x}"
             yield finding(f"{problem}, not on a page", section.at)
+    if not profile.legacy_pointer and image.legacy_pointer:
+        problem = f"{profile.name} looks for TDX metadata in the GUID table only"
+        yield Finding("loader-refuses", problem, at=image.blob.name, severity="warning")
     if types is not None and [s.type for s in sections].count(2) != 1:
         yield finding("TDX metadata without exactly one TD_HOB", image.blob.name)
     volumes = sum(s.raw_size for s in sections if s.type in (0, 1))

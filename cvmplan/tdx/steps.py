@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from cvmplan.contents import Contents, part
+from cvmplan.contents import Contents, check_fits, part
 from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Begin, Order, Step
 from cvmplan.plan import check_pages
 
 CHUNK = 256
+SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW": width to bit
 LEVEL_SPAN = {1: 1 << 21, 2: 1 << 30, 3: 1 << 39, 4: 1 << 48}
 """Level of TDH.MEM.SEPT.ADD to the bytes that the added table maps."""
 
@@ -81,6 +82,7 @@ class MemPageAdd(Step):
 
     def __post_init__(self) -> None:
         check_pages(self.gpa, self.size)
+        check_fits(self.contents, self.size)
 
     def commands(self) -> Iterator[MemPageAdd]:
         """Yield one call a page."""
@@ -100,6 +102,7 @@ class MrExtend(Step):
     def __post_init__(self) -> None:
         if self.gpa < 0 or self.gpa % CHUNK or self.size <= 0 or self.size % CHUNK:
             raise PlanError(f"{self.size:#x} bytes at {self.gpa:#x} are not 256-byte chunks")
+        check_fits(self.contents, self.size)
 
     def commands(self) -> Iterator[MrExtend]:
         """Yield one call a chunk."""
@@ -118,6 +121,7 @@ class MemPageAddExtend(Step):
 
     def __post_init__(self) -> None:
         check_pages(self.gpa, self.size)
+        check_fits(self.contents, self.size)
 
     def commands(self) -> Iterator[Step]:
         """Yield the 17 calls of each page."""

@@ -37,7 +37,7 @@ def vector(path: str) -> bytes:
     return shared(f"vectors/{path}").read_bytes()
 
 
-def firmware(digest: str, name: str) -> Path:
+def firmware_image(digest: str, name: str) -> Path:
     """The firmware image with this SHA-256; the test is skipped where there is none."""
     folders = [SHARED / "firmware"]
     if os.environ.get(FIRMWARE):

@@ -12,7 +12,7 @@ import pytest
 
 from tests.build.ovmf import HASHES, SEV_SECTIONS, Ovmf, good_snp
 from tests.build.svsm import good_svsm
-from tests.oracles import AMDSEV, firmware
+from tests.oracles import AMDSEV, firmware_image
 from tests.run import run
 
 guest = pytest.importorskip("sevsnpmeasure.guest", reason="sev-snp-measure is not installed")
@@ -129,7 +129,7 @@ def hashes_amid() -> Ovmf:
 IMAGES: Final[dict[str, Callable[[], bytes]]] = {
     "good_snp": lambda: good_snp().build(),
     "hashes_amid": lambda: hashes_amid().build(),
-    "debian": lambda: firmware(AMDSEV, "OVMF.amdsev.fd").read_bytes(),
+    "debian": lambda: firmware_image(AMDSEV, "OVMF.amdsev.fd").read_bytes(),
 }
 BOOTS: Final = {
     "no_kernel": None,

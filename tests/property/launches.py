@@ -104,11 +104,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Launch:
-    """Runs in launch order, and the VMSAs of the vCPUs."""
+    """Runs in launch order, and the vCPUs, all but the first with the same VMSA."""
 
     kind: Kind
     runs: tuple[Run, ...]
-    vmsas: tuple[bytes, ...] = ()
+    vcpus: int = 0
+
+    @property
+    def states(self) -> list[tuple[range, bytes]]:
+        """Runs of vCPUs and their VMSA."""
+        vcpus = (range(min(self.vcpus, 1)), range(1, self.vcpus))
+        return [(span, noise(1000 + n, PAGE)) for n, span in enumerate(vcpus) if span]
 
     def adds(self, run: Run) -> list[Op]:
         """The call that adds a run."""
@@ -124,7 +130,7 @@ class Launch:
     def extends(self, run: Run) -> list[Op]:
         """The call that extends a run of its own, in two passes."""
         if self.kind.two_pass and run.page_type == "measured":
-            return [tdx_ops.TdxExtend(run.gpa, run.size, run.contents)]
+            return [tdx_ops.TdxExtend(run.gpa, run.size)]
         return []
 
     def group(self, run: Run, *parts: Run) -> list[Op]:
@@ -143,17 +149,15 @@ class Launch:
 
     def tail(self) -> list[Op]:
         """The calls after the last run."""
-        vcpus = [range(n, n + 1) for n in range(len(self.vmsas))]
         if self.kind.platform == "snp":
-            made = zip(vcpus, self.vmsas, strict=True)
-            states = tuple(snp_ops.Vmsa(vcpu, VMSA_GPA, page) for vcpu, page in made)
-            return [snp_ops.SnpLaunchFinish(states)]
+            vmsas = (snp_ops.Vmsa(vcpus, VMSA_GPA, page) for vcpus, page in self.states)
+            return [snp_ops.SnpLaunchFinish(tuple(vmsas))]
         if self.kind.platform == "tdx":
             return [tdx_ops.TdxFinalize()]
         end: list[Op] = [sev_ops.SevLaunchMeasure(), sev_ops.SevLaunchFinish()]
         if self.kind.platform == "sev":
             return end
-        pages = tuple(map(sev_ops.Vcpus, vcpus, self.vmsas))
+        pages = tuple(sev_ops.Vcpus(vcpus, page) for vcpus, page in self.states)
         return [sev_ops.SevLaunchUpdateVmsa(pages), *end]
 
     def plan_of(self, body: Iterable[Op]) -> Plan:
@@ -179,7 +183,7 @@ def noise(seed: int, length: int, zero_pages: Iterable[int] = ()) -> bytes:
 
 
 FORMS: Final = ("blob", "blob", "made", "zeros")
-PAGE_TYPES: Final = {
+PAGE_TYPES: Final[dict[str, dict[str, tuple[str, ...]]]] = {
     "snp": {"normal": FORMS, "zero": ("zeros",), "unmeasured": ("zeros", "parameters", "blob"),
             "secrets": ("secrets",), "cpuid": ("cpuid",)},
     "tdx": {"measured": FORMS, "unmeasured": (*FORMS, "hob")},
@@ -207,11 +211,11 @@ def runs(draw: st.DrawFn, kind: Kind, gpa: int, pages: int) -> Run:
 
 
 @st.composite
-def launches(draw: st.DrawFn, kind: Kind, fewest: int = 0, pages: int = 4) -> Launch:
+def launches(draw: st.DrawFn, kind: Kind, fewest: int = 0, shortest: int = 1) -> Launch:
     """
-    Runs of at most `pages` pages in any order, some of them across the border of a table.
+    At least `fewest` runs in any order, some of them across the border of a table.
 
-    `fewest`: at least so many runs.
+    `shortest`: each has at least so many pages; at most 4.
     """
     start = draw(st.sampled_from([0, 0x800000, kind.end - 0x100000]))
     made: list[Run] = []
@@ -221,12 +225,10 @@ def launches(draw: st.DrawFn, kind: Kind, fewest: int = 0, pages: int = 4) -> La
         crossing = -(-gpa // border) * border - draw(st.integers(0, 2)) * PAGE
         if gpa <= crossing < kind.end - 0x100000:
             gpa = crossing
-        length = draw(st.integers(1, pages))
+        length = draw(st.integers(shortest, 4))
         made.append(draw(runs(kind, gpa, length)))
         start = gpa + length * PAGE
-    vcpus = draw(st.integers(0, 3))
-    vmsas = tuple(noise(1000 + min(vcpu, 1), PAGE) for vcpu in range(vcpus))
-    return Launch(kind, tuple(draw(st.permutations(made))), vmsas)
+    return Launch(kind, tuple(draw(st.permutations(made))), draw(st.integers(0, 3)))
 
 
 # --- the fakes ---------------------------------------------------------------------------------
