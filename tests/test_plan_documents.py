@@ -1,0 +1,140 @@
+"""Plans as documents: what is wrong in one is refused with its place, without a digest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.build.ovmf import good_snp, good_tdx
+from tests.run import Result, assert_refused, run
+
+Document = dict[str, Any]
+
+
+def planned(folder: Path, data: bytes, *options: str) -> Document:
+    """Return the plan of an image that lies in `folder`."""
+    (folder / "f.fd").write_bytes(data)
+    result = run("plan", str(folder / "f.fd"), "--format", "json", *options)
+    document: Document = json.loads(result.out)
+    return document
+
+
+def measured(folder: Path, document: Document, *options: str) -> Result:
+    """Write a plan beside its inputs and measure it."""
+    path = folder / "plan.json"
+    path.write_text(json.dumps(document))
+    return run("measure", str(path), "--bare", *options)
+
+
+def set_in(*path: str | int, value: Any) -> Callable[[Document], None]:
+    """Return what puts `value` at `path` of a document."""
+
+    def spoil(document: Document) -> None:
+        holder: Any = document
+        for part in path[:-1]:
+            holder = holder[part]
+        holder[path[-1]] = value
+
+    return spoil
+
+
+# In the plan of good_snp: 4 is the add of the image, 6 of the first zero section.
+SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
+    "another_schema": (set_in("schema", value="cvmplan.plan/2"), 2, "schema"),
+    "a_platform_that_is_not_there": (set_in("platform", value="sgx"), 2, "platform"),
+    "an_operation_of_another_platform": (set_in("platform", value="tdx"), 2, "ops[2]"),
+    "an_unknown_operation": (set_in("ops", 4, "op", value="snp-launch-udpate"), 2, "ops[4]"),
+    "an_unknown_key": (set_in("ops", 4, "level", value=1), 2, "level"),
+    "a_wrong_kind": (set_in("ops", 4, "kind", value="map"), 2, "kind"),
+    "a_sequence_with_a_gap": (set_in("ops", 4, "seq", value=7), 2, "ops[4]"),
+    "an_input_that_is_not_listed": (set_in("ops", 4, "source", "input", value=1), 2, "ops[4]"),
+    "an_offset_past_the_end": (set_in("ops", 4, "source", "offset", value=1), 3, "f.fd"),
+    "a_length_past_the_run": (set_in("ops", 4, "size", value="0x1000"), 2, "ops[4].source"),
+    "a_negative_length": (set_in("ops", 4, "source", "length", value=-1), 2, "length"),
+    "two_sources": (set_in("ops", 4, "source", "zeros", value=True), 2, "source"),
+    "a_source_without_its_length": (set_in("ops", 4, "source", value={"input": 0}), 2, "source"),
+    "hex_longer_than_the_run": (
+        set_in("ops", 4, "source", value={"hex": "00" * 32768, "at": 1}), 2, "ops[4].source",
+    ),
+    "an_unaligned_address": (set_in("ops", 4, "gpa", value="0x1"), 1, "op 4"),
+    "an_empty_run": (set_in("ops", 6, "size", value="0x0"), 1, "op 6"),
+    "a_page_added_twice": (set_in("ops", 6, "gpa", value="0xfffff000"), 1, "op 6"),
+    "more_pages_than_are_taken": (
+        lambda d: d["ops"][6].update(gpa="0x100000000", size="0x2000000000"), 4, "64 GiB",
+    ),
+    "a_page_past_52_bits": (set_in("ops", 6, "gpa", value="0x10000000000000"), 1, "52 bits"),
+    "measured_pages_that_the_host_fills": (
+        set_in("ops", 4, "source", value={"vmm": "cpuid"}), 1, "not measurable",
+    ),
+    "a_short_digest": (
+        set_in("ops", 4, "source", value={"digest_after": "00" * 47}), 2, "digest_after",
+    ),
+    "vcpus_with_a_gap": (set_in("ops", -1, "vmsas", 1, "vcpus", value="2-3"), 2, "vmsas"),
+    "vcpus_downwards": (set_in("ops", -1, "vmsas", 1, "vcpus", value="2-1"), 2, "vmsas"),
+    "a_long_vmsa": (set_in("ops", -1, "vmsas", 0, "hex", value="00" * 4097), 1, "VMSA"),
+    "no_start": (lambda d: d["ops"].pop(2), 2, "ops[2]"),
+    "a_changed_hash": (set_in("inputs", 0, "sha256", value="00" * 32), 3, "has changed"),
+    "another_file": (set_in("inputs", 0, "path", value="g.fd"), 3, "not found"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("spoil", "code", "place"), SPOILED.values(), ids=SPOILED)
+def test_refused(tmp_path: Path, spoil: Callable[[Document], None], code: int, place: str) -> None:
+    document = planned(tmp_path, good_snp().build(), "--vcpus", "3")
+    assert measured(tmp_path, document).code == 0
+    spoil(document)
+    result = measured(tmp_path, document)
+    assert_refused(result, {code})
+    assert place in result.err
+
+
+def test_an_operation_left_out_is_seen(tmp_path: Path) -> None:
+    """Each control operation is needed; without one the order is not legal."""
+    for image in (good_snp(), good_tdx()):
+        whole = planned(tmp_path, image.build())
+        for number, op in enumerate(whole["ops"]):
+            if op["op"] in ("create-vm", "create-vcpu", "init") or op["kind"] != "control":
+                continue
+            ops = whole["ops"][:number] + whole["ops"][number + 1 :]
+            shorter = whole | {"ops": [o | {"seq": n} for n, o in enumerate(ops)]}
+            assert_refused(measured(tmp_path, shorter), {1})
+
+
+def test_a_plan_takes_no_settings(tmp_path: Path) -> None:
+    document = planned(tmp_path, good_snp().build())
+    assert_refused(measured(tmp_path, document, "--vcpus", "2"), {2})
+
+
+def test_a_plan_from_standard_input_is_found_by_its_hash(tmp_path: Path) -> None:
+    data = good_snp().build()
+    document = json.loads(run("plan", "-", "--format", "json", stdin=data).out)
+    store = tmp_path / "store"
+    store.mkdir()
+    assert_refused(measured(tmp_path, document, "--inputs", str(store)), {3})
+    (store / "other.bin").write_bytes(b"other")
+    (store / "some.bin").write_bytes(data)
+    again = measured(tmp_path, document, "--inputs", str(store))
+    assert again.out == document["measurement"]["digest"]
+    assert_refused(measured(tmp_path, document, "--inputs", str(tmp_path / "none")), {3})
+
+
+def test_a_digest_given_for_the_firmware_survives_the_plan(tmp_path: Path) -> None:
+    seed = "ab" * 48
+    document = planned(tmp_path, good_snp().build(), "--firmware-digest", seed)
+    assert document["ops"][4]["source"] == {"digest_after": seed}
+    assert document["ops"][4]["digest_after"] == seed
+    (tmp_path / "f.fd").unlink()
+    assert measured(tmp_path, document).out == document["measurement"]["digest"]
+
+
+def test_a_plan_is_no_image_for_maps(tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    path.write_text(json.dumps(planned(tmp_path, good_snp().build())))
+    assert_refused(run("map", str(path)), {4})
+    assert run("check", str(path)).code == 0
+    assert "f.fd" in run("inspect", str(path)).out
+    assert "SNP_LAUNCH_FINISH" in run("trace", str(path)).out

@@ -1,0 +1,118 @@
+"""Text output: what a person reads, and nothing that a terminal would act on."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from cvmplan import plan_image
+from cvmplan.cli import progress
+from cvmplan.plan import measure
+from tests.build.ovmf import good_snp, good_tdx
+from tests.manifests import document, region, run_on
+from tests.run import run
+
+
+def test_every_profile_prints_its_sources() -> None:
+    listed = run("profiles").out.splitlines()
+    for line in listed:
+        text = run("profiles", line.split()[0]).out
+        assert "[" in text
+        assert "platforms" in text
+    assert len(listed) == 6
+
+
+def test_rules_and_abis_print_a_line_each() -> None:
+    assert "gpa-mapped-twice" in run("rules").out
+    assert "kvm mailing list" in run("abis").out
+    assert run("schema").out.split()[0] == "manifest"
+
+
+def test_plan_says_what_each_operation_does() -> None:
+    text = run("plan", "--example", "snp", "--vcpus", "2", "--host-data", "ab" * 32).out
+    assert "0x80d000-0x80e000  page-type secrets  source vmm secrets" in text
+    assert "vmsas of 2 vCPUs" in text
+    assert f"host-data {'ab' * 32}" in text
+    assert "no released kernel" in text
+
+
+def test_a_default_vm_is_mapped_only(tmp_path: Path) -> None:
+    regions = (
+        region("0x40000000", "mapped", size="1GiB"),
+        region("0x1ff000", "mapped", size="0x202000"),
+        region("0x1000", "mapped", size="0x3ff000"),
+    )
+    manifest = document(*regions[:2], platform="default")
+    text = run_on(tmp_path, "plan", manifest).out
+    assert "0x40000000-0x80000000  largest page 1 GiB" in text
+    assert "0x1ff000-0x401000  largest page 2 MiB" in text
+    assert "nothing is measured" in text
+    manifest = document(region("0x1000", "mapped", size="0x1ff000"), platform="sw-protected")
+    assert "largest page 4 KiB" in run_on(tmp_path, "plan", manifest).out
+
+
+def test_a_warning_stands_before_the_digest() -> None:
+    lines = run("measure", "--example", "snp", "--policy", "0xb0000").out.splitlines()
+    assert lines[-3].startswith("warning: policy-debug")
+    assert lines[-1].startswith("MEASUREMENT")
+
+
+def test_names_cannot_steer_the_terminal(tmp_path: Path) -> None:
+    manifest = document(region(0, name="\x1b[31mred"), region(0, name="new\nline"))
+    for verb in ("check", "map", "measure"):
+        result = run_on(tmp_path, verb, manifest)
+        assert "\x1b" not in result.out + result.err
+        assert "\\x1b[31mred" in result.out + result.err
+
+
+def test_inspect_shows_a_manifest_without_opening_its_files(tmp_path: Path) -> None:
+    manifest = document(region(0, "normal", source={"file": "none.bin"}, name="code"))
+    text = run_on(tmp_path, "inspect", manifest).out
+    assert "none.bin" in text
+    assert "code" in text
+
+
+def test_inspect_shows_td_shims_tables(tmp_path: Path) -> None:
+    image = good_tdx()
+    image.legacy = True
+    (tmp_path / "x.bin").write_bytes(image.build())
+    text = run("inspect", str(tmp_path / "x.bin")).out
+    assert text.startswith("tdvf; allows tdx")
+    assert text.count("TempMem") == 3
+
+
+class Terminal:
+    """A stream that says that it is a terminal."""
+
+    def __init__(self) -> None:
+        self.text = ""
+
+    def write(self, text: str) -> int:
+        self.text += text
+        return len(text)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("image", [good_snp, good_tdx])
+def test_progress_is_shown_on_a_terminal_and_changes_nothing(
+    image: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = plan_image((good_snp() if image is good_snp else good_tdx()).build())
+    assert progress.watch_for(plan, quiet=False) is None
+    monkeypatch.setattr(progress, "LONG", 1)
+    monkeypatch.setattr(progress, "PIECE", 8192)
+    assert progress.watch_for(plan, quiet=False) is None
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    assert progress.watch_for(plan, quiet=True) is None
+    watch = progress.watch_for(plan, quiet=False)
+    assert watch is not None
+    assert measure(plan, watch).digest == measure(plan).digest
+    assert "measuring" in terminal.text
