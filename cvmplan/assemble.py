@@ -24,8 +24,7 @@ from cvmplan.readers import recognise
 from cvmplan.settings import check_platform, documented
 
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
-
-
+# What a manifest's regions may be on each platform.
 TYPES = {
     "snp": {"normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa"},
     "tdx": {"measured", "unmeasured", "augmented"},
@@ -68,6 +67,8 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         _check_types(source.name, source.declared.regions, platform)
     regions = firmware.regions if firmware else ()
     if firmware is None and "firmware_digest" in settings:
+        if source.declared.firmware_size is None:
+            assumed["firmware_size"] = FULL_FIRMWARE
         regions = (_unseen_firmware(source),)
     return Launch(
         platform=platform,
