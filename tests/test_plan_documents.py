@@ -30,53 +30,64 @@ def measured(folder: Path, document: Document, *options: str) -> Result:
     return run("measure", str(path), "--bare", *options)
 
 
+INIT, START, IMAGE, ZERO, FINISH = "init", "snp-launch-start", "first add", "second add", "finish"
+
+
+def number_of(document: Document, what: str) -> int:
+    """Return the number of an operation of an SNP plan."""
+    adds = [op["seq"] for op in document["ops"] if op["kind"] == "add"]
+    first = {op["op"]: op["seq"] for op in reversed(document["ops"])}
+    last = len(document["ops"]) - 1
+    return {IMAGE: adds[0], ZERO: adds[1], FINISH: last}.get(what, first.get(what, -1))
+
+
 def set_in(*path: str | int, value: Any) -> Callable[[Document], None]:
     """Return what puts `value` at `path` of a document."""
 
     def spoil(document: Document) -> None:
         holder: Any = document
         for part in path[:-1]:
-            holder = holder[part]
+            named = isinstance(holder, list) and isinstance(part, str)
+            holder = holder[number_of(document, str(part)) if named else part]
         holder[path[-1]] = value
 
     return spoil
 
 
-# In the plan of good_snp: 4 is the add of the image, 6 of the first zero section.
 SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
     "another_schema": (set_in("schema", value="cvmplan.plan/2"), 2, "schema"),
     "a_platform_that_is_not_there": (set_in("platform", value="sgx"), 2, "platform"),
-    "an_operation_of_another_platform": (set_in("platform", value="tdx"), 2, "ops[2]"),
-    "an_unknown_operation": (set_in("ops", 4, "op", value="snp-launch-udpate"), 2, "ops[4]"),
-    "an_unknown_key": (set_in("ops", 4, "level", value=1), 2, "level"),
-    "a_wrong_kind": (set_in("ops", 4, "kind", value="map"), 2, "kind"),
-    "a_sequence_with_a_gap": (set_in("ops", 4, "seq", value=7), 2, "ops[4]"),
-    "an_input_that_is_not_listed": (set_in("ops", 4, "source", "input", value=1), 2, "ops[4]"),
-    "an_offset_past_the_end": (set_in("ops", 4, "source", "offset", value=1), 3, "f.fd"),
-    "a_length_past_the_run": (set_in("ops", 4, "size", value="0x1000"), 2, "ops[4].source"),
-    "a_negative_length": (set_in("ops", 4, "source", "length", value=-1), 2, "length"),
-    "two_sources": (set_in("ops", 4, "source", "zeros", value=True), 2, "source"),
-    "a_source_without_its_length": (set_in("ops", 4, "source", value={"input": 0}), 2, "source"),
+    "an_operation_of_another_platform": (set_in("platform", value="tdx"), 2, "ops["),
+    "an_unknown_operation": (set_in("ops", IMAGE, "op", value="snp-launch-udpate"), 2, "ops["),
+    "an_unknown_key": (set_in("ops", IMAGE, "level", value=1), 2, "level"),
+    "a_wrong_kind": (set_in("ops", IMAGE, "kind", value="map"), 2, "kind"),
+    "a_sequence_with_a_gap": (set_in("ops", IMAGE, "seq", value=7), 2, "ops["),
+    "an_input_that_is_not_listed": (set_in("ops", IMAGE, "source", "input", value=1), 2, "ops["),
+    "an_offset_past_the_end": (set_in("ops", IMAGE, "source", "offset", value=1), 3, "f.fd"),
+    "a_length_past_the_run": (set_in("ops", IMAGE, "size", value="0x1000"), 2, "ops["),
+    "a_negative_length": (set_in("ops", IMAGE, "source", "length", value=-1), 2, "length"),
+    "two_sources": (set_in("ops", IMAGE, "source", "zeros", value=True), 2, "source"),
+    "a_source_without_its_length": (set_in("ops", IMAGE, "source", value={"input": 0}), 2, "source"),
     "hex_longer_than_the_run": (
-        set_in("ops", 4, "source", value={"hex": "00" * 32768, "at": 1}), 2, "ops[4].source",
+        set_in("ops", IMAGE, "source", value={"hex": "00" * 32768, "at": 1}), 2, "ops[",
     ),
-    "an_unaligned_address": (set_in("ops", 4, "gpa", value="0x1"), 1, "op 4"),
-    "an_empty_run": (set_in("ops", 6, "size", value="0x0"), 1, "op 6"),
-    "a_page_added_twice": (set_in("ops", 6, "gpa", value="0xfffff000"), 1, "op 6"),
+    "an_unaligned_address": (set_in("ops", IMAGE, "gpa", value="0x1"), 1, "(snp-launch-update)"),
+    "an_empty_run": (set_in("ops", ZERO, "size", value="0x0"), 1, "(snp-launch-update)"),
+    "a_page_added_twice": (set_in("ops", ZERO, "gpa", value="0xfffff000"), 1, "(snp-launch-update)"),
     "more_pages_than_are_taken": (
-        lambda d: d["ops"][6].update(gpa="0x100000000", size="0x2000000000"), 4, "64 GiB",
+        lambda d: d["ops"][number_of(d, ZERO)].update(gpa="0x100000000", size="0x2000000000"), 4, "64 GiB",
     ),
-    "a_page_past_52_bits": (set_in("ops", 6, "gpa", value="0x10000000000000"), 1, "52 bits"),
+    "a_page_past_52_bits": (set_in("ops", ZERO, "gpa", value="0x10000000000000"), 1, "52 bits"),
     "measured_pages_that_the_host_fills": (
-        set_in("ops", 4, "source", value={"vmm": "cpuid"}), 1, "not measurable",
+        set_in("ops", IMAGE, "source", value={"vmm": "cpuid"}), 1, "not measurable",
     ),
     "a_short_digest": (
-        set_in("ops", 4, "source", value={"digest_after": "00" * 47}), 2, "digest_after",
+        set_in("ops", IMAGE, "source", value={"digest_after": "00" * 47}), 2, "digest_after",
     ),
-    "vcpus_with_a_gap": (set_in("ops", -1, "vmsas", 1, "vcpus", value="2-3"), 2, "vmsas"),
-    "vcpus_downwards": (set_in("ops", -1, "vmsas", 1, "vcpus", value="2-1"), 2, "vmsas"),
+    "vcpus_with_a_gap": (set_in("ops", FINISH, "vmsas", 1, "vcpus", value="2-3"), 2, "vmsas"),
+    "vcpus_downwards": (set_in("ops", FINISH, "vmsas", 1, "vcpus", value="2-1"), 2, "vmsas"),
     "a_long_vmsa": (set_in("ops", -1, "vmsas", 0, "hex", value="00" * 4097), 1, "VMSA"),
-    "no_start": (lambda d: d["ops"].pop(2), 2, "ops[2]"),
+    "no_start": (lambda d: d["ops"].pop(number_of(d, START)), 2, "ops["),
     "a_changed_hash": (set_in("inputs", 0, "sha256", value="00" * 32), 3, "has changed"),
     "another_file": (set_in("inputs", 0, "path", value="g.fd"), 3, "not found"),
 }  # fmt: skip
@@ -125,8 +136,9 @@ def test_a_plan_from_standard_input_is_found_by_its_hash(tmp_path: Path) -> None
 def test_a_digest_given_for_the_firmware_survives_the_plan(tmp_path: Path) -> None:
     seed = "ab" * 48
     document = planned(tmp_path, good_snp().build(), "--firmware-digest", seed)
-    assert document["ops"][4]["source"] == {"digest_after": seed}
-    assert document["ops"][4]["digest_after"] == seed
+    image = number_of(document, IMAGE)
+    assert document["ops"][image]["source"] == {"digest_after": seed}
+    assert document["ops"][image]["digest_after"] == seed
     (tmp_path / "f.fd").unlink()
     assert measured(tmp_path, document).out == document["measurement"]["digest"]
 

@@ -57,7 +57,7 @@ class VmsaDocument(Document):
 _OPTIONAL: dict[str, Any] = {
     "gosvw": Octets16, "host_data": Octets32, "id_block": Octets96, "id_auth": Octets4096,
     "mrconfigid": Octets48, "mrowner": Octets48, "mrownerconfig": Octets48,
-    "digest_after": Octets48, "largest_level": Address, "author_key_enabled": bool,
+    "digest_after": Octets48, "gmem": Count, "largest_level": Address, "author_key_enabled": bool,
     "vcek_disabled": bool,
 }  # fmt: skip
 _RUN: dict[str, Any] = {"gpa": Integer, "size": Integer}
@@ -69,6 +69,9 @@ _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "create-vm": ("control", {"vm_type": PlatformName}, ()),
     "init": ("control", {"vmsa_features": Integer}, ()),
     "create-vcpu": ("control", _VCPUS, ()),
+    "create-gmem": ("memory", {"gmem": Count, "size": Integer}, ()),
+    "set-memslot": ("memory", {"slot": Count, **_RUN}, ("gmem",)),
+    "set-private": ("memory", _RUN, ()),
     "map-memory": ("map", _RUN, ("largest_level",)),
     "snp-launch-start": ("control", {"policy": Integer}, ("gosvw",)),
     "snp-launch-update": ("add", {**_PAGES, "page_type": _SNP_TYPE}, ("digest_after",)),

@@ -7,7 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from cvmplan import __version__
-from cvmplan.emit.json import MEASURED_TYPES, checkpoints, commands, gaps, source
+from cvmplan.emit.json import HEX_FIELDS, MEASURED_TYPES, checkpoints, commands, gaps, source
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS
@@ -149,7 +149,7 @@ def _fields(op: Op, index: Mapping[str, int]) -> str:
             value = f"of {sum(len(v.vcpus) for v in value)} vCPUs"
         elif isinstance(value, bytes):
             value = value.hex()
-        elif isinstance(value, int) and not isinstance(value, bool) and field.name != "count":
+        elif field.name in HEX_FIELDS:
             value = hex(value)
         parts.append(f"{field.name.replace('_', '-')} {_shown(value)}")
     return "  ".join(parts)

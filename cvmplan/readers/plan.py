@@ -62,7 +62,11 @@ def read(blob: Blob, find: Finder) -> Plan:
 
 def _classes(platform: str) -> Mapping[str, type[Op]]:
     """Return the operations of a platform by name."""
-    modules = (import_module("cvmplan.plan"), stage(platform, "ops"))
+    modules = (
+        import_module("cvmplan.plan"),
+        import_module("cvmplan.kvm.memory"),
+        stage(platform, "ops"),
+    )
     found = [c for m in modules for c in vars(m).values() if isinstance(c, type)]
     return {c.name: c for c in found if issubclass(c, Op) and hasattr(c, "name")}
 

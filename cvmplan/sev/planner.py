@@ -8,6 +8,7 @@ from dataclasses import replace
 from cvmplan.contents import Contents, Made, Zeros
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Limits, Region, Role
+from cvmplan.kvm import memory
 from cvmplan.launch import Launch, Layout
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
@@ -46,6 +47,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     guest = launch.guest
     yield CreateVm(launch.platform)
     yield Init(guest.sev_features)
+    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
     yield SevLaunchStart(guest.policy)
     for region in gpa_map.regions:
         yield MapMemory(region.gpa, region.size)

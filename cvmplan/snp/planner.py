@@ -16,6 +16,7 @@ from cvmplan.gpamap import (
     two_megabyte_neighbours,
     unmeasured_contents,
 )
+from cvmplan.kvm import memory
 from cvmplan.launch import Image, Launch, Layout
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
@@ -55,6 +56,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     guest = launch.guest
     yield CreateVm(launch.platform)
     yield Init(guest.sev_features & ~1)
+    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
     yield SnpLaunchStart(guest.policy, guest.gosvw)
     for region in gpa_map.regions:
         if region.role is not Role.VMSA:

@@ -16,6 +16,7 @@ from cvmplan.gpamap import (
     two_megabyte_neighbours,
     unmeasured_contents,
 )
+from cvmplan.kvm import memory
 from cvmplan.launch import Launch, Layout
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, MapMemory, Op
@@ -55,6 +56,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield TdxInitVm(
         guest.attributes, guest.xfam, guest.mrconfigid, guest.mrowner, guest.mrownerconfig
     )
+    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
     yield CreateVcpu(guest.vcpus)
     yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
     for region in gpa_map.regions:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cvmplan.gpamap import GpaMap, Limits
+from cvmplan.kvm import memory
 from cvmplan.launch import Launch, Layout
 from cvmplan.plan import CreateVcpu, CreateVm, MapMemory, Op
 
@@ -22,6 +23,7 @@ def layout(launch: Launch) -> Layout:
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that create the VM and map `gpa_map`, in order."""
     yield CreateVm(launch.platform)
+    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
     yield CreateVcpu(launch.guest.vcpus)
     for region in gpa_map.regions:
         yield MapMemory(region.gpa, region.size)

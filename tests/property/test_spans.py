@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_spans_are_a_set(block: int, ranges: list[tuple[int, int]], probe: tuple
         assert {n for start, end in held for n in range(start, end)} == numbers
         runs = list(held)
         assert len(held) == len(runs)
-        assert all(a[1] < b[0] for a, b in zip(runs, runs[1:], strict=False))
+        assert all(a[1] < b[0] for a, b in itertools.pairwise(runs))
         start, size = probe
         wanted = set(range(start, start + size))
         gaps = {n for low, high in held.missing(start, start + size) for n in range(low, high)}

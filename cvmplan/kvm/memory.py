@@ -1,0 +1,81 @@
+"""
+Guest memory as KVM has it: memslots, the guest_memfd behind each, private attributes.
+
+Source: Linux Documentation/virt/kvm/api.rst, KVM_CREATE_GUEST_MEMFD,
+KVM_SET_USER_MEMORY_REGION2, KVM_SET_MEMORY_ATTRIBUTES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from cvmplan.gpamap import Memory, Region, Role
+from cvmplan.order import PAGE
+from cvmplan.plan import Op, Setup
+from cvmplan.spans import Spans
+
+GRANULE = 2 << 20  # slots that are derived begin and end where a large page could
+MOST_SLOTS = 509  # Linux 6.11, include/linux/kvm_host.h: fewer than KVM_USER_MEM_SLOTS
+WITHOUT_GMEM = frozenset({"default", "sev", "sev-es"})
+
+
+@dataclass(frozen=True, slots=True)
+class CreateGmem(Setup):
+    """KVM_CREATE_GUEST_MEMFD: number `gmem`, of `size` bytes."""
+
+    name = "create-gmem"
+    kind = "memory"
+    gmem: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class SetMemslot(Setup):
+    """KVM_SET_USER_MEMORY_REGION2; `gmem` is the file behind it from offset 0, None for a VMA."""
+
+    name = "set-memslot"
+    kind = "memory"
+    slot: int
+    gpa: int
+    size: int
+    gmem: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SetPrivate(Setup):
+    """KVM_SET_MEMORY_ATTRIBUTES: the range is private."""
+
+    name = "set-private"
+    kind = "memory"
+    gpa: int
+    size: int
+
+
+def slots(memory: Memory, regions: Iterable[Region]) -> list[tuple[int, int]]:
+    """
+    Return the [start, end) of each memslot: the memory that is declared, else derived.
+
+    Derived slots hold the regions, rounded outwards to 2 MiB; adjacent ones are one, and
+    so are all when there would be more than a kernel takes.
+    """
+    if memory.ram is not None:
+        return list(Spans((_up(g, PAGE), (g + size) // PAGE * PAGE) for g, size, _ in memory.ram))
+    held = (r for r in regions if r.role is not Role.VMSA)
+    ranges = list(Spans((r.gpa // GRANULE * GRANULE, _up(r.end, GRANULE)) for r in held))
+    return ranges if len(ranges) <= MOST_SLOTS else [(ranges[0][0], ranges[-1][1])]
+
+
+def operations(platform: str, ranges: Iterable[tuple[int, int]]) -> Iterator[Op]:
+    """Yield the calls that give a VM its memory, private where the platform has that."""
+    for number, (start, end) in enumerate(ranges):
+        if platform in WITHOUT_GMEM:
+            yield SetMemslot(number, start, end - start)
+            continue
+        yield CreateGmem(number, end - start)
+        yield SetMemslot(number, start, end - start, number)
+        yield SetPrivate(start, end - start)
+
+
+def _up(address: int, granule: int) -> int:
+    return -(-address // granule) * granule
