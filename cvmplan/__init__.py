@@ -15,7 +15,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cvmplan.assemble import plan_image
+    from cvmplan.api import plan_image
     from cvmplan.blob import Blob
     from cvmplan.errors import (
         ConfigError,
@@ -47,7 +47,7 @@ _HOMES = {
     "Region": "gpamap",
     "UnsupportedError": "errors",
     "measure": "plan",
-    "plan_image": "assemble",
+    "plan_image": "api",
 }
 
 __all__ = [

@@ -58,18 +58,19 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     )
     platform = _platform(source, given)
     check_platform(given, platform, place)
-    profile = resolve.profile(given, platform)
-    abi = abis.find(given.get("abi", abis.DEFAULT))
+    profile = resolve.profile(given, platform, place)
+    abi = abis.find(str(given.get("abi", abis.DEFAULT)), place("abi"))
     assumed = resolve.assumed(platform, profile, given, abi)
+    if "firmware_digest" in given and "firmware_size" not in given:
+        file = source.declared.firmware
+        assumed["firmware_size"] = len(file) if file else FULL_FIRMWARE
     settings = {**assumed, **given}
-    firmware = _firmware(source, platform, settings, profile)
+    firmware = _firmware(source, platform, settings, profile, place)
     if source.name:
         _check_types(source.name, source.declared.regions, platform)
     regions = firmware.regions if firmware else ()
     if firmware is None and "firmware_digest" in settings:
-        if source.declared.firmware_size is None:
-            assumed["firmware_size"] = FULL_FIRMWARE
-        regions = (_unseen_firmware(source),)
+        regions = (_unseen_firmware(source, settings["firmware_size"]),)
     return Launch(
         platform=platform,
         name=image.name,
@@ -84,28 +85,6 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         given=given,
         assumed=assumed,
     )
-
-
-def plan_image(image: str | bytes | Blob, /, **settings: object) -> Plan:
-    """
-    Return the plan of an image: a path, or its bytes.
-
-    `settings` by the names of `settings.SETTINGS`, and `platform`, `vmm` (a name or a
-    Profile), `abi`, `allow_outside`.  Raises what `launch` and `plan` raise, and InputError
-    for a file that cannot be read.
-    """
-    from cvmplan.files import Files
-    from cvmplan.settings import read_options
-
-    files = Files(allow_outside=bool(settings.pop("allow_outside", False)))
-    options = {n: settings.pop(n) for n in ("platform", "vmm", "abi") if n in settings}
-    if isinstance(image, str):
-        blob = files.open(image, "image")
-    else:
-        given = Blob("image", memoryview(image)) if isinstance(image, bytes) else image
-        blob = files.keep(given, "image")
-    made = launch(blob, options | read_options(settings), files.open)
-    return plan(made, tuple(files.inputs.values()))
 
 
 def findings(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
@@ -196,54 +175,68 @@ def _platform(source: _Source, given: Mapping[str, Any]) -> str:
 
 
 def _firmware(
-    source: _Source, platform: str, settings: Mapping[str, Any], profile: Profile
+    source: _Source,
+    platform: str,
+    settings: Mapping[str, Any],
+    profile: Profile,
+    place: resolve.Place,
 ) -> Image | None:
     """Return what the firmware declares, with the SVSM below it where the profile has one."""
     blob = source.declared.firmware
     if profile.svsm != ("svsm" in settings):
         wants = "wants" if profile.svsm else "has no use for"
-        raise ConfigError(f"profile {profile.name} {wants} an SVSM binary", at="svsm")
+        raise ConfigError(f"profile {profile.name} {wants} an SVSM binary", at=place("svsm"))
+    if "vars_size" in settings and not profile.svsm:
+        raise ConfigError("goes with an SVSM binary", at=place("vars_size"))
     if blob is None:
         if profile.svsm:
-            raise ConfigError("goes with a firmware file only", at="svsm")
+            raise ConfigError("goes with a firmware file only", at=place("svsm"))
         return None
     if profile.svsm:
-        return _with_svsm(blob, settings)
+        return _with_svsm(blob, settings, place)
     image: Image = source.reader.read(blob, platform, settings.get("pad", "refuse"))
-    size = source.declared.firmware_size
-    if size is not None and size != len(blob):
-        image = _whole(image, size, settings, source.name)
-    return image
+    return image._replace(regions=_whole(image.regions, settings, place))
 
 
-def _with_svsm(blob: Blob, settings: Mapping[str, Any]) -> Image:
+def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: resolve.Place) -> Image:
+    """Return the SVSM's declarations, the firmware first, its variable store below it."""
     if "vars_size" not in settings:
-        raise ConfigError("is needed to place the SVSM", at="vars-size", hint="--vars-size SIZE")
+        raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
     from cvmplan.readers import ovmf
 
     firmware = ovmf.read(blob, "default")
-    end = firmware.regions[0].gpa - settings["vars_size"]
-    svsm = ovmf.read_svsm(settings["svsm"], end)
+    (rom,) = _whole(firmware.regions, settings, place)
+    size = settings["vars_size"]
+    variables = Region(
+        rom.gpa - size, size, Role.VARIABLES, f"{blob.name}: variable store", "shared"
+    )
+    svsm = ovmf.read_svsm(settings["svsm"], variables.gpa)
+    store = (variables,) if size else ()
     return svsm._replace(
-        regions=(firmware.regions[0], *svsm.regions),
+        regions=(rom, *store, *svsm.regions),
         findings=(*firmware.findings, *svsm.findings),
     )
 
 
-def _whole(image: Image, size: int, settings: Mapping[str, Any], name: str) -> Image:
-    """Return `image`, the end of a firmware file, with the region of the whole file."""
+def _whole(
+    regions: tuple[Region, ...], settings: Mapping[str, Any], place: resolve.Place
+) -> tuple[Region, ...]:
+    """Return `regions` with the firmware as large as the whole file that it is the end of."""
+    size = settings.get("firmware_size")
+    if size is None or not regions or size == regions[0].size:
+        return regions
     if "firmware_digest" not in settings:
+        raise ConfigError("goes with a firmware digest", at=place("firmware_size"))
+    rom = regions[0]
+    if size < rom.size or size > rom.end:
         raise ConfigError(
-            "differs from the file's, which goes with a firmware digest only",
-            at=f"{name}: firmware.size",
+            f"{size:#x} is not the size of a firmware that ends with these {rom.size:#x} bytes",
+            at=place("firmware_size"),
         )
-    region = image.regions[0]
-    whole = replace(region, gpa=region.end - size, size=size)
-    return image._replace(regions=(whole, *image.regions[1:]))
+    return (replace(rom, gpa=rom.end - size, size=size), *regions[1:])
 
 
-def _unseen_firmware(source: _Source) -> Region:
+def _unseen_firmware(source: _Source, size: int) -> Region:
     """Return the region of firmware of which only the digest is known."""
-    size = source.declared.firmware_size or FULL_FIRMWARE
     origin = f"{source.name}: firmware"
     return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)

@@ -45,7 +45,6 @@ def find(name: str) -> int:
     if name not in SIGNATURES:
         raise ConfigError(
             f"there is no CPU model {name!r}",
-            at="cpu",
             hint=f"known are {', '.join(SIGNATURES)}; or a signature such as 0xa00f11",
         )
     return SIGNATURES[name]

@@ -19,7 +19,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
 from cvmplan.plan import Input
 
-EXAMPLE = "example:"  # begins the path of an image that ships in the package
+EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
 MOST_UNMAPPED = 1 << 29  # bytes of what cannot be mapped: standard input, pipes
 
 
@@ -45,6 +45,8 @@ class Files:
         """
         if beside is not None:
             path = self._inside(path, beside)
+        if path == "-" and path in self.inputs and self.inputs[path].role != role:
+            raise ConfigError(f"standard input is read as {self.inputs[path].role} already", at="-")
         if path not in self.inputs:
             blob = _stdin() if path == "-" else map_file(path)
             self.inputs[path] = Input(role, None if path == "-" else path, blob)
@@ -69,7 +71,7 @@ class Files:
             tried += [os.path.join(folder, n) for n in names]
         present = False
         for candidate in tried:
-            if not os.path.isfile(candidate) and not candidate.startswith(EXAMPLE):
+            if not os.path.isfile(candidate) and candidate not in EXAMPLES:
                 continue
             present = True
             blob = map_file(candidate)
@@ -83,11 +85,11 @@ class Files:
         )
 
     def _inside(self, path: str, manifest: str) -> str:
-        if "\0" in path:
+        if "\0" in path or not _encodes(path):
             raise ConfigError(f"{path!r} is no file name", at=manifest)
         folder = os.path.curdir if manifest == "stdin" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
-        if joined == "-":
+        if joined == "-" or joined in EXAMPLES:
             joined = os.path.join(os.path.curdir, path)  # a file of that name
         if not self.allow_outside:
             root = os.path.realpath(folder or ".")
@@ -111,8 +113,8 @@ def _names(folder: str) -> list[str]:
 def map_file(path: str) -> Blob:
     """Return the bytes of a file, mapped; InputError when it cannot be opened."""
     place = path
-    if path.startswith(EXAMPLE):
-        place = os.path.join(os.path.dirname(__file__), "examples", path[len(EXAMPLE) :] + ".fd")
+    if path in EXAMPLES:
+        place = os.path.join(os.path.dirname(__file__), "examples", EXAMPLES[path])
     try:
         with open(place, "rb") as file:
             status = os.fstat(file.fileno())
@@ -123,11 +125,22 @@ def map_file(path: str) -> Blob:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot be opened: {reason}", at=path) from None
+        raise InputError(f"cannot be opened: {reason}", at=path or "''") from None
     return Blob(path, memoryview(mapped))
 
 
+def _encodes(path: str) -> bool:
+    """Whether `path` can be a file name at all."""
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _stdin() -> Blob:
+    if sys.stdin is None:
+        raise InputError("there is no standard input", at="-")
     return Blob("stdin", _bounded(sys.stdin.buffer, "stdin"))
 
 
@@ -141,24 +154,28 @@ def _bounded(file: IO[bytes], name: str) -> memoryview:
 @contextmanager
 def whole_file(path: str) -> Iterator[IO[str]]:
     """Open `path` for text that replaces it when the block ends well, and not otherwise."""
-    if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
-        with open(path, "w", encoding="utf-8") as file:
-            yield file
-        return
-    import tempfile
-
-    target = os.path.realpath(path)
     try:
-        handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".cvmplan-")
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
+            with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+                yield file
+        else:
+            with _replacing(os.path.realpath(path)) as file:
+                yield file
     except OSError as error:
         raise InputError(f"cannot be written: {error.strerror}", at=path) from None
+
+
+@contextmanager
+def _replacing(target: str) -> Iterator[IO[str]]:
+    """Open a file beside `target` that takes its place at the end."""
+    import tempfile
+
+    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".cvmplan-")
     try:
         with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
             yield file
         os.chmod(temporary, _mode(target))
         os.replace(temporary, target)
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", at=path) from None
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)

@@ -66,6 +66,9 @@ RULES: Final[dict[str, Rule]] = {
     "policy-mask": Rule(
         "warning", "The guest policy has bits that its specification reserves, or lacks bit 17."
     ),
+    "sev-features": Rule(
+        "warning", "SEV_FEATURES lack the bit that every SNP guest has, so no kernel measures this."
+    ),
     "policy-debug": Rule("warning", "The guest policy lets the host read the guest's memory."),
     "firmware-for-other-platform": Rule(
         "warning", "The firmware carries this platform's metadata but was built for another."

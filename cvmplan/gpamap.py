@@ -24,6 +24,9 @@ from cvmplan.spans import Spans
 MOST_CONFLICTS = 10_000  # listed one by one; beyond, one for each further region
 
 
+NOT_ADDED = frozenset({"augmented", "shared"})  # page types that are not added before the start
+
+
 class Role(StrEnum):
     """What an image says that a region is for; the VMM profile decides what follows."""
 
@@ -33,6 +36,7 @@ class Role(StrEnum):
     CPUID = "cpuid"
     SVSM_CAA = "svsm-caa"
     KERNEL_HASHES = "kernel-hashes"
+    VARIABLES = "variables"
     SVSM = "svsm"
     BFV = "bfv"
     CFV = "cfv"
@@ -82,7 +86,7 @@ class Region:
     @property
     def is_mapped(self) -> bool:
         """Whether the pages exist in the guest when it is finalized."""
-        return self.page_type != "augmented"
+        return self.page_type not in NOT_ADDED
 
 
 class Limits(NamedTuple):
@@ -175,6 +179,8 @@ def _shape(region: Region, limits: Limits) -> Iterator[Finding]:
         yield finding("gpa-wraps", "ends past 2^64")
     elif region.end > limits.end:
         yield finding("gpa-out-of-range", f"ends at {region.end:#x}, past {limits.why}")
+    elif region.role is Role.VMSA:
+        return  # the kernel's address, above any C-bit
     elif limits.bit is not None and _has_bit(gpa, region.end, limits.bit):
         yield finding("gpa-out-of-range", f"has addresses with the C-bit ({limits.bit}) set")
 

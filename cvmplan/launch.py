@@ -59,15 +59,13 @@ class Declared(NamedTuple):
     """
     What a manifest says; `settings` by their names in `settings.SETTINGS`.
 
-    `firmware` is the file, None where there is none; `firmware_size` in bytes where the
-    manifest gives it.
+    `firmware` is the file, None where there is none.
     """
 
     settings: Mapping[str, Any]
     regions: tuple[Region, ...] = ()
     memory: Memory = Memory()
     firmware: Blob | None = None
-    firmware_size: int | None = None
     findings: tuple[Finding, ...] = ()
 
 

@@ -15,13 +15,13 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
 from types import ModuleType
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeGuard
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, check_fits
-from cvmplan.errors import PlanError, UnsupportedError
+from cvmplan.errors import MismatchError, PlanError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.order import PAGE, Step
+from cvmplan.lowering import Lowering
+from cvmplan.order import PAGE, Step, in_order
 from cvmplan.spans import Spans
 
 PLATFORMS: Final = {
@@ -43,61 +43,6 @@ def stage(platform: str, name: str) -> ModuleType:
     return import_module(f"{PLATFORMS[platform]}.{name}")
 
 
-MOST_ADDED: Final = 1 << 24  # pages (64 GiB) that a launch may add; hashing is linear in them
-
-
-class Lowering:
-    """
-    What has happened in the guest so far: pages mapped, pages added.
-
-    Mapping twice is a no-op, adding twice is refused.  Mapping has no firmware command
-    here; a platform where it has one (secure EPT) overrides `map`.
-    """
-
-    def __init__(self, guest: Mapping[str, Any]) -> None:
-        self.guest = guest
-        self.mapped = Spans()
-        self.added = Spans()
-        self._work = 0
-
-    def map(self, gpa: int, size: int) -> Iterator[Step]:
-        """Note that [gpa, gpa + size) is mapped, and yield what firmware is asked for that."""
-        check_pages(gpa, size)
-        self.mapped.add(gpa, gpa + size)
-        yield from ()
-
-    def add(self, gpa: int, size: int, contents: Contents) -> None:
-        """Note that [gpa, gpa + size) is added; PlanError where a page already was."""
-        check_pages(gpa, size)
-        check_fits(contents, size)
-        twice = self.added.overlap(gpa, gpa + size)
-        if twice is not None:
-            raise PlanError(f"the page at {twice[0]:#x} was added before")
-        self.added.add(gpa, gpa + size)
-        self._bound(size)
-
-    def extend(self, gpa: int, size: int) -> Iterator[tuple[int, int, Contents]]:
-        """Yield (gpa, size, contents) of the pages to extend; PlanError where none can be."""
-        raise PlanError(f"{size:#x} bytes at {gpa:#x} cannot be extended apart from their add")
-
-    def _bound(self, size: int) -> None:
-        self._work += size // PAGE
-        if self._work > MOST_ADDED:
-            raise UnsupportedError(
-                f"the launch adds more than {MOST_ADDED} pages (64 GiB)",
-                hint="pages that the guest needs later are not part of its initial image",
-            )
-
-    def finalize(self) -> None:
-        """Check what must hold when the guest is finalized; PlanError where it does not."""
-
-
-def check_pages(gpa: int, size: int) -> None:
-    """Raise PlanError unless [gpa, gpa + size) is one or more whole pages below 2^64."""
-    if gpa < 0 or size <= 0 or gpa % PAGE or size % PAGE or gpa + size > 1 << 64:
-        raise PlanError(f"{size:#x} bytes at {gpa:#x} are not whole 4 KiB pages")
-
-
 class Op(ABC):
     """One call that the VMM makes."""
 
@@ -108,6 +53,18 @@ class Op(ABC):
     @abstractmethod
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield what the call makes the trusted firmware do, in order; PlanError if refused."""
+
+
+class Run(Protocol):
+    """An operation on the guest-physical bytes [gpa, gpa + size)."""
+
+    gpa: int
+    size: int
+
+
+def is_run(op: object) -> TypeGuard[Run]:
+    """Whether an operation is on a run of addresses."""
+    return hasattr(op, "gpa") and hasattr(op, "size")
 
 
 class Setup(Op):
@@ -129,6 +86,11 @@ class CreateVm(Setup):
     name = "create-vm"
     vm_type: str
 
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing."""
+        state.create_vm(self.vm_type)
+        yield from ()
+
 
 @dataclass(frozen=True, slots=True)
 class Init(Setup):
@@ -144,6 +106,11 @@ class CreateVcpu(Setup):
 
     name = "create-vcpu"
     count: int
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing."""
+        state.create_vcpus(self.count)
+        yield from ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +160,7 @@ class Plan:
     The ordered operations of one launch, and every input that they depend on.
 
     `given` and `assumed` are the settings that the user chose and those that were filled
-    in; together they are `guest`.
+    in; together they are `guest`.  `recorded` is the digest that a plan was read with.
     """
 
     platform: str
@@ -204,6 +171,7 @@ class Plan:
     assumed: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[Input, ...] = ()
     findings: tuple[Finding, ...] = ()
+    recorded: bytes | None = None
 
     @property
     def guest(self) -> Mapping[str, Any]:
@@ -211,14 +179,22 @@ class Plan:
         return {**self.assumed, **self.given}
 
     def lowered(self) -> Iterator[tuple[int, Step]]:
-        """Yield (index of the operation, step); PlanError names the operation refused."""
-        state: Lowering = stage(self.platform, "ops").Lowering(self.guest)
-        for index, op in enumerate(self.ops):
-            try:
-                for step in op.lower(state):
-                    yield index, step
-            except PlanError as error:
-                raise PlanError(str(error), at=f"op {index} ({op.name})") from error
+        """Yield (index of the operation, step); PlanError for what is refused or out of order."""
+        platform = stage(self.platform, "ops")
+        index = 0
+
+        def steps() -> Iterator[Step]:
+            nonlocal index
+            state: Lowering = platform.Lowering(self.platform, self.guest)
+            for number, op in enumerate(self.ops):
+                index = number
+                try:
+                    yield from op.lower(state)
+                except PlanError as error:
+                    raise PlanError(str(error), at=f"op {index} ({op.name})") from error
+
+        for step in in_order(steps(), platform.ORDER):
+            yield index, step
 
     def trace(self) -> Iterator[Step]:
         """Yield the steps of all operations in order."""
@@ -263,10 +239,21 @@ def measure(
     Fold the steps of `plan` into its measurement.
 
     `watch` sees the steps on their way and passes them on (progress).  PlanError when the
-    operations are no legal launch; UnsupportedError on platforms that measure nothing.
+    operations are no legal launch; UnsupportedError on platforms that measure nothing;
+    MismatchError when the plan was read with another digest.
     """
     trace: Iterable[Step] = plan.trace()
-    return measure_steps(plan.platform, watch(trace) if watch else trace)
+    return checked(plan, measure_steps(plan.platform, watch(trace) if watch else trace))
+
+
+def checked(plan: Plan, result: Measurement) -> Measurement:
+    """Return `result`, with the pages of `plan` that are mapped and not added; MismatchError."""
+    if plan.recorded not in (None, result.digest):
+        raise MismatchError(f"the operations measure {result.digest.hex()}, the plan says another")
+    added = Spans((op.gpa, op.gpa + op.size) for op in plan.ops if op.kind == "add" and is_run(op))
+    mapped = Spans((op.gpa, op.gpa + op.size) for op in plan.ops if isinstance(op, MapMemory))
+    waiting = sum(e - s for low, high in mapped for s, e in added.missing(low, high)) // PAGE
+    return result._replace(coverage=result.coverage._replace(not_added=waiting))
 
 
 def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:

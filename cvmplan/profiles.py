@@ -20,7 +20,6 @@ State: TypeAlias = Mapping[str, int | str]
 HARDWARE: Final = "hardware"
 TWO: Final = "two-implementations"
 SOURCE: Final = "source-only"
-CONFIDENCES: Final = (HARDWARE, TWO, SOURCE)
 
 
 class Fact(NamedTuple):
@@ -55,7 +54,7 @@ class Profile:
     """
     One VMM, or one generation of it.
 
-    page_types      role to SNP page type, for roles whose type the image does not name
+    page_types      role of a metadata section to SNP page type (firmware is NORMAL)
     cpuid_last      the CPUID page is added after all other metadata pages
     page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
     augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
@@ -90,7 +89,7 @@ class Profile:
 
 _ZERO_SECTIONS = {
     "sec-mem": "zero", "secrets": "secrets", "cpuid": "cpuid", "svsm-caa": "zero",
-    "kernel-hashes": "zero", "firmware": "normal", "svsm": "normal",
+    "kernel-hashes": "zero",
 }  # fmt: skip
 _QEMU_STATE: State = {"rdx": "cpu_signature", "mxcsr": 0x1F80, "x87_fcw": 0x37F}
 _EC2_STATE: State = {"ss.attrib": 0x92, "tr.attrib": 0x83, "rdx": 0x600}
@@ -115,15 +114,16 @@ QEMU = Profile(
     aligned_data=True,
     sources=(
         Fact(
-            "SNP: firmware below 4 GiB as NORMAL, metadata in table order, VMSAs last; "
-            "page types, kernel-hashes page and vCPU state",
+            "SNP: metadata in table order after the firmware, VMSAs last; page types ZERO, "
+            "SECRETS and CPUID, the kernel-hashes page as NORMAL, the vCPU state",
             "EPYC Milan report under QEMU 10.0.2 (kernel hashes on, 2 vCPUs); "
             "qemu target/i386/sev.c sev_snp_launch_finish",
             HARDWARE,
             since="9.1",
         ),
         Fact(
-            "SNP: the firmware's own pages, and SEC_MEM of unmodified firmware",
+            "SNP: the firmware's own pages, NORMAL and directly below 4 GiB; the hashes page "
+            "as ZERO without a kernel",
             "virtee/sev-snp-measure 0.0.13 guest.py, virtee/sev src/measurement",
             TWO,
             commit="8f2b337",
@@ -131,12 +131,17 @@ QEMU = Profile(
         Fact(
             "TDX: sections in table order, each page added and at once extended when its "
             "section says MR.EXTEND; PAGE.AUG is not looked at; types above 3 are refused; "
-            "metadata is found in the GUID table only",
+            "metadata is found in the GUID table only, and data not on a page is no source",
             "qemu target/i386/kvm/tdx.c tdx_finalize_vm, hw/i386/tdvf.c; "
             "linux arch/x86/kvm/vmx/tdx.c tdx_gmem_post_populate",
             TWO,
             commit="qemu 6f1035fc, linux 3829d81b",
             since="QEMU 10.1, Linux 6.16",
+        ),
+        Fact(
+            "policies: SNP 0x30000, SEV 0x1; SEV-ES needs bit 2 on top",
+            "qemu target/i386/sev.c, the defaults of sev-snp-guest and sev-guest",
+            SOURCE,
         ),
         Fact(
             "SEV and SEV-ES: firmware, then the 176-byte hash table, then each VMSA",
@@ -169,6 +174,12 @@ QEMU_82_TDX = Profile(
             HARDWARE,
             since="8.2",
             until="before 9.0",
+        ),
+        Fact(
+            "types above 3 are refused, PAGE.AUG is not looked at, metadata is found in the "
+            "GUID table only, data not on a page is no source",
+            "qemu hw/i386/tdvf.c as the series introduced it",
+            SOURCE,
         ),
     ),
 )
@@ -209,7 +220,7 @@ GCE = Profile(
     covers_file=True,
     sources=(
         Fact(
-            "SEC_MEM is UNMEASURED; G_PAT 0x70106; RDX 0x600; no FPU state",
+            "SEC_MEM is UNMEASURED; G_PAT 0x70106; RDX 0x600; no FPU state; policy 0x70000",
             "google/gce-tcb-verifier sev/ld_from_ovmf.go, sev/abi.go; "
             "virtee/sev-snp-measure 0.0.13 vmsa.py",
             TWO,
@@ -222,7 +233,8 @@ GCE = Profile(
             commit="74582c0",
         ),
         Fact(
-            "TDX: sections in table order, single pass; BFV and CFV make up the whole file",
+            "TDX: sections in table order, single pass, types 0 to 3; PAGE.AUG is not looked "
+            "at; BFV and CFV make up the whole file",
             "google/gce-tcb-verifier tdx/measurement.go, ovmf/tdx_data.go",
             TWO,
             commit="74582c0",
@@ -267,12 +279,12 @@ PROFILES: Final = {p.name: p for p in (QEMU, QEMU_82_TDX, EC2, GCE, TD_SHIM, SVS
 DEFAULT: Final = QEMU.name
 
 
-def find(name: str) -> Profile:
-    """Return the built-in profile `name`; ConfigError lists those that exist."""
+def find(name: str, at: str = "--vmm") -> Profile:
+    """Return the built-in profile `name`; ConfigError at `at` lists those that exist."""
     if name not in PROFILES:
         raise ConfigError(
             f"there is no VMM profile {name!r}",
-            at="--vmm",
+            at=at,
             hint=f"built in are {', '.join(PROFILES)}; a profile file ends in .json or .toml",
         )
     return PROFILES[name]

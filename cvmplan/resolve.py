@@ -29,6 +29,8 @@ def places(manifest: str, options: Mapping[str, Any]) -> Place:
     """Return what names the place of a setting: its option, or its path in the manifest."""
 
     def place(name: str) -> str:
+        if name in ("platform", "vmm", "abi") and manifest and name not in options:
+            return f"{manifest}: {name}"
         if not manifest or name in options:
             return f"--{name.replace('_', '-')}"
         group = "boot" if name.removesuffix("_hash") in _BOOT else "guest"
@@ -70,19 +72,23 @@ def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) 
     if f"{name}_hash" in given:
         raise ConfigError("goes without the hash of the same", at=place(name))
     if name == "append":
-        if "\0" in value:
+        try:
+            line = value.encode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:
+            raise ConfigError("is not text", at=place(name)) from None
+        if b"\0" in line:
             raise ConfigError("a command line has no NUL inside", at=place(name))
-        given["append_hash"] = sha256(value.encode("utf-8", "surrogateescape") + b"\0").digest()
+        given["append_hash"] = sha256(line + b"\0").digest()
         return
     blob = open_file(value, name) if isinstance(value, str) else value
     given[f"{name}_hash"] = sha256(blob.data).digest()
     given[name] = blob.name
 
 
-def profile(given: dict[str, Any], platform: str) -> Profile:
+def profile(given: dict[str, Any], platform: str, place: Place) -> Profile:
     """Return the profile that is given or assumed; its name replaces it in `given`."""
     chosen = given.get("vmm", profiles.DEFAULT)
-    profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen)
+    profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen, place("vmm"))
     if "vmm" in given:
         given["vmm"] = profile.name
     return profiles.for_platform(profile, platform)

@@ -15,7 +15,6 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 
 AMD: Final = ("snp", "sev", "sev-es")
-MOST_VCPUS: Final = 4096  # Linux, arch/x86/Kconfig, KVM_MAX_NR_VCPUS: at most 4096
 
 
 class Setting(NamedTuple):
@@ -28,7 +27,9 @@ class Setting(NamedTuple):
 
 
 def _text(written: object) -> str:
-    return str(written)
+    if not isinstance(written, str):
+        raise ValueError(f"{written!r} is not text")  # noqa: TRY004 as in `values`
+    return written
 
 
 def _flag(written: object) -> bool:
@@ -39,7 +40,7 @@ _U64 = values.integer
 _SHA256 = values.octets(32)
 
 SETTINGS: Final[dict[str, Setting]] = {
-    "vcpus": Setting(values.within(1, MOST_VCPUS), "N", "Number of vCPUs.  [assumed: 1]"),
+    "vcpus": Setting(values.within(1, 4096), "N", "Number of vCPUs.  [assumed: 1]"),
     "cpu": Setting(
         _text, "MODEL", "EPYC model, or CPUID signature as 0x…  [assumed: EPYC-v4]", AMD
     ),
@@ -67,6 +68,12 @@ SETTINGS: Final[dict[str, Setting]] = {
         values.octets(48),
         "HEX",
         "Launch digest after the firmware pages, in place of hashing them.",
+        ("snp",),
+    ),
+    "firmware_size": Setting(
+        values.size,
+        "SIZE",
+        "Size of the whole firmware, where the file is only its end.  [assumed: the file's]",
         ("snp",),
     ),
     "kernel": Setting(_text, "FILE", "Kernel for direct boot.", AMD),
@@ -130,6 +137,8 @@ def read_options(options: Mapping[str, object]) -> dict[str, Any]:
     for name, written in options.items():
         if written is None or written is False:
             continue
+        if name not in SETTINGS:
+            raise ConfigError("there is no such setting", at=name)
         try:
             given[name] = SETTINGS[name].read(written)
         except ValueError as error:
@@ -162,7 +171,10 @@ def cpu_signature(given: Mapping[str, Any], place: Callable[[str], str]) -> int 
     if name is None:
         return None
     if not name[:1].isdigit():
-        return cpus.find(name)
+        try:
+            return cpus.find(name)
+        except ConfigError as error:
+            raise ConfigError(str(error.args[0]), at=place("cpu"), hint=error.hint) from None
     try:
         return values.within(0, 0xFFFFFFFF)(name)
     except ValueError as error:

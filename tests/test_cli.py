@@ -60,10 +60,11 @@ def test_what_was_assumed_is_said() -> None:
 def test_coverage_counts_every_page() -> None:
     printed = json.loads(run("measure", *SNP, "--format", "json").out)
     coverage = printed["coverage"]
-    assert coverage["contents"] == 8  # the image
-    assert coverage["address_only"] == 9 + 3 + 1 + 31 + 1
-    assert coverage["host_filled"] == 2
-    assert coverage["vmsas"] == 1
+    assert coverage["contents"] == {"pages": 8, "bytes": 32768}  # the image
+    assert coverage["address_only"]["pages"] == 9 + 3 + 1 + 31 + 1
+    assert coverage["host_filled"]["pages"] == 2
+    assert coverage["vmsas"]["pages"] == 1
+    assert coverage["not_added"]["pages"] == 0
     assert printed["pages"] == 56
 
 
@@ -217,11 +218,33 @@ def test_every_verb_has_help(verb: str) -> None:
     assert verb in run("--help").out
 
 
+def shell(script: str) -> subprocess.CompletedProcess[str]:
+    program = script.replace("cvmplan", f"{sys.executable} -m cvmplan", 1)
+    return subprocess.run(["bash", "-c", program], capture_output=True, text=True, check=False)
+
+
 def test_a_closed_pipe_ends_quietly() -> None:
-    program = f"{sys.executable} -m cvmplan trace --example snp --format jsonl | head -n 1"
-    done = subprocess.run(program, shell=True, capture_output=True, text=True, check=False)  # noqa: S602 our own words
-    assert done.stderr == ""
-    assert done.stdout.count("\n") == 1
+    done = shell("cvmplan trace --example snp --format jsonl | true; echo ${PIPESTATUS[0]}")
+    assert (done.stderr, done.stdout) == ("", "141\n")
+
+
+WRITES = {
+    "a_full_disk": ("cvmplan measure --example snp > /dev/full", 3),
+    "a_full_disk_by_option": ("cvmplan measure --example snp -o /dev/full", 3),
+    "a_folder": ("cvmplan measure --example snp -o /tmp", 3),
+    "no_standard_output": ("cvmplan measure --example snp >&-", 3),
+    "no_standard_input": ("cvmplan measure - <&-", 3),
+    "standard_input_twice": ("cvmplan measure --example snp --kernel - --initrd - </dev/null", 2),
+}
+
+
+@pytest.mark.parametrize(("script", "code"), WRITES.values(), ids=WRITES)
+def test_what_cannot_be_read_or_written_is_one_error(script: str, code: int) -> None:
+    done = shell(script)
+    assert done.returncode == code
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
 
 
 def test_a_profile_of_the_users_own(tmp_path: Path, image: str) -> None:

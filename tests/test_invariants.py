@@ -41,8 +41,7 @@ LAUNCHES: dict[str, Callable[[], Plan]] = {
 def test_i1_launch_hashes_are_made_in_the_folds_only() -> None:
     """Only a `digest` module hashes pages, and what it takes is a trace."""
     for path in ROOT.rglob("*.py"):
-        names = {n.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Name)}
-        assert "sha384" not in names or path.name == "digest.py", path
+        assert "sha384(" not in path.read_text() or path.name == "digest.py", path
     for platform in ("snp", "tdx", "sev", "vm"):
         tree = ast.parse((ROOT / platform / "digest.py").read_text())
         public = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]

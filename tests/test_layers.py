@@ -17,12 +17,14 @@ LAYERS = [
     ["errors", "values"],
     ["blob", "order", "guids", "findings", "spans", "cpus", "documents"],
     ["contents"],
+    ["lowering"],
     ["gpamap", "plan"],
     ["profiles", "kvm", "settings", "files"],
     ["launch"],
     ["readers", "snp", "tdx", "sev", "vm"],
     ["resolve"],
     ["assemble"],
+    ["api"],
     ["emit"],
     ["cli"],
     ["__main__"],
@@ -31,7 +33,7 @@ RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 # Who may import what from outside the standard library.
 OUTSIDE = {"typer": "cli", "rich": "cli", "pydantic": "documents", "yaml": "readers"}
 WORLD = {"os", "io", "sys", "pathlib", "logging", "subprocess", "mmap", "tempfile"}
-MAY_TOUCH_THE_WORLD = {"cli", "files"}
+MAY_TOUCH_THE_WORLD = {"cli", "files", "api"}
 
 
 def name_of(path: Path) -> str:

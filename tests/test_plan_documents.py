@@ -38,7 +38,7 @@ def number_of(document: Document, what: str) -> int:
     adds = [op["seq"] for op in document["ops"] if op["kind"] == "add"]
     first = {op["op"]: op["seq"] for op in reversed(document["ops"])}
     last = len(document["ops"]) - 1
-    return {IMAGE: adds[0], ZERO: adds[1], FINISH: last}.get(what, first.get(what, -1))
+    return int({IMAGE: adds[0], ZERO: adds[1], FINISH: last}.get(what, first.get(what, -1)))
 
 
 def set_in(*path: str | int, value: Any) -> Callable[[Document], None]:
@@ -67,15 +67,18 @@ SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
     "a_length_past_the_run": (set_in("ops", IMAGE, "size", value="0x1000"), 2, "ops["),
     "a_negative_length": (set_in("ops", IMAGE, "source", "length", value=-1), 2, "length"),
     "two_sources": (set_in("ops", IMAGE, "source", "zeros", value=True), 2, "source"),
-    "a_source_without_its_length": (set_in("ops", IMAGE, "source", value={"input": 0}), 2, "source"),
+    "a_source_without_its_length": (
+        set_in("ops", IMAGE, "source", value={"input": 0}), 2, "source",
+    ),
     "hex_longer_than_the_run": (
         set_in("ops", IMAGE, "source", value={"hex": "00" * 32768, "at": 1}), 2, "ops[",
     ),
     "an_unaligned_address": (set_in("ops", IMAGE, "gpa", value="0x1"), 1, "(snp-launch-update)"),
     "an_empty_run": (set_in("ops", ZERO, "size", value="0x0"), 1, "(snp-launch-update)"),
-    "a_page_added_twice": (set_in("ops", ZERO, "gpa", value="0xfffff000"), 1, "(snp-launch-update)"),
+    "a_page_added_twice": (set_in("ops", ZERO, "gpa", value="0xfffff000"), 1, "added before"),
     "more_pages_than_are_taken": (
-        lambda d: d["ops"][number_of(d, ZERO)].update(gpa="0x100000000", size="0x2000000000"), 4, "64 GiB",
+        lambda d: d["ops"][number_of(d, ZERO)].update(gpa=hex(1 << 32), size=hex(1 << 37)),
+        4, "64 GiB",
     ),
     "a_page_past_52_bits": (set_in("ops", ZERO, "gpa", value="0x10000000000000"), 1, "52 bits"),
     "measured_pages_that_the_host_fills": (
@@ -87,6 +90,27 @@ SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
     "vcpus_with_a_gap": (set_in("ops", FINISH, "vmsas", 1, "vcpus", value="2-3"), 2, "vmsas"),
     "vcpus_downwards": (set_in("ops", FINISH, "vmsas", 1, "vcpus", value="2-1"), 2, "vmsas"),
     "a_long_vmsa": (set_in("ops", -1, "vmsas", 0, "hex", value="00" * 4097), 1, "VMSA"),
+    "vcpus_that_were_not_created": (
+        set_in("ops", FINISH, "vmsas", 1, "vcpus", value="1-9"), 1, "vCPU",
+    ),
+    "no_vmsa": (set_in("ops", FINISH, "vmsas", value=[]), 1, "vCPU"),
+    "a_vmsa_without_its_address": (
+        set_in("ops", FINISH, "vmsas", 0, "gpa", value=None), 2, "vmsas",
+    ),
+    "a_vmsa_page_from_user_space": (set_in("ops", ZERO, "page_type", value="vmsa"), 1, "VMSA"),
+    "a_vm_of_another_type": (set_in("ops", 0, "vm_type", value="tdx"), 1, "create-vm"),
+    "no_vm": (lambda d: d["ops"].pop(0), 2, "create-vm"),
+    "a_null_source": (set_in("ops", IMAGE, "source", value={"zeros": None}), 2, "source"),
+    "bytes_past_the_first_page": (
+        set_in("ops", IMAGE, "source", value={"hex": "00", "at": 1 << 34}), 2, "ops[",
+    ),
+    "a_digest_that_is_not_reached": (
+        set_in("measurement", "digest", value="00" * 48), 1, "another",
+    ),
+    "an_error_among_its_findings": (
+        set_in("findings", value=[{"rule": "empty-region", "severity": "error", "message": "x"}]),
+        1, "empty-region",
+    ),
     "no_start": (lambda d: d["ops"].pop(number_of(d, START)), 2, "ops["),
     "a_changed_hash": (set_in("inputs", 0, "sha256", value="00" * 32), 3, "has changed"),
     "another_file": (set_in("inputs", 0, "path", value="g.fd"), 3, "not found"),

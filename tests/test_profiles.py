@@ -14,7 +14,7 @@ from cvmplan.cpus import SIGNATURES
 from cvmplan.errors import MapError, UnsupportedError
 from cvmplan.findings import RULES
 from cvmplan.plan import Plan, measure
-from cvmplan.profiles import CONFIDENCES, PROFILES
+from cvmplan.profiles import HARDWARE, PROFILES, SOURCE, TWO
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchUpdate
 from tests.build.ovmf import BFV, CFV, TD_HOB, TEMP_MEM, Ovmf, TdxSection, good_snp, good_tdx
 from tests.oracles.firmware import FakeTdxModule
@@ -158,7 +158,7 @@ def test_every_fact_has_a_source_and_a_confidence(name: str) -> None:
     assert profile.sources
     for fact in profile.sources:
         assert fact.source
-        assert fact.confidence in CONFIDENCES
+        assert fact.confidence in (HARDWARE, TWO, SOURCE)
         assert "master" not in fact.source
 
 

@@ -96,8 +96,8 @@ def main(argv: list[str]) -> int:
         context = getattr(error, "ctx", None)
         hint = f"'{context.command_path} --help' lists what there is" if context else ""
         return _complain(error.format_message(), hint, 2)
-    except BrokenPipeError:
-        return _closed_pipe()
+    except SystemExit as stop:
+        return int(stop.code or 0)
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except Exception:  # noqa: BLE001 whatever else escapes is a bug, and says so
@@ -121,14 +121,8 @@ def _complain(message: str, hint: str, code: int) -> int:
 
 
 def _print_error(word: str, colour: str, message: str) -> None:
-    line = printable(" ".join(message.split()))
+    line = printable(message)
     label = f"{word}:"
     if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
         label = typer.style(label, fg=colour, bold=True)
     typer.echo(f"{label} {line}", err=True)
-
-
-def _closed_pipe() -> int:
-    """End quietly when the reader of our output has gone."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 141

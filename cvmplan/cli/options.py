@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,10 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from cvmplan import profiles
+from cvmplan.api import chosen_profile
 from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError
-from cvmplan.files import EXAMPLE, Files, whole_file
+from cvmplan.errors import ConfigError, InputError
+from cvmplan.files import Files, whole_file
 from cvmplan.launch import Launch
 from cvmplan.plan import Plan
 from cvmplan.settings import SETTINGS, read_options
@@ -28,6 +29,7 @@ from cvmplan.settings import SETTINGS, read_options
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
 FLAGS = ("author_key_enabled", "vcek_disabled")
 EXAMPLES = ("snp", "tdx")
+CLOSED_PIPE = 141  # what a shell reports for SIGPIPE
 
 
 Image = Annotated[
@@ -76,7 +78,8 @@ class Request:
         name, reader = readers.recognise(self.image)
         if name == "plan":
             if self.options:
-                raise ConfigError("a plan takes no settings", at=next(iter(self.options)))
+                at = f"--{next(iter(self.options)).replace('_', '-')}"
+                raise ConfigError("a plan takes no settings", at=at)
             read: Plan = reader.read(self.image, self.files.find)
             return read
         return assemble.plan(self.launch(), tuple(self.files.inputs.values()))
@@ -149,9 +152,10 @@ def _request(values: dict[str, Any]) -> Request:
     files = Files(allow_outside=values.pop("allow_outside"), folders=folders)
     named = {n: v for n in ("platform", "vmm", "abi") if (v := values.pop(n)) is not None}
     options = {**named, **read_options(values)}
-    if "vmm" in options and options["vmm"] not in profiles.PROFILES:
-        options["vmm"] = _profile(options["vmm"])
-    return Request(_open(files, path, example), options, files)
+    image = _open(files, path, example)
+    if "vmm" in options:
+        options["vmm"] = chosen_profile(options["vmm"], files.open)
+    return Request(image, options, files)
 
 
 def _open(files: Files, path: str | None, example: str | None) -> Blob:
@@ -161,7 +165,7 @@ def _open(files: Files, path: str | None, example: str | None) -> Blob:
         return files.open(path, "image")
     if example not in EXAMPLES:
         raise ConfigError(f"there is no example {example!r}", at="--example", hint="snp or tdx")
-    return files.open(f"{EXAMPLE}{example}", "image")
+    return files.open(f"example:{example}", "image")
 
 
 def open_image(path: str | None, example: str | None) -> Blob:
@@ -169,23 +173,27 @@ def open_image(path: str | None, example: str | None) -> Blob:
     return _open(Files(), path, example)
 
 
-def _profile(chosen: str) -> Any:
-    """Return the profile in a file; a name that is neither built in nor a file is an error."""
-    if not chosen.endswith((".json", ".toml", ".yaml", ".yml")):
-        return profiles.find(chosen)
-    from cvmplan.files import map_file
-    from cvmplan.readers.profile import read
-
-    return read(map_file(chosen))
-
-
 def write(text: str, output: str | None) -> None:
     """Print `text`, or put it into the file `output`, whole or not at all."""
     if output is None or output == "-":
+        _print(text)
+        return
+    with whole_file(output) as file:
+        file.write(text)
+
+
+def _print(text: str) -> None:
+    """Write `text` to standard output; a reader that has gone ends the program quietly."""
+    if sys.stdout is None:
+        raise InputError("there is no standard output", at="-")
+    try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout.write(text)
         sys.stdout.flush()
-        return
-    with whole_file(output) as file:
-        file.write(text)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(CLOSED_PIPE) from None
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"cannot be written: {error.strerror}", at="standard output") from None

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from cvmplan.blob import Blob
-from cvmplan.contents import part
+from cvmplan.contents import Zeros, part
 from cvmplan.order import Step
 from cvmplan.plan import Plan
 
@@ -27,8 +27,8 @@ def watch_for(plan: Plan, *, quiet: bool) -> Watch | None:
 
 
 def _length(holder: Any, name: str) -> int:
-    """Return the bytes of a run that come from an input."""
-    return int(holder.size) if isinstance(getattr(holder, name, None), Blob) else 0
+    """Return the bytes of a run that has contents to hash."""
+    return int(holder.size) if isinstance(getattr(holder, name, None), Blob | Zeros) else 0
 
 
 def _watched(trace: Iterable[Step], total: int) -> Iterator[Step]:

@@ -61,7 +61,12 @@ class Document(BaseModel):
 
 def problems(error: ValidationError) -> list[tuple[tuple[str | int, ...], str]]:
     """Return (path, reason) of each thing that is wrong in a document."""
-    return [(e["loc"], _reason(e)) for e in error.errors(include_url=False)]
+    return [(_path(e["loc"]), _reason(e)) for e in error.errors(include_url=False)]
+
+
+def _path(loc: tuple[str | int, ...]) -> tuple[str | int, ...]:
+    """Return the path without the name of the operation that pydantic puts behind its number."""
+    return loc[:2] + loc[3:] if loc[:1] == ("ops",) else loc
 
 
 def _reason(error: Any) -> str:

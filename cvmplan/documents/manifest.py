@@ -40,6 +40,8 @@ class Source(Document):
             raise ValueError("wants exactly one of file, hex, zeros")
         if self.file is None and any(v is not None for v in (self.offset, self.length)):
             raise ValueError("offset and length go with file")
+        if self.zeros and self.sha256 is not None:
+            raise ValueError("sha256 goes with file or hex")
         return self
 
 
@@ -72,12 +74,20 @@ class FileReference(Document):
 
 
 class FirmwareDocument(Document):
-    """The firmware; `size` only where `file` is no more than its end (--firmware-digest)."""
+    """The firmware, or its digest; `size` where `file` is no more than its end."""
 
     file: str | None = None
     sha256: Octets32 | None = None
     digest: Octets48 | None = None
     size: Size | None = None
+
+    @model_validator(mode="after")
+    def _is_there(self) -> FirmwareDocument:
+        if self.file is None and self.digest is None:
+            raise ValueError("wants file, digest or both")
+        if self.file is None and self.sha256 is not None:
+            raise ValueError("sha256 goes with file")
+        return self
 
 
 class BootDocument(Document):

@@ -37,8 +37,8 @@ class PlanSource(Document):
 
     @model_validator(mode="after")
     def _exactly_one(self) -> PlanSource:
-        names = {"input", "hex", "zeros", "vmm", "digest_after"}
-        kinds = names & self.model_fields_set
+        names = ("input", "hex", "zeros", "vmm", "digest_after")
+        kinds = [n for n in names if getattr(self, n) is not None]
         if len(kinds) != 1:
             raise ValueError("wants exactly one of input, hex, zeros, vmm, digest_after")
         if self.input is not None and (self.offset is None or self.length is None):

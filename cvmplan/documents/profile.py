@@ -39,6 +39,7 @@ class ProfileSource(Document):
     until: str | None = None
 
 
+SectionRole = Literal["sec-mem", "secrets", "cpuid", "svsm-caa", "kernel-hashes"]
 SnpType = Literal["normal", "zero", "unmeasured", "secrets", "cpuid"]
 
 
@@ -50,7 +51,7 @@ class ProfileDocument(Document):
     name: str
     title: str = ""
     platforms: list[PlatformName]
-    page_types: dict[str, SnpType] = {}
+    page_types: dict[SectionRole, SnpType] = {}
     order: ProfileOrder = ProfileOrder()
     vmsa: ProfileVmsa | None = None
     augmented: Literal["skip", "add"] = "skip"

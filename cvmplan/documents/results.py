@@ -39,15 +39,22 @@ class InputDocument(Document):
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-class CoverageDocument(Document):
-    """What the measurement covers, in 4 KiB pages."""
+class Covered(Document):
+    """Some pages, and their bytes."""
 
-    contents: Count
-    address_only: Count
-    host_filled: Count
-    by_digest: Count
-    vmsas: Count
-    not_added: Count
+    pages: Count
+    bytes: Count
+
+
+class CoverageDocument(Document):
+    """What the measurement covers: contents, address and type alone, or neither."""
+
+    contents: Covered
+    address_only: Covered
+    host_filled: Covered
+    by_digest: Covered
+    vmsas: Covered
+    not_added: Covered
 
 
 class MeasurementDocument(Document):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -10,12 +11,11 @@ from typing import Any
 from cvmplan import __version__
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
-from cvmplan.errors import UnsupportedError
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS
-from cvmplan.order import Step
-from cvmplan.plan import Input, MapMemory, Measurement, Op, Plan, measure_steps
+from cvmplan.order import PAGE, Step
+from cvmplan.plan import Input, MapMemory, Measurement, Op, Plan, checked, measure_steps
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.snp.digest import measured, running
 from cvmplan.vm.ops import largest_mapping
@@ -38,7 +38,10 @@ def measurement(plan: Plan, result: Measurement) -> str:
             "vmm": plan.vmm,
             "abi": plan.abi,
             **_register(result),
-            "coverage": result.coverage._asdict(),
+            "coverage": {
+                name: {"pages": pages, "bytes": pages * PAGE}
+                for name, pages in result.coverage._asdict().items()
+            },
             "inputs": inputs_of(plan.inputs),
             "given": plan.given,
             "assumed": plan.assumed,
@@ -116,16 +119,13 @@ def checkpoints(plan: Plan) -> tuple[Measurement | None, dict[int, bytes]]:
     """Return the measurement (None where nothing is measured), and SNP's digest after each op."""
     lowered = list(plan.lowered())
     steps = [step for _, step in lowered]
+    if plan.platform in ("default", "sw-protected"):
+        return None, {}
     if plan.platform != "snp":
-        try:
-            return measure_steps(plan.platform, steps), {}
-        except UnsupportedError:
-            if plan.platform in ("default", "sw-protected"):
-                return None, {}
-            raise
+        return checked(plan, measure_steps(plan.platform, steps)), {}
     pairs = list(running(steps))
     digests = {index: digest for (index, _), (_, digest) in zip(lowered, pairs, strict=True)}
-    return measured(plan.platform, pairs), digests
+    return checked(plan, measured(plan.platform, pairs)), digests
 
 
 def _op(
@@ -191,15 +191,18 @@ def trace(plan: Plan) -> str:
 
 def commands(platform: str, lowered: Iterable[tuple[int, Step]]) -> Iterator[dict[str, Any]]:
     """Yield each step as a document, on SNP with the launch digest after it."""
-    pairs = list(lowered)
-    steps = (step for _, step in pairs)
-    digests: Iterable[bytes | None]
+    ops: deque[int] = deque()
+
+    def steps() -> Iterator[Step]:
+        for op, step in lowered:
+            ops.append(op)
+            yield step
+
+    pairs: Iterable[tuple[Step, bytes | None]] = ((step, None) for step in steps())
     if platform == "snp":
-        digests = (digest for _, digest in running(steps))
-    else:
-        digests = (None for _ in pairs)
-    for number, ((op, step), digest) in enumerate(zip(pairs, digests, strict=True)):
-        yield _step(number, op, step, digest)
+        pairs = running(steps())
+    for number, (step, digest) in enumerate(pairs):
+        yield _step(number, ops.popleft(), step, digest)
 
 
 def _step(number: int, op: int, step: Step, digest: bytes | None) -> dict[str, Any]:

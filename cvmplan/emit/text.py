@@ -10,7 +10,7 @@ from cvmplan import __version__
 from cvmplan.emit.json import HEX_FIELDS, MEASURED_TYPES, checkpoints, commands, gaps, source
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
-from cvmplan.kvm.abi import ABIS
+from cvmplan.kvm.abi import ABIS, find
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, MapMemory, Measurement, Op, Plan
 from cvmplan.profiles import PROFILES, Profile
@@ -118,13 +118,9 @@ def plan(made: Plan) -> str:
         if result
         else ["nothing is measured on this platform"]
     )
-    note = [] if made.abi != "map-memory" else [MAP_MEMORY_NOTE, ""]
+    nearest = find(made.abi).nearest
+    note = [f"no released kernel has {made.abi}; nearest is {nearest}", ""] if nearest else []
     return _lines([*_header(made), "", *_table(rows), "", *_doubts(made.findings), *note, *end])
-
-
-MAP_MEMORY_NOTE = (
-    "no released kernel has map-memory before finalize; today's kernels map inside the add"
-)
 
 
 def _level(op: Op) -> str:
@@ -178,7 +174,7 @@ def guest_map(regions: Sequence[Region], found: Sequence[Finding]) -> str:
         if start is not None:
             rows.append(("", hex(start), hex(region.gpa), hex(region.gpa - start), "", "", "-"))
         measured = "contents" if region.page_type in MEASURED_TYPES else "address"
-        if region.page_type in ("mapped", "augmented"):
+        if region.page_type == "mapped" or not region.is_mapped:
             measured = "no"
         rows.append(
             (
@@ -201,6 +197,8 @@ def inspect(document: Mapping[str, Any]) -> str:
     for table in document["tables"]:
         lines += ["", table["name"]]
         rows = table["rows"]
+        if "problem" in table:
+            lines.append(f"  cannot be read: {table['problem']}")
         if rows:
             head = [*rows[0]]
             lines += _table([head, *([str(row.get(c, "")) for c in head] for row in rows)], "  ")

@@ -50,7 +50,7 @@ def validate(blob: Blob, raw: Any, document: str) -> Any:
         line = text.line_of(blob, path)
         place = f"{blob.name}:{line}" if line else blob.name
         at = f"{place}: {text.spell(path)}" if path else place
-        hint = f"{len(found) - 1} more problems" if len(found) > 1 else ""
+        hint = f"and {len(found) - 1} more, of the same document" if len(found) > 1 else ""
         raise ConfigError(reason, at=at, hint=hint) from None
 
 
@@ -66,6 +66,8 @@ def read(blob: Blob, open_file: Opener) -> Declared:
     firmware = document.firmware
     if firmware and firmware.digest:
         given["firmware_digest"] = firmware.digest
+    if firmware and firmware.size:
+        given["firmware_size"] = firmware.size
     if document.boot:
         given |= _boot(document.boot, files)
     regions, findings = _regions(blob.name, document.regions, files)
@@ -74,7 +76,6 @@ def read(blob: Blob, open_file: Opener) -> Declared:
         tuple(regions),
         _memory(blob.name, document),
         files.open(firmware, "firmware", "firmware") if firmware and firmware.file else None,
-        firmware.size if firmware else None,
         tuple(findings),
     )
 

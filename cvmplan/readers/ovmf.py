@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from cvmplan import guids
 from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
 from cvmplan.launch import Image
@@ -203,10 +203,12 @@ def _section(
     region = Region(section.base, section.length, role, origin, at=at)
     if role is Role.UNKNOWN:
         problem = f"{origin} has type {section.type:#x}"
-        return region, Finding("unknown-section", problem, origins=(origin,), at=at)
+        pages = region.first_page, region.end_page - PAGE
+        return region, Finding("unknown-section", problem, *pages, origins=(origin,), at=at)
     if region.end > FOUR_GIB:
         problem = f"{origin} ends at {region.end:#x}, past 4 GiB"
-        return region, Finding("gpa-wraps", problem, origins=(origin,), at=at)
+        pages = region.first_page, region.end_page - PAGE
+        return region, Finding("gpa-wraps", problem, *pages, origins=(origin,), at=at)
     return region, None
 
 
@@ -217,15 +219,16 @@ def inspect(blob: Blob) -> dict[str, Any]:
         {"at": data.where(0), "entry": name_of(guid), "data": bytes(data.data).hex()}
         for guid, data in table.items()
     ]
-    tables = [{"name": "GUID table", "rows": entries}]
+    tables: list[dict[str, Any]] = [{"name": "GUID table", "rows": entries}]
     findings: tuple[Finding, ...] = ()
     if guids.SEV_METADATA in table:
-        regions, findings = _sev_sections(blob, table)
-        rows = [
-            {"at": r.at, "section": n, "type": str(r.role), "gpa": hex(r.gpa), "size": hex(r.size)}
-            for n, r in enumerate(regions)
-        ]
-        tables.append({"name": "SEV metadata", "rows": rows})
+        sev: dict[str, Any] = {"name": "SEV metadata", "rows": []}
+        tables.append(sev)
+        try:
+            regions, findings = _sev_sections(blob, table)
+            sev["rows"] = [_row(number, region) for number, region in enumerate(regions)]
+        except (InputError, UnsupportedError) as error:
+            sev["problem"] = str(error)
     if guids.TDX_METADATA in table:
         from cvmplan.readers import tdvf
 
@@ -235,4 +238,14 @@ def inspect(blob: Blob) -> dict[str, Any]:
         "allows": list(platforms(blob)),
         "tables": tables,
         "findings": findings,
+    }
+
+
+def _row(number: int, region: Region) -> dict[str, Any]:
+    return {
+        "at": region.at,
+        "section": number,
+        "type": str(region.role),
+        "gpa": hex(region.gpa),
+        "size": hex(region.size),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
@@ -9,14 +10,14 @@ from typing import Any, Protocol
 
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
-from cvmplan.errors import ConfigError
-from cvmplan.findings import Finding
+from cvmplan.errors import ConfigError, MapError
+from cvmplan.findings import Finding, has_errors
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
 from cvmplan.readers import text
 from cvmplan.readers.manifest import validate
 
-SCHEMA = b"cvmplan.plan/"
+SCHEMA = re.compile(rb'"schema"\s*:\s*"cvmplan\.plan/')
 
 
 class Finder(Protocol):
@@ -27,9 +28,9 @@ class Finder(Protocol):
 
 
 def recognises(blob: Blob) -> bool:
-    """Whether the text is a JSON object that names the plan's schema near its start."""
+    """Whether the text is a JSON object that names the plan's schema."""
     head = bytes(blob.data[:4096]).lstrip()
-    return head[:1] == b"{" and SCHEMA in head
+    return head[:1] == b"{" and SCHEMA.search(blob.data) is not None
 
 
 def read(blob: Blob, find: Finder) -> Plan:
@@ -40,6 +41,7 @@ def read(blob: Blob, find: Finder) -> Plan:
     refers to is not found with the hash that the plan names.
     """
     document = validate(blob, text.parse(blob), "plan")
+    _check_complete(blob.name, document)
     used = {op.source.input for op in document.ops if getattr(op, "source", None)}
     inputs = []
     for index, entry in enumerate(document.inputs):
@@ -57,7 +59,19 @@ def read(blob: Blob, find: Finder) -> Plan:
         document.assumed,
         tuple(inputs),
         tuple(_finding(f) for f in document.findings),
+        bytes.fromhex(document.measurement.digest) if document.measurement else None,
     )
+
+
+def _check_complete(name: str, document: Any) -> None:
+    """Raise ConfigError unless the VM and its vCPUs are created, MapError for an error in it."""
+    found = tuple(_finding(f) for f in document.findings)
+    if has_errors(found):
+        raise MapError(found)
+    ops = [op.op for op in document.ops]
+    for op in ("create-vm", "create-vcpu"):
+        if ops.count(op) != 1:
+            raise ConfigError(f"{ops.count(op)} operations {op}, want 1", at=f"{name}: ops")
 
 
 def _classes(platform: str) -> Mapping[str, type[Op]]:
@@ -89,7 +103,7 @@ def _op(
         if field.name == "source":
             value = _contents(at, value, document.size, inputs)
         elif field.name == "vmsas":
-            value = tuple(_vmsas(at, value))
+            value = tuple(_vmsas(at, value, with_gpa=document.op == "snp-launch-finish"))
         elif field.name == "page_type":
             value = import_module("cvmplan.snp.steps").PageType[value.upper()]
         made[field.name] = value
@@ -106,6 +120,8 @@ def _contents(at: str, source: Any, size: int, inputs: Sequence[Input]) -> Conte
         return DigestAfter(source.digest_after)
     if source.hex is not None:
         made = Made(source.hex, source.at or 0)
+        if made.at >= PAGE:
+            raise ConfigError(f"at {made.at:#x} is not in the first page", at=where)
         length = made.at + len(made.data)
     else:
         if source.input >= len(inputs):
@@ -119,7 +135,7 @@ def _contents(at: str, source: Any, size: int, inputs: Sequence[Input]) -> Conte
     return blob.slice(source.offset, source.offset + length)
 
 
-def _vmsas(at: str, documents: Sequence[Any]) -> list[Any]:
+def _vmsas(at: str, documents: Sequence[Any], *, with_gpa: bool) -> list[Any]:
     """Return the states of a list of vCPU runs, which must follow each other from 0."""
     made: list[Any] = []
     following = 0
@@ -130,10 +146,12 @@ def _vmsas(at: str, documents: Sequence[Any]) -> list[Any]:
             raise ConfigError(f"vCPUs {document.vcpus} do not follow the last", at=f"{at}.vmsas")
         following = vcpus.stop
         page = document.hex.ljust(PAGE, b"\0")
-        if document.gpa is None:
-            made.append(import_module("cvmplan.sev.ops").Vcpus(vcpus, page))
-        else:
+        if (document.gpa is not None) != with_gpa:
+            raise ConfigError("a VMSA has a gpa on SNP, and there only", at=f"{at}.vmsas")
+        if with_gpa:
             made.append(import_module("cvmplan.snp.ops").Vmsa(vcpus, document.gpa, page))
+        else:
+            made.append(import_module("cvmplan.sev.ops").Vcpus(vcpus, page))
     return made
 
 

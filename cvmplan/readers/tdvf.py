@@ -18,7 +18,7 @@ from typing import Any, ClassVar, NamedTuple
 from cvmplan import guids
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, Filled, Zeros
-from cvmplan.errors import MalformedError, TruncatedError, UnsupportedError
+from cvmplan.errors import InputError, MalformedError, TruncatedError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
 from cvmplan.launch import Image, TdxSection
@@ -267,22 +267,23 @@ def _contents(
 
 def inspect(blob: Blob) -> dict[str, Any]:
     """Return the TDX metadata as it is, with file offsets (a JSON document)."""
-    rows = [
-        {
-            "at": at,
-            "section": number,
-            "type": KINDS[s.type].name if s.type in KINDS else hex(s.type),
-            "gpa": hex(s.memory_address),
-            "size": hex(s.memory_data_size),
-            "data_offset": s.data_offset,
-            "raw_size": s.raw_data_size,
-            "attributes": hex(s.attributes),
-        }
-        for number, (at, s) in enumerate(_sections(blob))
-    ]
+    table: dict[str, Any] = {"name": "TDX metadata", "rows": []}
+    try:
+        table["rows"] = [_row(number, at, s) for number, (at, s) in enumerate(_sections(blob))]
+    except (InputError, UnsupportedError) as error:
+        table["problem"] = str(error)
+    return {"format": "tdvf", "allows": ["tdx"], "tables": [table], "findings": ()}
+
+
+def _row(number: int, at: str, section: Section) -> dict[str, Any]:
+    kind = KINDS.get(section.type)
     return {
-        "format": "tdvf",
-        "allows": ["tdx"],
-        "tables": [{"name": "TDX metadata", "rows": rows}],
-        "findings": (),
+        "at": at,
+        "section": number,
+        "type": kind.name if kind else hex(section.type),
+        "gpa": hex(section.memory_address),
+        "size": hex(section.memory_data_size),
+        "data_offset": section.data_offset,
+        "raw_size": section.raw_data_size,
+        "attributes": hex(section.attributes),
     }

@@ -19,6 +19,9 @@ from cvmplan.errors import ConfigError, MalformedError, UnsupportedError
 Path = tuple[str | int, ...]
 _TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _DEEPEST = 100
+_KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\."""
+_DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… nests as deep
+MOST_TEXT = 256 << 20  # bytes of a document
 
 
 def is_text(blob: Blob) -> bool:
@@ -37,13 +40,15 @@ def _decodes(head: bytes) -> bool:
 
 def parse(blob: Blob) -> Any:
     """Return the document that `blob` holds; MalformedError, ConfigError or UnsupportedError."""
+    if len(blob) > MOST_TEXT:
+        raise MalformedError(f"a document of more than {MOST_TEXT >> 20} MiB", at=blob.name)
     try:
         text = bytes(blob.data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MalformedError("not UTF-8 text", at=blob.where(error.start)) from None
     if text.lstrip()[:1] == "{":
         return _json(blob.name, text)
-    if re.search(r"^\s*schema\s*=", text, re.MULTILINE):
+    if re.search(r"""^\s*["']?schema["']?\s*=""", text, re.MULTILINE):
         return _toml(blob.name, text)
     return _yaml(blob.name, text)
 
@@ -138,9 +143,11 @@ def _walk(text: str) -> Iterator[tuple[Path, int, bool]]:
 def _toml(name: str, text: str) -> Any:
     import tomllib
 
+    if _DEEP_KEY.search(text):
+        raise MalformedError("nested too deep", at=name)
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:
         raise MalformedError(f"not TOML: {error}", at=name) from None
     except RecursionError:
         raise MalformedError("nested too deep", at=name) from None
@@ -157,7 +164,7 @@ def _yaml(name: str, text: str) -> Any:
         ) from None
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
         raise MalformedError(f"not YAML: {reason}", at=name) from None
     except RecursionError:

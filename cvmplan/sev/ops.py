@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cvmplan import lowering
 from cvmplan.contents import Contents
+from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Step
-from cvmplan.plan import Lowering, Op
+from cvmplan.plan import Op
 from cvmplan.sev.steps import (
+    ORDER,
     LaunchFinish,
     LaunchMeasure,
     LaunchStart,
@@ -18,6 +21,7 @@ from cvmplan.sev.steps import (
 )
 
 __all__ = [
+    "ORDER",
     "Lowering",
     "SevLaunchFinish",
     "SevLaunchMeasure",
@@ -28,6 +32,26 @@ __all__ = [
 ]
 
 
+class Lowering(lowering.Lowering):
+    """Also whether vCPU states were handed over: SEV-ES must, SEV cannot."""
+
+    def __init__(self, platform: str, guest: Mapping[str, Any]) -> None:
+        super().__init__(platform, guest)
+        self._has_states = False
+
+    def hand_over(self, count: int) -> None:
+        """Note that vCPU states are encrypted; PlanError without encrypted state."""
+        if self.platform != "sev-es":
+            raise PlanError(f"{self.platform} has no encrypted vCPU state")
+        super().hand_over(count)
+        self._has_states = True
+
+    def finalize(self) -> None:
+        """Check that SEV-ES has its vCPU states; PlanError."""
+        if self.platform == "sev-es" and not self._has_states:
+            raise PlanError("no vCPU state was handed over")
+
+
 @dataclass(frozen=True, slots=True)
 class SevLaunchStart(Op):
     """KVM_SEV_LAUNCH_START."""
@@ -36,7 +60,7 @@ class SevLaunchStart(Op):
     kind = "control"
     policy: int
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield LAUNCH_START."""
         del state
         yield LaunchStart(self.policy)
@@ -52,7 +76,7 @@ class SevLaunchUpdateData(Op):
     size: int
     source: Contents
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield LAUNCH_UPDATE_DATA; bytes in a page that was encrypted before are refused."""
         first = self.gpa - self.gpa % PAGE
         end = -(-(self.gpa + self.size) // PAGE) * PAGE
@@ -75,9 +99,9 @@ class SevLaunchUpdateVmsa(Op):
     kind = "add"
     vmsas: tuple[Vcpus, ...]
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
-        """Yield LAUNCH_UPDATE_VMSA for each vCPU."""
-        del state
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
+        """Yield LAUNCH_UPDATE_VMSA for each vCPU; refused without encrypted state."""
+        state.hand_over(sum(len(vmsa.vcpus) for vmsa in self.vmsas))
         for vmsa in self.vmsas:
             yield LaunchUpdateVmsa(vmsa.vcpus, vmsa.page)
 
@@ -89,7 +113,7 @@ class SevLaunchMeasure(Op):
     name = "sev-launch-measure"
     kind = "control"
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield LAUNCH_MEASURE."""
         state.finalize()
         yield LaunchMeasure()
@@ -102,7 +126,7 @@ class SevLaunchFinish(Op):
     name = "sev-launch-finish"
     kind = "control"
 
-    def lower(self, state: Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield LAUNCH_FINISH."""
         del state
         yield LaunchFinish()

@@ -8,11 +8,19 @@ from typing import NamedTuple
 
 from cvmplan.contents import Contents
 from cvmplan.errors import PlanError
+from cvmplan.lowering import Lowering
 from cvmplan.order import PAGE, Step
-from cvmplan.plan import Lowering, Op, check_pages
-from cvmplan.snp.steps import LaunchFinish, LaunchStart, LaunchUpdate, PageType, VmsaUpdate
+from cvmplan.plan import Op
+from cvmplan.snp.steps import (
+    ORDER,
+    LaunchFinish,
+    LaunchStart,
+    LaunchUpdate,
+    PageType,
+    VmsaUpdate,
+)
 
-__all__ = ["Lowering", "SnpLaunchFinish", "SnpLaunchStart", "SnpLaunchUpdate", "Vmsa"]
+__all__ = ["ORDER", "Lowering", "SnpLaunchFinish", "SnpLaunchStart", "SnpLaunchUpdate", "Vmsa"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +51,8 @@ class SnpLaunchUpdate(Op):
 
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield SNP_LAUNCH_UPDATE of each page, upwards; a page added before is refused."""
-        check_pages(self.gpa, self.size)
+        if self.page_type is PageType.VMSA:
+            raise PlanError("the kernel takes no VMSA from user space")
         state.add(self.gpa, self.size, self.source)
         yield LaunchUpdate(self.page_type, self.gpa, self.size, self.source)
 
@@ -78,6 +87,7 @@ class SnpLaunchFinish(Op):
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield SNP_LAUNCH_UPDATE of the VMSAs in vCPU order, then SNP_LAUNCH_FINISH."""
         state.finalize()
+        state.hand_over(sum(len(vmsa.vcpus) for vmsa in self.vmsas))
         for vmsa in self.vmsas:
             if state.added.overlap(vmsa.gpa, vmsa.gpa + PAGE):
                 raise PlanError(f"the page at {vmsa.gpa:#x} was added, where the VMSAs go")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
@@ -27,6 +27,7 @@ from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate, Vm
 from cvmplan.snp.steps import PHYSICAL_END, PageType
 from cvmplan.snp.vmsa import BOOT_EIP, RESET, real_mode_entry, vmsa_page
 
+SNP_ACTIVE = 1 << 0  # AMD 24593, APM volume 2, "SEV_FEATURES"
 POLICY_MUST = 1 << 17  # AMD 56860, table "Guest Policy Structure": reserved, must be one
 POLICY_KNOWN = (1 << 26) - 1
 POLICY_DEBUG = 1 << 19
@@ -44,6 +45,7 @@ def layout(launch: Launch) -> Layout:
         *entry_findings(launch),
         *_refused(regions),
         *policy_findings(launch.guest.policy),
+        *_features_findings(launch.guest.sev_features),
         *unmeasured_contents(regions, HOST_FILLED),
         *two_megabyte_neighbours(regions),
     )
@@ -59,7 +61,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
     yield SnpLaunchStart(guest.policy, guest.gosvw)
     for region in gpa_map.regions:
-        if region.role is not Role.VMSA:
+        if region.role is not Role.VMSA and region.is_mapped:
             yield MapMemory(region.gpa, region.size)
             yield SnpLaunchUpdate(
                 region.gpa,
@@ -145,9 +147,20 @@ def _typed(launch: Launch, region: Region) -> Region:
         gpa = launch.image.hash_table[0] if launch.image and launch.image.hash_table else 0
         table = Made(launch.hash_table, gpa % PAGE)
         return replace(region, page_type="normal", contents=table)
-    page_type = region.page_type or launch.profile.page_types.get(region.role, "zero")
+    if region.role in (Role.FIRMWARE, Role.SVSM):
+        return replace(region, page_type="normal")
+    page_type = region.page_type or _profile_type(launch, region.role)
     contents = region.contents or FILLED.get(page_type, Zeros())
     return replace(region, page_type=page_type, contents=contents)
+
+
+def _profile_type(launch: Launch, role: Role) -> str:
+    """Return the page type that the profile gives a role; ConfigError where it gives none."""
+    if role is Role.UNKNOWN:
+        return "zero"
+    if role not in launch.profile.page_types:
+        raise ConfigError(f"profile {launch.profile.name} has no page type for {role}", at="--vmm")
+    return launch.profile.page_types[role]
 
 
 def _vmsa_region(launch: Launch) -> Region:
@@ -169,12 +182,20 @@ def _metadata_findings(launch: Launch) -> Iterator[Finding]:
             at = found[-1].at if found else (image.blob.name if image else "")
             origins = tuple(r.origin for r in found[:10])
             problem = f"the launch has {pages} {role} pages, want 1"
-            yield Finding(rule, problem, origins=origins, at=at)
+            yield Finding(rule, problem, *_extent(found), origins=origins, at=at)
     if image:
         yield from _hash_page_findings(launch, image)
     elif launch.hash_table:
         problem = "a kernel was given, and there is no firmware whose hashes page it could fill"
         yield Finding("hash-table-outside-page", problem, at=launch.name)
+
+
+def _extent(regions: Sequence[Region]) -> tuple[int | None, int | None]:
+    """Return the first and the last page of `regions`, None for both where there are none."""
+    held = [r for r in regions if r.size > 0]
+    if not held:
+        return None, None
+    return min(r.first_page for r in held), max(r.end_page for r in held) - PAGE
 
 
 def _has_metadata(regions: tuple[Region, ...]) -> bool:
@@ -185,7 +206,8 @@ def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
     def finding(problem: str, *sections: Region) -> Finding:
         at = sections[-1].at if sections else image.blob.name
         origins = tuple(s.origin for s in sections)
-        return Finding("hash-table-outside-page", problem, origins=origins, at=at)
+        pages = _extent(sections)
+        return Finding("hash-table-outside-page", problem, *pages, origins=origins, at=at)
 
     sections = [r for r in launch.regions if r.role is Role.KERNEL_HASHES]
     if len(sections) > 1 or any(s.size != PAGE for s in sections):
@@ -225,6 +247,12 @@ def _refused(regions: tuple[Region, ...]) -> Iterator[Finding]:
         if region.page_type == "vmsa":
             problem = f"{region.origin}: the kernel makes the VMSAs and takes none from the image"
             yield Finding("loader-refuses", problem, origins=(region.origin,), at=region.at)
+
+
+def _features_findings(features: int) -> Iterator[Finding]:
+    if not features & SNP_ACTIVE:
+        problem = f"SEV_FEATURES {features:#x} lack bit 0 (SNP active), which the kernel sets"
+        yield Finding("sev-features", problem)
 
 
 def policy_findings(policy: int) -> Iterator[Finding]:

@@ -14,8 +14,8 @@ from typing import Self
 
 from cvmplan.contents import Contents, DigestAfter, check_fits, part
 from cvmplan.errors import PlanError
+from cvmplan.lowering import check_pages
 from cvmplan.order import PAGE, Begin, Order, Step
-from cvmplan.plan import check_pages
 
 
 class PageType(IntEnum):

@@ -14,14 +14,16 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
-from cvmplan import plan
+from cvmplan import lowering
 from cvmplan.contents import Contents, part
 from cvmplan.errors import PlanError
+from cvmplan.lowering import check_pages
 from cvmplan.order import Step
-from cvmplan.plan import Op, check_pages
+from cvmplan.plan import Op
 from cvmplan.spans import Spans
 from cvmplan.tdx.steps import (
     LEVEL_SPAN,
+    ORDER,
     SHARED_BIT,
     MemPageAdd,
     MemPageAddExtend,
@@ -32,8 +34,18 @@ from cvmplan.tdx.steps import (
     VpInit,
 )
 
+__all__ = [
+    "ORDER",
+    "Lowering",
+    "TdxAdd",
+    "TdxExtend",
+    "TdxFinalize",
+    "TdxInitVcpu",
+    "TdxInitVm",
+]
 
-class Lowering(plan.Lowering):
+
+class Lowering(lowering.Lowering):
     """
     Also which secure-EPT tables exist.
 
@@ -41,8 +53,8 @@ class Lowering(plan.Lowering):
     extended, and a page that is mapped but not added when the TD is finalized is refused.
     """
 
-    def __init__(self, guest: Mapping[str, Any]) -> None:
-        super().__init__(guest)
+    def __init__(self, platform: str, guest: Mapping[str, Any]) -> None:
+        super().__init__(platform, guest)
         levels = (4, 3, 2, 1) if guest.get("gpaw", 48) == 52 else (3, 2, 1)
         self.tables = {level: Spans() for level in levels}
         self._end = 1 << SHARED_BIT[52 if len(levels) == 4 else 48]
@@ -72,7 +84,7 @@ class Lowering(plan.Lowering):
         check_pages(gpa, size)
         for start, _ in self.added.missing(gpa, gpa + size):
             raise PlanError(f"the page at {start:#x} is extended before it is added")
-        self._bound(size)
+        self._bound("extends", size)
         index = max(bisect_right(self._filled, gpa, key=itemgetter(0)) - 1, 0)
         for start, length, contents in islice(self._filled, index, None):
             low, high = max(start, gpa), min(start + length, gpa + size)
@@ -100,7 +112,7 @@ class TdxInitVm(Op):
     mrowner: bytes | None = None
     mrownerconfig: bytes | None = None
 
-    def lower(self, state: plan.Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield TDH.MNG.INIT."""
         del state
         yield MngInit(self.attributes, self.xfam)
@@ -115,9 +127,9 @@ class TdxInitVcpu(Op):
     count: int
     rcx: int
 
-    def lower(self, state: plan.Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield TDH.VP.INIT of each vCPU."""
-        del state
+        state.hand_over(self.count)
         yield VpInit(self.count, self.rcx)
 
 
@@ -132,7 +144,7 @@ class TdxAdd(Op):
     measured: bool
     source: Contents
 
-    def lower(self, state: plan.Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield TDH.MEM.PAGE.ADD, and where measured TDH.MR.EXTEND, page by page."""
         state.add(self.gpa, self.size, self.source)
         step = MemPageAddExtend if self.measured else MemPageAdd
@@ -148,7 +160,7 @@ class TdxExtend(Op):
     gpa: int
     size: int
 
-    def lower(self, state: plan.Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield TDH.MR.EXTEND of each chunk."""
         for gpa, size, contents in state.extend(self.gpa, self.size):
             yield MrExtend(gpa, size, contents)
@@ -161,7 +173,7 @@ class TdxFinalize(Op):
     name = "tdx-finalize"
     kind = "control"
 
-    def lower(self, state: plan.Lowering) -> Iterator[Step]:
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield TDH.MR.FINALIZE."""
         state.finalize()
         yield MrFinalize()

@@ -60,7 +60,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield CreateVcpu(guest.vcpus)
     yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
     for region in gpa_map.regions:
-        if region.page_type == "augmented":
+        if not region.is_mapped:
             continue
         measured = region.page_type == "measured"
         contents = region.contents or Zeros()

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 
 from cvmplan.contents import Contents, check_fits, part
 from cvmplan.errors import PlanError
+from cvmplan.lowering import check_pages
 from cvmplan.order import PAGE, Begin, Order, Step
-from cvmplan.plan import check_pages
 
 CHUNK = 256
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW": width to bit

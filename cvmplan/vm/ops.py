@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from cvmplan.plan import Lowering
+from cvmplan.lowering import Lowering
+from cvmplan.order import Begin, Order
 
-__all__ = ["Lowering", "largest_mapping"]
+__all__ = ["ORDER", "Lowering", "largest_mapping"]
+
+ORDER: Order = {Begin: frozenset()}  # nothing is asked of trusted firmware
 
 LEVELS = (1 << 30, 2 << 20, 4096)
 

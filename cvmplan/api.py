@@ -1,0 +1,48 @@
+"""From a path or bytes to a plan, for programs; the command line begins here too."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from cvmplan import profiles
+from cvmplan.assemble import launch, plan
+from cvmplan.blob import Blob
+from cvmplan.files import Files
+from cvmplan.launch import Opener
+from cvmplan.plan import Plan
+from cvmplan.profiles import Profile
+from cvmplan.settings import read_options
+
+TOP = ("platform", "vmm", "abi")  # settings that are no part of the guest
+PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
+
+
+def plan_image(image: str | os.PathLike[str] | bytes | Blob, /, **settings: object) -> Plan:
+    """
+    Return the plan of an image: a path, or its bytes.
+
+    `settings` by the names of `settings.SETTINGS`, and `platform`, `vmm` (a name, a file or
+    a Profile), `abi`, `allow_outside`.  Raises what `launch` and `plan` raise, ConfigError
+    for a setting that does not exist, InputError for a file that cannot be read.
+    """
+    files = Files(allow_outside=bool(settings.pop("allow_outside", False)))
+    options: dict[str, Any] = {n: settings.pop(n) for n in TOP if n in settings}
+    options |= read_options(settings)
+    if isinstance(image, Blob | bytes | bytearray | memoryview):
+        given = image if isinstance(image, Blob) else Blob("image", memoryview(image))
+        blob = files.keep(given, "image")
+    else:
+        blob = files.open(os.fspath(image), "image")
+    if isinstance(options.get("vmm"), str):
+        options["vmm"] = chosen_profile(options["vmm"], files.open)
+    return plan(launch(blob, options, files.open), tuple(files.inputs.values()))
+
+
+def chosen_profile(name: str, open_file: Opener) -> Profile:
+    """Return the profile that is built in as `name`, or that the file `name` holds."""
+    if name in profiles.PROFILES or not ("/" in name or name.endswith(PROFILE_FILES)):
+        return profiles.find(name)
+    from cvmplan.readers.profile import read
+
+    return read(open_file(name, "profile"))
