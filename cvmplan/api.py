@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, TypeAlias
 
 from cvmplan import profiles
 from cvmplan.assemble import launch, plan
@@ -18,7 +18,10 @@ TOP = ("platform", "vmm", "abi")  # settings that are no part of the guest
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
 
 
-def plan_image(image: str | os.PathLike[str] | bytes | Blob, /, **settings: object) -> Plan:
+Image: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Blob
+
+
+def plan_image(image: Image, /, **settings: object) -> Plan:
     """
     Return the plan of an image: a path, or its bytes.
 

@@ -18,7 +18,7 @@ from cvmplan.profiles import HARDWARE, PROFILES, SOURCE, TWO
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchUpdate
 from tests.build.ovmf import BFV, CFV, TD_HOB, TEMP_MEM, Ovmf, TdxSection, good_snp, good_tdx
 from tests.oracles.firmware import FakeTdxModule
-from tests.run import run
+from tests.run import assert_refused, run
 
 PERM_MEM, PAYLOAD, PAYLOAD_PARAM, TD_INFO, TD_PARAMS = 4, 5, 6, 7, 8
 
@@ -160,6 +160,30 @@ def test_every_fact_has_a_source_and_a_confidence(name: str) -> None:
         assert fact.source
         assert fact.confidence in (HARDWARE, TWO, SOURCE)
         assert "master" not in fact.source
+
+
+def own_profile(folder: Path, **changes: object) -> str:
+    path = folder / "own.json"
+    base = json.loads(run("profiles", "qemu", "--format", "json").out)
+    path.write_text(json.dumps({**base, "name": "own", **changes}))
+    return str(path)
+
+
+def test_a_profile_must_know_every_section_it_meets(tmp_path: Path) -> None:
+    image = tmp_path / "f.fd"
+    image.write_bytes(good_snp().build())
+    good = run("measure", str(image), "--vmm", own_profile(tmp_path), "--format", "json")
+    assert json.loads(good.out)["digest"] == run("measure", str(image), "--bare").out
+    assert "profile" in [i["role"] for i in json.loads(good.out)["inputs"]]
+    without = own_profile(tmp_path, page_types={"sec-mem": "zero"})
+    assert_refused(run("measure", str(image), "--vmm", without), {2})
+    misspelt = own_profile(tmp_path, page_types={"sec-memory": "zero"})
+    assert_refused(run("measure", str(image), "--vmm", misspelt), {2})
+
+
+def test_sev_features_without_snp_are_doubtful() -> None:
+    result = run("check", "--example", "snp", "--sev-features", "0")
+    assert "warning: sev-features" in result.out
 
 
 def test_a_profile_is_for_its_platforms_only() -> None:

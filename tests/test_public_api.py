@@ -10,6 +10,7 @@ import pytest
 import cvmplan
 from tests.build.ovmf import good_snp
 from tests.oracles.firmware import FakePsp, vmsas
+from tests.run import run
 
 ROOT = Path(cvmplan.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -53,6 +54,39 @@ def test_bytes_and_paths_give_the_same_plan(tmp_path: Path) -> None:
     psp.launch_finish()
     assert cvmplan.measure(by_path).digest == psp.digest
     assert cvmplan.measure(by_bytes).digest == psp.digest
+
+
+WRONG: dict[str, dict[str, object]] = {
+    "a setting that does not exist": {"vcpu": 4},
+    "a number for a text": {"append": 5},
+    "an interface of another kind": {"abi": []},
+    "a profile that does not exist": {"vmm": "none"},
+    "a platform that does not exist": {"platform": 1},
+}
+
+
+@pytest.mark.parametrize("settings", WRONG.values(), ids=WRONG)
+def test_what_is_no_setting_is_a_configuration_error(settings: dict[str, object]) -> None:
+    with pytest.raises(cvmplan.ConfigError):
+        cvmplan.plan_image(good_snp().build(), **settings)
+
+
+def test_paths_buffers_and_profile_files_are_taken(tmp_path: Path) -> None:
+    data = good_snp().build()
+    path = tmp_path / "x.fd"
+    path.write_bytes(data)
+    own = tmp_path / "own.json"
+    own.write_text(run("profiles", "ec2", "--format", "json").out)
+    wanted = run("measure", str(path), "--vmm", "ec2", "--bare").out
+    for image in (
+        path,
+        data,
+        bytearray(data),
+        memoryview(data),
+        cvmplan.Blob("x", memoryview(data)),
+    ):
+        plan = cvmplan.plan_image(image, vmm=str(own))
+        assert cvmplan.measure(plan).digest.hex() == wanted
 
 
 def test_a_wrong_setting_is_a_configuration_error() -> None:

@@ -83,6 +83,22 @@ def test_inspect_shows_td_shims_tables(tmp_path: Path) -> None:
     assert text.count("TempMem") == 3
 
 
+def test_inspect_goes_on_behind_a_table_that_is_broken(tmp_path: Path) -> None:
+    image = good_tdx()
+    image.sev_sections = good_snp().sev_sections
+    image.tdvf_version = 9
+    (tmp_path / "x.fd").write_bytes(image.build())
+    text = run("inspect", str(tmp_path / "x.fd")).out
+    assert "kernel-hashes" in text
+    assert "cannot be read" in text
+    assert "version 9" in text
+    image.tdvf_version, image.asev_signature = 1, b"XXXX"
+    (tmp_path / "x.fd").write_bytes(image.build())
+    text = run("inspect", str(tmp_path / "x.fd")).out
+    assert "TempMem" in text
+    assert "cannot be read" in text
+
+
 class Terminal:
     """A stream that says that it is a terminal."""
 
