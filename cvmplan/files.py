@@ -10,7 +10,7 @@ import mmap
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256 as _sha256
 from typing import IO
@@ -28,12 +28,19 @@ class Files:
     The inputs of one run.
 
     `allow_outside`: a manifest may name files outside its folder.  `folders`: where else
-    the inputs of a plan may lie.
+    the inputs of a plan may lie.  `tell` hears of each file that is opened.
     """
 
-    def __init__(self, *, allow_outside: bool = False, folders: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        allow_outside: bool = False,
+        folders: tuple[str, ...] = (),
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
         self.allow_outside = allow_outside
         self.folders = folders
+        self.tell = tell
         self.inputs: dict[str, Input] = {}
 
     def open(self, path: str, role: str, beside: str | None = None) -> Blob:
@@ -50,6 +57,7 @@ class Files:
         if path not in self.inputs:
             blob = _stdin() if path == "-" else map_file(path)
             self.inputs[path] = Input(role, None if path == "-" else path, blob)
+            self.tell(f"{role}: {blob.name}, {len(blob)} bytes")
         return self.inputs[path].blob
 
     def keep(self, blob: Blob, role: str) -> Blob:
@@ -76,6 +84,7 @@ class Files:
             present = True
             blob = map_file(candidate)
             if len(blob) == size and _sha256(blob.data).hexdigest() == sha256:
+                self.tell(f"input {path or 'from standard input'}: {candidate}")
                 return blob
         what = "has changed" if present else "is not found"
         raise InputError(

@@ -19,6 +19,8 @@ from cvmplan.profiles import Profile
 from cvmplan.settings import cpu_signature
 from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 
+# What a VMM that says nothing is taken to ask for: reserved bit 17 and SMT; NODBG; NODBG and ES.
+POLICIES = {"snp": 0x30000, "sev": 0x1, "sev-es": 0x5}
 _BOOT = ("kernel", "initrd", "append")
 
 
@@ -101,7 +103,7 @@ def assumed(
     defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name}
     defaults["vcpus"] = 1
     if platform in ("snp", "sev", "sev-es"):
-        defaults["policy"] = profile.policies.get(platform, 0x30000)
+        defaults["policy"] = profile.policies.get(platform, POLICIES[platform])
         defaults["kernel_hashes"] = "off"
     if platform in ("snp", "sev-es") and profile.vmsa:
         states = (*profile.vmsa.boot.values(), *profile.vmsa.others.values())

@@ -148,6 +148,15 @@ def test_check_says_everything_and_exits_with_1(tmp_path: Path) -> None:
     assert all(f["origins"][0].endswith("all") for f in twice)
 
 
+def test_verbose_says_which_files_are_read(tmp_path: Path, image: str) -> None:
+    result = run("measure", image, "--kernel", image, "--vmm", "qemu", "--bare", "--verbose")
+    assert result.err == f"image: {image}, 32768 bytes\n"
+    (tmp_path / "k").write_bytes(b"kernel")
+    result = run("measure", image, "--kernel", str(tmp_path / "k"), "--bare", "--verbose")
+    assert result.err.splitlines()[1] == f"kernel: {tmp_path / 'k'}, 6 bytes"
+    assert len(result.out) == 96
+
+
 def test_map_shows_an_invalid_map_too(tmp_path: Path) -> None:
     manifest = document(region(0x1000, size=8192), region(0x2000), region(0x5000))
     result = run_on(tmp_path, "map", manifest)

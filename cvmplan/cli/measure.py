@@ -26,9 +26,6 @@ def measure(
     ] = False,
     format: Format = "text",
     output: Output = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress, even on a terminal.")
-    ] = False,
 ) -> None:
     """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
     from cvmplan.emit import emitter
@@ -36,7 +33,7 @@ def measure(
 
     wanted = _wanted(expect)
     plan = request.plan()
-    result = fold(plan, watch_for(plan, quiet=quiet))
+    result = fold(plan, watch_for(plan, quiet=request.quiet))
     if wanted is not None and wanted != result.digest:
         raise MismatchError(
             f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",

@@ -25,6 +25,7 @@ from cvmplan.files import Files, whole_file
 from cvmplan.launch import Launch
 from cvmplan.plan import Plan
 from cvmplan.settings import SETTINGS, read_options
+from cvmplan.values import printable
 
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
 FLAGS = ("author_key_enabled", "vcek_disabled")
@@ -64,6 +65,7 @@ class Request:
     image: Blob
     options: Mapping[str, Any]
     files: Files
+    quiet: bool = False
 
     def launch(self) -> Launch:
         """Return the launch of the image; errors as `assemble.launch`."""
@@ -118,6 +120,8 @@ def _parameters() -> dict[str, tuple[Any, Any]]:
         _option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
         None,
     )
+    shared["quiet"] = (_option(bool, "quiet", "", "No progress, even on a terminal."), False)
+    shared["verbose"] = (_option(bool, "verbose", "", "Say on stderr which files are read."), False)
     shared["allow_outside"] = (
         _option(bool, "allow_outside", "", "Let a manifest name files outside its folder."),
         False,
@@ -149,13 +153,23 @@ def launch_verb(function: Callable[..., None]) -> Callable[..., None]:
 def _request(values: dict[str, Any]) -> Request:
     path, example = values.pop("image"), values.pop("example")
     folders = tuple(values.pop("inputs") or ())
-    files = Files(allow_outside=values.pop("allow_outside"), folders=folders)
+    quiet, verbose = values.pop("quiet"), values.pop("verbose")
+    files = Files(
+        allow_outside=values.pop("allow_outside"),
+        folders=folders,
+        tell=_tell if verbose else lambda _: None,
+    )
     named = {n: v for n in ("platform", "vmm", "abi") if (v := values.pop(n)) is not None}
     options = {**named, **read_options(values)}
     image = _open(files, path, example)
     if "vmm" in options:
         options["vmm"] = chosen_profile(options["vmm"], files.open)
-    return Request(image, options, files)
+    return Request(image, options, files, quiet)
+
+
+def _tell(message: str) -> None:
+    """Say something on stderr, for --verbose."""
+    typer.echo(printable(message), err=True)
 
 
 def _open(files: Files, path: str | None, example: str | None) -> Blob:

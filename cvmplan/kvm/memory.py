@@ -7,7 +7,7 @@ KVM_SET_USER_MEMORY_REGION2, KVM_SET_MEMORY_ATTRIBUTES.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from cvmplan.gpamap import Memory, Region, Role
@@ -66,15 +66,17 @@ def slots(memory: Memory, regions: Iterable[Region]) -> list[tuple[int, int]]:
     return ranges if len(ranges) <= MOST_SLOTS else [(ranges[0][0], ranges[-1][1])]
 
 
-def operations(platform: str, ranges: Iterable[tuple[int, int]]) -> Iterator[Op]:
+def operations(platform: str, memory: Memory, regions: Sequence[Region]) -> Iterator[Op]:
     """Yield the calls that give a VM its memory, private where the platform has that."""
-    for number, (start, end) in enumerate(ranges):
+    shared = Spans((r.gpa, r.end) for r in regions if r.page_type == "shared")
+    for number, (start, end) in enumerate(slots(memory, regions)):
         if platform in WITHOUT_GMEM:
             yield SetMemslot(number, start, end - start)
             continue
         yield CreateGmem(number, end - start)
         yield SetMemslot(number, start, end - start, number)
-        yield SetPrivate(start, end - start)
+        for low, high in shared.missing(start, end):
+            yield SetPrivate(low, high - low)
 
 
 def _up(address: int, granule: int) -> int:

@@ -47,7 +47,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     guest = launch.guest
     yield CreateVm(launch.platform)
     yield Init(guest.sev_features)
-    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
+    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
     yield SevLaunchStart(guest.policy)
     for region in gpa_map.regions:
         yield MapMemory(region.gpa, region.size)

@@ -58,7 +58,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     guest = launch.guest
     yield CreateVm(launch.platform)
     yield Init(guest.sev_features & ~1)
-    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
+    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
     yield SnpLaunchStart(guest.policy, guest.gosvw)
     for region in gpa_map.regions:
         if region.role is not Role.VMSA and region.is_mapped:

@@ -56,7 +56,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield TdxInitVm(
         guest.attributes, guest.xfam, guest.mrconfigid, guest.mrowner, guest.mrownerconfig
     )
-    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
+    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
     yield CreateVcpu(guest.vcpus)
     yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
     for region in gpa_map.regions:

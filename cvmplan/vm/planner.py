@@ -23,7 +23,7 @@ def layout(launch: Launch) -> Layout:
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that create the VM and map `gpa_map`, in order."""
     yield CreateVm(launch.platform)
-    yield from memory.operations(launch.platform, memory.slots(launch.memory, gpa_map.regions))
+    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
     yield CreateVcpu(launch.guest.vcpus)
     for region in gpa_map.regions:
         yield MapMemory(region.gpa, region.size)
