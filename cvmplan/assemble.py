@@ -18,6 +18,7 @@ from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.kvm import abi as abis
 from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
+from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS, Input, Plan, stage
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
@@ -48,16 +49,16 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     Return the launch of `image` under `options`, which beat what a manifest says.
 
     `options` are values by the names of `settings.SETTINGS`, and "platform", "vmm" (a
-    name or a Profile), "abi".  Nothing is checked yet that concerns regions.
+    name or a Profile), "abi".  Where regions lie is not checked yet.
     """
     source = _source(image, open_file)
     place = resolve.places(source.name, options)
+    check_platform(_written(source, options), _platform(source, options), place)
     given = resolve.beaten(
         resolve.normal(source.declared.settings, open_file, place),
         resolve.normal(options, open_file, place),
     )
-    platform = _platform(source, given)
-    check_platform(given, platform, place)
+    platform = _platform(source, options)
     profile = resolve.profile(given, platform, place)
     abi = abis.find(str(given.get("abi", abis.DEFAULT)), place("abi"))
     assumed = resolve.assumed(platform, profile, given, abi)
@@ -70,7 +71,7 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         _check_types(source.name, source.declared.regions, platform)
     regions = firmware.regions if firmware else ()
     if firmware is None and "firmware_digest" in settings:
-        regions = (_unseen_firmware(source, settings["firmware_size"]),)
+        regions = (_unseen_firmware(source, settings["firmware_size"], place),)
     return Launch(
         platform=platform,
         name=image.name,
@@ -89,17 +90,25 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
 
 def findings(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     """Return the layout of `launch` and every finding about it, errors included."""
-    layout: Layout = stage(launch.platform, "planner").layout(launch)
-    earlier = (*launch.findings, *layout.findings)
+    layout, earlier = _layout(launch)
     found = check_regions(layout.regions, layout.limits, launch.memory)
     return layout, (*earlier, *found)
 
 
 def gpa_map(launch: Launch) -> GpaMap:
     """Return the checked map of `launch`; MapError carries every finding."""
-    layout: Layout = stage(launch.platform, "planner").layout(launch)
-    earlier = (*launch.findings, *layout.findings)
+    layout, earlier = _layout(launch)
     return GpaMap.of(layout.regions, layout.limits, launch.memory, earlier)
+
+
+def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
+    """Return the layout of `launch`, and what is found before its regions are compared."""
+    layout: Layout = stage(launch.platform, "planner").layout(launch)
+    found = (*launch.findings, *layout.findings)
+    if not any(r.is_mapped for r in layout.regions if r.role is not Role.VMSA):
+        problem = "the launch adds no page: legal, and of no use"
+        found += (Finding("empty-region", problem, at=launch.name, severity="warning"),)
+    return layout, found
 
 
 def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
@@ -148,7 +157,13 @@ def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:
             )
 
 
-def _platform(source: _Source, given: Mapping[str, Any]) -> str:
+def _written(source: _Source, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return every setting as it was written, the manifest's beaten by the options."""
+    return {**source.declared.settings, **options}
+
+
+def _platform(source: _Source, options: Mapping[str, Any]) -> str:
+    given = _written(source, options)
     if "platform" in given:
         if given["platform"] not in PLATFORMS:
             raise ConfigError(
@@ -189,6 +204,9 @@ def _firmware(
     if "vars_size" in settings and not profile.svsm:
         raise ConfigError("goes with an SVSM binary", at=place("vars_size"))
     if blob is None:
+        for name, needs in (("firmware_size", "firmware_digest"), ("pad", "")):
+            if name in settings and settings[name] != "refuse" and needs not in settings:
+                raise ConfigError("goes with firmware", at=place(name))
         if profile.svsm:
             raise ConfigError("goes with a firmware file only", at=place("svsm"))
         return None
@@ -228,7 +246,7 @@ def _whole(
     if "firmware_digest" not in settings:
         raise ConfigError("goes with a firmware digest", at=place("firmware_size"))
     rom = regions[0]
-    if size < rom.size or size > rom.end:
+    if size < rom.size or size > rom.end or size % PAGE:
         raise ConfigError(
             f"{size:#x} is not the size of a firmware that ends with these {rom.size:#x} bytes",
             at=place("firmware_size"),
@@ -236,7 +254,10 @@ def _whole(
     return (replace(rom, gpa=rom.end - size, size=size), *regions[1:])
 
 
-def _unseen_firmware(source: _Source, size: int) -> Region:
-    """Return the region of firmware of which only the digest is known."""
+def _unseen_firmware(source: _Source, size: int, place: resolve.Place) -> Region:
+    """Return the region of firmware of which only the digest is known; ConfigError."""
+    if not 0 < size <= 1 << 32 or size % PAGE:
+        problem = f"{size:#x} bytes are no whole pages below 4 GiB"
+        raise ConfigError(problem, at=place("firmware_size"))
     origin = f"{source.name}: firmware"
     return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)

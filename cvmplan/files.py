@@ -6,6 +6,7 @@ The only module of the package, the command line apart, that touches the file sy
 
 from __future__ import annotations
 
+import errno
 import mmap
 import os
 import stat
@@ -20,6 +21,7 @@ from cvmplan.errors import ConfigError, InputError
 from cvmplan.plan import Input
 
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
+SMALL = 1 << 16  # bytes of a file that is read, so that it stays open no longer
 MOST_UNMAPPED = 1 << 29  # bytes of what cannot be mapped: standard input, pipes
 
 
@@ -54,6 +56,8 @@ class Files:
             path = self._inside(path, beside)
         if path == "-" and path in self.inputs and self.inputs[path].role != role:
             raise ConfigError(f"standard input is read as {self.inputs[path].role} already", at="-")
+        if path != "-" and path in self.inputs and self.inputs[path].path is None:
+            path = os.path.join(os.path.curdir, path)  # a file named as bytes are
         if path not in self.inputs:
             blob = _stdin() if path == "-" else map_file(path)
             self.inputs[path] = Input(role, None if path == "-" else path, blob)
@@ -72,7 +76,7 @@ class Files:
         InputError where no file there has this size and hash.
         """
         name = os.path.basename(path or "")
-        beside = "" if plan == "stdin" else os.path.dirname(plan)
+        beside = "" if plan == "-" else os.path.dirname(plan)
         tried = [path or "", os.path.join(beside, path or ""), os.path.join(beside, name)]
         for folder in self.folders:
             names = [name] if name else _names(folder)
@@ -96,7 +100,7 @@ class Files:
     def _inside(self, path: str, manifest: str) -> str:
         if "\0" in path or not _encodes(path):
             raise ConfigError(f"{path!r} is no file name", at=manifest)
-        folder = os.path.curdir if manifest == "stdin" else os.path.dirname(manifest)
+        folder = os.path.curdir if manifest == "-" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
         if joined == "-" or joined in EXAMPLES:
             joined = os.path.join(os.path.curdir, path)  # a file of that name
@@ -131,10 +135,14 @@ def map_file(path: str) -> Blob:
                 return Blob(path, _bounded(file, path))
             if status.st_size == 0:
                 return Blob(path, memoryview(b""))
+            if status.st_size <= SMALL:
+                return Blob(path, memoryview(file.read()))
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InputError(f"cannot be opened: {reason}", at=path or "''") from None
+        many = isinstance(error, OSError) and error.errno == errno.EMFILE
+        hint = "'ulimit -n' lets more files be open" if many else ""
+        raise InputError(f"cannot be opened: {reason}", at=path or "''", hint=hint) from None
     return Blob(path, memoryview(mapped))
 
 
@@ -150,7 +158,7 @@ def _encodes(path: str) -> bool:
 def _stdin() -> Blob:
     if sys.stdin is None:
         raise InputError("there is no standard input", at="-")
-    return Blob("stdin", _bounded(sys.stdin.buffer, "stdin"))
+    return Blob("-", _bounded(sys.stdin.buffer, "-"))
 
 
 def _bounded(file: IO[bytes], name: str) -> memoryview:

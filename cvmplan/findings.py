@@ -67,7 +67,9 @@ RULES: Final[dict[str, Rule]] = {
         "warning", "The guest policy has bits that its specification reserves, or lacks bit 17."
     ),
     "sev-features": Rule(
-        "warning", "SEV_FEATURES lack the bit that every SNP guest has, so no kernel measures this."
+        "warning",
+        "SEV_FEATURES that no kernel sets: SNP active (bit 0) belongs to SNP guests, all of them "
+        "and no others.",
     ),
     "policy-debug": Rule("warning", "The guest policy lets the host read the guest's memory."),
     "firmware-for-other-platform": Rule(

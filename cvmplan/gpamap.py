@@ -146,6 +146,7 @@ def check_regions(regions: Sequence[Region], limits: Limits, memory: Memory) -> 
     by_address = sorted((r for r in regions if r.size > 0), key=lambda r: r.gpa)
     found = [f for r in regions for f in _shape(r, limits)]
     found += _conflicts(by_address)
+    found += _capped(_impossible(limits, memory))
     found += _capped(_outside(by_address, memory))
     found += _capped(_not_mapped(by_address, memory))
     return found
@@ -233,6 +234,17 @@ def _conflict(low: Region, high: Region) -> Finding:
         (low.origin, high.origin),
         high.at or low.at,
     )
+
+
+def _impossible(limits: Limits, memory: Memory) -> Iterator[Finding]:
+    """Yield the ranges of memory that end past the guest-physical addresses there are."""
+    for gpa, size, origin in memory.ram or ():
+        if gpa + size > limits.end:
+            yield Finding(
+                "gpa-out-of-range",
+                f"{origin} ends at {gpa + size:#x}, past {limits.why}",
+                at=origin,
+            )
 
 
 def _outside(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:

@@ -34,6 +34,7 @@ class Lowering:
         self.mapped = Spans()
         self.added = Spans()
         self.vcpus: int | None = None
+        self.handed_over = False
         self._work = Counter[str]()
 
     def create_vm(self, vm_type: str) -> None:
@@ -42,13 +43,18 @@ class Lowering:
             raise PlanError(f"a VM of type {vm_type} in a plan for {self.platform}")
 
     def create_vcpus(self, count: int) -> None:
-        """Note the number of vCPUs; PlanError for a second call or an impossible number."""
+        """Note the number of vCPUs; PlanError for a second call, a late or an impossible one."""
+        if self.handed_over:
+            raise PlanError("vCPUs are created after their states were handed over")
         if self.vcpus is not None or not 1 <= count <= MOST_VCPUS:
             raise PlanError(f"{count} vCPUs are created, where {self.vcpus or 0} are")
         self.vcpus = count
 
     def hand_over(self, count: int) -> None:
-        """Check that `count` vCPU states are those of the vCPUs created; PlanError."""
+        """Check that `count` vCPU states are those of the vCPUs created, once; PlanError."""
+        if self.handed_over:
+            raise PlanError("the vCPU states were handed over before")
+        self.handed_over = True
         if count > MOST_VCPUS or self.vcpus not in (None, count):
             raise PlanError(f"{count} vCPU states for {self.vcpus or 'no'} vCPUs")
 

@@ -94,10 +94,15 @@ class CreateVm(Setup):
 
 @dataclass(frozen=True, slots=True)
 class Init(Setup):
-    """KVM_SEV_INIT2; bit 0 of `vmsa_features` (SNP active) is set by the kernel."""
+    """
+    KVM_SEV_INIT2, or where `legacy` KVM_SEV_ES_INIT, which leaves the FPU state zero.
+
+    Bit 0 of `vmsa_features` (SNP active) is set by the kernel.
+    """
 
     name = "init"
     vmsa_features: int
+    legacy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +165,8 @@ class Plan:
     The ordered operations of one launch, and every input that they depend on.
 
     `given` and `assumed` are the settings that the user chose and those that were filled
-    in; together they are `guest`.  `recorded` is the digest that a plan was read with.
+    in; together they are `guest`.  `recorded` is what a plan that was read says that it
+    measures: register, algorithm, digest in hex, pages.
     """
 
     platform: str
@@ -171,7 +177,7 @@ class Plan:
     assumed: Mapping[str, Any] = field(default_factory=dict)
     inputs: tuple[Input, ...] = ()
     findings: tuple[Finding, ...] = ()
-    recorded: bytes | None = None
+    recorded: tuple[str, str, str, int] | None = None
 
     @property
     def guest(self) -> Mapping[str, Any]:
@@ -248,8 +254,12 @@ def measure(
 
 def checked(plan: Plan, result: Measurement) -> Measurement:
     """Return `result`, with the pages of `plan` that are mapped and not added; MismatchError."""
-    if plan.recorded not in (None, result.digest):
-        raise MismatchError(f"the operations measure {result.digest.hex()}, the plan says another")
+    found = (result.register, result.algorithm, result.digest.hex(), result.pages)
+    if plan.recorded not in (None, found):
+        told = " ".join(map(str, plan.recorded or ()))
+        raise MismatchError(
+            f"the operations measure {' '.join(map(str, found))}, the plan says {told}"
+        )
     added = Spans((op.gpa, op.gpa + op.size) for op in plan.ops if op.kind == "add" and is_run(op))
     mapped = Spans((op.gpa, op.gpa + op.size) for op in plan.ops if isinstance(op, MapMemory))
     waiting = sum(e - s for low, high in mapped for s, e in added.missing(low, high)) // PAGE

@@ -290,13 +290,13 @@ def find(name: str, at: str = "--vmm") -> Profile:
     return PROFILES[name]
 
 
-def for_platform(profile: Profile, platform: str) -> Profile:
-    """Return `profile`; UnsupportedError when it does not know `platform`."""
+def for_platform(profile: Profile, platform: str, at: str) -> Profile:
+    """Return `profile`; UnsupportedError at `at` when it does not know `platform`."""
     if platform in profile.platforms:
         return profile
     others = [p.name for p in PROFILES.values() if platform in p.platforms]
     raise UnsupportedError(
         f"profile {profile.name} is for {', '.join(profile.platforms)}, not {platform}",
-        at="--vmm",
+        at=at,
         hint=f"for {platform} there are {', '.join(others)}",
     )

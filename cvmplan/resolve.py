@@ -35,6 +35,8 @@ def places(manifest: str, options: Mapping[str, Any]) -> Place:
             return f"{manifest}: {name}"
         if not manifest or name in options:
             return f"--{name.replace('_', '-')}"
+        if name.startswith("firmware_"):
+            return f"{manifest}: {name.replace('_', '.')}"
         group = "boot" if name.removesuffix("_hash") in _BOOT else "guest"
         return f"{manifest}: {group}.{name}"
 
@@ -93,7 +95,7 @@ def profile(given: dict[str, Any], platform: str, place: Place) -> Profile:
     profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen, place("vmm"))
     if "vmm" in given:
         given["vmm"] = profile.name
-    return profiles.for_platform(profile, platform)
+    return profiles.for_platform(profile, platform, place("vmm"))
 
 
 def assumed(

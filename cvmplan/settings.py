@@ -166,7 +166,10 @@ def cpu_signature(given: Mapping[str, Any], place: Callable[[str], str]) -> int 
                 "family, model and stepping go together, and without a CPU model",
                 at=place("family"),
             )
-        return cpus.signature(*(n for n in numbers if n is not None))
+        try:
+            return cpus.signature(*(n for n in numbers if n is not None))
+        except ConfigError as error:
+            raise ConfigError(str(error), at=place("family"), hint=error.hint) from None
     name = given.get("cpu")
     if name is None:
         return None

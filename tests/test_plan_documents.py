@@ -41,6 +41,13 @@ def number_of(document: Document, what: str) -> int:
     return int({IMAGE: adds[0], ZERO: adds[1], FINISH: last}.get(what, first.get(what, -1)))
 
 
+def create_vcpus_last(document: Document, **finish: Any) -> None:
+    document["ops"][-1].update(finish)
+    document["ops"].append(document["ops"].pop(-2))
+    for number, op in enumerate(document["ops"]):
+        op["seq"] = number
+
+
 def set_in(*path: str | int, value: Any) -> Callable[[Document], None]:
     """Return what puts `value` at `path` of a document."""
 
@@ -105,8 +112,17 @@ SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
         set_in("ops", IMAGE, "source", value={"hex": "00", "at": 1 << 34}), 2, "ops[",
     ),
     "a_digest_that_is_not_reached": (
-        set_in("measurement", "digest", value="00" * 48), 1, "another",
+        set_in("measurement", "digest", value="00" * 48), 1, "the plan says",
     ),
+    "a_register_of_another_platform": (
+        set_in("measurement", "register", value="MRTD"), 1, "the plan says",
+    ),
+    "a_wrong_number_of_pages": (set_in("measurement", "pages", value=1), 1, "the plan says"),
+    "vcpus_that_its_settings_deny": (set_in("given", "vcpus", value=64), 2, "vCPUs"),
+    "a_width_that_is_no_number": (set_in("given", "gpaw", value="52"), 2, "gpaw"),
+    "no_init": (lambda d: d["ops"].pop(1), 2, "init"),
+    "vcpus_created_last": (create_vcpus_last, 1, "create-vcpu"),
+    "vcpus_created_last_and_no_vmsa": (lambda d: create_vcpus_last(d, vmsas=[]), 1, "create-vcpu"),
     "an_error_among_its_findings": (
         set_in("findings", value=[{"rule": "empty-region", "severity": "error", "message": "x"}]),
         1, "empty-region",

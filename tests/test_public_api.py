@@ -89,6 +89,16 @@ def test_paths_buffers_and_profile_files_are_taken(tmp_path: Path) -> None:
         assert cvmplan.measure(plan).digest.hex() == wanted
 
 
+def test_a_file_may_be_named_as_bytes_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = good_snp().build()
+    for name in ("image", "other"):
+        (tmp_path / name).write_bytes(b"kernel")
+    first, second = (cvmplan.plan_image(data, kernel=name) for name in ("image", "other"))
+    assert len(first.inputs) == 2
+    assert cvmplan.measure(first).digest == cvmplan.measure(second).digest
+
+
 def test_a_wrong_setting_is_a_configuration_error() -> None:
     with pytest.raises(cvmplan.ConfigError, match="vcpus"):
         cvmplan.plan_image(good_snp().build(), vcpus=0)

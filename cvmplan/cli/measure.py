@@ -32,6 +32,7 @@ def measure(
     from cvmplan.plan import measure as fold
 
     wanted = _wanted(expect)
+    printer = emitter(format, "measurement")
     plan = request.plan()
     result = fold(plan, watch_for(plan, quiet=request.quiet))
     if wanted is not None and wanted != result.digest:
@@ -39,7 +40,7 @@ def measure(
             f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",
             at=request.image.name,
         )
-    text = result.digest.hex() if bare else emitter(format, "measurement").measurement(plan, result)
+    text = result.digest.hex() if bare else printer.measurement(plan, result)
     write(text, output)
 
 

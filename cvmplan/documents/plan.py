@@ -58,7 +58,7 @@ _OPTIONAL: dict[str, Any] = {
     "gosvw": Octets16, "host_data": Octets32, "id_block": Octets96, "id_auth": Octets4096,
     "mrconfigid": Octets48, "mrowner": Octets48, "mrownerconfig": Octets48,
     "digest_after": Octets48, "gmem": Count, "largest_level": Address, "author_key_enabled": bool,
-    "vcek_disabled": bool,
+    "vcek_disabled": bool, "legacy": bool,
 }  # fmt: skip
 _RUN: dict[str, Any] = {"gpa": Integer, "size": Integer}
 _PAGES: dict[str, Any] = {**_RUN, "source": PlanSource}
@@ -67,7 +67,7 @@ _VCPUS: dict[str, Any] = {"count": VcpuCount}
 _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     # operation: (kind, required fields, optional fields); the classes say what they mean
     "create-vm": ("control", {"vm_type": PlatformName}, ()),
-    "init": ("control", {"vmsa_features": Integer}, ()),
+    "init": ("control", {"vmsa_features": Integer}, ("legacy",)),
     "create-vcpu": ("control", _VCPUS, ()),
     "create-gmem": ("memory", {"gmem": Count, "size": Integer}, ()),
     "set-memslot": ("memory", {"slot": Count, **_RUN}, ("gmem",)),

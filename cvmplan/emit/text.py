@@ -19,11 +19,11 @@ from cvmplan.vm.ops import largest_mapping
 
 ALGORITHMS = {"sha384": "SHA-384", "sha256": "SHA-256"}
 COVERAGE = {
-    "contents": "contents, type and address measured",
-    "by_digest": "measured through the digest that was given",
+    "contents": "contents measured",
+    "by_digest": "contents measured through the digest that was given",
     "vmsas": "vCPU states (VMSA) measured",
-    "address_only": "type and address measured, contents zero",
-    "host_filled": "address measured, contents chosen by the host",
+    "address_only": "contents zero and not hashed, only that they are added",
+    "host_filled": "contents chosen by the host, only that they are added",
     "not_added": "mapped, not added",
 }
 _LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}

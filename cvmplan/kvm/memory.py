@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from cvmplan.errors import PlanError
 from cvmplan.gpamap import Memory, Region, Role
 from cvmplan.order import PAGE
 from cvmplan.plan import Op, Setup
 from cvmplan.spans import Spans
 
 GRANULE = 2 << 20  # slots that are derived begin and end where a large page could
-MOST_SLOTS = 509  # Linux 6.11, include/linux/kvm_host.h: fewer than KVM_USER_MEM_SLOTS
+MOST_SLOTS = 32764  # Linux 6.11, x86: KVM_USER_MEM_SLOTS, SHRT_MAX less 3 internal ones
 WITHOUT_GMEM = frozenset({"default", "sev", "sev-es"})
 
 
@@ -60,7 +61,12 @@ def slots(memory: Memory, regions: Iterable[Region]) -> list[tuple[int, int]]:
     so are all when there would be more than a kernel takes.
     """
     if memory.ram is not None:
-        return list(Spans((_up(g, PAGE), (g + size) // PAGE * PAGE) for g, size, _ in memory.ram))
+        ram = Spans((_up(g, PAGE), (g + size) // PAGE * PAGE) for g, size, _ in memory.ram)
+        if len(ram) > MOST_SLOTS:
+            raise PlanError(
+                f"{len(ram)} separate ranges of memory, of which KVM takes {MOST_SLOTS}"
+            )
+        return list(ram)
     held = (r for r in regions if r.role is not Role.VMSA)
     ranges = list(Spans((r.gpa // GRANULE * GRANULE, _up(r.end, GRANULE)) for r in held))
     return ranges if len(ranges) <= MOST_SLOTS else [(ranges[0][0], ranges[-1][1])]

@@ -28,5 +28,5 @@ def recognise(blob: Blob) -> tuple[str, ModuleType]:
     raise UnsupportedError(
         "not recognised as a firmware image with OVMF or TDX metadata, a manifest or a plan",
         at=blob.name,
-        hint="IGVM files are not read yet" if blob.data[:4] == b"IGVM" else "",
+        hint="IGVM files are not read yet" if bytes(blob.data[:4]) == b"IGVM" else "",
     )

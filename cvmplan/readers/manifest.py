@@ -66,7 +66,7 @@ def read(blob: Blob, open_file: Opener) -> Declared:
     firmware = document.firmware
     if firmware and firmware.digest:
         given["firmware_digest"] = firmware.digest
-    if firmware and firmware.size:
+    if firmware and firmware.size is not None:
         given["firmware_size"] = firmware.size
     if document.boot:
         given |= _boot(document.boot, files)

@@ -29,7 +29,7 @@ class Finder(Protocol):
 
 def recognises(blob: Blob) -> bool:
     """Whether the text is a JSON object that names the plan's schema."""
-    head = bytes(blob.data[:4096]).lstrip()
+    head = bytes(blob.data[: 1 << 16]).lstrip(b"\xef\xbb\xbf \t\r\n")
     return head[:1] == b"{" and SCHEMA.search(blob.data) is not None
 
 
@@ -59,7 +59,7 @@ def read(blob: Blob, find: Finder) -> Plan:
         document.assumed,
         tuple(inputs),
         tuple(_finding(f) for f in document.findings),
-        bytes.fromhex(document.measurement.digest) if document.measurement else None,
+        _recorded(document.measurement) if document.measurement else None,
     )
 
 
@@ -69,9 +69,23 @@ def _check_complete(name: str, document: Any) -> None:
     if has_errors(found):
         raise MapError(found)
     ops = [op.op for op in document.ops]
-    for op in ("create-vm", "create-vcpu"):
+    needed = ["create-vm", "create-vcpu"]
+    needed += ["init"] if document.platform in ("snp", "sev", "sev-es") else []
+    for op in needed:
         if ops.count(op) != 1:
             raise ConfigError(f"{ops.count(op)} operations {op}, want 1", at=f"{name}: ops")
+    if ops[0] != "create-vm":
+        raise ConfigError("the first operation is not create-vm", at=f"{name}: ops[0]")
+    guest = {**document.assumed, **document.given}
+    created = next(op.count for op in document.ops if op.op == "create-vcpu")
+    if guest.get("vcpus", created) != created:
+        raise ConfigError(f"says {guest['vcpus']!r} vCPUs, and creates {created}", at=name)
+    if type(guest.get("gpaw", 48)) is not int or guest.get("gpaw", 48) not in (48, 52):
+        raise ConfigError(f"gpaw is {guest['gpaw']!r}, want 48 or 52", at=name)
+
+
+def _recorded(document: Any) -> tuple[str, str, str, int]:
+    return document.register_, document.algorithm, document.digest, document.pages
 
 
 def _classes(platform: str) -> Mapping[str, type[Op]]:

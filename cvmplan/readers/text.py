@@ -17,7 +17,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError, UnsupportedError
 
 Path = tuple[str | int, ...]
-_TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\],:]|[^\s{}\[\],:"]+')
+_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _DEEPEST = 100
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\."""
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… nests as deep
@@ -48,7 +48,7 @@ def parse(blob: Blob) -> Any:
         raise MalformedError("not UTF-8 text", at=blob.where(error.start)) from None
     if text.lstrip()[:1] == "{":
         return _json(blob.name, text)
-    if re.search(r"""^\s*["']?schema["']?\s*=""", text, re.MULTILINE):
+    if re.search(r"""^[ \t]*["']?schema["']?[ \t]*=""", text, re.MULTILINE):
         return _toml(blob.name, text)
     return _yaml(blob.name, text)
 

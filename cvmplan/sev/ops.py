@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cvmplan import lowering
 from cvmplan.contents import Contents
@@ -35,20 +35,15 @@ __all__ = [
 class Lowering(lowering.Lowering):
     """Also whether vCPU states were handed over: SEV-ES must, SEV cannot."""
 
-    def __init__(self, platform: str, guest: Mapping[str, Any]) -> None:
-        super().__init__(platform, guest)
-        self._has_states = False
-
     def hand_over(self, count: int) -> None:
         """Note that vCPU states are encrypted; PlanError without encrypted state."""
         if self.platform != "sev-es":
             raise PlanError(f"{self.platform} has no encrypted vCPU state")
         super().hand_over(count)
-        self._has_states = True
 
     def finalize(self) -> None:
         """Check that SEV-ES has its vCPU states; PlanError."""
-        if self.platform == "sev-es" and not self._has_states:
+        if self.platform == "sev-es" and not self.handed_over:
             raise PlanError("no vCPU state was handed over")
 
 

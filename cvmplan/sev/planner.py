@@ -20,8 +20,9 @@ from cvmplan.sev.ops import (
     SevLaunchUpdateVmsa,
     Vcpus,
 )
+from cvmplan.sev.steps import GRANULE
 from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.planner import entry_findings, vcpu_pages
+from cvmplan.snp.planner import SNP_ACTIVE, entry_findings, vcpu_pages
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
@@ -29,15 +30,18 @@ LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
 
 
 def layout(launch: Launch) -> Layout:
-    """Return the regions of `launch`, the hash table's page last, and the findings."""
-    regions = [replace(r, page_type="measured") for r in launch.regions]
+    """Return the regions of `launch`, the hash table's page behind the firmware, and findings."""
+    typed = [replace(r, page_type="measured") for r in launch.regions]
+    regions = [r for r in typed if r.role is not Role.REGION]
     findings = [*(launch.image.findings if launch.image else ()), *_policy_findings(launch)]
     if launch.hash_table:
         page, wrong = _hash_page(launch, launch.hash_table)
         regions += page
         findings += wrong
+    regions += [r for r in typed if r.role is Role.REGION]
     if launch.platform == "sev-es":
         findings += entry_findings(launch)
+        findings += _features_findings(launch.guest.sev_features)
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
     return Layout(tuple(regions), limits, tuple(findings))
 
@@ -46,7 +50,8 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
     guest = launch.guest
     yield CreateVm(launch.platform)
-    yield Init(guest.sev_features)
+    fpu = launch.abi.es_fpu_state or guest.es_init
+    yield Init(guest.sev_features, legacy=launch.platform == "sev-es" and fpu == "legacy")
     yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
     yield SevLaunchStart(guest.policy)
     for region in gpa_map.regions:
@@ -54,7 +59,6 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield _update(region)
     yield CreateVcpu(guest.vcpus)
     if launch.platform == "sev-es":
-        fpu = launch.abi.es_fpu_state or guest.es_init
         override = LEGACY_FPU if fpu == "legacy" else {}
         pages = vcpu_pages(launch, override)
         yield SevLaunchUpdateVmsa(tuple(Vcpus(vcpus, page) for vcpus, page in pages))
@@ -64,7 +68,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
 
 def _update(region: Region) -> SevLaunchUpdateData:
     contents: Contents = region.contents or Zeros()
-    if isinstance(contents, Made) and contents.at:
+    if region.role is Role.KERNEL_HASHES and isinstance(contents, Made):
         return SevLaunchUpdateData(
             region.gpa + contents.at, len(contents.data), Made(contents.data)
         )
@@ -82,11 +86,20 @@ def _hash_page(launch: Launch, table: bytes) -> tuple[list[Region], list[Finding
     origin = f"{name}: SEV hash table"
     contents = Made(table, gpa % PAGE)
     region = Region(gpa - gpa % PAGE, PAGE, Role.KERNEL_HASHES, origin, "measured", contents, name)
-    if size < TABLE_SIZE or gpa % PAGE + TABLE_SIZE > PAGE:
-        problem = f"{size:#x} bytes at {gpa:#x} do not hold {TABLE_SIZE:#x} bytes inside one page"
+    if size < TABLE_SIZE or gpa % PAGE + TABLE_SIZE > PAGE or gpa % GRANULE:
+        problem = (
+            f"{size:#x} bytes at {gpa:#x} do not hold {TABLE_SIZE:#x} bytes inside one page, "
+            f"at a multiple of {GRANULE}"
+        )
         wrong = Finding("hash-table-outside-page", problem, origins=(origin,), at=name)
         return [region], [wrong]
     return [region], []
+
+
+def _features_findings(features: int) -> Iterator[Finding]:
+    if features & SNP_ACTIVE:
+        problem = f"SEV_FEATURES {features:#x} have bit 0 (SNP active), which the kernel refuses"
+        yield Finding("sev-features", problem)
 
 
 def _policy_findings(launch: Launch) -> Iterator[Finding]:

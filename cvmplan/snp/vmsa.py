@@ -56,7 +56,7 @@ def real_mode_entry(eip: int) -> dict[str, int]:
 
 def vmsa_page(states: Iterable[Mapping[str, int]]) -> bytes:
     """
-    Return the 4096-byte VMSA with the fields of `states`, later ones first.
+    Return the 4096-byte VMSA with the fields of `states`; a later one wins.
 
     ConfigError for a field that is not in the layout or a value too large for it.
     """

@@ -10,7 +10,6 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import islice
 from operator import itemgetter
 from typing import Any
 
@@ -86,7 +85,9 @@ class Lowering(lowering.Lowering):
             raise PlanError(f"the page at {start:#x} is extended before it is added")
         self._bound("extends", size)
         index = max(bisect_right(self._filled, gpa, key=itemgetter(0)) - 1, 0)
-        for start, length, contents in islice(self._filled, index, None):
+        for start, length, contents in map(
+            self._filled.__getitem__, range(index, len(self._filled))
+        ):
             low, high = max(start, gpa), min(start + length, gpa + size)
             if low < high:
                 yield low, high - low, part(contents, low - start, high - low)

@@ -227,6 +227,16 @@ def test_sev_digest_is_the_peers(
     compare(image(), Machine(mode="sev", boot=boot))
 
 
+@pytest.mark.parametrize("gpa", [0x810000, 0x810010, 0x810C00, 0x810F50])
+@pytest.mark.parametrize("mode", ["sev", "sev-es"])
+def test_the_hash_table_is_measured_to_the_byte_wherever_it_lies(
+    compare: Compare, mode: str, gpa: int
+) -> None:
+    image = replace(good_snp(), hash_table=(gpa, 0x400))
+    options = ("--es-init", "init2") if mode == "sev-es" else ()
+    compare(image.build(), Machine(mode=mode, features=0, boot=FULL, options=options))
+
+
 def test_sev_needs_neither_metadata_nor_an_entry_for_processors(compare: Compare) -> None:
     image = replace(good_snp(), sev_sections=None, reset_eip=None)
     compare(image.build(), Machine(mode="sev"))
