@@ -192,6 +192,7 @@ REFUSED: dict[str, tuple[list[str], int]] = {
     "no_such_option": (["measure", *SNP, "--nonsense"], 2),
     "no_such_verb": (["measures"], 2),
     "no_such_format": (["measure", *SNP, "--format", "xml"], 2),
+    "bare_and_a_format": (["measure", *SNP, "--bare", "--format", "json"], 2),
     "a_format_of_another_verb": (["measure", *SNP, "--format", "jsonl"], 2),
     "no_such_platform": (["measure", *SNP, "--platform", "sgx"], 2),
     "a_platform_without_metadata": (["measure", *SNP, "--platform", "tdx"], 4),

@@ -32,7 +32,9 @@ def measure(
     from cvmplan.plan import measure as fold
 
     wanted = _wanted(expect)
-    printer = emitter(format, "measurement")
+    if bare and format != "text":
+        raise ConfigError("goes without a format", at="--bare")
+    printer = None if bare else emitter(format, "measurement")
     plan = request.plan()
     result = fold(plan, watch_for(plan, quiet=request.quiet))
     if wanted is not None and wanted != result.digest:
@@ -40,7 +42,7 @@ def measure(
             f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",
             at=request.image.name,
         )
-    text = result.digest.hex() if bare else printer.measurement(plan, result)
+    text = printer.measurement(plan, result) if printer else result.digest.hex()
     write(text, output)
 
 
