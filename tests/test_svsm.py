@@ -61,7 +61,7 @@ def test_unseen_firmware_is_on_the_map(files: Path) -> None:
 
 def test_the_variable_store_is_on_the_map(files: Path) -> None:
     top = 2**32 - (files / "whole.fd").stat().st_size
-    svsm = {"svsm": {"file": "svsm.bin"}, "vars_size": VARS}
+    svsm = {"svsm": "svsm.bin", "vars_size": VARS}
     firmware = {"file": "whole.fd"}
     inside = document(region(top - VARS), vmm="svsm-qemu", guest=svsm, firmware=firmware)
     result = run_on(files, "check", inside)

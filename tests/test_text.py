@@ -53,6 +53,19 @@ def test_a_default_vm_is_mapped_only(tmp_path: Path) -> None:
     assert "largest page 4 KiB" in run_on(tmp_path, "plan", manifest).out
 
 
+def test_two_orders_of_single_pages_are_not_said_to_differ(tmp_path: Path) -> None:
+    one = region(0, "measured", source={"zeros": True}, size=4096)
+    two = region(0x2000, "measured", source={"zeros": True}, size=8192)
+    for regions, said in (((one,), False), ((one, two), True)):
+        manifest = document(*regions, platform="tdx")
+        assert ("order-differs" in run_on(tmp_path, "check", manifest).out) is said
+        digests = {
+            run_on(tmp_path, "measure", manifest, "--page-order", order, "--bare").out
+            for order in ("single-pass", "two-pass")
+        }
+        assert (len(digests) == 2) is said
+
+
 def test_a_warning_stands_before_the_digest() -> None:
     lines = run("measure", "--example", "snp", "--policy", "0xb0000").out.splitlines()
     assert lines[-3].startswith("warning: policy-debug")

@@ -118,7 +118,7 @@ class GuestDocument(Document):
     pad: Literal["zero", "file"] | None = None
     reset_eip: Address32 | None = None
     hob_gpa: Integer | None = None
-    svsm: FileReference | None = None
+    svsm: FileReference | str | None = None
     vars_size: Size | None = None
     machine: str | None = None
     tsc_khz: Integer | None = None

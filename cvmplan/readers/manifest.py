@@ -61,8 +61,11 @@ def read(blob: Blob, open_file: Opener) -> Declared:
     names = {"platform": document.platform, "vmm": document.vmm, "abi": document.abi}
     given = {k: v for k, v in names.items() if v is not None} | guest
     files = _Files(blob.name, open_file)
-    if document.guest.svsm:
-        given["svsm"] = files.open(document.guest.svsm, "svsm", "guest.svsm")
+    svsm = document.guest.svsm
+    if isinstance(svsm, str):
+        given["svsm"] = files.open_unchecked(svsm, "svsm")
+    elif svsm:
+        given["svsm"] = files.open(svsm, "svsm", "guest.svsm")
     firmware = document.firmware
     if firmware and firmware.digest:
         given["firmware_digest"] = firmware.digest

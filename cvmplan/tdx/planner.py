@@ -126,7 +126,7 @@ def _debug_warning(launch: Launch) -> Iterator[Finding]:
 
 
 def _order_note(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:
-    if any(r.page_type == "measured" for r in regions):
+    if any(r.page_type == "measured" and r.size > PAGE for r in regions):
         other = "two-pass" if launch.guest.page_order == "single-pass" else "single-pass"
         problem = f"pages are added {launch.guest.page_order}; {other} gives another MRTD"
         yield Finding("order-differs", problem, hint=f"--page-order {other}")
