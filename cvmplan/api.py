@@ -12,9 +12,8 @@ from cvmplan.files import Files
 from cvmplan.launch import Opener
 from cvmplan.plan import Plan
 from cvmplan.profiles import Profile
-from cvmplan.settings import read_options
+from cvmplan.settings import TOP, read_options
 
-TOP = ("platform", "vmm", "abi")  # settings that are no part of the guest
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
 
 

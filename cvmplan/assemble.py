@@ -104,7 +104,8 @@ def gpa_map(launch: Launch) -> GpaMap:
 def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     """Return the layout of `launch`, and what is found before its regions are compared."""
     layout: Layout = stage(launch.platform, "planner").layout(launch)
-    found = (*launch.findings, *layout.findings)
+    declared = launch.image.findings if launch.image else ()
+    found = (*launch.findings, *declared, *layout.findings)
     if not any(r.is_mapped for r in layout.regions if r.role is not Role.VMSA):
         problem = "the launch adds no page: legal, and of no use"
         found += (Finding("empty-region", problem, at=launch.name, severity="warning"),)

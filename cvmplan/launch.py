@@ -125,7 +125,7 @@ class Launch:
 
 
 class Layout(NamedTuple):
-    """What a planner makes of a launch before anything is checked: typed regions and rules."""
+    """What a planner makes of a launch before anything is compared: typed regions and findings."""
 
     regions: tuple[Region, ...]
     limits: Limits

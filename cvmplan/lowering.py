@@ -15,8 +15,8 @@ from cvmplan.contents import Contents, check_fits
 from cvmplan.errors import PlanError, UnsupportedError
 from cvmplan.order import PAGE, Step
 from cvmplan.spans import Spans
+from cvmplan.values import MOST_VCPUS
 
-MOST_VCPUS: Final = 4096  # Linux, arch/x86/Kconfig, KVM_MAX_NR_VCPUS: at most 4096
 MOST_ADDED: Final = 1 << 24  # pages (64 GiB) that a launch may add; hashing is linear in them
 
 

@@ -16,10 +16,11 @@ from cvmplan.errors import ConfigError
 from cvmplan.kvm import abi as abis
 from cvmplan.launch import Opener
 from cvmplan.profiles import Profile
-from cvmplan.settings import cpu_signature
+from cvmplan.settings import TOP, cpu_signature
 from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 
-# What a VMM that says nothing is taken to ask for: reserved bit 17 and SMT; NODBG; NODBG and ES.
+# For profiles that say nothing: reserved bit 17 and SMT (AMD 56860, "Guest Policy Structure");
+# NODBG; NODBG and ES (AMD 55766, SEV API, "Guest Policy Structure").
 POLICIES = {"snp": 0x30000, "sev": 0x1, "sev-es": 0x5}
 _BOOT = ("kernel", "initrd", "append")
 
@@ -31,7 +32,7 @@ def places(manifest: str, options: Mapping[str, Any]) -> Place:
     """Return what names the place of a setting: its option, or its path in the manifest."""
 
     def place(name: str) -> str:
-        if name in ("platform", "vmm", "abi") and manifest and name not in options:
+        if name in TOP and manifest and name not in options:
             return f"{manifest}: {name}"
         if not manifest or name in options:
             return f"--{name.replace('_', '-')}"

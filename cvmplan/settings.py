@@ -15,6 +15,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 
 AMD: Final = ("snp", "sev", "sev-es")
+TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest
 
 
 class Setting(NamedTuple):
@@ -40,7 +41,7 @@ _U64 = values.integer
 _SHA256 = values.octets(32)
 
 SETTINGS: Final[dict[str, Setting]] = {
-    "vcpus": Setting(values.within(1, 4096), "N", "Number of vCPUs.  [assumed: 1]"),
+    "vcpus": Setting(values.within(1, values.MOST_VCPUS), "N", "Number of vCPUs.  [assumed: 1]"),
     "cpu": Setting(
         _text, "MODEL", "EPYC model, or CPUID signature as 0x…  [assumed: EPYC-v4]", AMD
     ),

@@ -12,6 +12,7 @@ from base64 import b64decode
 from collections.abc import Callable
 
 U64 = (1 << 64) - 1
+MOST_VCPUS = 4096  # Linux, arch/x86/Kconfig, KVM_MAX_NR_VCPUS: at most 4096
 _INTEGER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 

@@ -53,13 +53,18 @@ class _Verbs(TyperGroup):
         return command
 
 
-app = typer.Typer(
-    cls=_Verbs,
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+def make_app(**more: Any) -> typer.Typer:
+    """Return an application that prints plainly and loads nothing to do so."""
+    return typer.Typer(
+        rich_markup_mode=None,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **more,
+    )
+
+
+app = make_app(cls=_Verbs)
 
 
 def _version(wanted: bool) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from cvmplan.cli.options import Format, Output, Request, launch_verb, make_app, write
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Format, Output, Request, launch_verb, write
 from cvmplan.errors import MapError
 from cvmplan.findings import Finding, has_errors
 

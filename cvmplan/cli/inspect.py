@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cvmplan.cli.options import Example, Format, Image, Output, make_app, open_image, write
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Example, Format, Image, Output, open_image, write
 
 app = make_app()
 

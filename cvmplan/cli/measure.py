@@ -6,7 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from cvmplan.cli.options import Format, Output, Request, launch_verb, make_app, write
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Format, Output, Request, launch_verb, write
 from cvmplan.cli.progress import watch_for
 from cvmplan.errors import ConfigError, MismatchError
 

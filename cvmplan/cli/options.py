@@ -21,15 +21,13 @@ import typer
 from cvmplan.api import chosen_profile
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
-from cvmplan.files import Files, whole_file
+from cvmplan.files import EXAMPLES, Files, whole_file
 from cvmplan.launch import Launch
 from cvmplan.plan import Plan
-from cvmplan.settings import SETTINGS, read_options
+from cvmplan.settings import SETTINGS, TOP, read_options
 from cvmplan.values import printable
 
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
-FLAGS = ("author_key_enabled", "vcek_disabled")
-EXAMPLES = ("snp", "tdx")
 CLOSED_PIPE = 141  # what a shell reports for SIGPIPE
 
 
@@ -46,16 +44,6 @@ Output = Annotated[
     Optional[str],
     typer.Option("--output", "-o", metavar="FILE", help="Where to; written whole or not at all."),
 ]
-
-
-def make_app() -> typer.Typer:
-    """Return an application of one verb."""
-    return typer.Typer(
-        rich_markup_mode=None,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +100,7 @@ def _parameters() -> dict[str, tuple[Any, Any]]:
         ),
     }
     for name, setting in SETTINGS.items():
-        if name in FLAGS:
+        if not setting.metavar:
             shared[name] = (_option(bool, name, "", setting.help), False)
         else:
             shared[name] = (_option(text, name, setting.metavar, setting.help), None)
@@ -159,7 +147,7 @@ def _request(values: dict[str, Any]) -> Request:
         folders=folders,
         tell=_tell if verbose else lambda _: None,
     )
-    named = {n: v for n in ("platform", "vmm", "abi") if (v := values.pop(n)) is not None}
+    named = {n: v for n in TOP if (v := values.pop(n)) is not None}
     options = {**named, **read_options(values)}
     image = _open(files, path, example)
     if "vmm" in options:
@@ -177,9 +165,10 @@ def _open(files: Files, path: str | None, example: str | None) -> Blob:
         raise ConfigError("wants one image, or --example", at="IMAGE", hint="--example snp")
     if path is not None:
         return files.open(path, "image")
-    if example not in EXAMPLES:
+    path = f"example:{example}"
+    if path not in EXAMPLES:
         raise ConfigError(f"there is no example {example!r}", at="--example", hint="snp or tdx")
-    return files.open(f"example:{example}", "image")
+    return files.open(path, "image")
 
 
 def open_image(path: str | None, example: str | None) -> Blob:
@@ -205,9 +194,8 @@ def _print(text: str) -> None:
             sys.stdout.reconfigure(errors="backslashreplace")
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(CLOSED_PIPE) from None
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(CLOSED_PIPE) from None
         raise InputError(f"cannot be written: {error.strerror}", at="standard output") from None

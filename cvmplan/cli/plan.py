@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cvmplan.cli.options import Format, Output, Request, launch_verb, make_app, write
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Format, Output, Request, launch_verb, write
 
 app = make_app()
 

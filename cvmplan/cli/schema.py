@@ -6,7 +6,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from cvmplan.cli.options import Output, make_app, write
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Output, write
 
 app = make_app()
 Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="The document's name.")]

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from cvmplan.cli.options import Output, Request, launch_verb, make_app, write
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Output, Request, launch_verb, write
 
 app = make_app()
 Format = Annotated[

@@ -32,8 +32,8 @@ Octets96 = Annotated[bytes, BeforeValidator(values.octets(96)), _OCTETS]
 Octets4096 = Annotated[bytes, BeforeValidator(values.octets(4096)), _OCTETS]
 VcpuCount = Annotated[
     int,
-    BeforeValidator(values.within(1, 4096)),
-    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": 4096}),
+    BeforeValidator(values.within(1, values.MOST_VCPUS)),
+    WithJsonSchema({"type": "integer", "minimum": 1, "maximum": values.MOST_VCPUS}),
 ]
 BitPosition = Annotated[
     int,

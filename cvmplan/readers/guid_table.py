@@ -14,6 +14,7 @@ from cvmplan import guids
 from cvmplan.blob import Blob, Record
 from cvmplan.errors import MalformedError, UnsupportedError
 
+MOST_SECTIONS = 64  # of a metadata table; our bound, edk2 2026.08 has 7
 FOOTER_END = 0x20  # bytes between the footer and the end of the image
 
 

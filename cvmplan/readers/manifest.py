@@ -33,30 +33,9 @@ def recognises(blob: Blob) -> bool:
     return text.is_text(blob) and b"cvmplan.manifest/" in head
 
 
-def validate(blob: Blob, raw: Any, document: str) -> Any:
-    """Return `raw` as the model of `document`; ConfigError with place and path."""
-    from pydantic import ValidationError
-
-    from cvmplan import documents
-    from cvmplan.documents.fields import problems
-
-    if not isinstance(raw, dict):
-        raise ConfigError("not an object", at=blob.name)
-    try:
-        return documents.model(document).model_validate(raw)
-    except ValidationError as error:
-        found = problems(error)
-        path, reason = found[0]
-        line = text.line_of(blob, path)
-        place = f"{blob.name}:{line}" if line else blob.name
-        at = f"{place}: {text.spell(path)}" if path else place
-        hint = f"and {len(found) - 1} more, of the same document" if len(found) > 1 else ""
-        raise ConfigError(reason, at=at, hint=hint) from None
-
-
 def read(blob: Blob, open_file: Opener) -> Declared:
     """Return what the manifest in `blob` declares, its files opened through `open_file`."""
-    document = validate(blob, text.parse(blob), "manifest")
+    document = text.validate(blob, text.parse(blob), "manifest")
     guest = document.guest.model_dump(exclude_none=True, exclude={"svsm"})
     names = {"platform": document.platform, "vmm": document.vmm, "abi": document.abi}
     given = {k: v for k, v in names.items() if v is not None} | guest
@@ -190,7 +169,7 @@ def _contents(document: Any, files: _Files, at: str) -> tuple[Contents | None, i
 
 def inspect(blob: Blob) -> dict[str, Any]:
     """Return what the manifest declares, its files not opened (a JSON document)."""
-    document = validate(blob, text.parse(blob), "manifest")
+    document = text.validate(blob, text.parse(blob), "manifest")
     rows = [
         {
             "region": number,

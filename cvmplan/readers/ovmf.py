@@ -20,6 +20,7 @@ from cvmplan.gpamap import Region, Role
 from cvmplan.launch import Image
 from cvmplan.order import PAGE
 from cvmplan.readers.guid_table import (
+    MOST_SECTIONS,
     Offset,
     entry_data,
     has_guid_table,
@@ -28,7 +29,6 @@ from cvmplan.readers.guid_table import (
 )
 
 FOUR_GIB = 1 << 32
-MOST_SECTIONS = 64
 SECTION_ROLES = {
     1: Role.SEC_MEM,
     2: Role.SECRETS,

@@ -15,7 +15,6 @@ from cvmplan.findings import Finding, has_errors
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
 from cvmplan.readers import text
-from cvmplan.readers.manifest import validate
 
 SCHEMA = re.compile(rb'"schema"\s*:\s*"cvmplan\.plan/')
 
@@ -40,7 +39,7 @@ def read(blob: Blob, find: Finder) -> Plan:
     ConfigError where the document is wrong, InputError where an input that an operation
     refers to is not found with the hash that the plan names.
     """
-    document = validate(blob, text.parse(blob), "plan")
+    document = text.validate(blob, text.parse(blob), "plan")
     _check_complete(blob.name, document)
     used = {op.source.input for op in document.ops if getattr(op, "source", None)}
     inputs = []
@@ -184,7 +183,7 @@ def _finding(document: Any) -> Finding:
 
 def inspect(blob: Blob) -> dict[str, Any]:
     """Return the inputs that the plan refers to (a JSON document)."""
-    document = validate(blob, text.parse(blob), "plan")
+    document = text.validate(blob, text.parse(blob), "plan")
     rows = [i.model_dump(exclude_none=True) for i in document.inputs]
     return {
         "format": document.schema_,

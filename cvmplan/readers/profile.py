@@ -8,13 +8,12 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.profiles import Fact, Profile, Vmsa
 from cvmplan.readers import text
-from cvmplan.readers.manifest import validate
 from cvmplan.snp.vmsa import FIELDS
 
 
 def read(blob: Blob) -> Profile:
     """Return the profile in `blob`; ConfigError with place and path where it is wrong."""
-    document = validate(blob, text.parse(blob), "profile")
+    document = text.validate(blob, text.parse(blob), "profile")
     vmsa = document.vmsa
     for field in {**vmsa.boot, **vmsa.others} if vmsa else ():
         if field not in FIELDS:

@@ -23,9 +23,14 @@ from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
 from cvmplan.launch import Image, TdxSection
 from cvmplan.order import PAGE
-from cvmplan.readers.guid_table import Offset, entry_data, has_guid_table, read_guid_table
+from cvmplan.readers.guid_table import (
+    MOST_SECTIONS,
+    Offset,
+    entry_data,
+    has_guid_table,
+    read_guid_table,
+)
 
-MOST_SECTIONS = 64
 LEGACY_POINTER = 0x20  # bytes before the end of the image
 MR_EXTEND, PAGE_AUG = 1, 2  # attributes
 SIGNATURE = b"TDVF"

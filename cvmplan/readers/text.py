@@ -53,6 +53,27 @@ def parse(blob: Blob) -> Any:
     return _yaml(blob.name, text)
 
 
+def validate(blob: Blob, raw: Any, document: str) -> Any:
+    """Return `raw` as the model of `document`; ConfigError with place and path."""
+    from pydantic import ValidationError
+
+    from cvmplan import documents
+    from cvmplan.documents.fields import problems
+
+    if not isinstance(raw, dict):
+        raise ConfigError("not an object", at=blob.name)
+    try:
+        return documents.model(document).model_validate(raw)
+    except ValidationError as error:
+        found = problems(error)
+        path, reason = found[0]
+        line = line_of(blob, path)
+        place = f"{blob.name}:{line}" if line else blob.name
+        at = f"{place}: {spell(path)}" if path else place
+        hint = f"and {len(found) - 1} more, of the same document" if len(found) > 1 else ""
+        raise ConfigError(reason, at=at, hint=hint) from None
+
+
 def line_of(blob: Blob, path: Path) -> int | None:
     """Return the line on which the value at `path` begins, None where it cannot be found."""
     text = bytes(blob.data).decode("utf-8-sig")

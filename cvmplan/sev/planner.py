@@ -22,7 +22,7 @@ from cvmplan.sev.ops import (
 )
 from cvmplan.sev.steps import GRANULE
 from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.planner import SNP_ACTIVE, entry_findings, vcpu_pages
+from cvmplan.snp.planner import entry_findings, features_findings, vcpu_pages
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
@@ -33,7 +33,7 @@ def layout(launch: Launch) -> Layout:
     """Return the regions of `launch`, the hash table's page behind the firmware, and findings."""
     typed = [replace(r, page_type="measured") for r in launch.regions]
     regions = [r for r in typed if r.role is not Role.REGION]
-    findings = [*(launch.image.findings if launch.image else ()), *_policy_findings(launch)]
+    findings = [*_policy_findings(launch)]
     if launch.hash_table:
         page, wrong = _hash_page(launch, launch.hash_table)
         regions += page
@@ -41,7 +41,7 @@ def layout(launch: Launch) -> Layout:
     regions += [r for r in typed if r.role is Role.REGION]
     if launch.platform == "sev-es":
         findings += entry_findings(launch)
-        findings += _features_findings(launch.guest.sev_features)
+        findings += features_findings(launch)
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
     return Layout(tuple(regions), limits, tuple(findings))
 
@@ -94,12 +94,6 @@ def _hash_page(launch: Launch, table: bytes) -> tuple[list[Region], list[Finding
         wrong = Finding("hash-table-outside-page", problem, origins=(origin,), at=name)
         return [region], [wrong]
     return [region], []
-
-
-def _features_findings(features: int) -> Iterator[Finding]:
-    if features & SNP_ACTIVE:
-        problem = f"SEV_FEATURES {features:#x} have bit 0 (SNP active), which the kernel refuses"
-        yield Finding("sev-features", problem)
 
 
 def _policy_findings(launch: Launch) -> Iterator[Finding]:

@@ -40,12 +40,11 @@ def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` with their page types, KVM's VMSAs last, and the findings."""
     regions = tuple(_typed(launch, region) for region in _in_order(launch))
     findings = (
-        *(launch.image.findings if launch.image else ()),
         *_metadata_findings(launch),
         *entry_findings(launch),
         *_refused(regions),
         *policy_findings(launch.guest.policy),
-        *_features_findings(launch.guest.sev_features),
+        *features_findings(launch),
         *unmeasured_contents(regions, HOST_FILLED),
         *two_megabyte_neighbours(regions),
     )
@@ -111,12 +110,12 @@ def _template(launch: Launch) -> VmsaProfile:
 
 def _state_page(launch: Launch, state: State, eip: int, override: Mapping[str, int]) -> bytes:
     entry = real_mode_entry(eip) if _template(launch).entry == "real-mode" else {"rip": eip}
-    values = resolve(state, {"cpu_signature": launch.guest.cpu_signature})
+    values = _resolved(state, {"cpu_signature": launch.guest.cpu_signature})
     features = {"sev_features": launch.guest.sev_features}
     return vmsa_page((RESET, entry, values, features, override))
 
 
-def resolve(state: State, settings: Mapping[str, int]) -> dict[str, int]:
+def _resolved(state: State, settings: Mapping[str, int]) -> dict[str, int]:
     """Return `state` with the settings that it names replaced by their values; ConfigError."""
     values = {}
     for field, value in state.items():
@@ -171,7 +170,6 @@ def _vmsa_region(launch: Launch) -> Region:
 
 def _metadata_findings(launch: Launch) -> Iterator[Finding]:
     """Yield what is wrong with the sections that firmware must have, and with the hash table."""
-    image = launch.image
     for role, rule in (
         (Role.SECRETS, "secrets-not-one-page"),
         (Role.CPUID, "cpuid-not-one-page"),
@@ -179,12 +177,12 @@ def _metadata_findings(launch: Launch) -> Iterator[Finding]:
         found = [r for r in launch.regions if role in (r.role, r.page_type)]
         pages = sum(max(r.size, 0) for r in found) // PAGE
         if pages > 1 or (pages == 0 and _has_metadata(launch.regions)):
-            at = found[-1].at if found else (image.blob.name if image else "")
+            at = found[-1].at if found else launch.name
             origins = tuple(r.origin for r in found[:10])
             problem = f"the launch has {pages} {role} pages, want 1"
             yield Finding(rule, problem, *_extent(found), origins=origins, at=at)
-    if image:
-        yield from _hash_page_findings(launch, image)
+    if launch.image:
+        yield from _hash_page_findings(launch, launch.image)
     elif launch.hash_table:
         problem = "a kernel was given, and there is no firmware whose hashes page it could fill"
         yield Finding("hash-table-outside-page", problem, at=launch.name)
@@ -249,10 +247,12 @@ def _refused(regions: tuple[Region, ...]) -> Iterator[Finding]:
             yield Finding("loader-refuses", problem, origins=(region.origin,), at=region.at)
 
 
-def _features_findings(features: int) -> Iterator[Finding]:
-    if not features & SNP_ACTIVE:
-        problem = f"SEV_FEATURES {features:#x} lack bit 0 (SNP active), which the kernel sets"
-        yield Finding("sev-features", problem)
+def features_findings(launch: Launch) -> Iterator[Finding]:
+    """Yield a warning where SEV_FEATURES have SNP active on SEV-ES, or lack it on SNP."""
+    features = launch.guest.sev_features
+    if bool(features & SNP_ACTIVE) != (launch.platform == "snp"):
+        problem = f"no kernel gives {launch.platform} guests SEV_FEATURES {features:#x}: bit 0"
+        yield Finding("sev-features", f"{problem} is SNP active")
 
 
 def policy_findings(policy: int) -> Iterator[Finding]:

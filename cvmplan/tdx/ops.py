@@ -54,9 +54,9 @@ class Lowering(lowering.Lowering):
 
     def __init__(self, platform: str, guest: Mapping[str, Any]) -> None:
         super().__init__(platform, guest)
-        levels = (4, 3, 2, 1) if guest.get("gpaw", 48) == 52 else (3, 2, 1)
-        self.tables = {level: Spans() for level in levels}
-        self._end = 1 << SHARED_BIT[52 if len(levels) == 4 else 48]
+        gpaw = guest.get("gpaw", 48)
+        self.tables = {level: Spans() for level in ((4, 3, 2, 1) if gpaw == 52 else (3, 2, 1))}
+        self._end = 1 << SHARED_BIT[gpaw]
         self._filled: list[tuple[int, int, Contents]] = []
 
     def map(self, gpa: int, size: int) -> Iterator[Step]:

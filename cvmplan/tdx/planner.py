@@ -32,7 +32,6 @@ def layout(launch: Launch) -> Layout:
     bit = SHARED_BIT[launch.guest.gpaw]
     limits = Limits(1 << bit, f"the shared bit ({bit}) of a GPAW of {launch.guest.gpaw}")
     findings = (
-        *(launch.image.findings if launch.image else ()),
         *_refused(launch),
         *_for_other_platform(launch),
         *_debug_warning(launch),

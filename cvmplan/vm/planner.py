@@ -17,7 +17,7 @@ def layout(launch: Launch) -> Layout:
     """Return the regions of `launch`, all of them only mapped, and the findings."""
     regions = tuple(replace(r, page_type="mapped") for r in launch.regions)
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address")
-    return Layout(regions, limits, launch.image.findings if launch.image else ())
+    return Layout(regions, limits)
 
 
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:

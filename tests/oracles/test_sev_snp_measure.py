@@ -147,7 +147,7 @@ BOOTS: Final = {
 FULL: Final = BOOTS["append"]
 
 
-@pytest.mark.parametrize("vcpus", [1, 2, 4, 64])
+@pytest.mark.parametrize("vcpus", [1, 2, 4, 64, 4096])
 @pytest.mark.parametrize("vmm", VMMS)
 @pytest.mark.parametrize("image", IMAGES.values(), ids=IMAGES)
 def test_snp_digest_is_the_peers(
