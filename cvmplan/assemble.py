@@ -7,7 +7,7 @@ What was not given is assumed from profile and platform, and said so: `given` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.kvm import abi as abis
+from cvmplan.kvm import memory as kvm_memory
 from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
 from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS, Input, Plan, stage
@@ -61,6 +62,7 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     platform = _platform(source, options)
     profile = resolve.profile(given, platform, place)
     abi = abis.find(str(given.get("abi", abis.DEFAULT)), place("abi"))
+    abis.for_plan(abi, platform, place("abi"))
     assumed = resolve.assumed(platform, profile, given, abi)
     if "firmware_digest" in given and "firmware_size" not in given:
         file = source.declared.firmware
@@ -81,7 +83,9 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         regions=(*regions, *source.declared.regions),
         image=firmware,
         hash_table=resolve.hash_table(settings, place),
-        memory=source.declared.memory,
+        memory=source.declared.memory._replace(
+            prefault=tuple((*r, place("prefault")) for r in settings.get("prefault", ()))
+        ),
         findings=source.declared.findings,
         given=given,
         assumed=assumed,
@@ -105,11 +109,20 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     """Return the layout of `launch`, and what is found before its regions are compared."""
     layout: Layout = stage(launch.platform, "planner").layout(launch)
     declared = launch.image.findings if launch.image else ()
-    found = (*launch.findings, *declared, *layout.findings)
+    found = (*launch.findings, *declared, *layout.findings, *_no_early_map(launch))
     if not any(r.is_mapped for r in layout.regions if r.role is not Role.VMSA):
         problem = "the launch adds no page: legal, and of no use"
         found += (Finding("empty-region", problem, at=launch.name, severity="warning"),)
     return layout, found
+
+
+def _no_early_map(launch: Launch) -> Iterator[Finding]:
+    """Say once where the interface maps a page inside the call that adds it."""
+    abi = launch.abi
+    if abi.map_call and launch.platform not in abi.map_early:
+        problem = f"{abi.name} maps a page inside the call that adds it; a mapping of its own is "
+        problem += "refused until the guest is finalized, so the plan has none"
+        yield Finding("pure-map-before-finalize", problem, severity="note")
 
 
 def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
@@ -119,7 +132,8 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     `inputs` are the files that were opened for it.
     """
     checked = gpa_map(launch)
-    operations = stage(launch.platform, "planner").operations(launch, checked)
+    operations = [*stage(launch.platform, "planner").operations(launch, checked)]
+    operations += kvm_memory.prefault(launch.abi, launch.memory, operations)
     return Plan(
         launch.platform,
         launch.profile.name,

@@ -8,8 +8,10 @@ place of the pages.  Where contents are shorter than their pages the rest is zer
 
 from __future__ import annotations
 
+from bisect import bisect_right, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import TypeAlias
 
 from cvmplan.blob import Blob
@@ -108,3 +110,26 @@ def byte_string(contents: Contents, size: int) -> bytes:
     """Return exactly `size` bytes; for single commands and small runs."""
     data = known_bytes(contents)
     return bytes(data.data if isinstance(data, Blob) else data).ljust(size, b"\0")
+
+
+class Held:
+    """Runs of memory with what each holds; runs that are put in do not overlap."""
+
+    def __init__(self) -> None:
+        self._runs: list[tuple[int, int, Contents]] = []
+
+    def put(self, gpa: int, size: int, contents: Contents) -> None:
+        """Note what the `size` bytes at `gpa` hold."""
+        insort(self._runs, (gpa, size, contents), key=itemgetter(0))
+
+    def cut(self, gpa: int, size: int) -> Iterator[tuple[int, int, Contents]]:
+        """Yield (gpa, size, contents) of what is held in [gpa, gpa + size), upwards."""
+        index = max(bisect_right(self._runs, gpa, key=itemgetter(0)) - 1, 0)
+        for start, length, contents in map(self._runs.__getitem__, range(index, len(self._runs))):
+            low, high = max(start, gpa), min(start + length, gpa + size)
+            if (low, high) == (start, start + length):
+                yield start, length, contents
+            elif low < high:
+                yield low, high - low, part(contents, low - start, high - low)
+            if high < start + length:
+                return

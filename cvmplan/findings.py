@@ -63,6 +63,30 @@ RULES: Final[dict[str, Rule]] = {
         "about the rest (zeros, or the file's next bytes).",
     ),
     "loader-refuses": Rule("error", "The VMM refuses to load this image."),
+    "vmsa-count": Rule(
+        "warning", "The image holds another number of VMSAs than the guest has vCPUs."
+    ),
+    "pure-map-before-finalize": Rule(
+        "error",
+        "A page of a confidential VM is mapped before the guest is finalized, which released "
+        "kernels refuse (EOPNOTSUPP); as a note: the kernel maps inside the call that adds.",
+    ),
+    "digest-differs": Rule(
+        "error", "The calls lead to another measurement than their document says."
+    ),
+    "added-twice": Rule("error", "A recorded launch adds a page that it added before."),
+    "maybe-added-twice": Rule(
+        "warning",
+        "A recorded launch repeats an add, and does not say what the first attempt returned.",
+    ),
+    "slot-crossed": Rule(
+        "warning",
+        "A range goes on past the end of its memslot, where kernels stop without a word; the "
+        "rest needs a call of its own.",
+    ),
+    "page-backs-two-gpas": Rule(
+        "error", "One page of a guest_memfd is bound at two guest-physical addresses."
+    ),
     "policy-mask": Rule(
         "warning", "The guest policy has bits that its specification reserves, or lacks bit 17."
     ),

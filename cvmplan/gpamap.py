@@ -106,11 +106,13 @@ class Memory(NamedTuple):
     """
     Where the guest has RAM, and what must be mapped in it.
 
-    Each a sequence of (gpa, size, origin); None where the user did not say.
+    Each a sequence of (gpa, size, origin); None where the user did not say.  `prefault` is
+    mapped after the launch, without being part of it.
     """
 
     ram: tuple[tuple[int, int, str], ...] | None = None
     required: tuple[tuple[int, int, str], ...] = ()
+    prefault: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,10 +146,11 @@ class GpaMap:
 def check_regions(regions: Sequence[Region], limits: Limits, memory: Memory) -> list[Finding]:
     """Return every finding about `regions` as the pages of one launch."""
     by_address = sorted((r for r in regions if r.size > 0), key=lambda r: r.gpa)
-    found = [f for r in regions for f in _shape(r, limits)]
+    later = [Region(gpa, size, Role.REGION, o, at=o) for gpa, size, o in memory.prefault]
+    found = [f for r in (*regions, *later) for f in _shape(r, limits)]
     found += _conflicts(by_address)
     found += _capped(_impossible(limits, memory))
-    found += _capped(_outside(by_address, memory))
+    found += _capped(_outside([*by_address, *later], memory))
     found += _capped(_not_mapped(by_address, memory))
     return found
 
@@ -272,9 +275,10 @@ def _not_mapped(by_address: Sequence[Region], memory: Memory) -> Iterator[Findin
             yield Finding("required-not-mapped", message, start, end - PAGE, (origin,))
 
 
-def two_megabyte_neighbours(regions: Sequence[Region]) -> Iterator[Finding]:
+def two_megabyte_neighbours(regions: Sequence[Region], map_level: int) -> Iterator[Finding]:
     """
-    Yield a note when 2 MiB blocks hold pages of several regions.
+    Yield a note when 2 MiB blocks hold pages of several regions; where the kernel may map
+    `map_level` bytes at once and that is such a block, a warning.
 
     The seed's hazard: were a kernel to map such a block at once for its first page, the
     later pages of the block would be covered before they are added.
@@ -294,6 +298,7 @@ def two_megabyte_neighbours(regions: Sequence[Region]) -> Iterator[Finding]:
             "two-megabyte-neighbour",
             f"{len(shared)} block{plural} pages of several regions, the first at "
             f"{shared[0] * block:#x}",
+            severity="warning" if map_level >= block else "",
         )
 
 

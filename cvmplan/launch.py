@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from cvmplan.blob import Blob
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Limits, Memory, Region
-from cvmplan.kvm.abi import Abi
+from cvmplan.kvm.interface import Abi
 from cvmplan.profiles import Profile
 
 
@@ -99,6 +99,7 @@ class Guest(NamedTuple):
     mrconfigid: bytes | None = None
     mrowner: bytes | None = None
     mrownerconfig: bytes | None = None
+    backing: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
-from cvmplan.contents import Contents, check_fits
+from cvmplan.contents import Contents, Held, Zeros, check_fits
 from cvmplan.errors import PlanError, UnsupportedError
 from cvmplan.order import PAGE, Step
 from cvmplan.spans import Spans
 from cvmplan.values import MOST_VCPUS
 
+CONFIDENTIAL: Final = ("snp", "tdx")  # KVM maps their private memory at the end only
 MOST_ADDED: Final = 1 << 24  # pages (64 GiB) that a launch may add; hashing is linear in them
+
+Run: TypeAlias = tuple[int, int, Contents]
+"""(gpa, size, contents) of memory that is one after the other."""
 
 
 class Lowering:
@@ -35,6 +39,9 @@ class Lowering:
         self.added = Spans()
         self.vcpus: int | None = None
         self.handed_over = False
+        self.finalized = False
+        self._written = Spans()
+        self._memory = Held()
         self._work = Counter[str]()
 
     def create_vm(self, vm_type: str) -> None:
@@ -55,26 +62,70 @@ class Lowering:
         if self.handed_over:
             raise PlanError("the vCPU states were handed over before")
         self.handed_over = True
-        if count > MOST_VCPUS or self.vcpus not in (None, count):
+        boot_only = self.guest.get("vmsa_scope") == "boot-vcpu"
+        if count > MOST_VCPUS or (1 if boot_only else self.vcpus) not in (None, count):
             raise PlanError(f"{count} vCPU states for {self.vcpus or 'no'} vCPUs")
 
     def map(self, gpa: int, size: int) -> Iterator[Step]:
         """Note that [gpa, gpa + size) is mapped, and yield what firmware is asked for that."""
         check_pages(gpa, size)
-        self.mapped.add(gpa, gpa + size)
+        if not self.finalized:
+            self.mapped.add(gpa, gpa + size)
         yield from ()
 
-    def add(self, gpa: int, size: int, contents: Contents) -> None:
-        """Note that [gpa, gpa + size) is added; PlanError where a page already was."""
+    def map_later(self, gpa: int, size: int) -> None:
+        """Check a mapping that measures nothing, after the launch or beside it; PlanError."""
         check_pages(gpa, size)
+        if self.platform in CONFIDENTIAL and not self.finalized:
+            raise PlanError(f"{size:#x} bytes at {gpa:#x} are mapped before the guest is finalized")
+
+    def write(self, gpa: int, size: int, contents: Contents) -> None:
+        """Note what user space wrote into guest memory; PlanError where it wrote before."""
         check_fits(contents, size)
+        twice = self._written.overlap(gpa, gpa + size)
+        if twice is not None:
+            raise PlanError(f"the page at {twice[0]:#x} was written before")
+        self._written.add(gpa, gpa + size)
+        self._memory.put(gpa, size, contents)
+
+    def written(self, gpa: int, size: int) -> Iterator[Run]:
+        """Yield (gpa, size, contents) of memory as it lies there, zeros where nobody wrote."""
+        at = gpa
+        for start, length, contents in self._memory.cut(gpa, size):
+            if at < start:
+                yield at, start - at, Zeros()
+            yield start, length, contents
+            at = start + length
+        if at < gpa + size:
+            yield at, gpa + size - at, Zeros()
+
+    def take_back(self, gpa: int, size: int) -> None:
+        """Check that no page of [gpa, gpa + size) was added; PlanError: it stays measured."""
+        added = self.added.overlap(gpa, gpa + size)
+        if added is not None:
+            raise PlanError(f"the page at {added[0]:#x} was added and is taken away again")
+
+    def add(self, gpa: int, size: int, contents: Contents | None) -> list[Run]:
+        """
+        Note that [gpa, gpa + size) is added; PlanError where a page already was.
+
+        Return (gpa, size, contents) of what is added: `contents`, or where that is None
+        the memory as it was written.
+        """
+        check_pages(gpa, size)
         twice = self.added.overlap(gpa, gpa + size)
         if twice is not None:
             raise PlanError(f"the page at {twice[0]:#x} was added before")
+        if contents is None:
+            runs = list(self.written(gpa, size))
+        else:
+            check_fits(contents, size)
+            runs = [(gpa, size, contents)]
         self.added.add(gpa, gpa + size)
         self._bound("adds", size)
+        return runs
 
-    def extend(self, gpa: int, size: int) -> Iterator[tuple[int, int, Contents]]:
+    def extend(self, gpa: int, size: int) -> Iterator[Run]:
         """Yield (gpa, size, contents) of the pages to extend; PlanError where none can be."""
         raise PlanError(f"{size:#x} bytes at {gpa:#x} cannot be extended apart from their add")
 
@@ -87,7 +138,8 @@ class Lowering:
             )
 
     def finalize(self) -> None:
-        """Check what must hold when the guest is finalized; PlanError where it does not."""
+        """Note that the guest is finalized; PlanError where it may not be."""
+        self.finalized = True
 
 
 def check_pages(gpa: int, size: int) -> None:

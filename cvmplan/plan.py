@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib import import_module
+from itertools import takewhile
 from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeGuard
 
@@ -49,6 +50,7 @@ class Op(ABC):
     __slots__ = ()
     name: ClassVar[str]
     kind: ClassVar[str]  # control, memory, map, add, extend
+    finalizes: ClassVar[bool] = False  # nothing can be added after it
 
     @abstractmethod
     def lower(self, state: Lowering) -> Iterator[Step]:
@@ -134,6 +136,21 @@ class MapMemory(Op):
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield what mapping means on this platform: secure-EPT pages on TDX, else nothing."""
         return state.map(self.gpa, self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class PreFaultMemory(Op):
+    """KVM_PRE_FAULT_MEMORY: the mapping of released kernels, which measures nothing."""
+
+    name = "pre-fault-memory"
+    kind = "map"
+    gpa: int
+    size: int
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing; PlanError for a confidential VM that is not finalized."""
+        state.map_later(self.gpa, self.size)
+        yield from ()
 
 
 class Input(NamedTuple):
@@ -260,8 +277,9 @@ def checked(plan: Plan, result: Measurement) -> Measurement:
         raise MismatchError(
             f"the operations measure {' '.join(map(str, found))}, the plan says {told}"
         )
-    added = Spans((op.gpa, op.gpa + op.size) for op in plan.ops if op.kind == "add" and is_run(op))
-    mapped = Spans((op.gpa, op.gpa + op.size) for op in plan.ops if isinstance(op, MapMemory))
+    early = [*takewhile(lambda op: not op.finalizes, plan.ops)]
+    added = Spans((op.gpa, op.gpa + op.size) for op in early if op.kind == "add" and is_run(op))
+    mapped = Spans((op.gpa, op.gpa + op.size) for op in early if isinstance(op, MapMemory))
     waiting = sum(e - s for low, high in mapped for s, e in added.missing(low, high)) // PAGE
     return result._replace(coverage=result.coverage._replace(not_added=waiting))
 

@@ -13,7 +13,8 @@ from typing import Any, TypeAlias
 
 from cvmplan import cpus, profiles
 from cvmplan.errors import ConfigError
-from cvmplan.kvm import abi as abis
+from cvmplan.kvm.interface import Abi
+from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch import Opener
 from cvmplan.profiles import Profile
 from cvmplan.settings import TOP, cpu_signature
@@ -32,7 +33,7 @@ def places(manifest: str, options: Mapping[str, Any]) -> Place:
     """Return what names the place of a setting: its option, or its path in the manifest."""
 
     def place(name: str) -> str:
-        if name in TOP and manifest and name not in options:
+        if name in (*TOP, "backing", "prefault") and manifest and name not in options:
             return f"{manifest}: {name}"
         if not manifest or name in options:
             return f"--{name.replace('_', '-')}"
@@ -99,12 +100,11 @@ def profile(given: dict[str, Any], platform: str, place: Place) -> Profile:
     return profiles.for_platform(profile, platform, place("vmm"))
 
 
-def assumed(
-    platform: str, profile: Profile, given: Mapping[str, Any], abi: abis.Abi
-) -> dict[str, Any]:
+def assumed(platform: str, profile: Profile, given: Mapping[str, Any], abi: Abi) -> dict[str, Any]:
     """Return the settings that were not given and that the operations depend on."""
     defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name}
     defaults["vcpus"] = 1
+    defaults |= _of_interface(platform, abi)
     if platform in ("snp", "sev", "sev-es"):
         defaults["policy"] = profile.policies.get(platform, POLICIES[platform])
         defaults["kernel_hashes"] = "off"
@@ -117,10 +117,10 @@ def assumed(
         defaults["sev_features"] = (
             features if abi.default_sev_features is None else abi.default_sev_features
         )
-    if platform == "sev-es":
-        defaults["es_init"] = abi.es_fpu_state or "legacy"
     if platform == "tdx":
-        defaults |= {"page_order": profile.page_order, "gpaw": 48, "pad": profile.padding}
+        separate = abi.tdx_extend == "separate"
+        order = "two-pass" if separate else profile.page_order
+        defaults |= {"page_order": order, "gpaw": 48, "pad": profile.padding}
     if "cpu_signature" in given:
         defaults.pop("cpu", None)
     if "kernel_hash" in given:
@@ -128,6 +128,15 @@ def assumed(
         if "append_hash" not in given:
             defaults["append"] = ""
     return {name: value for name, value in defaults.items() if name not in given}
+
+
+def _of_interface(platform: str, abi: Abi) -> dict[str, Any]:
+    """Return what the host kernel decides, or would."""
+    if platform == "snp" and abi.vmsa_scope != "all":
+        return {"vmsa_scope": abi.vmsa_scope}
+    if platform == "sev-es":
+        return {"es_init": abi.es_fpu_state or "legacy"}
+    return {"backing": BACKINGS[platform][0]} if platform == "default" else {}
 
 
 def hash_table(settings: Mapping[str, Any], place: Place) -> bytes | None:

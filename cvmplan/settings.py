@@ -25,6 +25,7 @@ class Setting(NamedTuple):
     metavar: str
     help: str
     platforms: tuple[str, ...] | None = None
+    many: bool = False
 
 
 def _text(written: object) -> str:
@@ -35,6 +36,10 @@ def _text(written: object) -> str:
 
 def _flag(written: object) -> bool:
     return bool(written)
+
+
+def _ranges(written: object) -> tuple[tuple[int, int], ...]:
+    return tuple(values.span(w) for w in (written if isinstance(written, list) else [written]))
 
 
 _U64 = values.integer
@@ -108,6 +113,17 @@ SETTINGS: Final[dict[str, Setting]] = {
         ("tdx",),
     ),
     "hob_gpa": Setting(_U64, "GPA", "Where vCPUs find the TD HOB.", ("tdx",)),
+    "backing": Setting(
+        values.one_of("guest-memfd", "vma"),
+        "guest-memfd|vma",
+        "What the memory comes from.  [assumed: vma for default VMs]",
+    ),
+    "prefault": Setting(
+        _ranges,
+        "RANGE",
+        "Map FIRST+SIZE or FIRST-LAST once the guest is final, what it has not yet; repeats.",
+        many=True,
+    ),
     "machine": Setting(_text, "NAME", "Machine type; reported, not measured.", ("tdx",)),
     "tsc_khz": Setting(_U64, "KHZ", "TSC frequency; reported, not measured.", ("tdx",)),
     "attributes": Setting(_U64, "MASK", "TD ATTRIBUTES; not measured.", ("tdx",)),
@@ -136,7 +152,7 @@ def read_options(options: Mapping[str, object]) -> dict[str, Any]:
     """Return the values of options that were given; ConfigError names the one that is wrong."""
     given = {}
     for name, written in options.items():
-        if written is None or written is False:
+        if written is None or written is False or written == []:
             continue
         if name not in SETTINGS:
             raise ConfigError("there is no such setting", at=name)
@@ -191,6 +207,8 @@ def documented(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _documented(name: str, value: Any) -> Any:
+    if name == "prefault":
+        return [f"{gpa:#x}+{size:#x}" for gpa, size in value]
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Blob):

@@ -50,6 +50,18 @@ def within(low: int, high: int) -> Callable[[object], int]:
     return read
 
 
+def span(written: object) -> tuple[int, int]:
+    """Return (first byte, number of bytes) of a range written FIRST+SIZE or FIRST-LAST."""
+    if isinstance(written, str) and "+" in written:
+        first, _, length = written.partition("+")
+        return integer(first), size(length)
+    if isinstance(written, str) and "-" in written:
+        first, _, last = written.partition("-")
+        if integer(first) <= integer(last):
+            return integer(first), integer(last) - integer(first) + 1
+    raise ValueError(f"{_quoted(written)} is not a range: FIRST+SIZE or FIRST-LAST")
+
+
 def octets(length: int) -> Callable[[object], bytes]:
     """Return a reader of exactly `length` bytes, in hex or base64."""
 

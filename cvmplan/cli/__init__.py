@@ -26,6 +26,7 @@ VERBS: Final = {
     "map": "Who owns which guest pages, and the gaps.",
     "plan": "The ordered operations of the launch.",
     "trace": "The firmware commands beneath the operations.",
+    "simulate": "What a kernel answers to each call of a plan.",
     "measure": "The launch measurement.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",

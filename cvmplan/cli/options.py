@@ -103,7 +103,8 @@ def _parameters() -> dict[str, tuple[Any, Any]]:
         if not setting.metavar:
             shared[name] = (_option(bool, name, "", setting.help), False)
         else:
-            shared[name] = (_option(text, name, setting.metavar, setting.help), None)
+            kind = Optional[list[str]] if setting.many else text
+            shared[name] = (_option(kind, name, setting.metavar, setting.help), None)
     shared["inputs"] = (
         _option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
         None,

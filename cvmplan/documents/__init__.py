@@ -18,6 +18,7 @@ DOCUMENTS: Final = {
     "measurement": ("cvmplan.documents.results", "MeasurementDocument"),
     "trace": ("cvmplan.documents.results", "Trace"),
     "map": ("cvmplan.documents.results", "Map"),
+    "simulation": ("cvmplan.documents.results", "SimulationDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }
 

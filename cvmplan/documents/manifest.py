@@ -148,4 +148,6 @@ class Manifest(Document):
     required: list[Range] = []
     firmware: FirmwareDocument | None = None
     boot: BootDocument | None = None
+    backing: Literal["guest-memfd", "vma"] | None = None
+    prefault: list[Range] = []
     regions: list[RegionDocument] = []

@@ -58,23 +58,38 @@ _OPTIONAL: dict[str, Any] = {
     "gosvw": Octets16, "host_data": Octets32, "id_block": Octets96, "id_auth": Octets4096,
     "mrconfigid": Octets48, "mrowner": Octets48, "mrownerconfig": Octets48,
     "digest_after": Octets48, "gmem": Count, "largest_level": Address, "author_key_enabled": bool,
-    "vcek_disabled": bool, "legacy": bool,
+    "vcek_disabled": bool, "legacy": bool, "gmem_offset": Integer, "preserve": bool,
+    "flags": list[Literal["mmap", "init-shared"]], "source": PlanSource,
+    "fd": Annotated[str, Field(pattern="^(kvm|vm|(gmem|vcpu):[0-9]{1,10}(-[0-9]{1,4})?)$")],
+    "retry": Literal["invalid-param-once"],
 }  # fmt: skip
 _RUN: dict[str, Any] = {"gpa": Integer, "size": Integer}
 _PAGES: dict[str, Any] = {**_RUN, "source": PlanSource}
 _SNP_TYPE: Any = Literal["normal", "vmsa", "zero", "unmeasured", "secrets", "cpuid"]
+_IMPORT_TYPE: Any = Literal[
+    "normal", "vmsa", "zero", "unmeasured", "secrets", "cpuid", "measured"
+]  # fmt: skip
 _VCPUS: dict[str, Any] = {"count": VcpuCount}
 _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     # operation: (kind, required fields, optional fields); the classes say what they mean
     "create-vm": ("control", {"vm_type": PlatformName}, ()),
     "init": ("control", {"vmsa_features": Integer}, ("legacy",)),
     "create-vcpu": ("control", _VCPUS, ()),
-    "create-gmem": ("memory", {"gmem": Count, "size": Integer}, ()),
-    "set-memslot": ("memory", {"slot": Count, **_RUN}, ("gmem",)),
-    "set-private": ("memory", _RUN, ()),
+    "create-gmem": ("memory", {"gmem": Count, "size": Integer}, ("flags",)),
+    "set-memslot": ("memory", {"slot": Count, **_RUN}, ("gmem", "gmem_offset")),
+    "set-private": ("memory", _RUN, ("gmem", "preserve")),
+    "set-shared": ("memory", _RUN, ("gmem",)),
+    "punch-hole": ("memory", {"gmem": Count, "offset": Integer, "size": Integer}, ()),
+    "madvise": ("memory", {**_RUN, "advice": Literal["hugepage", "nohugepage"]}, ()),
+    "write": ("memory", _PAGES, ()),
     "map-memory": ("map", _RUN, ("largest_level",)),
+    "pre-fault-memory": ("map", _RUN, ("largest_level",)),
     "snp-launch-start": ("control", {"policy": Integer}, ("gosvw",)),
-    "snp-launch-update": ("add", {**_PAGES, "page_type": _SNP_TYPE}, ("digest_after",)),
+    "snp-launch-update": (
+        "add",
+        {**_RUN, "page_type": _SNP_TYPE},
+        ("source", "digest_after", "retry"),
+    ),
     "snp-launch-finish": (
         "control",
         {"vmsas": list[VmsaDocument]},
@@ -87,6 +102,8 @@ _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     ),
     "tdx-init-vcpu": ("control", {**_VCPUS, "rcx": Integer}, ()),
     "tdx-add": ("add", {**_PAGES, "measured": bool}, ()),
+    "tdx-init-mem-region": ("add", {**_RUN, "measured": bool}, ("source",)),
+    "tdx-page-aug": ("map", _RUN, ()),
     "tdx-extend": ("extend", _RUN, ()),
     "tdx-finalize": ("control", {}, ()),
     "sev-launch-start": ("control", {"policy": Integer}, ()),
@@ -94,6 +111,8 @@ _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "sev-launch-update-vmsa": ("add", {"vmsas": list[VmsaDocument]}, ()),
     "sev-launch-measure": ("control", {}, ()),
     "sev-launch-finish": ("control", {}, ()),
+    "import-page": ("add", {**_PAGES, "page_type": _IMPORT_TYPE}, ("digest_after",)),
+    "import-complete": ("control", {}, ("host_data", "id_block", "id_auth")),
 }
 
 
@@ -104,7 +123,7 @@ def _op_model(name: str) -> type[Document]:
         "kind": (Literal[kind], ...),
         "op": (Literal[name], ...),
         **{field: (kind_of, ...) for field, kind_of in required.items()},
-        **{field: (_OPTIONAL[field] | None, None) for field in optional},
+        **{field: (_OPTIONAL[field] | None, None) for field in (*optional, "fd")},
     }
     return create_model(name, __base__=Document, **fields)
 

@@ -104,6 +104,48 @@ class Trace(Document):
     steps: list[TraceCommand]
 
 
+class Mapped(Document):
+    """What a call mapped: bytes from `gpa`, the largest page `level` bytes."""
+
+    gpa: Address
+    size: Address
+    level: Address
+
+
+class Residual(Document):
+    """What a call left undone."""
+
+    gpa: Address
+    size: Address
+
+
+class SimulationResult(Document):
+    """What one call answers; `seq` is its number in the plan, or its line in a recording."""
+
+    seq: Count
+    op: str
+    result: Literal["ok", "nop", "error", "ambiguous"]
+    errno: str | None = None
+    fw_error: Count | None = None
+    seamcall_status: str | None = None
+    mapped: Mapped | None = None
+    residual: Residual | None = None
+    why: str | None = None
+
+
+class SimulationDocument(Document):
+    """cvmplan.simulation/1: what a kernel answers to the calls, and the digest reached."""
+
+    model_config = ConfigDict(title="cvmplan.simulation/1")
+    schema_: Literal["cvmplan.simulation/1"] = Field(alias="schema")
+    platform: PlatformName
+    abi: str
+    results: list[SimulationResult]
+    digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")] | None
+    finalized: bool
+    findings: list[FindingDocument]
+
+
 class MapRegion(Document):
     """One owner of guest memory."""
 

@@ -11,16 +11,22 @@ from typing import Any
 from cvmplan import __version__
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.emit.documents import abi_document, finding, profile_document, simulation_document
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
-from cvmplan.kvm.abi import ABIS
+from cvmplan.kvm.abi import ABIS, find
+from cvmplan.kvm.answers import Simulation
+from cvmplan.kvm.calls import fd_of
+from cvmplan.kvm.interface import Abi
 from cvmplan.order import PAGE, Step
-from cvmplan.plan import Input, MapMemory, Measurement, Op, Plan, checked, measure_steps
+from cvmplan.plan import Input, Measurement, Op, Plan, checked, is_run, measure_steps
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.snp.digest import measured, running
 from cvmplan.vm.ops import largest_mapping
 
-HEX_FIELDS = {"gpa", "size", "policy", "vmsa_features", "attributes", "xfam", "rcx"}
+HEX_FIELDS = {
+    "gpa", "size", "policy", "vmsa_features", "attributes", "xfam", "rcx", "gmem_offset", "offset",
+}  # fmt: skip
 MEASURED_TYPES = {"normal", "measured", "vmsa"}
 
 
@@ -64,21 +70,6 @@ def findings(found: Sequence[Finding]) -> str:
     return dumps({"schema": "cvmplan.findings/1", "findings": [finding(f) for f in found]})
 
 
-def finding(found: Finding) -> dict[str, Any]:
-    """Return one finding, without the keys that are empty."""
-    document = {
-        "rule": found.rule,
-        "severity": found.severity,
-        "message": found.message,
-        "first": None if found.first is None else hex(found.first),
-        "last": None if found.last is None else hex(found.last),
-        "origins": list(found.origins),
-        "at": found.at,
-        "hint": found.hint,
-    }
-    return {key: value for key, value in document.items() if value not in (None, "", [])}
-
-
 def inputs_of(inputs: Iterable[Input]) -> list[dict[str, Any]]:
     """Return the inputs with their hashes."""
     return [
@@ -106,9 +97,7 @@ def plan(made: Plan) -> str:
             "inputs": inputs_of(made.inputs),
             "given": made.given,
             "assumed": made.assumed,
-            "ops": [
-                _op(made.platform, n, op, index, digests.get(n)) for n, op in enumerate(made.ops)
-            ],
+            "ops": [_op(made, n, op, index, digests.get(n)) for n, op in enumerate(made.ops)],
             "measurement": _register(result) if result else None,
             "findings": [finding(f) for f in made.findings],
         }
@@ -129,29 +118,49 @@ def checkpoints(plan: Plan) -> tuple[Measurement | None, dict[int, bytes]]:
 
 
 def _op(
-    platform: str, number: int, op: Op, index: Mapping[str, int], digest: bytes | None
+    made: Plan, number: int, op: Op, index: Mapping[str, int], digest: bytes | None
 ) -> dict[str, Any]:
     document: dict[str, Any] = {"seq": number, "kind": op.kind, "op": op.name}
+    abi = find(made.abi)
+    fd = fd_of(op, abi)
+    if fd:
+        document["fd"] = fd
     for field in fields(op):  # type: ignore[arg-type]  # every concrete Op is a dataclass
         value = getattr(op, field.name)
-        if (value is not None and value is not False) or field.name == "measured":
+        if is_said(value) or field.name == "measured":
             document[field.name] = _value(field.name, value, index)
-    if isinstance(op, MapMemory) and platform in ("default", "sw-protected"):
-        document["largest_level"] = hex(largest_mapping(op.gpa, op.size))
+    if op.kind == "map" and made.platform in ("default", "sw-protected") and is_run(op):
+        document["largest_level"] = hex(largest_level(made, op.gpa, op.size))
+    if fd and document.get("page_type") == "cpuid":
+        document["retry"] = "invalid-param-once"
     if digest is not None and op.kind == "add":
         document["digest_after"] = digest.hex()
     return document
+
+
+def is_said(value: Any) -> bool:
+    """Whether a field says something: neither absent, nor off, nor empty."""
+    return value is not None and value is not False and value != ()
+
+
+def largest_level(made: Plan, gpa: int, size: int) -> int:
+    """Return the largest page (bytes) that the kernel may map in a range of an open VM."""
+    abi = find(made.abi)
+    private = abi.map_level if abi.runs and made.platform == "sw-protected" else abi.shared_level
+    return min(largest_mapping(gpa, size), private)
 
 
 def _value(name: str, value: Any, index: Mapping[str, int]) -> Any:
     if name == "source":
         return source(value, index)
     if name == "page_type":
-        return value.label
+        return getattr(value, "label", value)
     if name == "vmsas":
         return [_vmsa(v) for v in value]
     if isinstance(value, bytes):
         return value.hex()
+    if isinstance(value, tuple):
+        return [*value]
     return hex(value) if name in HEX_FIELDS else value
 
 
@@ -256,6 +265,11 @@ def inspect(document: Mapping[str, Any]) -> str:
     return dumps({**document, "findings": [finding(f) for f in document["findings"]]})
 
 
+def simulation(outcome: Simulation) -> str:
+    """Return cvmplan.simulation/1."""
+    return dumps(simulation_document(outcome))
+
+
 def rules() -> str:
     """Return the catalogue of rules."""
     return dumps(
@@ -268,7 +282,12 @@ def rules() -> str:
 
 def abis() -> str:
     """Return the kernel interfaces."""
-    return dumps([a._asdict() for a in ABIS.values()])
+    return dumps([abi_document(a) for a in ABIS.values()])
+
+
+def abi(chosen: Abi) -> str:
+    """Return one kernel interface."""
+    return dumps(abi_document(chosen))
 
 
 def profiles() -> str:
@@ -279,42 +298,3 @@ def profiles() -> str:
 def profile(chosen: Profile) -> str:
     """Return cvmplan.profile/1, which --vmm takes back."""
     return dumps(profile_document(chosen))
-
-
-def profile_document(chosen: Profile) -> dict[str, Any]:
-    """Return one profile as a document."""
-    vmsa = chosen.vmsa
-    document = {
-        "schema": "cvmplan.profile/1",
-        "name": chosen.name,
-        "title": chosen.title,
-        "platforms": list(chosen.platforms),
-        "page_types": dict(chosen.page_types),
-        "order": {"cpuid_last": chosen.cpuid_last, "page_order": chosen.page_order},
-        "vmsa": None
-        if vmsa is None
-        else {
-            "gpa": hex(vmsa.gpa),
-            "entry": vmsa.entry,
-            "boot_entry": vmsa.boot_entry,
-            "boot": _state(vmsa.boot),
-            "others": _state(vmsa.others),
-        },
-        "augmented": chosen.augmented,
-        "section_types": None if chosen.section_types is None else list(chosen.section_types),
-        "legacy_pointer": chosen.legacy_pointer,
-        "aligned_data": chosen.aligned_data,
-        "covers_file": chosen.covers_file,
-        "padding": chosen.padding,
-        "policies": {platform: hex(policy) for platform, policy in chosen.policies.items()},
-        "sev_features": hex(chosen.sev_features),
-        "svsm": chosen.svsm,
-        "sources": [
-            {name: value for name, value in s._asdict().items() if value} for s in chosen.sources
-        ],
-    }
-    return {key: value for key, value in document.items() if value is not None}
-
-
-def _state(state: Mapping[str, int | str]) -> dict[str, str]:
-    return {k: v if isinstance(v, str) else hex(v) for k, v in state.items()}

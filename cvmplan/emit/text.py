@@ -7,15 +7,24 @@ from dataclasses import fields
 from typing import Any
 
 from cvmplan import __version__
-from cvmplan.emit.json import HEX_FIELDS, MEASURED_TYPES, checkpoints, commands, gaps, source
+from cvmplan.emit.json import (
+    HEX_FIELDS,
+    MEASURED_TYPES,
+    checkpoints,
+    commands,
+    gaps,
+    is_said,
+    largest_level,
+    source,
+)
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
+from cvmplan.kvm.answers import Simulation
 from cvmplan.order import PAGE
-from cvmplan.plan import Coverage, MapMemory, Measurement, Op, Plan
+from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.values import printable
-from cvmplan.vm.ops import largest_mapping
 
 ALGORITHMS = {"sha384": "SHA-384", "sha256": "SHA-256"}
 COVERAGE = {
@@ -112,7 +121,9 @@ def plan(made: Plan) -> str:
     index = {i.blob.name: n for n, i in enumerate(made.inputs)}
     rows = [(str(n), op.kind, op.name, _fields(op, index)) for n, op in enumerate(made.ops)]
     if made.platform in ("default", "sw-protected"):
-        rows = [(*row[:3], row[3] + _level(op)) for row, op in zip(rows, made.ops, strict=True)]
+        rows = [
+            (*row[:3], row[3] + _level(made, op)) for row, op in zip(rows, made.ops, strict=True)
+        ]
     end = (
         [f"{result.register} ({ALGORITHMS[result.algorithm]})  {result.digest.hex()}"]
         if result
@@ -120,13 +131,15 @@ def plan(made: Plan) -> str:
     )
     nearest = find(made.abi).nearest
     note = [f"no released kernel has {made.abi}; nearest is {nearest}", ""] if nearest else []
+    late = (f for f in made.findings if f.rule == "pure-map-before-finalize")
+    note += [line for f in late for line in (f.message, "")]
     return _lines([*_header(made), "", *_table(rows), "", *_doubts(made.findings), *note, *end])
 
 
-def _level(op: Op) -> str:
-    if not isinstance(op, MapMemory):
+def _level(made: Plan, op: Op) -> str:
+    if op.kind != "map" or not is_run(op):
         return ""
-    return f"  largest page {_LEVELS[largest_mapping(op.gpa, op.size)]}"
+    return f"  largest page {_LEVELS[largest_level(made, op.gpa, op.size)]}"
 
 
 def _fields(op: Op, index: Mapping[str, int]) -> str:
@@ -135,16 +148,18 @@ def _fields(op: Op, index: Mapping[str, int]) -> str:
         parts.append(f"{op.gpa:#x}-{op.gpa + op.size:#x}")
     for field in fields(op):  # type: ignore[arg-type]  # every concrete Op is a dataclass
         value = getattr(op, field.name)
-        if field.name in ("gpa", "size") or value is None or value is False:
+        if field.name in ("gpa", "size") or not is_said(value):
             continue
         if field.name == "source":
             value = " ".join(f"{k} {v}" for k, v in source(value, index).items())
         elif field.name == "page_type":
-            value = value.label
+            value = getattr(value, "label", value)
         elif field.name == "vmsas":
             value = f"of {sum(len(v.vcpus) for v in value)} vCPUs"
         elif isinstance(value, bytes):
             value = value.hex()
+        elif isinstance(value, tuple):
+            value = " ".join(value)
         elif field.name in HEX_FIELDS:
             value = hex(value)
         parts.append(f"{field.name.replace('_', '-')} {_shown(value)}")
@@ -205,6 +220,36 @@ def inspect(document: Mapping[str, Any]) -> str:
     return _lines([*lines, *([""] if document["findings"] else []), *map_findings(document)])
 
 
+def simulation(outcome: Simulation) -> str:
+    """Return what each call answers, one a line, and where they lead."""
+    rows = [("seq", "call", "answer", "")]
+    for result in outcome.results:
+        answer = result.answer
+        told = answer.errno or answer.result
+        parts = [answer.why] if answer.why else []
+        if answer.residual is not None:
+            parts.append(f"left {answer.residual[0]:#x}-{sum(answer.residual):#x}")
+        if answer.fw_error is not None:
+            parts.append(f"fw_error {answer.fw_error:#x}")
+        if answer.seamcall_status is not None:
+            parts.append(answer.seamcall_status)
+        rows.append((str(result.seq), result.op, told, "; ".join(parts)))
+    refused = sum(r.answer.result == "error" for r in outcome.results)
+    end = "finalized" if outcome.finalized else "not finalized"
+    digest = "not known" if outcome.digest is None else outcome.digest.hex()
+    if outcome.platform in ("default", "sw-protected"):
+        digest = "nothing is measured on this platform"
+    return _lines(
+        [
+            *_table(rows),
+            "",
+            *(_finding(f) for f in outcome.findings),
+            f"{outcome.abi}: {len(outcome.results)} calls, {refused} refused, {end}",
+            f"digest  {digest}",
+        ]
+    )
+
+
 def map_findings(document: Mapping[str, Any]) -> list[str]:
     """Return the findings of an inspected file, one a line."""
     return [_finding(f) for f in document["findings"]]
@@ -216,11 +261,8 @@ def rules() -> str:
 
 
 def abis() -> str:
-    """Return the kernel interfaces, with their sources."""
-    rows = _table([(a.name, a.title) for a in ABIS.values()])
-    return _lines(
-        line for row, a in zip(rows, ABIS.values(), strict=True) for line in (row, f"  {a.source}")
-    )
+    """Return the kernel interfaces, one a line."""
+    return _lines(_table([(a.name, ", ".join(a.vm_types), a.title) for a in ABIS.values()]))
 
 
 def profiles() -> str:

@@ -1,39 +1,54 @@
 """
-Guest memory as KVM has it: memslots, the guest_memfd behind each, private attributes.
+Guest memory as KVM has it: memslots, the guest_memfd behind each, private attributes, contents.
 
 Source: Linux Documentation/virt/kvm/api.rst, KVM_CREATE_GUEST_MEMFD,
-KVM_SET_USER_MEMORY_REGION2, KVM_SET_MEMORY_ATTRIBUTES.
+KVM_SET_USER_MEMORY_REGION2, KVM_SET_MEMORY_ATTRIBUTES; KVM_SET_MEMORY_ATTRIBUTES2 of the
+in-place conversion patches (v8, 2026-06-18).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final, NamedTuple
 
-from cvmplan.errors import PlanError
+from cvmplan.contents import Contents, Zeros
+from cvmplan.errors import ConfigError, PlanError, UnsupportedError
 from cvmplan.gpamap import Memory, Region, Role
-from cvmplan.order import PAGE
-from cvmplan.plan import Op, Setup
+from cvmplan.kvm.interface import Abi
+from cvmplan.lowering import Lowering
+from cvmplan.order import PAGE, Step
+from cvmplan.plan import MapMemory, Op, PreFaultMemory, Setup
 from cvmplan.spans import Spans
 
-GRANULE = 2 << 20  # slots that are derived begin and end where a large page could
+LARGE = 2 << 20  # a large page; slots that are derived begin and end where one could
 MOST_SLOTS = 32764  # Linux 6.11, x86: KVM_USER_MEM_SLOTS, SHRT_MAX less 3 internal ones
-WITHOUT_GMEM = frozenset({"default", "sev", "sev-es"})
+BACKINGS: Final = {
+    "snp": ("guest-memfd",),
+    "tdx": ("guest-memfd",),
+    "sw-protected": ("guest-memfd",),
+    "default": ("vma", "guest-memfd"),
+    "sev": ("vma",),
+    "sev-es": ("vma",),
+}
+"""Platform to what its memory may come from, the usual first."""
+SHARED_FILE = ("mmap", "init-shared")  # a guest_memfd that user space writes through a mapping
 
 
 @dataclass(frozen=True, slots=True)
 class CreateGmem(Setup):
-    """KVM_CREATE_GUEST_MEMFD: number `gmem`, of `size` bytes."""
+    """KVM_CREATE_GUEST_MEMFD: number `gmem`, of `size` bytes; `flags` as in `SHARED_FILE`."""
 
     name = "create-gmem"
     kind = "memory"
     gmem: int
     size: int
+    flags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class SetMemslot(Setup):
-    """KVM_SET_USER_MEMORY_REGION2; `gmem` is the file behind it from offset 0, None for a VMA."""
+    """KVM_SET_USER_MEMORY_REGION2; `gmem` is the file behind it, None for a VMA."""
 
     name = "set-memslot"
     kind = "memory"
@@ -41,48 +56,195 @@ class SetMemslot(Setup):
     gpa: int
     size: int
     gmem: int | None = None
+    gmem_offset: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class SetPrivate(Setup):
-    """KVM_SET_MEMORY_ATTRIBUTES: the range is private."""
+    """
+    KVM_SET_MEMORY_ATTRIBUTES: the range is private.
+
+    Where attributes live on a guest_memfd, `gmem` is its number, and `preserve` keeps what
+    was written.
+    """
 
     name = "set-private"
     kind = "memory"
     gpa: int
     size: int
+    gmem: int | None = None
+    preserve: bool = False
 
 
-def slots(memory: Memory, regions: Iterable[Region]) -> list[tuple[int, int]]:
+@dataclass(frozen=True, slots=True)
+class SetShared(Setup):
+    """KVM_SET_MEMORY_ATTRIBUTES: the range is shared again; what was measured stays measured."""
+
+    name = "set-shared"
+    kind = "memory"
+    gpa: int
+    size: int
+    gmem: int | None = None
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing; PlanError where a page was added."""
+        state.take_back(self.gpa, self.size)
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class PunchHole(Setup):
+    """fallocate(FALLOC_FL_PUNCH_HOLE) on a guest_memfd: its pages are given back."""
+
+    name = "punch-hole"
+    kind = "memory"
+    gmem: int
+    offset: int
+    size: int
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Raise PlanError: a launch takes no page away."""
+        del state
+        raise PlanError(f"{self.size:#x} bytes are taken out of guest_memfd {self.gmem}")
+
+
+@dataclass(frozen=True, slots=True)
+class Madvise(Setup):
+    """madvise on the memory behind the range: "hugepage" asks for a large mapping."""
+
+    name = "madvise"
+    kind = "memory"
+    gpa: int
+    size: int
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write(Setup):
+    """User space writes guest memory through its own mapping, which breaks copy-on-write."""
+
+    name = "write"
+    kind = "memory"
+    gpa: int
+    size: int
+    source: Contents
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing, and note what the memory holds."""
+        state.write(self.gpa, self.size, self.source)
+        yield from ()
+
+
+class Slot(NamedTuple):
+    """A memslot [start, end), and the number of the guest_memfd behind it, None for a VMA."""
+
+    start: int
+    end: int
+    gmem: int | None
+
+
+def backing(platform: str, chosen: str | None, abi: Abi) -> str:
+    """Return what the memory of the VM comes from; ConfigError, UnsupportedError."""
+    possible = BACKINGS[platform]
+    if chosen is not None and chosen not in possible:
+        raise ConfigError(
+            f"the memory of {platform} guests is {possible[0]}, not {chosen}", at="--backing"
+        )
+    made = chosen or possible[0]
+    if platform == "default" and made == "guest-memfd" and not abi.gmem_default:
+        raise UnsupportedError(
+            f"{abi.name} gives default VMs no guest_memfd", at="--backing", hint="--backing vma"
+        )
+    return made
+
+
+def operations(
+    platform: str, abi: Abi, made_of: str, memory: Memory, regions: Sequence[Region]
+) -> Iterator[Op]:
+    """Yield the calls that give a VM its memory, private where the platform has that."""
+    gmem = made_of == "guest-memfd"
+    private = gmem and platform != "default"
+    in_place = abi.in_place and private
+    flags = SHARED_FILE if in_place or (gmem and not private) else ()
+    held = _slots(memory, regions, gmem=gmem)
+    for number, slot in enumerate(held):
+        if slot.gmem is not None:
+            yield CreateGmem(slot.gmem, slot.end - slot.start, flags)
+        yield SetMemslot(number, slot.start, slot.end - slot.start, slot.gmem)
+    if in_place:
+        yield from _writes(regions, zeros=False)
+    if platform == "default":
+        yield from () if gmem else _advice(regions)
+        yield from _writes(regions, zeros=not gmem)
+    if private:
+        yield from _private(held, regions, abi)
+
+
+def _private(held: Iterable[Slot], regions: Iterable[Region], abi: Abi) -> Iterator[Op]:
+    shared = Spans((r.gpa, r.end) for r in regions if r.page_type == "shared")
+    for slot in held:
+        for low, high in shared.missing(slot.start, slot.end):
+            number = slot.gmem if abi.attributes == "gmem" else None
+            yield SetPrivate(low, high - low, number, preserve=abi.in_place)
+
+
+def _writes(regions: Iterable[Region], *, zeros: bool) -> Iterator[Op]:
+    for region in regions:
+        contents = region.contents or Zeros()
+        is_page = region.is_mapped and region.role is not Role.VMSA
+        if is_page and (zeros or not isinstance(contents, Zeros)):
+            yield Write(region.gpa, region.size, contents)
+
+
+def _advice(regions: Iterable[Region]) -> Iterator[Op]:
+    """Ask for large mappings where a region holds a whole large page."""
+    for region in regions:
+        if -(-region.gpa // LARGE) * LARGE + LARGE <= region.end:
+            yield Madvise(region.gpa, region.size, "hugepage")
+
+
+def _slots(memory: Memory, regions: Iterable[Region], *, gmem: bool) -> list[Slot]:
     """
-    Return the [start, end) of each memslot: the memory that is declared, else derived.
+    Return the memslots: the memory that is declared, else derived.
 
-    Derived slots hold the regions, rounded outwards to 2 MiB; adjacent ones are one, and
-    so are all when there would be more than a kernel takes.
+    Derived slots hold the regions and what is mapped in advance, rounded outwards to 2 MiB;
+    adjacent ones are one, and so are all when there would be more than a kernel takes.
     """
     if memory.ram is not None:
-        ram = Spans((_up(g, PAGE), (g + size) // PAGE * PAGE) for g, size, _ in memory.ram)
-        if len(ram) > MOST_SLOTS:
+        ranges = list(Spans((_up(g, PAGE), (g + size) // PAGE * PAGE) for g, size, _ in memory.ram))
+        if len(ranges) > MOST_SLOTS:
             raise PlanError(
-                f"{len(ram)} separate ranges of memory, of which KVM takes {MOST_SLOTS}"
+                f"{len(ranges)} separate ranges of memory, of which KVM takes {MOST_SLOTS}"
             )
-        return list(ram)
-    held = (r for r in regions if r.role is not Role.VMSA)
-    ranges = list(Spans((r.gpa // GRANULE * GRANULE, _up(r.end, GRANULE)) for r in held))
-    return ranges if len(ranges) <= MOST_SLOTS else [(ranges[0][0], ranges[-1][1])]
+    else:
+        held = [(r.gpa, r.end) for r in regions if r.role is not Role.VMSA]
+        held += [(gpa, gpa + size) for gpa, size, _ in memory.prefault]
+        ranges = list(Spans((low // LARGE * LARGE, _up(high, LARGE)) for low, high in held))
+        if len(ranges) > MOST_SLOTS:
+            ranges = [(ranges[0][0], ranges[-1][1])]
+    return [Slot(low, high, n if gmem else None) for n, (low, high) in enumerate(ranges)]
 
 
-def operations(platform: str, memory: Memory, regions: Sequence[Region]) -> Iterator[Op]:
-    """Yield the calls that give a VM its memory, private where the platform has that."""
-    shared = Spans((r.gpa, r.end) for r in regions if r.page_type == "shared")
-    for number, (start, end) in enumerate(slots(memory, regions)):
-        if platform in WITHOUT_GMEM:
-            yield SetMemslot(number, start, end - start)
-            continue
-        yield CreateGmem(number, end - start)
-        yield SetMemslot(number, start, end - start, number)
-        for low, high in shared.missing(start, end):
-            yield SetPrivate(low, high - low)
+def prefault(abi: Abi, memory: Memory, ops: Iterable[Op]) -> Iterator[Op]:
+    """Yield the mappings that were asked for, without what `ops` have added or mapped."""
+    done = Spans(
+        (op.gpa, op.gpa + op.size)
+        for op in ops
+        if op.kind in ("add", "map") and hasattr(op, "gpa") and hasattr(op, "size")
+    )
+    wanted = Spans((gpa, gpa + size) for gpa, size, _ in memory.prefault)
+    for low, high in wanted:
+        for start, end in done.missing(low, high):
+            yield mapping(abi, start, end - start)
+
+
+def mapping(abi: Abi, gpa: int, size: int) -> Op:
+    """Return the call that maps a range and does nothing else; UnsupportedError."""
+    if abi.map_call == PreFaultMemory.name:
+        return PreFaultMemory(gpa, size)
+    if abi.map_call == MapMemory.name:
+        return MapMemory(gpa, size)
+    raise UnsupportedError(f"{abi.name} has no call that only maps", at="--prefault")
 
 
 def _up(address: int, granule: int) -> int:

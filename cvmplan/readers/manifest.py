@@ -38,7 +38,10 @@ def read(blob: Blob, open_file: Opener) -> Declared:
     document = text.validate(blob, text.parse(blob), "manifest")
     guest = document.guest.model_dump(exclude_none=True, exclude={"svsm"})
     names = {"platform": document.platform, "vmm": document.vmm, "abi": document.abi}
+    names |= {"backing": document.backing}
     given = {k: v for k, v in names.items() if v is not None} | guest
+    if document.prefault:
+        given["prefault"] = tuple((r.gpa, r.size) for r in document.prefault)
     files = _Files(blob.name, open_file)
     svsm = document.guest.svsm
     if isinstance(svsm, str):

@@ -6,12 +6,15 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import ConfigError, MapError
 from cvmplan.findings import Finding, has_errors
+from cvmplan.kvm import abi as abis
+from cvmplan.kvm.calls import fd_of
+from cvmplan.kvm.interface import Abi
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
 from cvmplan.readers import text
@@ -48,12 +51,18 @@ def read(blob: Blob, find: Finder) -> Plan:
         if index in used:
             data = find(entry.path, entry.size, entry.sha256, blob.name)
         inputs.append(Input(entry.role, entry.path, data, (entry.size, entry.sha256)))
-    classes = _classes(document.platform)
+    abi = abis.find(document.abi, at=f"{blob.name}: abi")
+    if {**document.assumed, **document.given}.get("vmsa_scope", "all") != abi.vmsa_scope:
+        raise ConfigError(f"vmsa_scope is not that of {abi.name}", at=blob.name)
+    made = _Maker(blob.name, document.platform, _classes(document.platform), inputs)
+    ops = tuple(made.op(n, op) for n, op in enumerate(document.ops))
+    for number, (op, written) in enumerate(zip(ops, document.ops, strict=True)):
+        _check_call(f"{blob.name}: ops[{number}]", op, written, abi)
     return Plan(
         document.platform,
         document.vmm,
         document.abi,
-        tuple(_op(blob.name, n, op, classes, inputs) for n, op in enumerate(document.ops)),
+        ops,
         document.given,
         document.assumed,
         tuple(inputs),
@@ -98,29 +107,50 @@ def _classes(platform: str) -> Mapping[str, type[Op]]:
     return {c.name: c for c in found if issubclass(c, Op) and hasattr(c, "name")}
 
 
-def _op(
-    name: str,
-    number: int,
-    document: Any,
-    classes: Mapping[str, type[Op]],
-    inputs: Sequence[Input],
-) -> Op:
-    at = f"{name}: ops[{number}]"
-    if document.seq != number:
-        raise ConfigError(f"has seq {document.seq}", at=at)
-    if document.op not in classes:
-        raise ConfigError(f"{document.op} is no operation of this platform", at=at)
-    made: dict[str, Any] = {}
-    for field in fields(classes[document.op]):  # type: ignore[arg-type]  # every Op is one
-        value = getattr(document, field.name)
-        if field.name == "source":
-            value = _contents(at, value, document.size, inputs)
-        elif field.name == "vmsas":
-            value = tuple(_vmsas(at, value, with_gpa=document.op == "snp-launch-finish"))
-        elif field.name == "page_type":
-            value = import_module("cvmplan.snp.steps").PageType[value.upper()]
-        made[field.name] = value
-    return classes[document.op](**made)
+class _Maker(NamedTuple):
+    """Makes the operations of one plan: its file's name, platform, their classes, its inputs."""
+
+    name: str
+    platform: str
+    classes: Mapping[str, type[Op]]
+    inputs: Sequence[Input]
+
+    def op(self, number: int, document: Any) -> Op:
+        """Return operation `number`; ConfigError where it is none of the platform."""
+        at = f"{self.name}: ops[{number}]"
+        if document.seq != number:
+            raise ConfigError(f"has seq {document.seq}", at=at)
+        if document.op not in self.classes:
+            raise ConfigError(f"{document.op} is no operation of this platform", at=at)
+        made: dict[str, Any] = {}
+        for field in fields(self.classes[document.op]):  # type: ignore[arg-type]  # every Op is one
+            value = getattr(document, field.name)
+            if field.name == "source" and value is not None:
+                value = _contents(at, value, document.size, self.inputs)
+            elif field.name == "flags":
+                value = tuple(value or ())
+            elif field.name == "vmsas":
+                value = tuple(_vmsas(at, value, with_gpa=document.op == "snp-launch-finish"))
+            elif field.name == "page_type" and self.platform == "snp":
+                value = _page_type(at, value)
+            made[field.name] = value
+        return self.classes[document.op](**made)
+
+
+def _page_type(at: str, label: str) -> Any:
+    types = import_module("cvmplan.snp.steps").PageType.__members__
+    if label.upper() not in types:
+        raise ConfigError(f"snp has no page type {label!r}", at=f"{at}.page_type")
+    return types[label.upper()]
+
+
+def _check_call(at: str, op: Op, written: Any, abi: Abi) -> None:
+    """Raise ConfigError for a call that the interface does not have in this form."""
+    fd = fd_of(op, abi)
+    if written.fd is not None and written.fd != fd:
+        raise ConfigError(f"{op.name} is no call on {written.fd} of {abi.name}", at=f"{at}.fd")
+    if op.kind == "add" and getattr(op, "source", abi) is None and not abi.in_place:
+        raise ConfigError(f"is missing: {abi.name} adds no page as it lies", at=f"{at}.source")
 
 
 def _contents(at: str, source: Any, size: int, inputs: Sequence[Input]) -> Contents:

@@ -45,6 +45,7 @@ class Lowering(lowering.Lowering):
         """Check that SEV-ES has its vCPU states; PlanError."""
         if self.platform == "sev-es" and not self.handed_over:
             raise PlanError("no vCPU state was handed over")
+        super().finalize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +121,7 @@ class SevLaunchFinish(Op):
 
     name = "sev-launch-finish"
     kind = "control"
+    finalizes = True
 
     def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield LAUNCH_FINISH."""

@@ -52,12 +52,15 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield CreateVm(launch.platform)
     fpu = launch.abi.es_fpu_state or guest.es_init
     yield Init(guest.sev_features, legacy=launch.platform == "sev-es" and fpu == "legacy")
-    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
+    made_of = memory.backing(launch.platform, guest.backing, launch.abi)
+    regions = gpa_map.regions
+    yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
     yield SevLaunchStart(guest.policy)
-    for region in gpa_map.regions:
-        yield MapMemory(region.gpa, region.size)
-        yield _update(region)
     yield CreateVcpu(guest.vcpus)
+    for region in regions:
+        if launch.abi.map_call == MapMemory.name:
+            yield MapMemory(region.gpa, region.size)
+        yield _update(region)
     if launch.platform == "sev-es":
         override = LEGACY_FPU if fpu == "legacy" else {}
         pages = vcpu_pages(launch, override)

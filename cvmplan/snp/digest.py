@@ -59,6 +59,8 @@ def measured(platform: str, pairs: Iterable[tuple[Step, bytes]]) -> Measurement:
 def _covered(step: LaunchUpdate) -> str:
     if isinstance(step.contents, DigestAfter):
         return "by_digest"
+    if step.page_type is PageType.VMSA:
+        return "vmsas"
     if step.page_type in MEASURED_CONTENTS:
         return "contents"
     return "address_only" if step.page_type is PageType.ZERO else "host_filled"

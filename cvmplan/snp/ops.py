@@ -20,7 +20,16 @@ from cvmplan.snp.steps import (
     VmsaUpdate,
 )
 
-__all__ = ["ORDER", "Lowering", "SnpLaunchFinish", "SnpLaunchStart", "SnpLaunchUpdate", "Vmsa"]
+__all__ = [
+    "ORDER",
+    "ImportComplete",
+    "ImportPage",
+    "Lowering",
+    "SnpLaunchFinish",
+    "SnpLaunchStart",
+    "SnpLaunchUpdate",
+    "Vmsa",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +49,31 @@ class SnpLaunchStart(Op):
 
 @dataclass(frozen=True, slots=True)
 class SnpLaunchUpdate(Op):
-    """KVM_SEV_SNP_LAUNCH_UPDATE of one run of pages of one type."""
+    """
+    KVM_SEV_SNP_LAUNCH_UPDATE of one run of pages of one type.
+
+    Without a `source` the pages are added as they were written.
+    """
 
     name = "snp-launch-update"
+    kind = "add"
+    gpa: int
+    size: int
+    page_type: PageType
+    source: Contents | None = None
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield SNP_LAUNCH_UPDATE of each page, upwards; a page added before is refused."""
+        if self.page_type is PageType.VMSA:
+            raise PlanError("the kernel takes no VMSA from user space")
+        yield from _added(state, self)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPage(Op):
+    """Import pages of one type through the hypervisor; a VMSA is such a page."""
+
+    name = "import-page"
     kind = "add"
     gpa: int
     size: int
@@ -51,10 +82,12 @@ class SnpLaunchUpdate(Op):
 
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield SNP_LAUNCH_UPDATE of each page, upwards; a page added before is refused."""
-        if self.page_type is PageType.VMSA:
-            raise PlanError("the kernel takes no VMSA from user space")
-        state.add(self.gpa, self.size, self.source)
-        yield LaunchUpdate(self.page_type, self.gpa, self.size, self.source)
+        yield from _added(state, self)
+
+
+def _added(state: Lowering, op: SnpLaunchUpdate | ImportPage) -> Iterator[Step]:
+    for gpa, size, contents in state.add(op.gpa, op.size, op.source):
+        yield LaunchUpdate(op.page_type, gpa, size, contents)
 
 
 class Vmsa(NamedTuple):
@@ -77,6 +110,7 @@ class SnpLaunchFinish(Op):
 
     name = "snp-launch-finish"
     kind = "control"
+    finalizes = True
     vmsas: tuple[Vmsa, ...]
     host_data: bytes | None = None
     id_block: bytes | None = None
@@ -92,4 +126,21 @@ class SnpLaunchFinish(Op):
             if state.added.overlap(vmsa.gpa, vmsa.gpa + PAGE):
                 raise PlanError(f"the page at {vmsa.gpa:#x} was added, where the VMSAs go")
             yield VmsaUpdate(vmsa.gpa, vmsa.vcpus, vmsa.page)
+        yield LaunchFinish()
+
+
+@dataclass(frozen=True, slots=True)
+class ImportComplete(Op):
+    """The hypervisor's end of the import; identities as in `SnpLaunchFinish`."""
+
+    name = "import-complete"
+    kind = "control"
+    finalizes = True
+    host_data: bytes | None = None
+    id_block: bytes | None = None
+    id_auth: bytes | None = None
+
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield SNP_LAUNCH_FINISH."""
+        state.finalize()
         yield LaunchFinish()

@@ -19,11 +19,18 @@ from cvmplan.gpamap import (
 from cvmplan.kvm import memory
 from cvmplan.launch import Image, Launch, Layout
 from cvmplan.order import PAGE
-from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
+from cvmplan.plan import CreateVcpu, CreateVm, Init, Op
 from cvmplan.profiles import State
 from cvmplan.profiles import Vmsa as VmsaProfile
 from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate, Vmsa
+from cvmplan.snp.ops import (
+    ImportComplete,
+    ImportPage,
+    SnpLaunchFinish,
+    SnpLaunchStart,
+    SnpLaunchUpdate,
+    Vmsa,
+)
 from cvmplan.snp.steps import PHYSICAL_END, PageType
 from cvmplan.snp.vmsa import BOOT_EIP, RESET, real_mode_entry, vmsa_page
 
@@ -41,34 +48,36 @@ def layout(launch: Launch) -> Layout:
     regions = tuple(_typed(launch, region) for region in _in_order(launch))
     findings = (
         *_metadata_findings(launch),
-        *entry_findings(launch),
-        *_refused(regions),
+        *_state_findings(launch, regions),
         *policy_findings(launch.guest.policy),
         *features_findings(launch),
         *unmeasured_contents(regions, HOST_FILLED),
-        *two_megabyte_neighbours(regions),
+        *two_megabyte_neighbours(regions, launch.abi.map_level),
     )
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
-    return Layout((*regions, _vmsa_region(launch)), limits, findings)
+    states = () if launch.abi.imports else (_vmsa_region(launch),)
+    return Layout((*regions, *states), limits, findings)
 
 
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
-    guest = launch.guest
+    guest, abi = launch.guest, launch.abi
+    pages = [r for r in gpa_map.regions if r.role is not Role.VMSA and r.is_mapped]
     yield CreateVm(launch.platform)
+    if abi.imports:
+        yield from _imported(launch, pages)
+        return
+    made_of = memory.backing(launch.platform, guest.backing, abi)
     yield Init(guest.sev_features & ~1)
-    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
     yield SnpLaunchStart(guest.policy, guest.gosvw)
-    for region in gpa_map.regions:
-        if region.role is not Role.VMSA and region.is_mapped:
-            yield MapMemory(region.gpa, region.size)
-            yield SnpLaunchUpdate(
-                region.gpa,
-                region.size,
-                PAGE_TYPES[region.page_type or ""],
-                region.contents or Zeros(),
-            )
+    yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
     yield CreateVcpu(guest.vcpus)
+    for region in pages:
+        if launch.platform in abi.map_early:
+            yield memory.mapping(abi, region.gpa, region.size)
+        page_type = PAGE_TYPES[region.page_type or ""]
+        source = None if abi.in_place else region.contents or Zeros()
+        yield SnpLaunchUpdate(region.gpa, region.size, page_type, source)
     yield SnpLaunchFinish(
         vmsas(launch),
         guest.host_data,
@@ -77,6 +86,17 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         guest.author_key_enabled,
         guest.vcek_disabled,
     )
+
+
+def _imported(launch: Launch, pages: Sequence[Region]) -> Iterator[Op]:
+    """Yield the calls of a hypervisor that imports pages, vCPU states among them."""
+    guest = launch.guest
+    yield SnpLaunchStart(guest.policy, guest.gosvw)
+    yield CreateVcpu(guest.vcpus)
+    for region in pages:
+        page_type = PAGE_TYPES[region.page_type or ""]
+        yield ImportPage(region.gpa, region.size, page_type, region.contents or Zeros())
+    yield ImportComplete(guest.host_data, guest.id_block, guest.id_auth)
 
 
 def vmsas(launch: Launch) -> tuple[Vmsa, ...]:
@@ -240,11 +260,24 @@ def entry_findings(launch: Launch) -> Iterator[Finding]:
     yield Finding("ap-without-entry", what, at=at, hint=hint)
 
 
-def _refused(regions: tuple[Region, ...]) -> Iterator[Finding]:
-    for region in regions:
-        if region.page_type == "vmsa":
-            problem = f"{region.origin}: the kernel makes the VMSAs and takes none from the image"
-            yield Finding("loader-refuses", problem, origins=(region.origin,), at=region.at)
+def _state_findings(launch: Launch, regions: Sequence[Region]) -> Iterator[Finding]:
+    """Yield what is wrong with where the vCPUs' initial states come from."""
+    held = [r for r in regions if r.page_type == "vmsa"]
+    if not launch.abi.imports:
+        yield from entry_findings(launch)
+        yield from _refused(held)
+    elif not held:
+        problem = f"{launch.abi.name} takes vCPU states from the image, which has none"
+        yield Finding("loader-refuses", problem, at=launch.name)
+    elif sum(r.size for r in held) // PAGE != launch.guest.vcpus:
+        count = sum(r.size for r in held) // PAGE
+        yield Finding("vmsa-count", f"{count} VMSAs for {launch.guest.vcpus} vCPUs", at=launch.name)
+
+
+def _refused(held: Sequence[Region]) -> Iterator[Finding]:
+    for region in held:
+        problem = f"{region.origin}: the kernel makes the VMSAs and takes none from the image"
+        yield Finding("loader-refuses", problem, origins=(region.origin,), at=region.at)
 
 
 def features_findings(launch: Launch) -> Iterator[Finding]:

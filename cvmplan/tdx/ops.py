@@ -1,5 +1,5 @@
 """
-KVM's calls for a TD, in the shape that the seed agreed on: mapping, adding and extending apart.
+KVM's calls for a TD: mapping, adding and extending apart, as the seed has it, or in one call.
 
 Source: kvm mailing list, 2024-04-03 (map-memory); Linux
 Documentation/virt/kvm/x86/intel-tdx.rst for the calls that are not memory.
@@ -7,16 +7,14 @@ Documentation/virt/kvm/x86/intel-tdx.rst for the calls that are not memory.
 
 from __future__ import annotations
 
-from bisect import bisect_right, insort
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from operator import itemgetter
 from typing import Any
 
 from cvmplan import lowering
-from cvmplan.contents import Contents, part
+from cvmplan.contents import Contents, Held
 from cvmplan.errors import PlanError
-from cvmplan.lowering import check_pages
+from cvmplan.lowering import Run, check_pages
 from cvmplan.order import Step
 from cvmplan.plan import Op
 from cvmplan.spans import Spans
@@ -35,10 +33,13 @@ from cvmplan.tdx.steps import (
 
 __all__ = [
     "ORDER",
+    "ImportComplete",
+    "ImportPage",
     "Lowering",
     "TdxAdd",
     "TdxExtend",
     "TdxFinalize",
+    "TdxInitMemRegion",
     "TdxInitVcpu",
     "TdxInitVm",
 ]
@@ -57,13 +58,15 @@ class Lowering(lowering.Lowering):
         gpaw = guest.get("gpaw", 48)
         self.tables = {level: Spans() for level in ((4, 3, 2, 1) if gpaw == 52 else (3, 2, 1))}
         self._end = 1 << SHARED_BIT[gpaw]
-        self._filled: list[tuple[int, int, Contents]] = []
+        self._held = Held()
 
     def map(self, gpa: int, size: int) -> Iterator[Step]:
         """Yield TDH.MEM.SEPT.ADD of the tables that are still missing, from the top down."""
         yield from super().map(gpa, size)
         if gpa + size > self._end:
             raise PlanError(f"{size:#x} bytes at {gpa:#x} end past the shared bit")
+        if self.finalized:  # pages are augmented, which is not measured
+            return
         for level, present in self.tables.items():
             span = LEVEL_SPAN[level]
             first, end = gpa - gpa % span, -(-(gpa + size) // span) * span
@@ -71,34 +74,29 @@ class Lowering(lowering.Lowering):
                 present.add(start, stop)
                 yield MemSeptAdd(level, start, (stop - start) // span)
 
-    def add(self, gpa: int, size: int, contents: Contents) -> None:
+    def add(self, gpa: int, size: int, contents: Contents | None) -> list[Run]:
         """Note what pages hold when they are added; PlanError where one is not mapped."""
-        super().add(gpa, size, contents)
+        runs = super().add(gpa, size, contents)
         for start, _ in self.mapped.missing(gpa, gpa + size):
             raise PlanError(f"the page at {start:#x} is added before it is mapped")
-        insort(self._filled, (gpa, size, contents), key=itemgetter(0))
+        for run in runs:
+            self._held.put(*run)
+        return runs
 
-    def extend(self, gpa: int, size: int) -> Iterator[tuple[int, int, Contents]]:
+    def extend(self, gpa: int, size: int) -> Iterator[Run]:
         """Yield the added runs in [gpa, gpa + size), upwards; PlanError where one is missing."""
         check_pages(gpa, size)
         for start, _ in self.added.missing(gpa, gpa + size):
             raise PlanError(f"the page at {start:#x} is extended before it is added")
         self._bound("extends", size)
-        index = max(bisect_right(self._filled, gpa, key=itemgetter(0)) - 1, 0)
-        for start, length, contents in map(
-            self._filled.__getitem__, range(index, len(self._filled))
-        ):
-            low, high = max(start, gpa), min(start + length, gpa + size)
-            if low < high:
-                yield low, high - low, part(contents, low - start, high - low)
-            if high < start + length:
-                return
+        yield from self._held.cut(gpa, size)
 
     def finalize(self) -> None:
         """Check that nothing waits for its add; PlanError where something does."""
         for start, end in self.mapped:
             for page, _ in self.added.missing(start, end):
                 raise PlanError(f"the page at {page:#x} is mapped, and never added")
+        super().finalize()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +145,57 @@ class TdxAdd(Op):
 
     def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield TDH.MEM.PAGE.ADD, and where measured TDH.MR.EXTEND, page by page."""
-        state.add(self.gpa, self.size, self.source)
-        step = MemPageAddExtend if self.measured else MemPageAdd
-        yield step(self.gpa, self.size, self.source)
+        yield from _added(state, self)
+
+
+@dataclass(frozen=True, slots=True)
+class TdxInitMemRegion(Op):
+    """
+    KVM_TDX_INIT_MEM_REGION: map and add pages, and where `measured` extend each after its add.
+
+    Without a `source` the pages are added as they were written.
+    Source: linux 3829d81b, arch/x86/kvm/vmx/tdx.c, tdx_vcpu_init_mem_region.
+    """
+
+    name = "tdx-init-mem-region"
+    kind = "add"
+    gpa: int
+    size: int
+    measured: bool
+    source: Contents | None = None
+
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
+        """Yield TDH.MEM.SEPT.ADD of missing tables, then what `TdxAdd` yields."""
+        yield from state.map(self.gpa, self.size)
+        yield from _added(state, self)
+
+
+@dataclass(frozen=True, slots=True)
+class ImportPage(Op):
+    """Import pages through the hypervisor, as "measured" or "unmeasured"."""
+
+    name = "import-page"
+    kind = "add"
+    gpa: int
+    size: int
+    page_type: str
+    source: Contents
+
+    @property
+    def measured(self) -> bool:
+        """Whether each page is extended after its add."""
+        return self.page_type == "measured"
+
+    def lower(self, state: lowering.Lowering) -> Iterator[Step]:
+        """Yield TDH.MEM.SEPT.ADD of missing tables, then what `TdxAdd` yields."""
+        yield from state.map(self.gpa, self.size)
+        yield from _added(state, self)
+
+
+def _added(state: lowering.Lowering, op: TdxAdd | TdxInitMemRegion | ImportPage) -> Iterator[Step]:
+    step = MemPageAddExtend if op.measured else MemPageAdd
+    for run in state.add(op.gpa, op.size, op.source):
+        yield step(*run)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,8 +219,16 @@ class TdxFinalize(Op):
 
     name = "tdx-finalize"
     kind = "control"
+    finalizes = True
 
     def lower(self, state: lowering.Lowering) -> Iterator[Step]:
         """Yield TDH.MR.FINALIZE."""
         state.finalize()
         yield MrFinalize()
+
+
+class ImportComplete(TdxFinalize):
+    """The hypervisor's end of the import."""
+
+    __slots__ = ()
+    name = "import-complete"

@@ -19,8 +19,17 @@ from cvmplan.gpamap import (
 from cvmplan.kvm import memory
 from cvmplan.launch import Launch, Layout
 from cvmplan.order import PAGE
-from cvmplan.plan import CreateVcpu, CreateVm, MapMemory, Op
-from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from cvmplan.plan import CreateVcpu, CreateVm, Op
+from cvmplan.tdx.ops import (
+    ImportComplete,
+    ImportPage,
+    TdxAdd,
+    TdxExtend,
+    TdxFinalize,
+    TdxInitMemRegion,
+    TdxInitVcpu,
+    TdxInitVm,
+)
 from cvmplan.tdx.steps import SHARED_BIT
 
 DEBUG = 1 << 0  # ATTRIBUTES.DEBUG
@@ -37,37 +46,59 @@ def layout(launch: Launch) -> Layout:
         *_debug_warning(launch),
         *_order_note(launch, regions),
         *unmeasured_contents(regions, ("unmeasured",)),
-        *two_megabyte_neighbours(regions),
+        *two_megabyte_neighbours(regions, launch.abi.map_level),
     )
     return Layout(regions, limits, findings)
 
 
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that build the TD from `gpa_map`, in order."""
-    guest = launch.guest
-    two_pass = guest.page_order == "two-pass"
-    if two_pass and launch.abi.tdx_extend == "fused":
-        raise UnsupportedError(
-            f"{launch.abi.name} adds and extends a page in one call: two-pass is not possible",
-            at="--page-order",
-        )
+    guest, abi = launch.guest, launch.abi
+    _check_order(launch)
+    made_of = memory.backing(launch.platform, guest.backing, abi)
     yield CreateVm(launch.platform)
     yield TdxInitVm(
         guest.attributes, guest.xfam, guest.mrconfigid, guest.mrowner, guest.mrownerconfig
     )
-    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
+    if not abi.imports:
+        yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
     yield CreateVcpu(guest.vcpus)
     yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
     for region in gpa_map.regions:
-        if not region.is_mapped:
-            continue
-        measured = region.page_type == "measured"
-        contents = region.contents or Zeros()
-        yield MapMemory(region.gpa, region.size)
-        yield TdxAdd(region.gpa, region.size, measured and not two_pass, contents)
-        if measured and two_pass:
-            yield TdxExtend(region.gpa, region.size)
-    yield TdxFinalize()
+        if region.is_mapped:
+            yield from _added(launch, region)
+    yield ImportComplete() if abi.imports else TdxFinalize()
+
+
+def _check_order(launch: Launch) -> None:
+    """Raise UnsupportedError for an order of adds and extends that the interface cannot do."""
+    possible = {"fused": ("single-pass",), "separate": ("two-pass",)}
+    orders = possible.get(launch.abi.tdx_extend, ("single-pass", "two-pass"))
+    if launch.guest.page_order not in orders:
+        how = "in one call" if launch.abi.tdx_extend == "fused" else "a region after the other"
+        raise UnsupportedError(
+            f"{launch.abi.name} adds and extends {how}: {launch.guest.page_order} is not possible",
+            at="--page-order",
+        )
+
+
+def _added(launch: Launch, region: Region) -> Iterator[Op]:
+    """Yield the calls that map, add and where it is measured extend one region."""
+    abi, gpa, size = launch.abi, region.gpa, region.size
+    measured = region.page_type == "measured"
+    fused = measured and launch.guest.page_order == "single-pass"
+    contents = region.contents or Zeros()
+    if abi.imports:
+        yield ImportPage(gpa, size, region.page_type or "", contents)
+        return
+    if launch.platform in abi.add_wants_map:
+        yield memory.mapping(abi, gpa, size)
+    if TdxAdd.name in abi.tdx_add:
+        yield TdxAdd(gpa, size, fused, contents)
+    else:
+        yield TdxInitMemRegion(gpa, size, fused, None if abi.in_place else contents)
+    if measured and not fused:
+        yield TdxExtend(gpa, size)
 
 
 def _hob_gpa(launch: Launch, gpa_map: GpaMap) -> int:
@@ -128,4 +159,5 @@ def _order_note(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding
     if any(r.page_type == "measured" and r.size > PAGE for r in regions):
         other = "two-pass" if launch.guest.page_order == "single-pass" else "single-pass"
         problem = f"pages are added {launch.guest.page_order}; {other} gives another MRTD"
-        yield Finding("order-differs", problem, hint=f"--page-order {other}")
+        hint = f"--page-order {other}" if launch.abi.tdx_extend == "either" else ""
+        yield Finding("order-differs", problem, hint=hint)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cvmplan.gpamap import GpaMap, Limits
 from cvmplan.kvm import memory
 from cvmplan.launch import Launch, Layout
-from cvmplan.plan import CreateVcpu, CreateVm, MapMemory, Op
+from cvmplan.plan import CreateVcpu, CreateVm, Op
 
 PHYSICAL_END = 1 << 52  # x86-64: at most 52 bits of physical address
 
@@ -23,7 +23,9 @@ def layout(launch: Launch) -> Layout:
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that create the VM and map `gpa_map`, in order."""
     yield CreateVm(launch.platform)
-    yield from memory.operations(launch.platform, launch.memory, gpa_map.regions)
+    abi, regions = launch.abi, gpa_map.regions
+    made_of = memory.backing(launch.platform, launch.guest.backing, abi)
+    yield from memory.operations(launch.platform, abi, made_of, launch.memory, regions)
     yield CreateVcpu(launch.guest.vcpus)
-    for region in gpa_map.regions:
-        yield MapMemory(region.gpa, region.size)
+    for region in regions:
+        yield memory.mapping(abi, region.gpa, region.size)

@@ -1,0 +1,100 @@
+"""Documents of single things, as `json` prints them: a finding, an interface, a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cvmplan.findings import Finding
+from cvmplan.kvm.answers import Result, Simulation
+from cvmplan.kvm.interface import Abi
+from cvmplan.profiles import Profile
+
+
+def finding(found: Finding) -> dict[str, Any]:
+    """Return one finding, without the keys that are empty."""
+    document = {
+        "rule": found.rule,
+        "severity": found.severity,
+        "message": found.message,
+        "first": None if found.first is None else hex(found.first),
+        "last": None if found.last is None else hex(found.last),
+        "origins": list(found.origins),
+        "at": found.at,
+        "hint": found.hint,
+    }
+    return {key: value for key, value in document.items() if value not in (None, "", [])}
+
+
+def abi_document(chosen: Abi) -> dict[str, Any]:
+    """Return a kernel interface as a document."""
+    facts = [fact._asdict() for fact in chosen.facts]
+    return {**chosen._asdict(), "double_add": dict(chosen.double_add), "facts": facts}
+
+
+def profile_document(chosen: Profile) -> dict[str, Any]:
+    """Return one profile as a document."""
+    vmsa = chosen.vmsa
+    document = {
+        "schema": "cvmplan.profile/1",
+        "name": chosen.name,
+        "title": chosen.title,
+        "platforms": list(chosen.platforms),
+        "page_types": dict(chosen.page_types),
+        "order": {"cpuid_last": chosen.cpuid_last, "page_order": chosen.page_order},
+        "vmsa": None
+        if vmsa is None
+        else {
+            "gpa": hex(vmsa.gpa),
+            "entry": vmsa.entry,
+            "boot_entry": vmsa.boot_entry,
+            "boot": _state(vmsa.boot),
+            "others": _state(vmsa.others),
+        },
+        "augmented": chosen.augmented,
+        "section_types": None if chosen.section_types is None else list(chosen.section_types),
+        "legacy_pointer": chosen.legacy_pointer,
+        "aligned_data": chosen.aligned_data,
+        "covers_file": chosen.covers_file,
+        "padding": chosen.padding,
+        "policies": {platform: hex(policy) for platform, policy in chosen.policies.items()},
+        "sev_features": hex(chosen.sev_features),
+        "svsm": chosen.svsm,
+        "sources": [
+            {name: value for name, value in s._asdict().items() if value} for s in chosen.sources
+        ],
+    }
+    return {key: value for key, value in document.items() if value is not None}
+
+
+def _state(state: Mapping[str, int | str]) -> dict[str, str]:
+    return {k: v if isinstance(v, str) else hex(v) for k, v in state.items()}
+
+
+def simulation_document(outcome: Simulation) -> dict[str, Any]:
+    """Return cvmplan.simulation/1."""
+    return {
+        "schema": "cvmplan.simulation/1",
+        "platform": outcome.platform,
+        "abi": outcome.abi,
+        "results": [_result(r) for r in outcome.results],
+        "digest": None if outcome.digest is None else outcome.digest.hex(),
+        "finalized": outcome.finalized,
+        "findings": [finding(f) for f in outcome.findings],
+    }
+
+
+def _result(result: Result) -> dict[str, Any]:
+    answer = result.answer
+    row: dict[str, Any] = {"seq": result.seq, "op": result.op, "result": answer.result}
+    for name in ("errno", "fw_error", "seamcall_status"):
+        value = getattr(answer, name)
+        if value is not None:
+            row[name] = value
+    if answer.mapped is not None:
+        row["mapped"] = dict(zip(("gpa", "size", "level"), map(hex, answer.mapped), strict=True))
+    if answer.residual is not None:
+        row["residual"] = dict(zip(("gpa", "size"), map(hex, answer.residual), strict=True))
+    if answer.why:
+        row["why"] = answer.why
+    return row

@@ -1,0 +1,87 @@
+"""
+What a kernel interface is: the record that `kvm.abi` fills in.
+
+The measurement depends on the interface in the four fields of `Abi` after its title and in
+nothing else.  Each fact has its source, and how sure it is: "source" (read in the kernel's
+text or a mail), "inferred" (follows from what was read), "known" (general knowledge, not
+read again).
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+PAGE, LARGE, HUGE = 4096, 2 << 20, 1 << 30
+CONFIDENTIAL: Final = ("snp", "tdx")
+OPEN: Final = ("default", "sw-protected", "sev", "sev-es")  # mapping is allowed from creation
+
+
+class Fact(NamedTuple):
+    """One fact of an interface, why it is believed, and how sure it is."""
+
+    fact: str
+    source: str
+    confidence: str = "source"
+
+
+class Abi(NamedTuple):
+    """
+    One kernel interface.
+
+    vmsa_scope            vCPUs whose VMSA is measured: "all" or "boot-vcpu"
+    es_fpu_state          SEV-ES x87 and SSE state: "legacy" (zero) or "init2"; None: a setting
+    default_sev_features  SEV_FEATURES that the kernel sets by itself, None: the profile's
+    tdx_extend            "fused" with the add, "separate" from it, or "either": the plan says
+
+    vm_types              platforms that can be created
+    runs                  a kernel that was built has it, so its refusals have an errno
+    plans, simulates      whether plans are made for it, and simulated under it
+    map_call              the operation that maps and does nothing else, "" where there is none
+    map_early             platforms on which that is allowed before the guest is finalized
+    map_again             what it answers where all is mapped: "nop", or an errno
+    map_adds              mapping also adds and measures, zeros where no source is given
+    map_level             largest page (bytes) that the kernel chooses for private memory
+    shared_level          the same for memory behind a userspace address
+    add_wants_map         platforms on which a page must be mapped before it is added
+    tdx_add               operations that add pages of a TD
+    double_add            platform to what a second add of a page answers; None: not an errno
+    folio_check           an add refuses a page that was populated before, whatever happened since
+    empty_add             what an SNP add of no page answers
+    dies                  a TD is dead after the module refused an add
+    attributes            where private attributes live: "vm" or "gmem"
+    imports               a hypervisor imports each page with its type, vCPU states among them
+    gmem_flags            flags that KVM_CREATE_GUEST_MEMFD takes
+    gmem_default          default VMs may have memory from a guest_memfd
+    in_place              pages are written into the guest_memfd and added where they are
+    nearest               what runs today where nothing that was released has this interface
+    """
+
+    name: str
+    title: str
+    vmsa_scope: str = "all"
+    es_fpu_state: str | None = None
+    default_sev_features: int | None = None
+    tdx_extend: str = "fused"
+    vm_types: tuple[str, ...] = (*OPEN, "snp", "tdx")
+    runs: bool = True
+    plans: bool = True
+    simulates: bool = True
+    map_call: str = "pre-fault-memory"
+    map_early: tuple[str, ...] = OPEN
+    map_again: str = "nop"
+    map_adds: bool = False
+    map_level: int = PAGE
+    shared_level: int = HUGE
+    add_wants_map: tuple[str, ...] = ()
+    tdx_add: tuple[str, ...] = ("tdx-init-mem-region",)
+    double_add: tuple[tuple[str, str | None], ...] = (("snp", "EIO"), ("tdx", "EEXIST"))
+    folio_check: bool = True
+    empty_add: str = "EIO"
+    dies: bool = False
+    attributes: str = "vm"
+    imports: bool = False
+    gmem_flags: tuple[str, ...] = ()
+    gmem_default: bool = False
+    in_place: bool = False
+    nearest: str = ""
+    facts: tuple[Fact, ...] = ()

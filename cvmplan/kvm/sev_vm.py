@@ -1,0 +1,107 @@
+"""
+A simulated SEV or SEV-ES guest.
+
+Sources: linux arch/x86/kvm/svm/sev.c, sev_launch_start, sev_launch_update_data,
+sev_launch_update_vmsa, sev_launch_measure, sev_launch_finish; AMD 55766, SEV API ("Guest
+State", status codes).  The kernel sees host addresses only, so it cannot tell that a page
+is encrypted twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cvmplan.kvm.answers import Answer, no
+from cvmplan.kvm.digest import SevDigest
+from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.source import NOTHING, Source
+from cvmplan.kvm.vms import Vm, states_of
+
+INVALID_GUEST_STATE, INVALID_LENGTH = 2, 4  # AMD 55766, "Status Codes"
+GRANULE = 16
+
+
+class SevVm(Vm):
+    """KVM_SEV_LAUNCH_START, _UPDATE_DATA, _UPDATE_VMSA, _MEASURE and _FINISH."""
+
+    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+        super().__init__(platform, abi, settings)
+        self._digest = SevDigest()
+        self.state = "uninit"
+        self.calls |= {
+            "sev-launch-start": lambda op, _: self._in("uninit", self.start, op),
+            "sev-launch-update-data": self.update_data,
+            "sev-launch-update-vmsa": lambda op, _: self._in("update", self.update_vmsa, op),
+            "sev-launch-measure": lambda op, _: self._in("update", self.measure, op),
+            "sev-launch-finish": lambda op, _: self._in("secret", self.finish, op),
+        }
+
+    @property
+    def digest(self) -> bytes | None:
+        """The launch digest so far."""
+        return self._digest.value
+
+    def init(self, op: Any) -> Answer:
+        """KVM_SEV_INIT2, or KVM_SEV_ES_INIT."""
+        del op
+        if self.inited or self.vcpus is not None:
+            return no("EINVAL", "the VM was initialised, or a vCPU created, before")
+        self.inited = True
+        return Answer()
+
+    def _in(self, state: str, call: Any, op: Any) -> Answer:
+        """Answer through `call` in one state of the guest; the firmware refuses the others."""
+        if not self.inited:
+            return no("ENOTTY", "the VM was not initialised as an SEV guest")
+        if self.state != state:
+            why = f"the launch is in state {self.state} (firmware: INVALID_GUEST_STATE)"
+            return no("EIO", why, fw_error=INVALID_GUEST_STATE)
+        answer: Answer = call(op)
+        return answer
+
+    def start(self, op: Any) -> Answer:
+        """KVM_SEV_LAUNCH_START."""
+        del op
+        self.state = "update"
+        return Answer()
+
+    def update_data(self, op: Any, source: Source | None) -> Answer:
+        """KVM_SEV_LAUNCH_UPDATE_DATA."""
+        return self._in("update", lambda op: self._encrypt(op, source or NOTHING), op)
+
+    def _encrypt(self, op: Any, source: Source) -> Answer:
+        low, high = op.gpa - op.gpa % PAGE, -(-(op.gpa + op.size) // PAGE) * PAGE
+        if op.size <= 0 or op.size % GRANULE or op.gpa % GRANULE:
+            why = f"{op.size:#x} bytes at {op.gpa:#x} are not multiples of {GRANULE}"
+            return no("EIO", f"{why} (firmware: INVALID_LENGTH)", fw_error=INVALID_LENGTH)
+        if self.memory.held_up_to(low, high) < high:
+            return no(None, "no memslot holds it, so there is no address to encrypt from")
+        again = self.memory.measured.first(low, high, 0) != low
+        self._digest.add(None if again else source.exactly(op.size))
+        for start, end, times in [*self.memory.measured.runs(low, high)]:
+            self.memory.measured.set(start, end, times + 1)
+        why = "encrypted before: what is measured now is ciphertext, and not known" if again else ""
+        return Answer(why=why)
+
+    def update_vmsa(self, op: Any) -> Answer:
+        """KVM_SEV_LAUNCH_UPDATE_VMSA: the state of each vCPU."""
+        if self.platform != "sev-es":
+            return no("ENOTTY", "an SEV guest has no encrypted vCPU state")
+        pages, why = states_of(op.vmsas, self.vcpus or 0, surplus=False)
+        for _, page in pages:
+            self._digest.add(page)
+        return Answer(why=why)
+
+    def measure(self, op: Any) -> Answer:
+        """KVM_SEV_LAUNCH_MEASURE."""
+        del op
+        self.state = "secret"
+        return Answer()
+
+    def finish(self, op: Any) -> Answer:
+        """KVM_SEV_LAUNCH_FINISH."""
+        del op
+        self.state = "running"
+        self.memory.finalized = True
+        return Answer()

@@ -1,0 +1,141 @@
+"""
+What a kernel would answer to each call of a plan, and the measurement that it reaches.
+
+The simulator takes the plan document and nothing else of the planner: its state, its rules
+and its digest are its own.  Every call is tried, also after one that was refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from cvmplan.errors import UnsupportedError
+from cvmplan.findings import Finding
+from cvmplan.kvm.answers import Answer, Result, Simulation, no
+from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.ranges import END
+from cvmplan.kvm.sev_vm import SevVm
+from cvmplan.kvm.snp_vm import SnpVm
+from cvmplan.kvm.source import Source
+from cvmplan.kvm.tdx_vm import TdxVm
+from cvmplan.kvm.vms import Vm
+
+VMS: Final[Mapping[str, type[Vm]]] = {
+    "snp": SnpVm,
+    "tdx": TdxVm,
+    "sev": SevVm,
+    "sev-es": SevVm,
+    "sw-protected": Vm,
+    "default": Vm,
+}
+MOST_NAMED: Final = 20  # doubles of which the first owner is looked for
+
+
+class Host:
+    """A host kernel: it creates one VM, and answers the calls on it."""
+
+    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+        if not abi.simulates:
+            raise UnsupportedError(
+                f"{abi.name} is for plans only: what it refuses is not in public text", at="--abi"
+            )
+        self.platform = platform
+        self.abi = abi
+        self.settings = settings
+        self.vm: Vm | None = None
+
+    def assume_set_up(self) -> None:
+        """Begin with a VM that was set up, as recordings do that hold no such calls."""
+        self.vm = VMS[self.platform](self.platform, self.abi, self.settings)
+        self.vm.assume_set_up()
+
+    def answer(self, op: Any, source: Source | None) -> Answer:
+        """Return what the kernel answers; where it is none that runs, refusals have no errno."""
+        answer = self._answer(op, source)
+        return answer if self.abi.runs else answer._replace(errno=None)
+
+    def _answer(self, op: Any, source: Source | None) -> Answer:
+        if op.op == "create-vm":
+            return self._create(op)
+        if self.vm is None:
+            return no("EBADF", "there is no VM")
+        return self.vm.answer(op, source)
+
+    def _create(self, op: Any) -> Answer:
+        if self.vm is not None:
+            return no(None, "the plan is about one VM, and it was created before")
+        if op.vm_type not in self.abi.vm_types:
+            return no("EINVAL", f"{self.abi.name} has no VMs of type {op.vm_type}")
+        self.vm = VMS[op.vm_type](op.vm_type, self.abi, self.settings)
+        return Answer()
+
+
+def simulate(
+    platform: str,
+    abi: Abi,
+    calls: Sequence[tuple[Any, Source | None]],
+    settings: Mapping[str, Any],
+) -> Simulation:
+    """
+    Try each of `calls` (operation, what its pages hold) under `abi`.
+
+    `settings` are those of the plan (gpaw).  UnsupportedError where `abi` is for plans only.
+    """
+    host = Host(platform, abi, settings)
+    results = []
+    twice = 0
+    for number, (op, source) in enumerate(calls):
+        answer = host.answer(op, source)
+        if answer.result == "error" and "added before" in answer.why and twice < MOST_NAMED:
+            answer = named(answer, op, (c for c, _ in calls[:number]), "op")
+            twice += 1
+        results.append(Result(op.seq, op.op, answer))
+    return finished(host, results)
+
+
+def finished(host: Host, results: Iterable[Result], extra: Iterable[Finding] = ()) -> Simulation:
+    """Return the outcome of the calls that `host` has answered."""
+    vm = host.vm
+    return Simulation(
+        host.platform,
+        host.abi.name,
+        tuple(results),
+        vm.digest if vm else None,
+        bool(vm and vm.finalized),
+        (*extra, *measured_twice(vm)),
+    )
+
+
+def compared(outcome: Simulation, wanted: str, origin: str) -> Simulation:
+    """Return `outcome` with an error where it reaches another digest than `wanted` (hex)."""
+    if outcome.digest is None or not outcome.finalized or outcome.digest.hex() == wanted:
+        return outcome
+    problem = (
+        f"the calls lead to {outcome.digest.hex()} under {outcome.abi}, {origin} says {wanted}"
+    )
+    return outcome._replace(findings=(*outcome.findings, Finding("digest-differs", problem)))
+
+
+def measured_twice(vm: Vm | None) -> Iterable[Finding]:
+    """Yield an error for each run of pages that the measurement holds more than once."""
+    if vm is None:
+        return
+    for low, high, times in vm.memory.measured.runs(0, END):
+        if times > 1:
+            problem = f"measured {times} times: the kernel took them again"
+            yield Finding("gpa-mapped-twice", problem, low, high - PAGE)
+
+
+def named(answer: Answer, op: Any, earlier: Iterable[Any], word: str) -> Answer:
+    """Say which earlier call added the page at which `answer` stopped."""
+    gpa = answer.residual[0] if answer.residual else op.gpa
+    for call in earlier:
+        if call.op in ADDS and call.gpa <= gpa < call.gpa + call.size:
+            return answer._replace(why=f"{answer.why}, by {word} {call.seq}")
+    return answer
+
+
+ADDS: Final = frozenset(
+    {"snp-launch-update", "tdx-add", "tdx-init-mem-region", "sev-launch-update-data"}
+)

@@ -1,0 +1,236 @@
+"""
+A simulated SNP guest.
+
+Sources: linux 0097f9df arch/x86/kvm/svm/sev.c, snp_launch_start, snp_launch_update,
+sev_gmem_post_populate, snp_launch_finish; 01f492e1 virt/kvm/guest_memfd.c,
+kvm_gmem_populate; AMD 56860, SEV-SNP Firmware ABI (status codes, ID block).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from cvmplan.kvm.answers import Answer, no
+from cvmplan.kvm.digest import SnpDigest
+from cvmplan.kvm.guest import Frame, Slot
+from cvmplan.kvm.interface import LARGE, PAGE, Abi
+from cvmplan.kvm.source import NOTHING, Source
+from cvmplan.kvm.vms import Vm, states_of
+
+POLICY_MUST, POLICY_KNOWN = 1 << 17, (1 << 26) - 1  # AMD 56860, "Guest Policy Structure"
+INVALID_GUEST_STATE, POLICY_FAILURE, BAD_MEASUREMENT = 2, 7, 0xB  # AMD 56860, "Status Codes"
+
+
+class Stop(NamedTuple):
+    """The first page that an add refuses, and why."""
+
+    gpa: int
+    why: str
+    fw_error: int | None = None
+
+
+class SnpVm(Vm):
+    """KVM_SEV_SNP_LAUNCH_START, _UPDATE and _FINISH."""
+
+    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+        super().__init__(platform, abi, settings)
+        self._digest = SnpDigest()
+        self.started = False
+        self.policy = 0
+        self.calls |= {
+            "snp-launch-start": lambda op, _: self.start(op),
+            "snp-launch-update": self.update,
+            "snp-launch-finish": lambda op, _: self.finish(op),
+        }
+
+    @property
+    def digest(self) -> bytes | None:
+        """The launch digest so far."""
+        return self._digest.value
+
+    def init(self, op: Any) -> Answer:
+        """KVM_SEV_INIT2."""
+        del op
+        if self.inited:
+            return no("EINVAL", "the VM was initialised before")
+        if self.vcpus is not None:
+            return no("EINVAL", "a vCPU was created before")
+        self.inited = True
+        return Answer()
+
+    def start(self, op: Any) -> Answer:
+        """KVM_SEV_SNP_LAUNCH_START."""
+        if not self.inited:
+            return no("ENOTTY", "the VM was not initialised as an SNP guest")
+        if self.started:
+            return no("EINVAL", "the launch was started before")
+        if not op.policy & POLICY_MUST or op.policy & ~POLICY_KNOWN:
+            return no("EINVAL", f"policy {op.policy:#x} lacks bit 17 or has a bit above 25")
+        self.started, self.policy = True, op.policy
+        return Answer()
+
+    def update(self, op: Any, source: Source | None) -> Answer:
+        """KVM_SEV_SNP_LAUNCH_UPDATE, called again while the kernel leaves something over."""
+        refused = self._refuses_arguments(op, source)
+        if refused is not None:
+            return refused
+        if self.abi.map_adds:
+            return self._coupled(op.gpa, op.gpa + op.size, op.page_type, source or NOTHING)
+        return self._populate(op, source)
+
+    def _refuses_arguments(self, op: Any, source: Source | None) -> Answer | None:
+        if not self.started:
+            return no("EINVAL", "the launch was not started")
+        if op.gpa % PAGE or op.size % PAGE:
+            return no("EINVAL", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages")
+        if op.page_type == "vmsa":
+            return no("EINVAL", "VMSAs are the kernel's: user space hands none over")
+        if not op.size:
+            return no(self.abi.empty_add, "no page is added")
+        if source is None and not self.abi.in_place and op.page_type != "zero":
+            return no("EIO", "no source address (inner error EINVAL)", residual=(op.gpa, op.size))
+        return None
+
+    def _populate(self, op: Any, source: Source | None) -> Answer:
+        at, end, crossed = op.gpa, op.gpa + op.size, 0
+        while at < end:
+            slot = self.memory.slot_at(at)
+            if slot is None or slot.gmem is None:
+                why = f"no memslot with a guest_memfd holds {at:#x}"
+                return no("EINVAL", why, residual=(at, end - at))
+            stop = self._first_refused(slot, at, min(end, slot.end))
+            high = stop.gpa if stop else min(end, slot.end)
+            self._take(slot, at, high)
+            self._measure(op, source, at, high)
+            if stop:
+                left = (stop.gpa, end - stop.gpa)
+                return no("EIO", stop.why, fw_error=stop.fw_error, residual=left)
+            crossed = crossed or (high if high < end else 0)
+            at = high
+        why = f"called again for the rest: a memslot ends at {crossed:#x}" if crossed else ""
+        return Answer(why=why)
+
+    def _first_refused(self, slot: Slot, low: int, high: int) -> Stop | None:
+        """Return the first page of [low, high), inside `slot`, that cannot be added."""
+        memory, delta = self.memory, slot.delta
+        found = []
+        shared = memory.private.first(low, high, value=False)
+        if shared is not None:
+            found.append(Stop(shared, f"{shared:#x} is not private (inner error EINVAL)"))
+        frames = memory.frames[slot.gmem or 0]
+        for start, _, frame in frames.runs(low - delta, high - delta):
+            if frame.delta is not None or (frame.populated and self.abi.folio_check):
+                gpa = start + delta
+                what = "was added before" if frame.delta in (None, delta) else "backs another page"
+                found.append(Stop(gpa, f"{gpa:#x} {what} (inner error EEXIST)"))
+                break
+        if self.finalized:
+            why = f"{low:#x}: the launch is over (firmware: INVALID_GUEST_STATE)"
+            found.append(Stop(low, why, INVALID_GUEST_STATE))
+        return min(found, key=lambda stop: stop.gpa, default=None)
+
+    def _take(self, slot: Slot, low: int, high: int) -> None:
+        frame = Frame(populated=True, delta=slot.delta)
+        self.memory.frames[slot.gmem or 0].set(low - slot.delta, high - slot.delta, frame)
+        for start, end, times in [*self.memory.measured.runs(low, high)]:
+            self.memory.measured.set(start, end, times + 1)
+
+    def _measure(self, op: Any, source: Source | None, low: int, high: int) -> None:
+        """Chain the pages of [low, high) with what they hold."""
+        runs = self.memory.contents(low, high) if source is None else [(low, high, source, op.gpa)]
+        for start, end, held, base in runs:
+            if held.digest_after is not None:
+                self._digest.value = held.digest_after
+            else:
+                pages = held.pages((start - base) // PAGE, (end - start) // PAGE)
+                self._digest.add(op.page_type, start, pages)
+
+    def _coupled(self, gpa: int, end: int, page_type: str, source: Source) -> Answer:
+        """Map with a source, as the RFC had it: a large page takes its neighbours in as zeros."""
+        at, early = gpa, 0
+        while at < end:
+            slot = self.memory.slot_at(at)
+            if slot is None or slot.gmem is None:
+                return no(None, f"no memslot holds {at:#x}", residual=(at, end - at))
+            low, high = self.block(slot, at)
+            stop = self._first_refused(slot, at, min(high, end))
+            if stop:
+                return no(None, stop.why, residual=(stop.gpa, end - stop.gpa))
+            self._take(slot, low, high)
+            before, after = max(gpa, low), min(end, high)
+            early += high - low - (after - before)
+            self._digest.add(page_type, low, NOTHING.pages(0, (before - low) // PAGE))
+            inside = source.pages((before - gpa) // PAGE, (after - before) // PAGE)
+            self._digest.add(page_type, before, inside)
+            self._digest.add(page_type, after, NOTHING.pages(0, (high - after) // PAGE))
+            at = high
+        why = f"{early // PAGE} pages around the range were added and measured, as zeros"
+        return Answer(why=why if early else "", mapped=(gpa, end - gpa, self.abi.map_level))
+
+    def block(self, slot: Slot, at: int) -> tuple[int, int]:
+        """Return the [low, high) that is mapped for `at`: a large page where all of it is free."""
+        low, high = at // LARGE * LARGE, at // LARGE * LARGE + LARGE
+        fits = self.abi.map_level >= LARGE and slot.gpa <= low and high <= slot.end
+        free = fits and self._first_refused(slot, low, high) is None
+        return (low, high) if free else (at, at + PAGE)
+
+    def mapped(self, gpa: int, size: int) -> Answer:
+        """Map a range: after the launch its pages become the guest's (RMP entry assigned)."""
+        if self.abi.map_adds:
+            if not self.started:
+                return no(None, "the launch was not started")
+            return self._coupled(gpa, gpa + size, "normal", NOTHING)
+        answer = super().mapped(gpa, size)
+        if self.finalized:
+            done = answer.residual[0] if answer.residual else gpa + size
+            self._assign(gpa, done)
+        return answer
+
+    def _assign(self, low: int, high: int) -> None:
+        """Make private pages the guest's where they are not."""
+        while low < high and (slot := self.memory.slot_at(low)) is not None:
+            end = min(high, slot.end)
+            for a, b, private in [*self.memory.private.runs(low, end)]:
+                if private and slot.gmem is not None:
+                    frames = self.memory.frames[slot.gmem]
+                    for start, stop, frame in [*frames.runs(a - slot.delta, b - slot.delta)]:
+                        if frame.delta is None:
+                            frames.set(start, stop, Frame(populated=True, delta=slot.delta))
+            low = end
+
+    def finish(self, op: Any) -> Answer:
+        """KVM_SEV_SNP_LAUNCH_FINISH, with the VMSA of each vCPU before it."""
+        if not self.inited:
+            return no("ENOTTY", "the VM was not initialised as an SNP guest")
+        if not self.started:
+            return no("EINVAL", "the launch was not started")
+        if self.finalized:
+            return no(None, "the launch was finished before; what KVM answers is not established")
+        why = self._measure_vcpus(op.vmsas)
+        refused = self._refuses_id_block(op.id_block)
+        if refused is not None:
+            return refused
+        self.memory.finalized = True
+        return Answer(why=why)
+
+    def _measure_vcpus(self, vmsas: Any) -> str:
+        """Measure the states of the vCPUs that there are; return what is not known of them."""
+        boot_only = self.abi.vmsa_scope == "boot-vcpu"
+        wanted = min(self.vcpus or 0, 1) if boot_only else self.vcpus or 0
+        pages, why = states_of(vmsas, wanted, surplus=boot_only)
+        for gpa, page in pages:
+            self._digest.add("vmsa", gpa, [page])
+        return why
+
+    def _refuses_id_block(self, block: bytes | None) -> Answer | None:
+        """Compare what the firmware compares (AMD 56860, "Structure of the ID Block")."""
+        if block is None or self.digest is None:
+            return None
+        if block[:48] != self.digest:
+            why = "the ID block is for another launch digest (firmware: BAD_MEASUREMENT)"
+            return no("EIO", why, fw_error=BAD_MEASUREMENT)
+        if int.from_bytes(block[88:96], "little") != self.policy:
+            why = "the ID block is for another policy (firmware: POLICY_FAILURE)"
+            return no("EIO", why, fw_error=POLICY_FAILURE)
+        return None

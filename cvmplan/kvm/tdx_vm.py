@@ -1,0 +1,300 @@
+"""
+A simulated TD.
+
+Sources: linux 3829d81b and 09c6f74e arch/x86/kvm/vmx/tdx.c, tdx_td_init, tdx_vcpu_init,
+tdx_vcpu_init_mem_region, tdx_gmem_post_populate, tdx_td_finalize; intel/tdx-module 72d8cff
+(tdx_1.5), TDH.MEM.PAGE.ADD, TDH.MEM.PAGE.AUG; kvm mailing list, TDX v19.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from cvmplan.kvm.answers import Answer, no
+from cvmplan.kvm.digest import TdxDigest
+from cvmplan.kvm.guest import Frame, Slot, whole_pages
+from cvmplan.kvm.interface import LARGE, PAGE, Abi
+from cvmplan.kvm.source import NOTHING, Source
+from cvmplan.kvm.vms import NO_SUCH_CALL, Vm
+
+SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW"
+STATE = "TDX_EPT_ENTRY_STATE_INCORRECT"
+WALK = "TDX_EPT_WALK_FAILED"
+METADATA = "TDX_OPERAND_PAGE_METADATA_INCORRECT"
+
+
+class TdxVm(Vm):
+    """KVM_TDX_INIT_VM, _INIT_VCPU, _INIT_MEM_REGION, _FINALIZE_VM, and what came before them."""
+
+    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+        super().__init__(platform, abi, settings)
+        self._digest = TdxDigest()
+        self._end = 1 << SHARED_BIT[settings.get("gpaw", 48)]
+        self.vcpus_inited = False
+        self.calls |= {
+            "tdx-init-vm": lambda op, _: self.init_vm(op),
+            "tdx-init-vcpu": lambda op, _: self.init_vcpu(op),
+            "tdx-finalize": lambda op, _: self.finalize(op),
+            "tdx-add": self.add,
+            "tdx-init-mem-region": self.init_mem_region,
+            "tdx-extend": lambda op, _: self.extend(op),
+            "tdx-page-aug": lambda op, _: self.augment(op),
+        }
+
+    @property
+    def digest(self) -> bytes | None:
+        """MRTD so far."""
+        return self._digest.value
+
+    def assume_set_up(self) -> None:
+        """Take the TD as initialised, and its vCPUs."""
+        super().assume_set_up()
+        self.vcpus_inited = True
+
+    def init_vm(self, op: Any) -> Answer:
+        """KVM_TDX_INIT_VM."""
+        del op
+        if self.inited:
+            return no("EINVAL", "the TD was initialised before")
+        self.inited = True
+        return Answer()
+
+    def create_vcpu(self, op: Any) -> Answer:
+        """KVM_CREATE_VCPU, which needs an initialised TD."""
+        if not self.inited:
+            return no("EIO", "the TD is not initialised")
+        return super().create_vcpu(op)
+
+    def init_vcpu(self, op: Any) -> Answer:
+        """KVM_TDX_INIT_VCPU of vCPUs 0 to count - 1."""
+        if self.vcpus is None or op.count > self.vcpus:
+            return no("EBADF", f"{self.vcpus or 0} vCPUs were created")
+        if self.finalized or self.vcpus_inited:
+            return no("EINVAL", "the vCPUs were initialised before, or the TD is finalized")
+        self.vcpus_inited = True
+        return Answer()
+
+    def _not_ready(self, op: Any) -> Answer | None:
+        """Return what every call refuses that adds or extends pages."""
+        if op.op not in self.abi.tdx_add:
+            return no(None, NO_SUCH_CALL.format(self.abi.name))
+        if self.vcpus is None:
+            return no("EBADF", "it is a call on a vCPU, and there is none")
+        wrong = {
+            "the TD is finalized": self.finalized,
+            "the TD is not initialised": not self.inited,
+            "the vCPU is not initialised": not self.vcpus_inited,
+            f"{op.size:#x} bytes at {op.gpa:#x} are no pages": not whole_pages(op.gpa, op.size),
+            f"it ends at {op.gpa + op.size:#x}, past the shared bit": op.gpa + op.size > self._end,
+        }
+        return next((no("EINVAL", why) for why, is_so in wrong.items() if is_so), None)
+
+    # --- released kernels ----------------------------------------------------------------------
+
+    def init_mem_region(self, op: Any, source: Source | None) -> Answer:
+        """KVM_TDX_INIT_MEM_REGION: secure EPT, add, and where measured extend, page by page."""
+        refused = self._not_ready(op)
+        if refused is None and source is None and not self.abi.in_place:
+            refused = no("EINVAL", "no source address")
+        if refused is not None:
+            return refused
+        at, end = op.gpa, op.gpa + op.size
+        while at < end:
+            slot = self.memory.slot_at(at)
+            if slot is None or slot.gmem is None:
+                why = f"no memslot with a guest_memfd holds {at:#x}"
+                return no("EINVAL", why, residual=(at, end - at))
+            stop, answer = self._first_refused(slot, at, min(end, slot.end))
+            self._take(slot, at, stop, op, source)
+            if answer is not None:
+                self.dead = self.abi.dies and answer.seamcall_status is not None
+                return answer._replace(residual=(stop, end - stop))
+            at = stop
+        return Answer(mapped=(op.gpa, op.size, PAGE))
+
+    def _first_refused(self, slot: Slot, low: int, high: int) -> tuple[int, Answer | None]:
+        """Return the first page of [low, high) that cannot be added (`high`: none), and why."""
+        found = [(high, 9, None), *self._refused_frames(slot, low, high)]
+        shared = self.memory.private.first(low, high, value=False)
+        if shared is not None:
+            found.append((shared, 1, no("EINVAL", f"{shared:#x} is not private")))
+        for start, _, leaf in self.memory.leaf.runs(low, high):
+            if leaf == "augmented":
+                why = f"{start:#x} was augmented: it is in the TD, unmeasured"
+                found.append((start, 2, no("EIO", why, seamcall_status=STATE)))
+            elif leaf == "added":
+                why = f"{start:#x} was added before"
+                found.append((start, 3, no(self._double_add, why)))
+        stop, _, answer = min(found, key=lambda entry: entry[:2])
+        return stop, answer
+
+    @property
+    def _double_add(self) -> str | None:
+        return dict(self.abi.double_add).get("tdx")
+
+    def _refused_frames(self, slot: Slot, low: int, high: int) -> Any:
+        """Yield (page, rank, answer): populated before, or in use at another address."""
+        frames = self.memory.frames[slot.gmem or 0]
+        for start, _, frame in frames.runs(low - slot.delta, high - slot.delta):
+            gpa = start + slot.delta
+            if frame.populated and self.abi.folio_check:
+                yield gpa, 0, no(self._double_add, f"{gpa:#x} was added before")
+            elif frame.delta not in (None, slot.delta):
+                why = f"the page behind {gpa:#x} is in the TD at another address"
+                yield gpa, 4, no("EIO", why, seamcall_status=METADATA)
+
+    def _take(self, slot: Slot, low: int, high: int, op: Any, source: Source | None) -> None:
+        """Add [low, high), and extend what is measured page by page."""
+        if low >= high:
+            return
+        frame = Frame(populated=True, delta=slot.delta)
+        self.memory.frames[slot.gmem or 0].set(low - slot.delta, high - slot.delta, frame)
+        self.memory.leaf.set(low, high, "added")
+        self.memory.level.set(low, high, PAGE)
+        self._count(low, high)
+        runs = self.memory.contents(low, high) if source is None else [(low, high, source, op.gpa)]
+        for start, end, held, base in runs:
+            for gpa, page in self._pages(start, end, held, base):
+                self._digest.add(gpa)
+                if op.measured:
+                    self._digest.extend(gpa, page)
+            if "tdx-extend" in self.abi.tdx_add and held is not NOTHING:
+                self.memory.written.set(start, end, (held, base))
+
+    def _count(self, low: int, high: int) -> None:
+        for start, end, times in [*self.memory.measured.runs(low, high)]:
+            self.memory.measured.set(start, end, times + 1)
+
+    @staticmethod
+    def _pages(start: int, end: int, held: Source, base: int) -> Any:
+        pages = held.pages((start - base) // PAGE, (end - start) // PAGE)
+        return zip(range(start, end, PAGE), pages, strict=True)
+
+    # --- the agreement of 2024, and the forms that it turned down --------------------------------
+
+    def mapped(self, gpa: int, size: int) -> Answer:
+        """Map a range; before the end its pages wait for their add, after it they are augmented."""
+        if gpa + size > self._end:
+            return no("EINVAL", f"it ends at {gpa + size:#x}, past the shared bit")
+        if self.abi.map_adds:
+            if not self.vcpus_inited:
+                return no(None, "the vCPU is not initialised")
+            return self._coupled(gpa, gpa + size, measured=True, source=NOTHING)
+        answer = super().mapped(gpa, size)
+        done = answer.residual[0] if answer.residual else gpa + size
+        leaf = "augmented" if self.finalized else "mapped"
+        for low, high, private in [*self.memory.private.runs(gpa, max(done, gpa))]:
+            for start, end, now in [*self.memory.leaf.runs(low, high)]:
+                if private and now == "free":
+                    self.memory.leaf.set(start, end, leaf)
+        return answer
+
+    def add(self, op: Any, source: Source | None) -> Answer:
+        """Add pages that were mapped (map-memory), or map and add them at once (coupled)."""
+        refused = self._not_ready(op)
+        if refused is not None:
+            return refused
+        held = source or NOTHING
+        if self.abi.map_adds:
+            return self._coupled(op.gpa, op.gpa + op.size, measured=op.measured, source=held)
+        at, end = op.gpa, op.gpa + op.size
+        while at < end:
+            slot = self.memory.slot_at(at)
+            if slot is None or slot.gmem is None:
+                return no(None, f"no memslot holds {at:#x}", residual=(at, end - at))
+            stop, answer = self._first_unmapped(slot, at, min(end, slot.end))
+            self._take(slot, at, stop, op, held)
+            if answer is not None:
+                return answer._replace(residual=(stop, end - stop))
+            at = stop
+        return Answer()
+
+    def _first_unmapped(self, slot: Slot, low: int, high: int) -> tuple[int, Answer | None]:
+        """Return the first page of [low, high) that does not wait for its add, and why."""
+        status = {"free": WALK, "augmented": STATE, "added": STATE}
+        words = {"free": "is not mapped", "augmented": "was augmented", "added": "was added before"}
+        for start, _, leaf in self.memory.leaf.runs(low, high):
+            if leaf != "mapped":
+                return start, no(None, f"{start:#x} {words[leaf]}", seamcall_status=status[leaf])
+        frames = self.memory.frames[slot.gmem or 0]
+        for start, _, frame in frames.runs(low - slot.delta, high - slot.delta):
+            if frame.delta not in (None, slot.delta):
+                gpa = start + slot.delta
+                why = f"the page behind {gpa:#x} is in the TD at another address"
+                return gpa, no(None, why, seamcall_status=METADATA)
+        return high, None
+
+    def _coupled(self, gpa: int, end: int, *, measured: bool, source: Source) -> Answer:
+        """Map and add at once: a large page takes its neighbours in as zeros."""
+        at, early = gpa, 0
+        while at < end:
+            slot = self.memory.slot_at(at)
+            if slot is None or slot.gmem is None:
+                return no(None, f"no memslot holds {at:#x}", residual=(at, end - at))
+            low, high = self._block(slot, at)
+            _, answer = self._first_refused(slot, at, at + PAGE)
+            if answer is not None:
+                return no(None, answer.why, residual=(at, end - at))
+            for page in range(low, high, PAGE):
+                inside = gpa <= page < end
+                call = _Coupled(page if not inside else gpa, measured)
+                self._take(slot, page, page + PAGE, call, source if inside else NOTHING)
+            early += high - low - (min(end, high) - max(gpa, low))
+            at = high
+        why = f"{early // PAGE} pages around the range were added and measured, as zeros"
+        return Answer(why=why if early else "", mapped=(gpa, end - gpa, self.abi.map_level))
+
+    def _block(self, slot: Slot, at: int) -> tuple[int, int]:
+        low, high = at // LARGE * LARGE, at // LARGE * LARGE + LARGE
+        fits = self.abi.map_level >= LARGE and slot.gpa <= low and high <= slot.end
+        free = fits and self._first_refused(slot, low, high) == (high, None)
+        return (low, high) if free else (at, at + PAGE)
+
+    def extend(self, op: Any) -> Answer:
+        """TDH.MR.EXTEND of pages that were added; the module does not refuse a second time."""
+        refused = self._not_ready(op)
+        if refused is not None:
+            return refused
+        for start, _, leaf in self.memory.leaf.runs(op.gpa, op.gpa + op.size):
+            if leaf != "added":
+                left = (start, op.gpa + op.size - start)
+                return no("EIO", f"{start:#x} was not added", residual=left)
+        for start, end, held, base in self.memory.contents(op.gpa, op.gpa + op.size):
+            for gpa, page in self._pages(start, end, held, base):
+                self._digest.extend(gpa, page)
+        return Answer()
+
+    def augment(self, op: Any) -> Answer:
+        """TDH.MEM.PAGE.AUG, which the module allows before the end too: nothing is measured."""
+        if not whole_pages(op.gpa, op.size):
+            return no(None, f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages")
+        end = op.gpa + op.size
+        held = self.memory.held_up_to(op.gpa, end) == end
+        if not held or self.memory.private.first(op.gpa, end, value=False) is not None:
+            return no(None, "it has no private memory")
+        if any(leaf != "free" for _, _, leaf in self.memory.leaf.runs(op.gpa, end)):
+            return no(None, "a page is there already", seamcall_status=STATE)
+        self.memory.leaf.set(op.gpa, end, "augmented")
+        return Answer(why="augmented before the TD is finalized: not measured")
+
+    def finalize(self, op: Any) -> Answer:
+        """KVM_TDX_FINALIZE_VM."""
+        del op
+        if not self.inited or self.finalized:
+            return no(
+                "EINVAL", "the TD is finalized" if self.finalized else "it is not initialised"
+            )
+        waiting = self.memory.leaf.first(0, self._end, "mapped")
+        if waiting is not None:
+            return no("EINVAL", f"{waiting:#x} is mapped, and was never added")
+        self.memory.finalized = True
+        return Answer()
+
+
+class _Coupled:
+    """The address from which a source counts, and whether its pages are measured."""
+
+    def __init__(self, gpa: int, measured: bool) -> None:
+        self.gpa = gpa
+        self.measured = measured

@@ -1,0 +1,136 @@
+"""
+Simulated VMs, whatever their type: what each call answers before memory is added to them.
+
+One class a family of platforms; each says how its vendor calls behave.  Sources:
+Documentation/virt/kvm/api.rst; linux arch/x86/kvm/mmu/mmu.c,
+kvm_arch_vcpu_pre_fault_memory; the kernel's own facts are in `kvm.abi`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cvmplan.kvm.answers import Answer, no
+from cvmplan.kvm.guest import Memory, whole_pages
+from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.source import NOTHING, Source
+
+MOST_VCPUS = 4096  # linux arch/x86/Kconfig, KVM_MAX_NR_VCPUS
+UNMEASURED = ("default", "sw-protected")
+NO_SUCH_CALL = "{} has no such call"
+
+
+class Vm:
+    """
+    A VM of type `platform` under `abi`.
+
+    `calls` maps an operation to what answers it: a function of the operation and what its
+    pages hold.  Operations that are not in it do not exist for this VM.
+    """
+
+    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+        self.platform = platform
+        self.abi = abi
+        self.settings = settings
+        self.memory = Memory(platform, abi)
+        self.vcpus: int | None = None
+        self.inited = False
+        self.dead = False
+        memory = self.memory
+        self.calls: dict[str, Callable[[Any, Source | None], Answer]] = {
+            "create-gmem": lambda op, _: memory.create_gmem(op),
+            "set-memslot": lambda op, _: memory.set_memslot(op),
+            "set-private": lambda op, _: memory.set_private(op),
+            "set-shared": lambda op, _: memory.set_shared(op),
+            "punch-hole": lambda op, _: memory.punch_hole(op),
+            "madvise": lambda op, _: memory.madvise(op),
+            "write": lambda op, source: memory.write(op, source or NOTHING),
+            "init": lambda op, _: self.init(op),
+            "create-vcpu": lambda op, _: self.create_vcpu(op),
+            "map-memory": self.map_memory,
+            "pre-fault-memory": self.map_memory,
+        }
+
+    @property
+    def digest(self) -> bytes | None:
+        """The measurement so far, None where there is none or it is not known."""
+        return None
+
+    @property
+    def finalized(self) -> bool:
+        """Whether the launch has come to its end; without one, whether a vCPU could run."""
+        return self.memory.finalized or (self.platform in UNMEASURED and self.vcpus is not None)
+
+    def assume_set_up(self) -> None:
+        """Take the VM as set up: a recording without those calls."""
+        self.inited = True
+        self.vcpus = 0
+        self.memory.assume_all()
+
+    def answer(self, op: Any, source: Source | None) -> Answer:
+        """Return what the call answers, its effect taken."""
+        if self.dead:
+            return no("EIO", "the VM is dead")
+        if op.op not in self.calls:
+            return self.unknown(op)
+        return self.calls[op.op](op, source)
+
+    def unknown(self, op: Any) -> Answer:
+        """Answer a call that this VM does not have."""
+        del op
+        return no("ENOTTY" if self.abi.runs else None, f"a {self.platform} VM has no such call")
+
+    def init(self, op: Any) -> Answer:
+        """KVM_SEV_INIT2 and its like; VMs without encryption have none."""
+        return self.unknown(op)
+
+    def create_vcpu(self, op: Any) -> Answer:
+        """KVM_CREATE_VCPU of all vCPUs."""
+        if self.vcpus is not None:
+            return no("EEXIST", f"{self.vcpus} vCPUs were created before")
+        if not 1 <= op.count <= MOST_VCPUS:
+            return no("EINVAL", f"{op.count} vCPUs")
+        self.vcpus = op.count
+        return Answer()
+
+    def map_memory(self, op: Any, source: Source | None) -> Answer:
+        """KVM_PRE_FAULT_MEMORY, or the pure mapping that was agreed on before it."""
+        del source
+        if not self.abi.map_call or (not self.abi.runs and op.op != self.abi.map_call):
+            return no(None, NO_SUCH_CALL.format(self.abi.name))
+        if self.vcpus is None:
+            return no("EBADF", "it is a call on a vCPU, and there is none")
+        if not whole_pages(op.gpa, op.size):
+            return no("EINVAL", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages")
+        if not self.finalized and self.platform not in self.abi.map_early:
+            return no("EOPNOTSUPP", "nothing is mapped before the guest is finalized")
+        return self.mapped(op.gpa, op.size)
+
+    def mapped(self, gpa: int, size: int) -> Answer:
+        """Map a range by a read fault."""
+        return self.memory.fault_in(gpa, size)
+
+
+def states_of(
+    vmsas: Any, wanted: int, *, surplus: bool
+) -> tuple[list[tuple[int, bytes | None]], str]:
+    """
+    Return (gpa, page) of the initial state of each of `wanted` vCPUs, and what is doubtful.
+
+    `vmsas` are those of a plan.  The page is None for a vCPU whose state the plan does not
+    give, and for one more where it gives `surplus` states, unless that is allowed.
+    """
+    pages: list[tuple[int, bytes | None]] = []
+    given = 0
+    for vmsa in vmsas:
+        low, _, high = vmsa.vcpus.partition("-")
+        count = int(high or low) - int(low) + 1
+        if int(low) == given and count > 0:
+            page = vmsa.hex.ljust(PAGE, b"\0")
+            pages += [(vmsa.gpa or 0, page)] * (min(given + count, wanted) - given)
+        given += max(count, 0)
+    if len(pages) == wanted and (surplus or given == wanted):
+        return pages, ""
+    pages.append((0, None))
+    return pages, f"{given} vCPU states for {wanted} vCPUs: the digest is not known"
