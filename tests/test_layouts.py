@@ -204,6 +204,8 @@ REQUESTS: dict[str, tuple[int, str, tuple[int, int, int]]] = {
     "KVM_PRE_FAULT_MEMORY": (0xC040AED5, "kvm_pre_fault_memory", (3, 0xD5, 64)),
     "KVM_MEMORY_MAPPING": (0xC020AED5, "kvm_memory_mapping", (3, 0xD5, 32)),
     "KVM_SET_CPUID2": (0x4008AE90, "kvm_cpuid2", (1, 0x90, 8)),
+    "KVM_SET_REGS": (0x4090AE82, "kvm_regs", (1, 0x82, 144)),
+    "KVM_SET_SREGS": (0x4138AE84, "kvm_sregs", (1, 0x84, 312)),
     "KVM_RUN": (0xAE80, "", (0, 0x80, 0)),
 }
 

@@ -84,7 +84,7 @@ def _parameters() -> dict[str, tuple[Any, Any]]:
     """Return name to (annotation, default) of each shared option."""
     text = Optional[str]
     shared: dict[str, tuple[Any, Any]] = {
-        "image": (Image, None),
+        "path": (Image, None),
         "example": (Example, None),
         "platform": (
             _option(text, "platform", "snp|tdx|sev|sev-es|sw-protected|default", PLATFORM),
@@ -118,9 +118,13 @@ def _parameters() -> dict[str, tuple[Any, Any]]:
     return shared
 
 
-def launch_verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Give `function(request, **own)` the shared options in place of `request`."""
-    shared = _parameters()
+def launch_verb(function: Callable[..., None], path: Any = Image) -> Callable[..., None]:
+    """
+    Give `function(request, **own)` the shared options in place of `request`.
+
+    `path` is the annotation of the argument that names the file.
+    """
+    shared = _parameters() | {"path": (path, None)}
     keyword = inspect.Parameter.KEYWORD_ONLY
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     own = {p.name: p.replace(kind=keyword) for p in declared}
@@ -140,7 +144,7 @@ def launch_verb(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _request(values: dict[str, Any]) -> Request:
-    path, example = values.pop("image"), values.pop("example")
+    path, example = values.pop("path"), values.pop("example")
     folders = tuple(values.pop("inputs") or ())
     quiet, verbose = values.pop("quiet"), values.pop("verbose")
     files = Files(

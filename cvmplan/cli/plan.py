@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import typer
+
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Request, launch_verb, write
+from cvmplan.cli.options import Output, Request, launch_verb, write
 
 app = make_app()
+Format = Annotated[
+    str,
+    typer.Option(
+        "--format", metavar="text|json|calls", help="How to print it; calls: each system call."
+    ),
+]
 
 
 @app.command()

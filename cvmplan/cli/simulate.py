@@ -2,48 +2,122 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Optional
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, Optional
 
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, write
-from cvmplan.files import Files
+from cvmplan.cli.options import Format, Output, Request, launch_verb, write
+from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import has_errors
 
+if TYPE_CHECKING:
+    from cvmplan.kvm.answers import Simulation
+    from cvmplan.kvm.replay import Image
+
 app = make_app()
-Plan = Annotated[str, typer.Argument(metavar="PLAN", help="A plan; - for stdin.")]
-AbiName = Annotated[
+Plan = Annotated[
     Optional[str],
-    typer.Option("--abi", metavar="NAME", help="Host kernel ('cvmplan abis').  [assumed: plan's]"),
+    typer.Argument(metavar="PLAN", help="A plan, or a recorded launch; - for stdin."),
 ]
-Inputs = Annotated[
-    Optional[list[str]],
-    typer.Option("--inputs", metavar="DIR", help="Where else inputs of a plan lie."),
+ImageOf = Annotated[
+    Optional[str],
+    typer.Option("--image", metavar="FILE", help="What the pages of a recorded launch hold."),
 ]
 
 
 @app.command()
+@partial(launch_verb, path=Plan)
 def simulate(
-    plan: Plan,
-    abi: AbiName = None,
-    inputs: Inputs = None,
+    request: Request,
+    image: ImageOf = None,
     format: Format = "text",
     output: Output = None,
 ) -> None:
-    """Print what a kernel answers to each call, and the digest reached; exit 1 for a refusal."""
+    """
+    Print what a kernel answers to each call of a plan, and the digest that is reached.
+
+    A recorded launch is taken too: a log with the VMM's SNP trace events, or JSON Lines
+    ('cvmplan schema recorded').  Its digest is known with --image only, whose launch the
+    other options describe.  Exit 1 when a call is refused, or a page is measured twice.
+    """
     from cvmplan.emit import emitter
+    from cvmplan.readers import plan, recorded
+
+    printer = emitter(format, "simulation")
+    if plan.recognises(request.image):
+        outcome = _simulated(request, image)
+    elif recorded.recognises(request.image):
+        outcome = _replayed(request, image)
+    else:
+        hint = "'cvmplan plan IMAGE --format json' makes a plan"
+        at = request.image.name
+        raise UnsupportedError("neither a plan nor a recorded launch", at=at, hint=hint)
+    write(printer.simulation(outcome), output)
+    refused = any(r.answer.result == "error" for r in outcome.results)
+    if refused or has_errors(outcome.findings):
+        raise typer.Exit(1)
+
+
+def _simulated(request: Request, image: str | None) -> Simulation:
     from cvmplan.kvm.abi import find
     from cvmplan.kvm.simulate import compared
     from cvmplan.kvm.simulate import simulate as run
     from cvmplan.readers import calls
 
-    files = Files(folders=tuple(inputs or ()))
-    read = calls.read(files.open(plan, "image"), files.find)
-    outcome = run(read.platform, find(abi or read.abi), read.calls, read.settings)
-    if read.digest is not None:
-        outcome = compared(outcome, read.digest, "the plan")
-    write(emitter(format, "simulation").simulation(outcome), output)
-    refused = any(r.answer.result == "error" for r in outcome.results)
-    if refused or has_errors(outcome.findings):
-        raise typer.Exit(1)
+    others = [name for name in request.options if name != "abi"]
+    if image is not None or others:
+        at = f"--{(others or ['image'])[0].replace('_', '-')}"
+        raise ConfigError("a plan takes no settings", at=at)
+    read = calls.read(request.image, request.files.find)
+    abi = find(request.options.get("abi", read.abi))
+    outcome = run(read.platform, abi, read.calls, read.settings)
+    return compared(outcome, read.digest, "the plan") if read.digest else outcome
+
+
+def _replayed(request: Request, image: str | None) -> Simulation:
+    from cvmplan.kvm.abi import earliest, find
+    from cvmplan.kvm.replay import replay
+    from cvmplan.readers import recorded
+
+    options = dict(request.options)
+    recording = recorded.read(request.image, options.get("platform"))
+    named = options.pop("abi", None)
+    abi = find(named) if named else earliest(recording.platform)
+    options["platform"] = recording.platform
+    if image is None:
+        others = [name for name in options if name not in ("platform", "gpaw")]
+        if others:
+            raise ConfigError("goes with --image", at=f"--{others[0].replace('_', '-')}")
+        return replay(recording, abi, {"gpaw": options.get("gpaw", 48)}, None)
+    known, settings, digest = _image(request, image, options, abi.name if abi.plans else None)
+    outcome = replay(recording, abi, settings, known)
+    return _compared(outcome, digest)
+
+
+def _image(
+    request: Request, path: str, options: dict[str, Any], abi: str | None
+) -> tuple[Image, Any, str | None]:
+    """Return what the plan of the image knows of pages and vCPUs, its settings and its digest."""
+    from cvmplan.blob import Blob
+    from cvmplan.emit import json
+    from cvmplan.kvm.replay import Image
+    from cvmplan.readers import calls
+
+    files = request.files
+    chosen = options | ({"abi": abi} if abi else {})
+    launch = Request(files.open(path, "image"), chosen, files, request.quiet)
+    document = json.plan(launch.plan()).encode()
+    read = calls.read(Blob(f"plan of {path}", memoryview(document)), files.find)
+    pages = [(op.gpa, op.size, source) for op, source in read.calls if source is not None]
+    finish = [op for op, _ in read.calls if getattr(op, "vmsas", None)]
+    count = next(op.count for op, _ in read.calls if op.op == "create-vcpu")
+    vmsas = tuple(finish[0].vmsas) if finish else ()
+    return Image(pages, vmsas, count), read.settings, read.digest
+
+
+def _compared(outcome: Simulation, digest: str | None) -> Simulation:
+    from cvmplan.kvm.simulate import compared
+
+    return compared(outcome, digest, "the image") if digest else outcome

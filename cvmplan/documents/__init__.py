@@ -18,6 +18,8 @@ DOCUMENTS: Final = {
     "measurement": ("cvmplan.documents.results", "MeasurementDocument"),
     "trace": ("cvmplan.documents.results", "Trace"),
     "map": ("cvmplan.documents.results", "Map"),
+    "call": ("cvmplan.documents.calls", "CallLine"),
+    "recorded": ("cvmplan.documents.recorded", "RecordedLine"),
     "simulation": ("cvmplan.documents.results", "SimulationDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }

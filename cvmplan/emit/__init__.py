@@ -16,6 +16,7 @@ EMITTERS: Final = {
     "text": "cvmplan.emit.text",
     "json": "cvmplan.emit.json",
     "jsonl": "cvmplan.emit.jsonl",
+    "calls": "cvmplan.emit.calls",
 }
 
 

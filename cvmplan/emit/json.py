@@ -128,7 +128,7 @@ def _op(
     for field in fields(op):  # type: ignore[arg-type]  # every concrete Op is a dataclass
         value = getattr(op, field.name)
         if is_said(value) or field.name == "measured":
-            document[field.name] = _value(field.name, value, index)
+            document[field.name] = plan_value(field.name, value, index)
     if op.kind == "map" and made.platform in ("default", "sw-protected") and is_run(op):
         document["largest_level"] = hex(largest_level(made, op.gpa, op.size))
     if fd and document.get("page_type") == "cpuid":
@@ -150,7 +150,8 @@ def largest_level(made: Plan, gpa: int, size: int) -> int:
     return min(largest_mapping(gpa, size), private)
 
 
-def _value(name: str, value: Any, index: Mapping[str, int]) -> Any:
+def plan_value(name: str, value: Any, index: Mapping[str, int]) -> Any:
+    """Return a field of an operation as the plan document has it."""
     if name == "source":
         return source(value, index)
     if name == "page_type":

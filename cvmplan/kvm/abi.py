@@ -277,6 +277,12 @@ def find(name: str, at: str = "--abi") -> Abi:
     return ABIS[name]
 
 
+def earliest(platform: str) -> Abi:
+    """Return the first kernel that has guests of `platform`."""
+    kernels = (a for a in ABIS.values() if a.runs and a.simulates and platform in a.vm_types)
+    return next(kernels)
+
+
 def for_plan(abi: Abi, platform: str, at: str = "--abi") -> Abi:
     """Return `abi`; UnsupportedError where no plan for `platform` can be made for it."""
     if abi.plans and platform in abi.vm_types:

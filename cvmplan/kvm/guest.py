@@ -10,14 +10,14 @@ virt/kvm/guest_memfd.c; virt/kvm/kvm_main.c of 6.12 to 6.14.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.kvm.ranges import END, Ranges
-from cvmplan.kvm.source import NOTHING, Source
+from cvmplan.kvm.source import NOTHING, UNKNOWN, Source
 
 MOST_SLOTS = 32764  # linux 6.11, x86: KVM_USER_MEM_SLOTS
 OWN_MEMORY = ("snp", "tdx", "sw-protected")  # VM types with private memory
@@ -57,6 +57,7 @@ class Memory:
         self.platform = platform
         self.abi = abi
         self.finalized = False
+        self.in_place = abi.in_place  # pages are added as they lie there
         self.slots: list[Slot] = []
         self.gmems: dict[int, int] = {}  # number to bytes
         self.frames: dict[int, Ranges[Frame]] = {}
@@ -67,11 +68,19 @@ class Memory:
         self.measured = Ranges(0)  # times
         self.written: Ranges[tuple[Source, int] | None] = Ranges(None)  # contents, and where from
 
-    def assume_all(self) -> None:
-        """Give the guest private memory everywhere: a recording without set-up calls."""
-        self._bind(Slot(0, 0, 1 << 52, 0))
+    def assume_all(self, pages: Iterable[tuple[int, int, Source]]) -> None:
+        """
+        Give the guest private memory everywhere: a recording without set-up calls.
+
+        Pages hold what `pages` (gpa, size, contents) say, and are added as they lie there.
+        """
+        self.in_place = True
         self.gmems[0] = 1 << 52
+        self._bind(Slot(0, 0, 1 << 52, 0))
         self.private.set(0, 1 << 52, value=True)
+        self.written.set(0, END, (UNKNOWN, 0))
+        for gpa, size, source in pages:
+            self.written.set(gpa, gpa + size, (source, gpa))
 
     # --- memslots and guest_memfds -----------------------------------------------------------
 

@@ -122,6 +122,13 @@ STRUCTS: Final[Mapping[str, Struct]] = {
 }
 
 
+# v19's form has no xfam, and 8192 bytes with the first entry of the kvm_cpuid2 that follows.
+TDX_V19_INIT_VM: Final = _struct(
+    "kvm_tdx_init_vm",
+    "attributes:8 mrconfigid:48 mrowner:48 mrownerconfig:48 reserved:8032",
+    _V19,
+)
+
 # include/uapi/asm-generic/ioctl.h: direction, size of the argument, type, number.
 KVMIO: Final = 0xAE
 
@@ -154,6 +161,8 @@ IOCTLS: Final[Mapping[str, Ioctl]] = {
         # On a vCPU.
         Ioctl("KVM_RUN", 0xAE80, ""),
         Ioctl("KVM_SET_CPUID2", 0x4008AE90, "kvm_cpuid2"),
+        Ioctl("KVM_SET_REGS", _iow(0x82, 144), "kvm_regs"),
+        Ioctl("KVM_SET_SREGS", _iow(0x84, 312), "kvm_sregs"),
         Ioctl("KVM_PRE_FAULT_MEMORY", 0xC040AED5, "kvm_pre_fault_memory"),
         # On a vCPU, v19: the number of KVM_PRE_FAULT_MEMORY with a smaller struct.
         Ioctl("KVM_MEMORY_MAPPING", _iowr(0xD5, 32), "kvm_memory_mapping"),

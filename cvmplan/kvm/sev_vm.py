@@ -42,6 +42,15 @@ class SevVm(Vm):
         """The launch digest so far."""
         return self._digest.value
 
+    def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
+        """Also take the launch as started."""
+        super().assume_set_up(calls, vcpus)
+        self.state = "uninit" if "sev-launch-start" in calls else "update"
+
+    def forget(self) -> None:
+        """Note that what was measured is not known."""
+        self._digest.add(None)
+
     def init(self, op: Any) -> Answer:
         """KVM_SEV_INIT2, or KVM_SEV_ES_INIT."""
         del op

@@ -45,10 +45,22 @@ class Host:
         self.settings = settings
         self.vm: Vm | None = None
 
-    def assume_set_up(self) -> None:
-        """Begin with a VM that was set up, as recordings do that hold no such calls."""
+    def assume_set_up(
+        self, calls: frozenset[str], vcpus: int, pages: Iterable[tuple[int, int, Source]]
+    ) -> None:
+        """
+        Begin with a VM of `vcpus` that is set up as far as `calls` do not set it up themselves.
+
+        `pages` are (gpa, size, contents) where those are known.
+        """
         self.vm = VMS[self.platform](self.platform, self.abi, self.settings)
-        self.vm.assume_set_up()
+        self.vm.memory.assume_all(pages)
+        self.vm.assume_set_up(calls, vcpus)
+
+    def forget(self) -> None:
+        """Note that what the VM has measured is not known."""
+        if self.vm is not None:
+            self.vm.forget()
 
     def answer(self, op: Any, source: Source | None) -> Answer:
         """Return what the kernel answers; where it is none that runs, refusals have no errno."""

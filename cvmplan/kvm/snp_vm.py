@@ -49,6 +49,15 @@ class SnpVm(Vm):
         """The launch digest so far."""
         return self._digest.value
 
+    def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
+        """Also take the launch as started."""
+        super().assume_set_up(calls, vcpus)
+        self.started = "snp-launch-start" not in calls
+
+    def forget(self) -> None:
+        """Note that what was measured is not known."""
+        self._digest.value = None
+
     def init(self, op: Any) -> Answer:
         """KVM_SEV_INIT2."""
         del op
@@ -88,7 +97,7 @@ class SnpVm(Vm):
             return no("EINVAL", "VMSAs are the kernel's: user space hands none over")
         if not op.size:
             return no(self.abi.empty_add, "no page is added")
-        if source is None and not self.abi.in_place and op.page_type != "zero":
+        if source is None and not self.memory.in_place and op.page_type != "zero":
             return no("EIO", "no source address (inner error EINVAL)", residual=(op.gpa, op.size))
         return None
 

@@ -47,10 +47,14 @@ class TdxVm(Vm):
         """MRTD so far."""
         return self._digest.value
 
-    def assume_set_up(self) -> None:
-        """Take the TD as initialised, and its vCPUs."""
-        super().assume_set_up()
-        self.vcpus_inited = True
+    def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
+        """Also take its vCPUs as initialised."""
+        super().assume_set_up(calls, vcpus)
+        self.vcpus_inited = "tdx-init-vcpu" not in calls
+
+    def forget(self) -> None:
+        """Note that what was measured is not known."""
+        self._digest.forget()
 
     def init_vm(self, op: Any) -> Answer:
         """KVM_TDX_INIT_VM."""
@@ -95,7 +99,7 @@ class TdxVm(Vm):
     def init_mem_region(self, op: Any, source: Source | None) -> Answer:
         """KVM_TDX_INIT_MEM_REGION: secure EPT, add, and where measured extend, page by page."""
         refused = self._not_ready(op)
-        if refused is None and source is None and not self.abi.in_place:
+        if refused is None and source is None and not self.memory.in_place:
             refused = no("EINVAL", "no source address")
         if refused is not None:
             return refused

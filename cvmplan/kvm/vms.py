@@ -62,11 +62,13 @@ class Vm:
         """Whether the launch has come to its end; without one, whether a vCPU could run."""
         return self.memory.finalized or (self.platform in UNMEASURED and self.vcpus is not None)
 
-    def assume_set_up(self) -> None:
-        """Take the VM as set up: a recording without those calls."""
-        self.inited = True
-        self.vcpus = 0
-        self.memory.assume_all()
+    def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
+        """Take the VM as set up, with `vcpus`, where `calls` do not do so themselves."""
+        self.inited = "tdx-init-vm" not in calls
+        self.vcpus = None if "create-vcpu" in calls else vcpus
+
+    def forget(self) -> None:
+        """Note that what was measured is not known."""
 
     def answer(self, op: Any, source: Source | None) -> Answer:
         """Return what the call answers, its effect taken."""

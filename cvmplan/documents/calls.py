@@ -1,0 +1,65 @@
+"""cvmplan.call/1: one line of `plan --format calls`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import ConfigDict, Field
+
+from cvmplan.documents.fields import Address, Count, Document
+
+HexDigits = Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]
+
+
+class Relocation(Document):
+    """Bytes of a struct that only the VMM can fill in: an address, or a file descriptor."""
+
+    offset: Count
+    address: str
+
+
+class StructDocument(Document):
+    """A C struct: the fields that are not zero by default, and all of its bytes."""
+
+    struct: str
+    fields: dict[str, str]
+    bytes: HexDigits
+    relocations: list[Relocation] = []
+    followed_by: str | None = None
+
+
+class CallLine(Document):
+    """
+    cvmplan.call/1: one system call, in JSON Lines.
+
+    Either an ioctl with its number and an `argument` or a struct (where that is a
+    `command`, its own struct is `data`), another call with its arguments, or, for an
+    interface that nothing runs, a `symbolic` operation.
+    """
+
+    model_config = ConfigDict(title="cvmplan.call/1")
+    seq: Count
+    op: str
+    call: str
+    fd: str | None = None
+    ioctl: Address | None = None
+    argument: int | str | None = None
+    capability: str | None = None
+    wants: str | None = None
+    returns: str | None = None
+    command: str | None = None
+    struct: str | None = None
+    fields: dict[str, str] | None = None
+    bytes: HexDigits | None = None
+    relocations: list[Relocation] | None = None
+    data: StructDocument | None = None
+    repeat: str | None = None
+    retry: str | None = None
+    address: str | None = None
+    to: str | None = None
+    from_: str | None = Field(default=None, alias="from")
+    size: Address | None = None
+    offset: Address | None = None
+    advice: str | None = None
+    mode: str | None = None
+    symbolic: dict[str, Any] | None = None

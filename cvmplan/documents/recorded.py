@@ -1,0 +1,72 @@
+"""cvmplan.recorded/1: one line of a recorded launch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field, model_validator
+
+from cvmplan.documents.fields import (
+    Count,
+    Document,
+    Integer,
+    Octets96,
+    VcpuCount,
+)
+
+RecordedOp = Literal[
+    "create-vcpu", "set-private", "set-shared", "map-memory", "pre-fault-memory",
+    "snp-launch-start", "snp-launch-update", "snp-launch-finish",
+    "tdx-init-vm", "tdx-init-vcpu", "tdx-add", "tdx-init-mem-region", "tdx-extend",
+    "tdx-page-aug", "tdx-finalize",
+    "sev-launch-start", "sev-launch-update-data", "sev-launch-update-vmsa", "sev-launch-measure",
+    "sev-launch-finish",
+]  # fmt: skip
+RANGED = frozenset(
+    {
+        "set-private", "set-shared", "map-memory", "pre-fault-memory", "snp-launch-update",
+        "tdx-add", "tdx-init-mem-region", "tdx-extend", "tdx-page-aug", "sev-launch-update-data",
+    }
+)  # fmt: skip
+
+
+class Left(Document):
+    """What the kernel left undone, as it wrote it back."""
+
+    gpa: Integer
+    size: Integer
+
+
+class RecordedLine(Document):
+    """
+    cvmplan.recorded/1: one call of a launch, in JSON Lines.
+
+    `ret` is what the call returned: 0, or an errno as a negative number; absent where it
+    was not recorded.  `page_type` goes with SNP's add, `measured` with TDX's.
+    """
+
+    model_config = ConfigDict(title="cvmplan.recorded/1")
+    op: RecordedOp
+    gpa: Integer | None = None
+    size: Integer | None = None
+    measured: bool | None = None
+    page_type: Literal["normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa"] | None = None
+    count: VcpuCount | None = None
+    policy: Integer | None = None
+    rcx: Integer | None = None
+    id_block: Octets96 | None = None
+    src: Integer | None = None
+    ret: Annotated[int, Field(ge=-4095, le=0)] | None = None
+    fw_error: Count | None = None
+    residual: Left | None = None
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> RecordedLine:
+        needs = ["gpa", "size"] if self.op in RANGED else []
+        needs += ["page_type"] if self.op == "snp-launch-update" else []
+        needs += ["measured"] if self.op in ("tdx-add", "tdx-init-mem-region") else []
+        needs += ["count"] if self.op in ("create-vcpu", "tdx-init-vcpu") else []
+        missing = [name for name in needs if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"{self.op} wants {', '.join(missing)}")
+        return self

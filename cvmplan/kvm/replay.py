@@ -1,0 +1,207 @@
+"""
+A recorded launch, held against the rules of a kernel.
+
+An attempt is not an effect: what a call did is told by what it returned and left over.  A
+call again after EAGAIN, EINTR or EBUSY, the loop over what was left, and one more try of
+the CPUID page after the firmware's INVALID_PARAM are no second adds.  Where a recording
+has no results and only a result could tell, the answer is "ambiguous".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, NamedTuple
+
+from cvmplan.findings import Finding
+from cvmplan.kvm.answers import Answer, Result, Simulation
+from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.simulate import ADDS, MOST_NAMED, Host, finished
+from cvmplan.kvm.source import Source
+
+AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
+POLICY: Final = 1 << 17  # where none was recorded: the bit that must be one
+INVALID_PARAM: Final = 0x16  # AMD 56860, "Status Codes": the CPUID page was corrected
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """
+    One recorded call, on line `seq`; fields as in a plan.
+
+    `returned` is "" for success, the name of an errno, or None where it was not recorded;
+    `residual` the (gpa, size) that the kernel left over.
+    """
+
+    seq: int
+    op: str
+    gpa: int = 0
+    size: int = 0
+    measured: bool = False
+    page_type: str = ""
+    count: int = 0
+    policy: int = POLICY
+    rcx: int = 0
+    id_block: bytes | None = None
+    vmsas: tuple[Any, ...] = ()
+    src: int | None = None
+    returned: str | None = None
+    fw_error: int | None = None
+    residual: tuple[int, int] | None = None
+    gmem: int | None = None
+
+    @property
+    def end(self) -> int:
+        """The address after the last byte."""
+        return self.gpa + self.size
+
+
+class Recording(NamedTuple):
+    """The attempts of one launch, in their order."""
+
+    platform: str
+    attempts: tuple[Attempt, ...]
+
+
+class Image(NamedTuple):
+    """What an image's plan knows: pages as (gpa, size, contents), vCPU states, number of vCPUs."""
+
+    pages: Sequence[tuple[int, int, Source]]
+    vmsas: tuple[Any, ...]
+    vcpus: int
+
+
+class _Judged(NamedTuple):
+    """How far an attempt came: [gpa, stop) was done; `answer` beats the kernel's rules."""
+
+    stop: int
+    answer: Answer | None = None
+
+
+def replay(
+    recording: Recording, abi: Abi, settings: Mapping[str, Any], image: Image | None
+) -> Simulation:
+    """
+    Return what `abi` answers to the calls that were recorded, and the digest they reach.
+
+    The digest is None without an `image` that knows what the pages hold.
+    """
+    host = Host(recording.platform, abi, settings)
+    calls = frozenset(a.op for a in recording.attempts)
+    vcpus = image.vcpus if image else max((a.count for a in recording.attempts), default=0) or 1
+    host.assume_set_up(calls, vcpus, image.pages if image else ())
+    replayed = _Replay(host, recording.attempts, image)
+    outcome = finished(host, replayed.results(), replayed.findings)
+    return outcome if image else outcome._replace(digest=None)
+
+
+class _Replay:
+    """Goes through the attempts, and collects what is found out about them."""
+
+    def __init__(self, host: Host, attempts: tuple[Attempt, ...], image: Image | None) -> None:
+        self._host = host
+        self._attempts = attempts
+        self._image = image
+        self.findings: list[Finding] = []
+
+    def results(self) -> Iterator[Result]:
+        """Yield the answer to each attempt."""
+        for number, attempt in enumerate(self._attempts):
+            if attempt.op in ADDS:
+                answer = self._add(number, attempt)
+            elif attempt.returned:
+                again = attempt.returned in AGAIN
+                why = "recorded: to be called again" if again else "recorded"
+                answer = Answer("nop" if again else "error", attempt.returned, why)
+            else:
+                answer = self._host.answer(self._completed(attempt), None)
+            yield Result(attempt.seq, attempt.op, answer)
+
+    def _completed(self, attempt: Attempt) -> Attempt:
+        """Return a finishing call with the vCPU states of the image."""
+        return replace(attempt, vmsas=self._image.vmsas if self._image else ())
+
+    def _add(self, number: int, attempt: Attempt) -> Answer:
+        judged = self._judge(number, attempt)
+        if judged.stop <= attempt.gpa:
+            return judged.answer or Answer()
+        done = replace(attempt, size=judged.stop - attempt.gpa)
+        twice = self._added_before(done)
+        answer = self._host.answer(done, None)
+        if twice is not None:
+            answer = self._blame(number, done, twice, answer)
+        return judged.answer or answer
+
+    def _judge(self, number: int, attempt: Attempt) -> _Judged:
+        """Decide how far an attempt came, by its result or else by the call that follows."""
+        if attempt.returned is not None:
+            return self._judge_result(number, attempt)
+        following = self._neighbour(number + 1)
+        if following and _goes_on(attempt, following) and following.gpa > attempt.gpa:
+            why = f"goes on in line {following.seq}"
+            return _Judged(following.gpa, Answer(why=why))
+        before = self._neighbour(number - 1)
+        if before and _same(before, attempt):
+            problem = f"line {attempt.seq} repeats line {before.seq}: "
+            problem += "called again after EAGAIN, or added a second time"
+            first, last = attempt.gpa, attempt.end - PAGE
+            self.findings.append(Finding("maybe-added-twice", problem, first, last))
+            return _Judged(attempt.gpa, Answer("ambiguous", why=problem))
+        return _Judged(attempt.end)
+
+    def _judge_result(self, number: int, attempt: Attempt) -> _Judged:
+        left = attempt.residual
+        if not attempt.returned:
+            why = f"left {left[0]:#x}-{sum(left):#x}" if left and left[1] else ""
+            return _Judged(left[0] if left else attempt.end, Answer(why=why) if why else None)
+        stop = left[0] if left else attempt.gpa
+        if attempt.returned in AGAIN:
+            return _Judged(stop, Answer("nop", attempt.returned, "recorded: to be called again"))
+        corrected = attempt.page_type == "cpuid" and attempt.fw_error == INVALID_PARAM
+        before = self._neighbour(number - 1)
+        if corrected and not (before and _same(before, attempt)):
+            why = "recorded: the firmware corrected the CPUID page, which is tried once more"
+            return _Judged(stop, Answer("nop", attempt.returned, why, attempt.fw_error))
+        return _Judged(stop, Answer("error", attempt.returned, "recorded", attempt.fw_error))
+
+    def _neighbour(self, number: int) -> Attempt | None:
+        inside = 0 <= number < len(self._attempts)
+        return self._attempts[number] if inside else None
+
+    def _added_before(self, done: Attempt) -> int | None:
+        """Return the first page of `done` that was added before, None where none was."""
+        vm = self._host.vm
+        runs = vm.memory.measured.runs(done.gpa, done.end) if vm else ()
+        return next((low for low, _, times in runs if times), None)
+
+    def _blame(self, number: int, done: Attempt, page: int, answer: Answer) -> Answer:
+        """Report a page that was added before, with both lines; the kernel's word may differ."""
+        line = self._line_of(number, page)
+        problem = f"line {done.seq} adds what {line} added"
+        if answer.result == "error" and done.returned == "":
+            told = answer.errno or "an error"
+            problem += f"; it is recorded as done, where {self._host.abi.name} answers {told}"
+            self._host.forget()
+            answer = Answer(why=problem)
+        self.findings.append(Finding("added-twice", problem, page, done.end - PAGE))
+        return answer._replace(why=f"{answer.why}, by {line}") if answer.why else answer
+
+    def _line_of(self, number: int, page: int) -> str:
+        """Name the line that added `page`; only the first doubles are worth the search."""
+        if len(self.findings) < MOST_NAMED:
+            for attempt in self._attempts[:number]:
+                if attempt.op in ADDS and attempt.gpa <= page < attempt.end:
+                    return f"line {attempt.seq}"
+        return "an earlier line"
+
+
+def _same(one: Attempt, other: Attempt) -> bool:
+    return _goes_on(one, other) and one.gpa == other.gpa
+
+
+def _goes_on(one: Attempt, other: Attempt) -> bool:
+    """Whether `other` is the rest of `one`: the same kind of call, up to the same end."""
+    moved = other.gpa - one.gpa
+    sources = one.src is None or other.src is None or other.src in (0, one.src, one.src + moved)
+    alike = (one.op, one.page_type, one.measured) == (other.op, other.page_type, other.measured)
+    return alike and one.gpa <= other.gpa and one.end == other.end and sources

@@ -1,0 +1,166 @@
+"""
+Recorded launches: a VMM's trace of its SNP calls, or JSON Lines of any launch.
+
+The trace events are kvm_sev_snp_launch_start, _update and _finish as the VMM's log prints
+them, with or without "pid@time:" before them; each is printed before its call, so there is
+no result.  Other lines of such a log are passed over.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from typing import Any, Final
+
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError, MalformedError
+from cvmplan.kvm.replay import Attempt, Recording
+from cvmplan.readers import text
+
+EVENT: Final = b"kvm_sev_snp_launch_"
+_HEX = r"(0x[0-9a-fA-F]{1,16})"
+_LINE = re.compile(r"^(?:\d+@\d+(?:\.\d+)?:)?\s*kvm_sev_snp_launch_(\w+)(?:\s+(.*?))?\s*$")
+_UPDATE = re.compile(rf"src {_HEX} gpa {_HEX} len {_HEX} \((\w+) page\)")
+_START = re.compile(rf"policy {_HEX}(?: gosvw .*)?")
+_FINISH = re.compile(r"(?:id_block (\S*))?.*")
+MOST_LINE: Final = 1 << 16  # characters
+PAGE_TYPES: Final = ("normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa")
+
+
+def recognises(blob: Blob) -> bool:
+    """Whether the text has a trace event near its start, or begins with a JSON object of a call."""
+    head = bytes(blob.data[: 1 << 16])
+    if not text.is_text(blob):
+        return False
+    return EVENT in head or re.match(rb'\s*\{[^{}]*"op"\s*:', head) is not None
+
+
+def read(blob: Blob, platform: str | None = None) -> Recording:
+    """
+    Return the attempts that were recorded, by their lines.
+
+    `platform` beats the one that the calls are of.  MalformedError, ConfigError with the line.
+    """
+    lines = _trace(blob) if EVENT in bytes(blob.data[: 1 << 16]) else _json_lines(blob)
+    attempts = tuple(lines)
+    names = {a.op.partition("-")[0] for a in attempts}
+    found = sorted(names & {"snp", "tdx", "sev"})
+    if platform is None and len(found) != 1:
+        what = " and ".join(found) or "no platform"
+        raise ConfigError(f"the calls are of {what}", at=blob.name, hint="--platform NAME")
+    return Recording(platform or found[0], attempts)
+
+
+def _lines(blob: Blob) -> Iterator[tuple[int, str]]:
+    """Yield (number, line) of the text, without what is empty; MalformedError."""
+    start, number, size = 0, 0, len(blob)
+    while start < size:
+        number += 1
+        piece = bytes(blob.data[start : start + MOST_LINE + 1])
+        length = piece.find(b"\n")
+        if length < 0:
+            length = len(piece)
+        if length > MOST_LINE:
+            raise MalformedError(
+                f"a line of more than {MOST_LINE} bytes", at=f"{blob.name}:{number}"
+            )
+        try:
+            line = piece[:length].decode()
+        except UnicodeDecodeError:
+            raise MalformedError("not UTF-8 text", at=f"{blob.name}:{number}") from None
+        if line.strip():
+            yield number, line
+        start += length + 1
+
+
+def _trace(blob: Blob) -> Iterator[Attempt]:
+    for number, line in _lines(blob):
+        if EVENT.decode() not in line:
+            continue
+        at = f"{blob.name}:{number}"
+        found = _LINE.match(line)
+        if found is None:
+            raise MalformedError("a trace event is not at the begin of its line", at=at)
+        name, told = found[1], found[2] or ""
+        if name == "update":
+            yield _update(number, told, at)
+        elif name == "start":
+            start = _START.fullmatch(told)
+            if start is None:
+                raise MalformedError(f"no policy in {told!r}", at=at)
+            yield Attempt(number, "snp-launch-start", policy=int(start[1], 16))
+        elif name == "finish":
+            finish = _FINISH.fullmatch(told)
+            block = _id_block(finish[1] if finish else None)
+            yield Attempt(number, "snp-launch-finish", id_block=block)
+        else:
+            raise MalformedError(f"an unknown event {name!r}", at=at)
+
+
+def _update(number: int, told: str, at: str) -> Attempt:
+    found = _UPDATE.fullmatch(told)
+    if found is None:
+        raise MalformedError(f"no source, address, length and type in {told!r}", at=at)
+    src, gpa, size = (int(n, 16) for n in found.groups()[:3])
+    page_type = found[4].lower()
+    if page_type not in PAGE_TYPES:
+        raise MalformedError(f"an unknown page type {found[4]!r}", at=at)
+    return Attempt(number, "snp-launch-update", gpa, size, page_type=page_type, src=src)
+
+
+def _id_block(written: str | None) -> bytes | None:
+    """Return an ID block that the VMM was given in base64, None for anything else."""
+    try:
+        block = b64decode(written or "", validate=True)
+    except ValueError:
+        return None
+    return block if len(block) == 96 else None
+
+
+def _json_lines(blob: Blob) -> Iterator[Attempt]:
+    from pydantic import ValidationError
+
+    from cvmplan import documents
+    from cvmplan.documents.fields import problems
+
+    model = documents.model("recorded")
+    for number, line in _lines(blob):
+        at = f"{blob.name}:{number}"
+        try:
+            document = model.model_validate(json.loads(line))
+        except ValidationError as error:
+            path, reason = problems(error)[0]
+            where = f"{at}: {text.spell(path)}" if path else at
+            raise ConfigError(reason, at=where) from None
+        except (ValueError, RecursionError):
+            raise MalformedError("not JSON", at=at) from None
+        yield _attempt(number, document, at)
+
+
+def _attempt(number: int, document: Any, at: str) -> Attempt:
+    told = document.model_dump(exclude_none=True, exclude={"op", "ret", "residual"})
+    left = document.residual
+    if left is not None and not _is_rest(document, left):
+        raise ConfigError("is no end of the call's range", at=f"{at}: residual")
+    return Attempt(
+        number,
+        document.op,
+        **told,
+        returned=None if document.ret is None else _errno(document.ret),
+        residual=None if left is None else (left.gpa, left.size),
+    )
+
+
+def _is_rest(document: Any, left: Any) -> bool:
+    if document.gpa is None or document.size is None:
+        return False
+    end = document.gpa + document.size
+    return bool(document.gpa <= left.gpa and left.gpa + left.size == end)
+
+
+def _errno(ret: int) -> str:
+    """Return "" for success, else the name of an errno."""
+    return errno.errorcode.get(-ret, f"errno {-ret}") if ret else ""
