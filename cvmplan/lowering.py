@@ -41,6 +41,7 @@ class Lowering:
         self.handed_over = False
         self.finalized = False
         self._written = Spans()
+        self._bound_to: dict[int, Spans] = {}
         self._memory = Held()
         self._work = Counter[str]()
 
@@ -72,6 +73,14 @@ class Lowering:
         if not self.finalized:
             self.mapped.add(gpa, gpa + size)
         yield from ()
+
+    def bind(self, gmem: int, offset: int, size: int) -> None:
+        """Note that pages of a guest_memfd are bound; PlanError where one was before."""
+        bound = self._bound_to.setdefault(gmem, Spans())
+        twice = bound.overlap(offset, offset + size)
+        if twice is not None:
+            raise PlanError(f"page {twice[0]:#x} of guest_memfd {gmem} is bound at two addresses")
+        bound.add(offset, offset + size)
 
     def map_later(self, gpa: int, size: int) -> None:
         """Check a mapping that measures nothing, after the launch or beside it; PlanError."""

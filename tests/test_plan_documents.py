@@ -43,7 +43,9 @@ def number_of(document: Document, what: str) -> int:
 
 def create_vcpus_last(document: Document, **finish: Any) -> None:
     document["ops"][-1].update(finish)
-    document["ops"].append(document["ops"].pop(-2))
+    created = next(op for op in document["ops"] if op["op"] == "create-vcpu")
+    document["ops"].remove(created)
+    document["ops"].append(created)
     for number, op in enumerate(document["ops"]):
         op["seq"] = number
 

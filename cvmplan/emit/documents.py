@@ -7,7 +7,9 @@ from typing import Any
 
 from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Result, Simulation
+from cvmplan.kvm.calls import KernelCall, calls_of
 from cvmplan.kvm.interface import Abi
+from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
 from cvmplan.profiles import Profile
 
 
@@ -28,8 +30,21 @@ def finding(found: Finding) -> dict[str, Any]:
 
 def abi_document(chosen: Abi) -> dict[str, Any]:
     """Return a kernel interface as a document."""
-    facts = [fact._asdict() for fact in chosen.facts]
-    return {**chosen._asdict(), "double_add": dict(chosen.double_add), "facts": facts}
+    return {
+        **chosen._asdict(),
+        "double_add": dict(chosen.double_add),
+        "calls": [_kernel_call(call) for call in calls_of(chosen)],
+        "facts": [fact._asdict() for fact in chosen.facts],
+    }
+
+
+def _kernel_call(call: KernelCall) -> dict[str, Any]:
+    row = {**call._asdict(), "number": hex(call.number)}
+    if call.argument in STRUCTS:
+        row["argument_size"] = STRUCTS[call.argument].size
+    if call.capability:
+        row["capability_number"] = CAPABILITIES[call.capability]
+    return {name: value for name, value in row.items() if value not in ("", None)}
 
 
 def profile_document(chosen: Profile) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.answers import Simulation
+from cvmplan.kvm.calls import calls_of
+from cvmplan.kvm.interface import Abi
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile
@@ -265,6 +267,20 @@ def abis() -> str:
     return _lines(_table([(a.name, ", ".join(a.vm_types), a.title) for a in ABIS.values()]))
 
 
+def abi(chosen: Abi) -> str:
+    """Return one kernel interface: its fields, its calls, and each fact with its source."""
+    told = [(k.replace("_", "-"), _plain(v)) for k, v in chosen._asdict().items() if k != "facts"]
+    calls = [
+        (c.op, c.ioctl, hex(c.number), c.command or c.argument, c.capability)
+        for c in calls_of(chosen)
+    ]
+    lines = [f"{chosen.name}: {chosen.title}", "", *_table(told[2:]), ""]
+    lines += [*_table(calls), ""] if calls else []
+    for fact in chosen.facts:
+        lines += [f"[{fact.confidence}] {fact.fact}", f"  {fact.source}"]
+    return _lines(lines)
+
+
 def profiles() -> str:
     """Return the built-in profiles, one a line."""
     return _lines(_table([(p.name, ", ".join(p.platforms), p.title) for p in PROFILES.values()]))
@@ -300,5 +316,5 @@ def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
     if isinstance(value, tuple):
-        return ", ".join(str(v) for v in value)
+        return ", ".join(_plain(v) for v in value)
     return hex(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)

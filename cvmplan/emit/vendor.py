@@ -24,6 +24,7 @@ Values: TypeAlias = Mapping[str, int | bytes | str]
 
 
 def ioctl(fd: str, name: str, **more: Any) -> Call:
+    """Return an ioctl on a file descriptor, by the name of its request."""
     return {"fd": fd, "call": name, "ioctl": f"{IOCTLS[name].number:#x}", **more}
 
 

@@ -56,28 +56,34 @@ _TDX_ADD = Fact(
 _TDX_LATE = Fact(
     "mapping a TD before KVM_TDX_FINALIZE_VM succeeded is EOPNOTSUPP", f"{_TDX} pre_fault_allowed"
 )
+_PREMAPPED = Fact(
+    "KVM_TDX_FINALIZE_VM is EINVAL while a page was mapped and its add failed",
+    f"{_TDX} nr_premapped",
+)
+_ALIGNED = Fact(
+    "every call takes whole 4 KiB pages below 2^64 and no empty range; others are EINVAL",
+    f"{_API}; {_SEV} snp_launch_update, {_TDX} tdx_vcpu_init_mem_region",
+)
 
 KVM_6_11 = Abi(
     name="kvm-6.11",
     title="Linux 6.11: SNP guests, KVM_PRE_FAULT_MEMORY",
     vm_types=(*OPEN, "snp"),
     double_add=(("snp", "EIO"),),
-    facts=(_PRE_FAULT, _SNP_LATE, _SNP_ADD, _SNP_TWICE, _GMEM_4K, _BINDING),
+    facts=(_PRE_FAULT, _ALIGNED, _SNP_LATE, _SNP_ADD, _SNP_TWICE, _GMEM_4K, _BINDING),
 )
 KVM_6_16 = KVM_6_11._replace(
     name="kvm-6.16",
     title="Linux 6.16: also TDX guests",
     vm_types=(*OPEN, "snp", "tdx"),
     double_add=(("snp", "EIO"), ("tdx", "EEXIST")),
+    counts_mapped=True,
     facts=(
         *KVM_6_11.facts,
         _TDX_ADD,
         _TDX_LATE,
         Fact("a page of a TD that was added before is EEXIST", f"{_GMEM} kvm_gmem_populate"),
-        Fact(
-            "KVM_TDX_FINALIZE_VM is EINVAL while a page was mapped and its add failed",
-            f"{_TDX} nr_premapped",
-        ),
+        _PREMAPPED,
     ),
 )
 KVM_6_18 = KVM_6_16._replace(
@@ -98,8 +104,9 @@ KVM_6_19 = KVM_6_18._replace(
     name="kvm-6.19",
     title="Linux 6.19: secure EPT and add in one step, a TD dies with a failed add",
     dies=True,
+    counts_mapped=False,
     facts=(
-        *KVM_6_18.facts,
+        *(f for f in KVM_6_18.facts if f != _PREMAPPED),
         Fact(
             "an add that the TDX module refuses, but for busy, is EIO and the VM is dead "
             "(KVM_BUG_ON): each later call is EIO",

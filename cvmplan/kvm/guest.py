@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.kvm.ranges import END, Ranges
@@ -57,6 +58,7 @@ class Memory:
         self.platform = platform
         self.abi = abi
         self.finalized = False
+        self.findings: list[Finding] = []
         self.in_place = abi.in_place  # pages are added as they lie there
         self.slots: list[Slot] = []
         self.gmems: dict[int, int] = {}  # number to bytes
@@ -129,9 +131,10 @@ class Memory:
         for other in self.slots:
             last = other.offset + other.end - other.gpa
             if other.gmem == slot.gmem and other.offset < end and slot.offset < last:
-                return no(
-                    "EINVAL", f"these pages of the guest_memfd are bound by slot {other.number}"
-                )
+                why = f"these pages of the guest_memfd are bound by slot {other.number}"
+                gpa = slot.gpa + max(other.offset - slot.offset, 0)
+                self.findings.append(Finding("page-backs-two-gpas", why, gpa, slot.end - PAGE))
+                return no("EINVAL", why)
         return None
 
     def _bind(self, slot: Slot) -> None:

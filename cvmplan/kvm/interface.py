@@ -48,6 +48,7 @@ class Abi(NamedTuple):
     folio_check           an add refuses a page that was populated before, whatever happened since
     empty_add             what an SNP add of no page answers
     dies                  a TD is dead after the module refused an add
+    counts_mapped         a TD is not finalized while a page is mapped whose add failed
     attributes            where private attributes live: "vm" or "gmem"
     imports               a hypervisor imports each page with its type, vCPU states among them
     gmem_flags            flags that KVM_CREATE_GUEST_MEMFD takes
@@ -78,6 +79,7 @@ class Abi(NamedTuple):
     folio_check: bool = True
     empty_add: str = "EIO"
     dies: bool = False
+    counts_mapped: bool = False
     attributes: str = "vm"
     imports: bool = False
     gmem_flags: tuple[str, ...] = ()

@@ -58,6 +58,12 @@ class SetMemslot(Setup):
     gmem: int | None = None
     gmem_offset: int | None = None
 
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing; PlanError where a page of the file is bound twice."""
+        if self.gmem is not None:
+            state.bind(self.gmem, self.gmem_offset or 0, self.size)
+        yield from ()
+
 
 @dataclass(frozen=True, slots=True)
 class SetPrivate(Setup):

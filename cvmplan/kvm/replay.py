@@ -123,6 +123,8 @@ class _Replay:
 
     def _add(self, number: int, attempt: Attempt) -> Answer:
         judged = self._judge(number, attempt)
+        if attempt.returned in ("EBUSY", "EIO") and self._host.vm:
+            self._host.vm.failed(judged.stop)
         if judged.stop <= attempt.gpa:
             return judged.answer or Answer()
         done = replace(attempt, size=judged.stop - attempt.gpa)

@@ -115,7 +115,7 @@ def finished(host: Host, results: Iterable[Result], extra: Iterable[Finding] = (
         tuple(results),
         vm.digest if vm else None,
         bool(vm and vm.finalized),
-        (*extra, *measured_twice(vm)),
+        (*extra, *(vm.memory.findings if vm else ()), *measured_twice(vm)),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.digest import SnpDigest
 from cvmplan.kvm.guest import Frame, Slot
@@ -117,7 +118,10 @@ class SnpVm(Vm):
                 return no("EIO", stop.why, fw_error=stop.fw_error, residual=left)
             crossed = crossed or (high if high < end else 0)
             at = high
-        why = f"called again for the rest: a memslot ends at {crossed:#x}" if crossed else ""
+        if not crossed:
+            return Answer()
+        why = f"called again for the rest: a memslot ends at {crossed:#x}"
+        self.memory.findings.append(Finding("slot-crossed", why, op.gpa, end - PAGE))
         return Answer(why=why)
 
     def _first_refused(self, slot: Slot, low: int, high: int) -> Stop | None:

@@ -31,6 +31,7 @@ class TdxVm(Vm):
         super().__init__(platform, abi, settings)
         self._digest = TdxDigest()
         self._end = 1 << SHARED_BIT[settings.get("gpaw", 48)]
+        self._unfinished: set[int] = set()
         self.vcpus_inited = False
         self.calls |= {
             "tdx-init-vm": lambda op, _: self.init_vm(op),
@@ -51,6 +52,10 @@ class TdxVm(Vm):
         """Also take its vCPUs as initialised."""
         super().assume_set_up(calls, vcpus)
         self.vcpus_inited = "tdx-init-vcpu" not in calls
+
+    def failed(self, gpa: int) -> None:
+        """Note that the add of the page at `gpa` failed after it was mapped."""
+        self._unfinished.add(gpa)
 
     def forget(self) -> None:
         """Note that what was measured is not known."""
@@ -154,6 +159,7 @@ class TdxVm(Vm):
             return
         frame = Frame(populated=True, delta=slot.delta)
         self.memory.frames[slot.gmem or 0].set(low - slot.delta, high - slot.delta, frame)
+        self._unfinished -= {gpa for gpa in self._unfinished if low <= gpa < high}
         self.memory.leaf.set(low, high, "added")
         self.memory.level.set(low, high, PAGE)
         self._count(low, high)
@@ -289,6 +295,9 @@ class TdxVm(Vm):
             return no(
                 "EINVAL", "the TD is finalized" if self.finalized else "it is not initialised"
             )
+        if self._unfinished and self.abi.counts_mapped:
+            page = min(self._unfinished)
+            return no("EINVAL", f"{page:#x} is mapped, its add failed, and it was not tried again")
         waiting = self.memory.leaf.first(0, self._end, "mapped")
         if waiting is not None:
             return no("EINVAL", f"{waiting:#x} is mapped, and was never added")

@@ -67,6 +67,9 @@ class Vm:
         self.inited = "tdx-init-vm" not in calls
         self.vcpus = None if "create-vcpu" in calls else vcpus
 
+    def failed(self, gpa: int) -> None:
+        """Note that the add of the page at `gpa` failed after it was mapped."""
+
     def forget(self) -> None:
         """Note that what was measured is not known."""
 
