@@ -112,6 +112,17 @@ RULES: Final[dict[str, Rule]] = {
         "Planned pages share a 2 MiB block with a page that is mapped before them: a kernel "
         "that mapped the block at once would have covered them too early.",
     ),
+    "host-differs": Rule(
+        "error", "The kernel of this machine answers a call otherwise than the simulator."
+    ),
+    "host-agrees": Rule(
+        "note",
+        "The mapping half of the plan was executed on this machine's /dev/kvm, and each call "
+        "answered as the simulator says; the vendor's calls are no part of that.",
+    ),
+    "host-not-checked": Rule(
+        "note", "All or some of the mapping half could not be executed on this machine."
+    ),
 }
 
 

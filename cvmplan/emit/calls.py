@@ -34,13 +34,15 @@ BUS_CYCLE_NS, IRQCHIP_ROUTES = 40, 24  # TDX: a 25 MHz bus; kvm.h: routes of a s
 
 def plan(made: Plan) -> str:
     """Return one line a call, in the order in which they are made."""
+    return "".join(f"{json.dumps(call)}\n" for call in calls(made))
+
+
+def calls(made: Plan) -> Iterator[Call]:
+    """Yield the calls in their order: what each line of `plan` says."""
     maker = _Maker(made)
-    lines = (
-        json.dumps({"seq": number, "op": op.name, **call})
-        for number, op in enumerate(made.ops)
-        for call in maker.calls(number, op)
-    )
-    return "".join(f"{line}\n" for line in lines)
+    for number, op in enumerate(made.ops):
+        for call in maker.calls(number, op):
+            yield {"seq": number, "op": op.name, **call}
 
 
 class _Maker(VendorCalls):

@@ -43,7 +43,8 @@ def read(blob: Blob, find: Finder) -> Plan:
     refers to is not found with the hash that the plan names.
     """
     document = text.validate(blob, text.parse(blob), "plan")
-    _check_complete(blob.name, document)
+    abi = abis.find(document.abi, at=f"{blob.name}: abi")
+    _check_complete(blob.name, document, abi)
     used = {op.source.input for op in document.ops if getattr(op, "source", None)}
     inputs = []
     for index, entry in enumerate(document.inputs):
@@ -51,7 +52,6 @@ def read(blob: Blob, find: Finder) -> Plan:
         if index in used:
             data = find(entry.path, entry.size, entry.sha256, blob.name)
         inputs.append(Input(entry.role, entry.path, data, (entry.size, entry.sha256)))
-    abi = abis.find(document.abi, at=f"{blob.name}: abi")
     if {**document.assumed, **document.given}.get("vmsa_scope", "all") != abi.vmsa_scope:
         raise ConfigError(f"vmsa_scope is not that of {abi.name}", at=blob.name)
     made = _Maker(blob.name, document.platform, _classes(document.platform), inputs)
@@ -71,14 +71,15 @@ def read(blob: Blob, find: Finder) -> Plan:
     )
 
 
-def _check_complete(name: str, document: Any) -> None:
+def _check_complete(name: str, document: Any, abi: Abi) -> None:
     """Raise ConfigError unless the VM and its vCPUs are created, MapError for an error in it."""
     found = tuple(_finding(f) for f in document.findings)
     if has_errors(found):
         raise MapError(found)
     ops = [op.op for op in document.ops]
     needed = ["create-vm", "create-vcpu"]
-    needed += ["init"] if document.platform in ("snp", "sev", "sev-es") else []
+    if document.platform in ("snp", "sev", "sev-es") and not abi.imports:
+        needed += ["init"]
     for op in needed:
         if ops.count(op) != 1:
             raise ConfigError(f"{ops.count(op)} operations {op}, want 1", at=f"{name}: ops")
