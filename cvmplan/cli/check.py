@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from cvmplan.cli import make_app
@@ -10,26 +12,40 @@ from cvmplan.errors import MapError
 from cvmplan.findings import Finding, has_errors
 
 app = make_app()
+OnHost = Annotated[
+    bool,
+    typer.Option("--on-host", help="Also run the mapping half on /dev/kvm and compare."),
+]
 
 
 @app.command()
 @launch_verb
-def check(request: Request, format: Format = "text", output: Output = None) -> None:
+def check(
+    request: Request, on_host: OnHost = False, format: Format = "text", output: Output = None
+) -> None:
     """Print every finding about the exactly-once map and the launch; exit 1 for an error."""
     from cvmplan.emit import emitter
 
-    found = _findings(request)
+    found = _findings(request, on_host=on_host)
     write(emitter(format, "findings").findings(found), output)
     if has_errors(found):
         raise typer.Exit(1)
 
 
-def _findings(request: Request) -> tuple[Finding, ...]:
-    """Return the findings of the map; a launch without errors there is lowered as well."""
+def _findings(request: Request, *, on_host: bool) -> tuple[Finding, ...]:
+    """
+    Return the findings of the map; a launch without errors there is lowered as well.
+
+    Where nothing forbids the launch, those of this machine's kernel follow.
+    """
     try:
         plan = request.plan()
     except MapError as error:
         return error.findings
     for _ in plan.trace():
         pass
+    if on_host and not has_errors(plan.findings):
+        from cvmplan.host.check import check as on_this_machine
+
+        return (*plan.findings, *on_this_machine(plan))
     return plan.findings

@@ -35,6 +35,13 @@ def dumps(document: Any) -> str:
     return json.dumps(document, indent=1) + "\n"
 
 
+def listed(document: Mapping[str, Any], key: str) -> str:
+    """Return a document as text, with one line for each entry of its list `key`."""
+    text = dumps({**document, key: []})
+    lines = ",\n  ".join(json.dumps(entry) for entry in document[key])
+    return text.replace(f'"{key}": []', f'"{key}": [\n  {lines}\n ]', 1)
+
+
 def measurement(plan: Plan, result: Measurement) -> str:
     """Return cvmplan.measurement/1."""
     return dumps(
@@ -87,7 +94,7 @@ def plan(made: Plan) -> str:
     """Return cvmplan.plan/1, on SNP with the launch digest after each add."""
     result, digests = checkpoints(made)
     index = {i.blob.name: n for n, i in enumerate(made.inputs)}
-    return dumps(
+    return listed(
         {
             "schema": "cvmplan.plan/1",
             "tool": {"name": "cvmplan", "version": __version__},
@@ -100,7 +107,8 @@ def plan(made: Plan) -> str:
             "ops": [_op(made, n, op, index, digests.get(n)) for n, op in enumerate(made.ops)],
             "measurement": _register(result) if result else None,
             "findings": [finding(f) for f in made.findings],
-        }
+        },
+        "ops",
     )
 
 
@@ -268,7 +276,7 @@ def inspect(document: Mapping[str, Any]) -> str:
 
 def simulation(outcome: Simulation) -> str:
     """Return cvmplan.simulation/1."""
-    return dumps(simulation_document(outcome))
+    return listed(simulation_document(outcome), "results")
 
 
 def rules() -> str:

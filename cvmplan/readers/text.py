@@ -21,7 +21,7 @@ _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _DEEPEST = 100
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\."""
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… nests as deep
-MOST_TEXT = 256 << 20  # bytes of a document
+MOST_TEXT = 512 << 20  # bytes of a document
 
 
 def is_text(blob: Blob) -> bool:

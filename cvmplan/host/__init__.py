@@ -1,0 +1,1 @@
+"""The mapping half of a plan, executed on this machine's /dev/kvm and compared."""

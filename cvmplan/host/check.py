@@ -1,0 +1,294 @@
+"""
+The mapping half of a plan on this machine: each call made, each answer compared.
+
+What needs no SNP or TDX hardware is memory: memslots, guest_memfds, private attributes, and
+KVM_PRE_FAULT_MEMORY.  A software-protected VM (type 1) has all of it; where the host has none,
+a default VM takes the calls that need no private memory.  The bytes are those that
+`emit.calls` prints; only what the VMM alone knows (addresses, file descriptors) is filled in.
+Sources: Linux Documentation/virt/kvm/api.rst; for the loop around KVM_PRE_FAULT_MEMORY
+tools/testing/selftests/kvm/pre_fault_memory_test.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import fields
+from itertools import groupby
+from operator import itemgetter
+from platform import machine, release
+from types import SimpleNamespace
+from typing import Final, NamedTuple
+
+from cvmplan.emit.calls import calls
+from cvmplan.emit.vendor import Call
+from cvmplan.findings import Finding
+from cvmplan.host.half import Offer, mapping_half, runs
+from cvmplan.host.kernel import Kernel, Linux
+from cvmplan.kvm.abi import earliest, find
+from cvmplan.kvm.answers import Answer
+from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
+from cvmplan.kvm.memory import SetMemslot
+from cvmplan.kvm.simulate import simulate
+from cvmplan.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
+from cvmplan.spans import Spans
+
+DEVICE: Final = "/dev/kvm"
+MOST_MEMORY: Final = 64 << 30  # bytes of memslots: address space only
+MOST_MAPPED: Final = 1 << 30  # bytes of pages that a guest_memfd really allocates
+MOST_REPEATS: Final = 100  # of a call that was interrupted
+MOST_NAMED: Final = 20  # differences that are listed
+NAMES: Final = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN"}
+NO_ROOM: Final = ("ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EBUSY")  # the host's state, no rule
+SYMBOL: Final = re.compile(r"(&memory|gmem)\[(\d+)\]")
+
+
+class NotChecked(Exception):  # noqa: N818 - it says why a check ends, and is no error
+    """The host has no room for more of it, or was not asked to."""
+
+
+class Said(NamedTuple):
+    """What the host answers: an errno or None, and the (gpa, size) that it left undone."""
+
+    errno: str | None = None
+    left: tuple[int, int] | None = None
+
+
+def check(plan: Plan, kernel: Kernel | None = None) -> tuple[Finding, ...]:
+    """
+    Execute the mapping half of `plan` on `kernel` (this machine's) and compare the answers.
+
+    Return host-differs, host-agrees and host-not-checked findings.  Whatever was opened is
+    closed.  ConfigError where the plan's kernel interface is not known.
+    """
+    if kernel is None and machine() != "x86_64":
+        return (_not_checked(f"plans are for x86-64, and this machine is {machine()}"),)
+    kernel = kernel or Linux()
+    with ExitStack() as held:
+        try:
+            kvm = _open(kernel, held)
+            offer = _offer(kernel, kvm, plan)
+            made = mapping_half(plan, offer)
+            _bounded(made)
+        except NotChecked as why:
+            return (_not_checked(str(why)),)
+        found = _Session(kernel, kvm, made, held).compare()
+    if offer.lacks:
+        skipped = "private memory is" if offer.prefault else "private memory and mappings are"
+        lacks = ", ".join(offer.lacks)
+        return (_not_checked(f"{skipped} left out: {DEVICE} lacks {lacks}"), *found)
+    return found
+
+
+def _not_checked(why: str) -> Finding:
+    return Finding("host-not-checked", why)
+
+
+def _open(kernel: Kernel, held: ExitStack) -> int:
+    try:
+        kvm = kernel.open(DEVICE)
+    except OSError as error:
+        raise NotChecked(f"{DEVICE} cannot be opened: {_name(error)}") from error
+    held.callback(kernel.close, kvm)
+    return kvm
+
+
+def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
+    """Return the VM that the host can have, by the capabilities that `emit.calls` asks for."""
+    answers: dict[str, list[str]] = {}
+    for kind in ("sw-protected", "default"):
+        alone = Plan(kind, plan.vmm, earliest(kind).name, (CreateVm(kind),))
+        asked = [c for c in calls(alone) if c["call"] == "KVM_CHECK_EXTENSION"]
+        answers[kind] = [
+            f"{c['capability']} ({c['wants']})" if c["wants"] != "not 0" else c["capability"]
+            for c in asked
+            if not _has(_ask(kernel, kvm, c["argument"]), c["wants"])
+        ]
+    lacks = tuple(answers["sw-protected"])
+    if not lacks:
+        return Offer("sw-protected", prefault=True, gmem_default=False)
+    needed = [name for name in answers["default"] if name != "KVM_CAP_PRE_FAULT_MEMORY"]
+    if needed:
+        raise NotChecked(f"{DEVICE} lacks {', '.join(needed)}")
+    shared = _ask(kernel, kvm, CAPABILITIES["KVM_CAP_GUEST_MEMFD_FLAGS"])
+    return Offer("default", not answers["default"], _has(shared, "bit 1"), lacks)
+
+
+def _ask(kernel: Kernel, kvm: int, capability: int) -> int:
+    try:
+        return kernel.ioctl(kvm, IOCTLS["KVM_CHECK_EXTENSION"].number, capability)
+    except OSError as error:
+        raise NotChecked(f"KVM_CHECK_EXTENSION answers {_name(error)}") from error
+
+
+def _has(value: int, wants: str) -> bool:
+    return value != 0 if wants == "not 0" else bool(value >> int(wants.removeprefix("bit ")) & 1)
+
+
+def _bounded(made: Plan) -> None:
+    """Raise NotChecked for a plan without memory, and for one that is too large to try."""
+    memory = sum(op.size for op in made.ops if isinstance(op, SetMemslot))
+    mapped = sum(
+        high - low
+        for low, high in Spans(runs(op for op in made.ops if isinstance(op, PreFaultMemory)))
+    )
+    if not memory:
+        raise NotChecked("the plan has no memslots")
+    if memory > MOST_MEMORY:
+        raise NotChecked(f"memslots of {memory:#x} bytes are more than {MOST_MEMORY:#x}")
+    if mapped > MOST_MAPPED:
+        raise NotChecked(f"{mapped:#x} bytes would be allocated, more than {MOST_MAPPED:#x}")
+
+
+class _Session:
+    """One plan on one host; `held` gives back what it takes."""
+
+    def __init__(self, kernel: Kernel, kvm: int, made: Plan, held: ExitStack) -> None:
+        self.kernel = kernel
+        self.plan = made
+        self.held = held
+        self.fds = {"kvm": kvm}
+        self.sizes = {op.slot: op.size for op in made.ops if isinstance(op, SetMemslot)}
+        self.memory: dict[int, int] = {}  # slot to address
+        self.made = self.refused = 0  # calls
+
+    def compare(self) -> tuple[Finding, ...]:
+        """
+        Make the calls and compare each answer with the simulator's.
+
+        It ends at the first call of the set-up that differs: two states that are not the
+        same have nothing to compare.
+        """
+        found: list[Finding] = []
+        mapped = Spans()
+        wanted = _simulated(self.plan)
+        try:
+            for seq, group in groupby(calls(self.plan), itemgetter("seq")):
+                op, said = self.plan.ops[seq], self._operation(group)
+                if is_run(op) and said.left is not None:
+                    mapped.add(op.gpa, said.left[0])
+                if _differs(wanted[seq], said):
+                    found.append(self._difference(op, wanted[seq], said))
+                    if op.kind != "map" or len(found) == MOST_NAMED:
+                        break
+        except NotChecked as why:
+            return (*found, _not_checked(str(why)))
+        return tuple(found) or (self._agreement(sum(high - low for low, high in mapped)),)
+
+    def _difference(self, op: Op, wanted: Answer, said: Said) -> Finding:
+        where = f" of {op.size:#x} bytes at {op.gpa:#x}" if is_run(op) else ""
+        simulated = _told(Said(wanted.errno, wanted.residual))
+        problem = f"{op.name}{where}: {_told(said)} on Linux {release()}"
+        return Finding("host-differs", f"{problem}, {simulated} simulated for {self.plan.abi}")
+
+    def _agreement(self, mapped: int) -> Finding:
+        accepted = self.made - self.refused
+        problem = (
+            f"{self.made} calls on Linux {release()}, VM type {self.plan.platform}: {accepted} "
+            f"accepted, {self.refused} refused, all as simulated for {self.plan.abi}; "
+            f"{mapped:#x} bytes mapped"
+        )
+        return Finding("host-agrees", problem)
+
+    def _operation(self, group: Iterable[Call]) -> Said:
+        """Make the calls of one operation, up to one that is refused; NotChecked."""
+        said = Said()
+        for call in group:
+            fd, argument = self.fds.get(call["fd"]), self._argument(call)
+            if call["call"] == "KVM_CHECK_EXTENSION" or fd is None or argument is None:
+                continue
+            self.made += 1
+            said = self._call(fd, call, argument)
+            if said.errno in NO_ROOM:
+                raise NotChecked(f"{call['call']} answers {said.errno}: the host has no room")
+            if said.errno is not None:
+                self.refused += 1
+                break
+        return said
+
+    def _argument(self, call: Call) -> int | bytearray | None:
+        """Return the argument of a call, None where it is of what only a VMM has."""
+        if "bytes" not in call:
+            return call["argument"] if isinstance(call["argument"], int) else None
+        data = bytearray.fromhex(call["bytes"])
+        sizes = {field.offset: field.size for field in STRUCTS[call["struct"]].fields}
+        for relocation in call.get("relocations", ()):
+            value = self._value(relocation["address"])
+            if value is None:
+                return None
+            at = relocation["offset"]
+            data[at : at + sizes[at]] = value.to_bytes(sizes[at], "little")
+        return data
+
+    def _value(self, symbol: str) -> int | None:
+        """Return the address or file descriptor that a symbol stands for; NotChecked."""
+        named = SYMBOL.fullmatch(symbol)
+        if named is None or named[1] == "gmem":
+            return self.fds.get(f"gmem:{named[2]}") if named else None
+        slot = int(named[2])
+        if slot not in self.memory:
+            try:
+                self.memory[slot] = self.kernel.map(self.sizes[slot])
+            except OSError as error:
+                raise NotChecked(f"mmap answers {_name(error)}: the host has no room") from error
+            self.held.callback(self.kernel.unmap, self.memory[slot])
+        return self.memory[slot]
+
+    def _call(self, fd: int, call: Call, argument: int | bytearray) -> Said:
+        """Make a call, again while it was interrupted, or goes on with what is left."""
+        again = "repeat" in call and isinstance(argument, bytearray)
+        left = _left(call, argument) if again else None
+        repeats = 0
+        while True:
+            try:
+                value = self.kernel.ioctl(fd, int(call["ioctl"], 16), argument)
+            except OSError as error:
+                name = _name(error)
+                repeats += 1
+                if name in ("EINTR", "EAGAIN") and repeats <= MOST_REPEATS:
+                    continue
+                return Said(name, _left(call, argument) if again else None)
+            if "returns" in call:
+                self.held.callback(self.kernel.close, value)
+                self.fds[call["returns"]] = value
+            before, left = left, _left(call, argument) if again else None
+            if left is None or before is None or not 0 < left[1] < before[1]:
+                return Said(None, left)
+
+
+def _left(call: Call, data: int | bytearray) -> tuple[int, int]:
+    """Return the (gpa, size) that KVM_PRE_FAULT_MEMORY wrote back."""
+    at = {field.name: field for field in STRUCTS[call["struct"]].fields}
+    gpa, size = (
+        int.from_bytes(bytes(data)[at[n].offset :][: at[n].size], "little") for n in ("gpa", "size")
+    )
+    return gpa, size
+
+
+def _simulated(made: Plan) -> list[Answer]:
+    """Return what the simulator answers to each operation, which it sees as in a document."""
+    said = [
+        SimpleNamespace(seq=n, op=op.name, **{f.name: getattr(op, f.name) for f in fields(op)})  # type: ignore[arg-type]  # every concrete Op is a dataclass
+        for n, op in enumerate(made.ops)
+    ]
+    outcome = simulate(made.platform, find(made.abi), [(op, None) for op in said], {})
+    return [result.answer for result in outcome.results]
+
+
+def _differs(wanted: Answer, said: Said) -> bool:
+    if wanted.result != "error":
+        return said.errno is not None or bool(said.left and said.left[1])
+    return said.errno != wanted.errno or wanted.residual not in (None, said.left)
+
+
+def _told(said: Said) -> str:
+    result = said.errno or "success"
+    if said.left is None or not said.left[1]:
+        return result
+    return f"{result} with {said.left[1]:#x} bytes left at {said.left[0]:#x}"
+
+
+def _name(error: OSError) -> str:
+    return NAMES.get(error.errno or 0, str(error.errno))
