@@ -32,6 +32,7 @@ from cvmplan.kvm.answers import Answer
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
 from cvmplan.kvm.memory import SetMemslot
 from cvmplan.kvm.simulate import simulate
+from cvmplan.order import PAGE
 from cvmplan.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
 from cvmplan.spans import Spans
 
@@ -42,6 +43,7 @@ MOST_REPEATS: Final = 100  # of a call that was interrupted
 MOST_NAMED: Final = 20  # differences that are listed
 NAMES: Final = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN"}
 NO_ROOM: Final = ("ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EBUSY")  # the host's state, no rule
+NO_FD: Final = -1  # what stands for one that was never made; a kernel answers EBADF
 SYMBOL: Final = re.compile(r"(&memory|gmem)\[(\d+)\]")
 
 
@@ -169,7 +171,7 @@ class _Session:
                 op, said = self.plan.ops[seq], self._operation(group)
                 if is_run(op) and said.left is not None:
                     mapped.add(op.gpa, said.left[0])
-                if _differs(wanted[seq], said):
+                if _differs(op, wanted[seq], said):
                     found.append(self._difference(op, wanted[seq], said))
                     if op.kind != "map" or len(found) == MOST_NAMED:
                         break
@@ -179,8 +181,8 @@ class _Session:
 
     def _difference(self, op: Op, wanted: Answer, said: Said) -> Finding:
         where = f" of {op.size:#x} bytes at {op.gpa:#x}" if is_run(op) else ""
-        simulated = _told(Said(wanted.errno, wanted.residual))
-        problem = f"{op.name}{where}: {_told(said)} on Linux {release()}"
+        simulated = _told(wanted.errno, wanted.residual)
+        problem = f"{op.name}{where}: {_told(*said)} on Linux {release()}"
         return Finding("host-differs", f"{problem}, {simulated} simulated for {self.plan.abi}")
 
     def _agreement(self, mapped: int) -> Finding:
@@ -196,11 +198,11 @@ class _Session:
         """Make the calls of one operation, up to one that is refused; NotChecked."""
         said = Said()
         for call in group:
-            fd, argument = self.fds.get(call["fd"]), self._argument(call)
-            if call["call"] == "KVM_CHECK_EXTENSION" or fd is None or argument is None:
+            argument = self._argument(call)
+            if call["call"] == "KVM_CHECK_EXTENSION" or argument is None:
                 continue
             self.made += 1
-            said = self._call(fd, call, argument)
+            said = self._call(self.fds[call["fd"]], call, argument)
             if said.errno in NO_ROOM:
                 raise NotChecked(f"{call['call']} answers {said.errno}: the host has no room")
             if said.errno is not None:
@@ -215,29 +217,28 @@ class _Session:
         data = bytearray.fromhex(call["bytes"])
         sizes = {field.offset: field.size for field in STRUCTS[call["struct"]].fields}
         for relocation in call.get("relocations", ()):
-            value = self._value(relocation["address"])
-            if value is None:
+            named = SYMBOL.fullmatch(relocation["address"])
+            if named is None:
                 return None
-            at = relocation["offset"]
-            data[at : at + sizes[at]] = value.to_bytes(sizes[at], "little")
+            at, number = relocation["offset"], int(named[2])
+            value = self.fds.get(f"gmem:{number}", NO_FD)
+            if named[1] == "&memory":
+                value = self._address(number)
+            data[at : at + sizes[at]] = value.to_bytes(sizes[at], "little", signed=value < 0)
         return data
 
-    def _value(self, symbol: str) -> int | None:
-        """Return the address or file descriptor that a symbol stands for; NotChecked."""
-        named = SYMBOL.fullmatch(symbol)
-        if named is None or named[1] == "gmem":
-            return self.fds.get(f"gmem:{named[2]}") if named else None
-        slot = int(named[2])
+    def _address(self, slot: int) -> int:
+        """Return where user space has the memory of a slot; NotChecked."""
         if slot not in self.memory:
             try:
-                self.memory[slot] = self.kernel.map(self.sizes[slot])
+                self.memory[slot] = self.kernel.map(max(self.sizes[slot], PAGE))
             except OSError as error:
                 raise NotChecked(f"mmap answers {_name(error)}: the host has no room") from error
             self.held.callback(self.kernel.unmap, self.memory[slot])
         return self.memory[slot]
 
     def _call(self, fd: int, call: Call, argument: int | bytearray) -> Said:
-        """Make a call, again while it was interrupted, or goes on with what is left."""
+        """Make a call: again where it was interrupted, and for what it has left undone."""
         again = "repeat" in call and isinstance(argument, bytearray)
         left = _left(call, argument) if again else None
         repeats = 0
@@ -277,17 +278,16 @@ def _simulated(made: Plan) -> list[Answer]:
     return [result.answer for result in outcome.results]
 
 
-def _differs(wanted: Answer, said: Said) -> bool:
-    if wanted.result != "error":
-        return said.errno is not None or bool(said.left and said.left[1])
-    return said.errno != wanted.errno or wanted.residual not in (None, said.left)
+def _differs(op: Op, wanted: Answer, said: Said) -> bool:
+    if wanted.result == "error":
+        return said.errno != wanted.errno or wanted.residual not in (None, said.left)
+    done = (op.gpa + op.size, 0) if is_run(op) else None
+    return said.errno is not None or said.left not in (None, done)
 
 
-def _told(said: Said) -> str:
-    result = said.errno or "success"
-    if said.left is None or not said.left[1]:
-        return result
-    return f"{result} with {said.left[1]:#x} bytes left at {said.left[0]:#x}"
+def _told(errno_name: str | None, left: tuple[int, int] | None) -> str:
+    result = errno_name or "success"
+    return result if left is None else f"{result} with {left[1]:#x} bytes left at {left[0]:#x}"
 
 
 def _name(error: OSError) -> str:

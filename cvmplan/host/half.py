@@ -45,26 +45,31 @@ def mapping_half(plan: Plan, offer: Offer) -> Plan:
     """
     abi = _interface(plan, offer)
     private = offer.vm_type == "sw-protected"
-    slots = [
-        op if private else replace(op, gmem=None, gmem_offset=None)
-        for op in plan.ops
-        if isinstance(op, SetMemslot)
-    ]
-    gmems = [replace(op, flags=()) for op in plan.ops if isinstance(op, CreateGmem) and private]
-    free = 1 + max([*(s.slot for s in slots), *(g.gmem for g in gmems)], default=0)
+    memory = [*_memory(plan.ops, private=private)]
+    slots = [op for op in memory if isinstance(op, SetMemslot)]
     flags = () if private else SHARED_FILE if offer.gmem_default and abi.gmem_default else None
     gap = _gap(slots)
-    ops: list[Op] = [CreateVm(offer.vm_type), *gmems, *slots]
-    if private:
-        ops += [SetPrivate(op.gpa, op.size) for op in plan.ops if isinstance(op, SetPrivate)]
-        ops += [SetPrivate(s.gpa + ODD, PAGE) for s in slots[:1]]
-    ops += _memory_probes(slots, gap, free, flags)
-    ops += [CreateVcpu(1), CreateVcpu(1)]
+    ops: list[Op] = [CreateVm(offer.vm_type), *memory, *_memory_probes(memory, gap, flags)]
+    ops += [CreateVcpu(1), CreateVcpu(1)]  # the same number twice is EEXIST
     if offer.prefault:
         once = dict.fromkeys(runs(plan.ops))
         mapped = [PreFaultMemory(low, high - low) for low, high in once]
         ops += [*mapped, *mapped, *_mapping_probes(slots, gap)]
     return Plan(offer.vm_type, plan.vmm, abi.name, tuple(ops))
+
+
+def _memory(ops: Iterable[Op], *, private: bool) -> Iterator[Op]:
+    """Yield the calls for memory; without `private` it comes from user space alone."""
+    for op in ops:
+        match op:
+            case SetMemslot() if not private:
+                yield replace(op, gmem=None, gmem_offset=None)
+            case SetMemslot():
+                yield op
+            case CreateGmem() if private:
+                yield replace(op, flags=())
+            case SetPrivate() if private:
+                yield SetPrivate(op.gpa, op.size)
 
 
 def _interface(plan: Plan, offer: Offer) -> Abi:
@@ -94,20 +99,25 @@ def _gap(slots: Sequence[SetMemslot]) -> int | None:
 
 
 def _memory_probes(
-    slots: Sequence[SetMemslot], gap: int | None, free: int, flags: tuple[str, ...] | None
+    memory: Sequence[Op], gap: int | None, flags: tuple[str, ...] | None
 ) -> Iterator[Op]:
     """
     Yield calls on memory that are refused (EEXIST, EINVAL), each with what it presupposes.
 
-    `free` is a number that no memslot and no guest_memfd has; `flags` are those of a
-    guest_memfd, None where the VM has none.
+    `flags` are those of a guest_memfd, None where the VM has none.
     """
+    slots = [op for op in memory if isinstance(op, SetMemslot)]
+    free = 1 + max((n for op in memory for n in _numbers(op)), default=0)
     if gap is None or free + 1 >= MOST_SLOTS:
         return
     away = gap + GAP // 2
     yield SetMemslot(free, slots[0].gpa, PAGE)
     yield SetMemslot(free, away, PAGE + ODD)
     yield SetMemslot(free, away + ODD, PAGE)
+    for op in memory:
+        if isinstance(op, SetPrivate):
+            yield SetPrivate(op.gpa + ODD, PAGE)
+            break
     if flags is not None:
         yield CreateGmem(free, PAGE + ODD, flags)
         yield CreateGmem(free, 2 * PAGE, flags)
@@ -115,6 +125,13 @@ def _memory_probes(
         yield SetMemslot(free + 1, away + PAGE, 2 * PAGE, free)  # its first page is bound
         yield SetMemslot(free + 1, away + PAGE, 2 * PAGE, free, PAGE)  # past its end
         yield SetMemslot(free + 1, away + PAGE, PAGE, free, PAGE)
+
+
+def _numbers(op: Op) -> Iterator[int]:
+    """Yield the numbers that an operation gives to a memslot or a guest_memfd."""
+    match op:
+        case SetMemslot(slot=number) | CreateGmem(gmem=number):
+            yield number
 
 
 def _mapping_probes(slots: Sequence[SetMemslot], gap: int | None) -> Iterator[Op]:

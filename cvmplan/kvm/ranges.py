@@ -60,21 +60,24 @@ class Ranges(Generic[V]):
 
     def _grow(self, start: int, end: int, value: V) -> bool:
         """Move the border between two runs from `start` up to `end`, where that is all."""
+        if start not in self._values:
+            return False
         number = bisect_right(self._firsts, start) - 1
         block = self._blocks[number]
         index = bisect_left(block, start)
-        if (
-            index == 0
-            or index + 1 >= len(block)
-            or block[index] != start
-            or block[index + 1] <= end
-        ):
+        if index == 0 or self._following(number, index + 1) <= end:
             return False
         if self._values[block[index - 1]] != value:
             return False
         block[index] = end
         self._values[end] = self._values.pop(start)
         return True
+
+    def _following(self, number: int, index: int) -> int:
+        """Return the start at `index` of block `number`, or that of the next block."""
+        if index < len(self._blocks[number]):
+            return self._blocks[number][index]
+        return self._firsts[number + 1] if number + 1 < len(self._firsts) else END
 
     def _split(self, at: int) -> None:
         """Begin a run at `at`, of the value that holds there."""

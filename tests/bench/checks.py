@@ -6,9 +6,13 @@ import json
 from random import Random
 
 from cvmplan.blob import Blob
+from cvmplan.files import Files
 from cvmplan.gpamap import Limits, check_regions
-from cvmplan.readers import manifest
-from tests.bench.ratios import PAGE, Benchmark, Sizes, alternate
+from cvmplan.kvm import abi
+from cvmplan.kvm.simulate import simulate
+from cvmplan.readers import calls, manifest
+from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, alternate
+from tests.plans import guest, memory, plan, update
 
 LIMITS = Limits(1 << 52, "the 52 bits of a physical address")
 
@@ -28,23 +32,43 @@ def many_regions(count: int) -> Blob:
     return Blob("manifest.json", memoryview(json.dumps(document).encode()))
 
 
-def opener(path: str, role: str, beside: str | None = None) -> Blob:
-    """Open nothing: the manifest names no file."""
-    raise FileNotFoundError(path, role, beside)
-
-
 def checks(sizes: Sizes) -> list[float]:
     """Check many regions, and parse the manifest that declares them."""
     blob = many_regions(sizes.regions)
-    declared = manifest.read(blob, opener)
-    regions, memory = declared.regions, declared.memory
+    declared = manifest.read(blob, Files().open)
+    regions, ram = declared.regions, declared.memory
     return alternate(
-        lambda: check_regions(regions, LIMITS, memory),
-        lambda: manifest.read(blob, opener),
+        lambda: check_regions(regions, LIMITS, ram),
+        lambda: manifest.read(blob, Files().open),
+        sizes.check_pairs,
+    )
+
+
+def single_adds(count: int) -> Blob:
+    """A plan of `count` adds of one page each."""
+    adds = [update(n * PAGE, page_type="zero") for n in range(count)]
+    held = memory(-(-count * PAGE // MIB) * MIB)
+    return Blob("plan.json", memoryview(dumps(plan("snp", guest("snp", *adds, memory_ops=held)))))
+
+
+def dumps(document: object) -> bytes:
+    """Return a document as bytes."""
+    return json.dumps(document).encode()
+
+
+def simulation(sizes: Sizes) -> list[float]:
+    """Simulate a plan of many single-page adds, and read it."""
+    blob = single_adds(sizes.regions)
+    read = calls.read(blob, Files().find)
+    kernel = abi.find("kvm-6.11")
+    return alternate(
+        lambda: simulate(read.platform, kernel, read.calls, read.settings),
+        lambda: calls.read(blob, Files().find),
         sizes.check_pairs,
     )
 
 
 BENCHMARKS = (
+    Benchmark("simulate", "{regions} single-page adds, about the time to read", simulation, 1.0),
     Benchmark("checks", "{regions} regions, about the time it takes to parse", checks, 1.0),
 )

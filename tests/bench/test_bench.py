@@ -16,6 +16,7 @@ NAMES = [
     "process",
     "memory, tdx",
     "memory, snp",
+    "simulate",
     "checks",
 ]
 

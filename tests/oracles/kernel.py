@@ -502,7 +502,7 @@ class Vm:
         need(whole(*span(op)), None)
         for page in pages_of(op):
             need(self.page(page).leaf == "free", None)
-            need(self.behind(page) is not None and self.page(page).private, None)
+            need(self.slot(page) is not None and self.page(page).private, None)
         for page in pages_of(op):
             self.page(page).leaf, self.page(page).mapped = "present", True
 
