@@ -20,6 +20,7 @@ from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.kvm.ranges import END, Ranges
 from cvmplan.kvm.source import NOTHING, UNKNOWN, Source
 
+MOST_FINDINGS = 1000  # of one simulation
 MOST_SLOTS = 32764  # linux 6.11, x86: KVM_USER_MEM_SLOTS
 OWN_MEMORY = ("snp", "tdx", "sw-protected")  # VM types with private memory
 
@@ -61,6 +62,8 @@ class Memory:
         self.findings: list[Finding] = []
         self.in_place = abi.in_place  # pages are added as they lie there
         self.slots: list[Slot] = []
+        self._numbered: dict[int, Slot] = {}
+        self._bound: dict[int, Ranges[int | None]] = {}  # guest_memfd offset to slot number
         self.gmems: dict[int, int] = {}  # number to bytes
         self.frames: dict[int, Ranges[Frame]] = {}
         self.private = Ranges(value=False)
@@ -77,7 +80,7 @@ class Memory:
         Pages hold what `pages` (gpa, size, contents) say, and are added as they lie there.
         """
         self.in_place = True
-        self.gmems[0] = 1 << 52
+        self._create_gmem(0, 1 << 52)
         self._bind(Slot(0, 0, 1 << 52, 0))
         self.private.set(0, 1 << 52, value=True)
         self.written.set(0, END, (UNKNOWN, 0))
@@ -97,8 +100,13 @@ class Memory:
             return no("EINVAL", "memory of VMs with private memory cannot begin shared")
         if op.gmem in self.gmems:
             return no(None, f"guest_memfd {op.gmem} was created before")
-        self.gmems[op.gmem] = op.size
+        self._create_gmem(op.gmem, op.size)
         return Answer()
+
+    def _create_gmem(self, number: int, size: int) -> None:
+        self.gmems[number] = size
+        self.frames[number] = Ranges(Frame())
+        self._bound[number] = Ranges(None)
 
     def set_memslot(self, op: Any) -> Answer:
         """KVM_SET_USER_MEMORY_REGION2 of a new slot."""
@@ -107,9 +115,9 @@ class Memory:
             return no("EINVAL", f"a {self.platform} VM has no guest_memfd under {self.abi.name}")
         if not whole_pages(op.gpa, op.size) or op.slot >= MOST_SLOTS:
             return no("EINVAL", f"{op.size:#x} bytes at {op.gpa:#x}, slot {op.slot}")
-        if any(s.number == op.slot for s in self.slots):
+        if op.slot in self._numbered:
             return no("EINVAL", f"slot {op.slot} is in use, and cannot be changed")
-        other = next((s for s in self.slots if s.gpa < slot.end and slot.gpa < s.end), None)
+        other = self._overlapping(slot)
         if other is not None:
             return no("EEXIST", f"slot {other.number} is there already")
         if op.gmem is not None:
@@ -118,6 +126,12 @@ class Memory:
                 return refused
         self._bind(slot)
         return Answer()
+
+    def _overlapping(self, slot: Slot) -> Slot | None:
+        """Return a slot that holds an address of `slot`, None where none does."""
+        index = bisect_right(self.slots, slot.gpa, key=attrgetter("gpa"))
+        near = self.slots[max(index - 1, 0) : index + 1]
+        return next((s for s in near if s.gpa < slot.end and slot.gpa < s.end), None)
 
     def _may_have_gmem(self) -> bool:
         return self.platform in OWN_MEMORY or (self.platform == "default" and self.abi.gmem_default)
@@ -128,19 +142,24 @@ class Memory:
             return no("EBADF", f"there is no guest_memfd {slot.gmem}")
         if slot.offset % PAGE or end > self.gmems[slot.gmem]:
             return no("EINVAL", f"{size:#x} bytes at {slot.offset:#x} are not in the guest_memfd")
-        for other in self.slots:
-            last = other.offset + other.end - other.gpa
-            if other.gmem == slot.gmem and other.offset < end and slot.offset < last:
-                why = f"these pages of the guest_memfd are bound by slot {other.number}"
-                gpa = slot.gpa + max(other.offset - slot.offset, 0)
-                self.findings.append(Finding("page-backs-two-gpas", why, gpa, slot.end - PAGE))
+        for low, high, number in self._bound[slot.gmem].runs(slot.offset, end):
+            if number is not None:
+                why = f"these pages of the guest_memfd are bound by slot {number}"
+                first, last = low + slot.delta, high + slot.delta - PAGE
+                self.tell("page-backs-two-gpas", why, first, last)
                 return no("EINVAL", why)
         return None
 
+    def tell(self, rule: str, why: str, first: int, last: int) -> None:
+        """Note a finding about the pages from `first` to `last`."""
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(Finding(rule, why, first, last))
+
     def _bind(self, slot: Slot) -> None:
         insort(self.slots, slot, key=attrgetter("gpa"))
+        self._numbered[slot.number] = slot
         if slot.gmem is not None:
-            self.frames.setdefault(slot.gmem, Ranges(Frame()))
+            self._bound[slot.gmem].set(slot.offset, slot.offset + slot.end - slot.gpa, slot.number)
 
     def slot_at(self, gpa: int) -> Slot | None:
         """Return the slot that holds `gpa`, None where none does."""
@@ -162,12 +181,11 @@ class Memory:
         if not whole_pages(op.offset, op.size):
             return no("EINVAL", f"{op.size:#x} bytes at {op.offset:#x} are not whole pages")
         end = min(op.offset + op.size, self.gmems[op.gmem])
-        if op.gmem in self.frames:
-            self.frames[op.gmem].set(op.offset, end, Frame())
-        for slot in self.slots:
-            if slot.gmem == op.gmem:
-                low = max(op.offset + slot.delta, slot.gpa)
-                self._zap(low, min(end + slot.delta, slot.end), leaves=True)
+        self.frames[op.gmem].set(op.offset, end, Frame())
+        for low, high, number in self._bound[op.gmem].runs(op.offset, end):
+            if number is not None:
+                delta = self._numbered[number].delta
+                self._zap(low + delta, high + delta, leaves=True)
         return Answer(why="what was measured of these pages stays measured")
 
     # --- attributes --------------------------------------------------------------------------

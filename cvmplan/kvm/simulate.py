@@ -8,12 +8,14 @@ and its digest are its own.  Every call is tried, also after one that was refuse
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, Result, Simulation, no
 from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.guest import MOST_FINDINGS
 from cvmplan.kvm.ranges import END
 from cvmplan.kvm.sev_vm import SevVm
 from cvmplan.kvm.snp_vm import SnpVm
@@ -44,6 +46,7 @@ class Host:
         self.abi = abi
         self.settings = settings
         self.vm: Vm | None = None
+        self._hashed = 0
 
     def assume_set_up(
         self, calls: frozenset[str], vcpus: int, pages: Iterable[tuple[int, int, Source]]
@@ -64,6 +67,12 @@ class Host:
 
     def answer(self, op: Any, source: Source | None) -> Answer:
         """Return what the kernel answers; where it is none that runs, refusals have no errno."""
+        if op.op in HASHING or (self.abi.map_adds and op.op == self.abi.map_call):
+            self._hashed += op.size // PAGE
+        if self._hashed > MOST_HASHED:
+            raise UnsupportedError(
+                f"the calls add more than {MOST_HASHED} pages (64 GiB)", at=f"op {op.seq}"
+            )
         answer = self._answer(op, source)
         return answer if self.abi.runs else answer._replace(errno=None)
 
@@ -133,10 +142,10 @@ def measured_twice(vm: Vm | None) -> Iterable[Finding]:
     """Yield an error for each run of pages that the measurement holds more than once."""
     if vm is None:
         return
-    for low, high, times in vm.memory.measured.runs(0, END):
-        if times > 1:
-            problem = f"measured {times} times: the kernel took them again"
-            yield Finding("gpa-mapped-twice", problem, low, high - PAGE)
+    runs = ((low, high, n) for low, high, n in vm.memory.measured.runs(0, END) if n > 1)
+    for low, high, times in islice(runs, MOST_FINDINGS):
+        problem = f"measured {times} times: the kernel took them again"
+        yield Finding("gpa-mapped-twice", problem, low, high - PAGE)
 
 
 def named(answer: Answer, op: Any, earlier: Iterable[Any], word: str) -> Answer:
@@ -151,3 +160,5 @@ def named(answer: Answer, op: Any, earlier: Iterable[Any], word: str) -> Answer:
 ADDS: Final = frozenset(
     {"snp-launch-update", "tdx-add", "tdx-init-mem-region", "sev-launch-update-data"}
 )
+HASHING: Final = ADDS | {"tdx-extend"}
+MOST_HASHED: Final = 1 << 24  # pages; the time that a simulation takes is linear in them

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.digest import SnpDigest
 from cvmplan.kvm.guest import Frame, Slot
@@ -121,7 +120,7 @@ class SnpVm(Vm):
         if not crossed:
             return Answer()
         why = f"called again for the rest: a memslot ends at {crossed:#x}"
-        self.memory.findings.append(Finding("slot-crossed", why, op.gpa, end - PAGE))
+        self.memory.tell("slot-crossed", why, op.gpa, end - PAGE)
         return Answer(why=why)
 
     def _first_refused(self, slot: Slot, low: int, high: int) -> Stop | None:
