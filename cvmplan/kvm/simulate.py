@@ -14,8 +14,8 @@ from typing import Any, Final
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, Result, Simulation, no
-from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.kvm.guest import MOST_FINDINGS
+from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.kvm.ranges import END
 from cvmplan.kvm.sev_vm import SevVm
 from cvmplan.kvm.snp_vm import SnpVm
