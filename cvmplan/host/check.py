@@ -12,7 +12,6 @@ tools/testing/selftests/kvm/pre_fault_memory_test.c.
 from __future__ import annotations
 
 import errno
-import re
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import fields
@@ -44,7 +43,6 @@ MOST_NAMED: Final = 20  # differences that are listed
 NAMES: Final = {**errno.errorcode, errno.EOPNOTSUPP: "EOPNOTSUPP", errno.EAGAIN: "EAGAIN"}
 NO_ROOM: Final = ("ENOMEM", "EMFILE", "ENFILE", "ENOSPC", "EBUSY")  # the host's state, no rule
 NO_FD: Final = -1  # what stands for one that was never made; a kernel answers EBADF
-SYMBOL: Final = re.compile(r"(&memory|gmem)\[(\d+)\]")
 
 
 class NotChecked(Exception):  # noqa: N818 - it says why a check ends, and is no error
@@ -152,7 +150,10 @@ class _Session:
         self.plan = made
         self.held = held
         self.fds = {"kvm": kvm}
-        self.sizes = {op.slot: op.size for op in made.ops if isinstance(op, SetMemslot)}
+        self.sizes: dict[int, int] = {}  # of what lies behind a slot, in bytes
+        for op in made.ops:
+            if isinstance(op, SetMemslot):
+                self.sizes[op.slot] = max(op.size, self.sizes.get(op.slot, PAGE))
         self.memory: dict[int, int] = {}  # slot to address
         self.made = self.refused = 0  # calls
 
@@ -169,7 +170,7 @@ class _Session:
         try:
             for seq, group in groupby(calls(self.plan), itemgetter("seq")):
                 op, said = self.plan.ops[seq], self._operation(group)
-                if is_run(op) and said.left is not None:
+                if is_run(op) and said.errno is None and said.left is not None:
                     mapped.add(op.gpa, said.left[0])
                 if _differs(op, wanted[seq], said):
                     found.append(self._difference(op, wanted[seq], said))
@@ -217,13 +218,11 @@ class _Session:
         data = bytearray.fromhex(call["bytes"])
         sizes = {field.offset: field.size for field in STRUCTS[call["struct"]].fields}
         for relocation in call.get("relocations", ()):
-            named = SYMBOL.fullmatch(relocation["address"])
-            if named is None:
-                return None
-            at, number = relocation["offset"], int(named[2])
-            value = self.fds.get(f"gmem:{number}", NO_FD)
-            if named[1] == "&memory":
-                value = self._address(number)
+            kind, _, number = relocation["address"].rstrip("]").partition("[")
+            value = self.fds.get(f"{kind}:{number}", NO_FD)
+            if kind == "&memory":
+                value = self._address(int(number))
+            at = relocation["offset"]
             data[at : at + sizes[at]] = value.to_bytes(sizes[at], "little", signed=value < 0)
         return data
 
@@ -231,7 +230,7 @@ class _Session:
         """Return where user space has the memory of a slot; NotChecked."""
         if slot not in self.memory:
             try:
-                self.memory[slot] = self.kernel.map(max(self.sizes[slot], PAGE))
+                self.memory[slot] = self.kernel.map(self.sizes[slot])
             except OSError as error:
                 raise NotChecked(f"mmap answers {_name(error)}: the host has no room") from error
             self.held.callback(self.kernel.unmap, self.memory[slot])

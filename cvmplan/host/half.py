@@ -24,6 +24,7 @@ from cvmplan.spans import Spans
 END: Final = 1 << 46  # addresses below it are physical ones on each host
 ODD: Final = 512  # bytes that are no page
 GAP: Final = 16 * PAGE  # what the refused calls want to be free
+BARE: Final = 12 * PAGE  # where in it a memslot without guest_memfd is
 
 
 class Offer(NamedTuple):
@@ -49,7 +50,8 @@ def mapping_half(plan: Plan, offer: Offer) -> Plan:
     slots = [op for op in memory if isinstance(op, SetMemslot)]
     flags = () if private else SHARED_FILE if offer.gmem_default and abi.gmem_default else None
     gap = _gap(slots)
-    ops: list[Op] = [CreateVm(offer.vm_type), *memory, *_memory_probes(memory, gap, flags)]
+    ops: list[Op] = [CreateVm(offer.vm_type), *memory]
+    ops += _memory_probes(memory, gap, flags, private=private)
     ops += [CreateVcpu(1), CreateVcpu(1)]  # the same number twice is EEXIST
     if offer.prefault:
         once = dict.fromkeys(runs(plan.ops))
@@ -99,7 +101,7 @@ def _gap(slots: Sequence[SetMemslot]) -> int | None:
 
 
 def _memory_probes(
-    memory: Sequence[Op], gap: int | None, flags: tuple[str, ...] | None
+    memory: Sequence[Op], gap: int | None, flags: tuple[str, ...] | None, *, private: bool
 ) -> Iterator[Op]:
     """
     Yield calls on memory that are refused (EEXIST, EINVAL), each with what it presupposes.
@@ -108,16 +110,12 @@ def _memory_probes(
     """
     slots = [op for op in memory if isinstance(op, SetMemslot)]
     free = 1 + max((n for op in memory for n in _numbers(op)), default=0)
-    if gap is None or free + 1 >= MOST_SLOTS:
+    if gap is None or free + 2 >= MOST_SLOTS:
         return
     away = gap + GAP // 2
     yield SetMemslot(free, slots[0].gpa, PAGE)
     yield SetMemslot(free, away, PAGE + ODD)
     yield SetMemslot(free, away + ODD, PAGE)
-    for op in memory:
-        if isinstance(op, SetPrivate):
-            yield SetPrivate(op.gpa + ODD, PAGE)
-            break
     if flags is not None:
         yield CreateGmem(free, PAGE + ODD, flags)
         yield CreateGmem(free, 2 * PAGE, flags)
@@ -125,6 +123,10 @@ def _memory_probes(
         yield SetMemslot(free + 1, away + PAGE, 2 * PAGE, free)  # its first page is bound
         yield SetMemslot(free + 1, away + PAGE, 2 * PAGE, free, PAGE)  # past its end
         yield SetMemslot(free + 1, away + PAGE, PAGE, free, PAGE)
+    if private:
+        yield SetPrivate(away + ODD, PAGE)
+        yield SetMemslot(free + 2, gap + BARE, 2 * PAGE)
+        yield SetPrivate(gap + BARE + PAGE, PAGE)
 
 
 def _numbers(op: Op) -> Iterator[int]:
@@ -135,7 +137,12 @@ def _numbers(op: Op) -> Iterator[int]:
 
 
 def _mapping_probes(slots: Sequence[SetMemslot], gap: int | None) -> Iterator[Op]:
-    """Yield mappings that are refused, EINVAL and ENOENT, the last one after its first page."""
+    """
+    Yield mappings that are refused: EINVAL, ENOENT, EFAULT.
+
+    The last two are refused after their first page; where a VM has private memory, the very
+    last one begins on a shared page and reaches a private one that no guest_memfd backs.
+    """
     if gap is None:
         return
     yield PreFaultMemory(slots[0].gpa, PAGE + ODD)
@@ -143,3 +150,4 @@ def _mapping_probes(slots: Sequence[SetMemslot], gap: int | None) -> Iterator[Op
     yield PreFaultMemory(slots[0].gpa, 0)
     yield PreFaultMemory(gap, PAGE)
     yield PreFaultMemory(gap - PAGE, 2 * PAGE)
+    yield PreFaultMemory(gap + BARE, 2 * PAGE)

@@ -254,7 +254,7 @@ class Memory:
         if not self._is_held(op):
             return no("EFAULT", "no memslot holds the range")
         if self.private.first(op.gpa, op.gpa + op.size, value=True) is not None:
-            return no("EFAULT", "the range is private: user space's write does not reach the guest")
+            return Answer(why="a part is private: the guest does not see what is written there")
         self.written.set(op.gpa, op.gpa + op.size, (source, op.gpa))
         return Answer()
 
@@ -283,6 +283,8 @@ class Memory:
                 left = (at, end - at)
                 return (refused or no("ENOENT", "no memslot"))._replace(residual=left)
             stop = min(end, slot.end)
+            if slot.gmem is None:
+                stop = self.private.first(at, stop, value=True) or stop
             for low, high, level in [*self.level.runs(at, stop)]:
                 if not level:
                     new = True

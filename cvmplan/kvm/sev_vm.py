@@ -39,8 +39,8 @@ class SevVm(Vm):
 
     @property
     def digest(self) -> bytes | None:
-        """The launch digest so far."""
-        return self._digest.value
+        """The launch digest since its start."""
+        return None if self.state == "uninit" else self._digest.value
 
     def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
         """Also take the launch as started."""

@@ -46,8 +46,8 @@ class SnpVm(Vm):
 
     @property
     def digest(self) -> bytes | None:
-        """The launch digest so far."""
-        return self._digest.value
+        """The launch digest since its start."""
+        return self._digest.value if self.started else None
 
     def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
         """Also take the launch as started."""
@@ -134,7 +134,10 @@ class SnpVm(Vm):
         for start, _, frame in frames.runs(low - delta, high - delta):
             if frame.delta is not None or (frame.populated and self.abi.folio_check):
                 gpa = start + delta
-                what = "was added before" if frame.delta in (None, delta) else "backs another page"
+                what = "backs another page"
+                if frame.delta in (None, delta):
+                    added = next(self.memory.measured.runs(gpa, gpa + 1))[2]
+                    what = "was added before" if added else "is the guest's already"
                 found.append(Stop(gpa, f"{gpa:#x} {what} (inner error EEXIST)"))
                 break
         if self.finalized:
@@ -145,6 +148,7 @@ class SnpVm(Vm):
     def _take(self, slot: Slot, low: int, high: int) -> None:
         frame = Frame(populated=True, delta=slot.delta)
         self.memory.frames[slot.gmem or 0].set(low - slot.delta, high - slot.delta, frame)
+        self.memory.level.set(low, high, PAGE)
         for start, end, times in [*self.memory.measured.runs(low, high)]:
             self.memory.measured.set(start, end, times + 1)
 
@@ -193,10 +197,13 @@ class SnpVm(Vm):
             if not self.started:
                 return no(None, "the launch was not started")
             return self._coupled(gpa, gpa + size, "normal", NOTHING)
+        runs = self.memory.level.runs(gpa, gpa + size)
+        unmapped = [(low, high) for low, high, level in runs if not level]
         answer = super().mapped(gpa, size)
+        done = answer.residual[0] if answer.residual else gpa + size
         if self.finalized:
-            done = answer.residual[0] if answer.residual else gpa + size
-            self._assign(gpa, done)
+            for low, high in unmapped:
+                self._assign(low, min(high, done))
         return answer
 
     def _assign(self, low: int, high: int) -> None:

@@ -30,7 +30,7 @@ class TdxVm(Vm):
     def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
         super().__init__(platform, abi, settings)
         self._digest = TdxDigest()
-        self._end = 1 << SHARED_BIT[settings.get("gpaw", 48)]
+        self._bit = SHARED_BIT[settings.get("gpaw", 48)]
         self._unfinished: set[int] = set()
         self.vcpus_inited = False
         self.calls |= {
@@ -45,8 +45,8 @@ class TdxVm(Vm):
 
     @property
     def digest(self) -> bytes | None:
-        """MRTD so far."""
-        return self._digest.value
+        """MRTD since the TD was initialised."""
+        return self._digest.value if self.inited else None
 
     def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
         """Also take its vCPUs as initialised."""
@@ -95,9 +95,16 @@ class TdxVm(Vm):
             "the TD is not initialised": not self.inited,
             "the vCPU is not initialised": not self.vcpus_inited,
             f"{op.size:#x} bytes at {op.gpa:#x} are no pages": not whole_pages(op.gpa, op.size),
-            f"it ends at {op.gpa + op.size:#x}, past the shared bit": op.gpa + op.size > self._end,
+            f"an address at or above {op.gpa:#x} has the shared bit": self._is_shared(
+                op.gpa, op.size
+            ),
         }
         return next((no("EINVAL", why) for why, is_so in wrong.items() if is_so), None)
+
+    def _is_shared(self, gpa: int, size: int) -> bool:
+        """Whether an address in [gpa, gpa + size) has the shared bit."""
+        first, last = gpa >> self._bit, gpa + size - 1 >> self._bit
+        return first != last or bool(first & 1)
 
     # --- released kernels ----------------------------------------------------------------------
 
@@ -169,8 +176,9 @@ class TdxVm(Vm):
                 self._digest.add(gpa)
                 if op.measured:
                     self._digest.extend(gpa, page)
-            if "tdx-extend" in self.abi.tdx_add and held is not NOTHING:
-                self.memory.written.set(start, end, (held, base))
+            if "tdx-extend" in self.abi.tdx_add:
+                zeros = held is NOTHING  # whose pages are alike wherever they begin
+                self.memory.written.set(start, end, (held, 0 if zeros else base))
 
     def _count(self, low: int, high: int) -> None:
         for start, end, times in [*self.memory.measured.runs(low, high)]:
@@ -185,8 +193,8 @@ class TdxVm(Vm):
 
     def mapped(self, gpa: int, size: int) -> Answer:
         """Map a range; before the end its pages wait for their add, after it they are augmented."""
-        if gpa + size > self._end:
-            return no("EINVAL", f"it ends at {gpa + size:#x}, past the shared bit")
+        if self._is_shared(gpa, size):
+            return no("EINVAL", f"an address at or above {gpa:#x} has the shared bit")
         if self.abi.map_adds:
             if not self.vcpus_inited:
                 return no(None, "the vCPU is not initialised")
@@ -266,19 +274,23 @@ class TdxVm(Vm):
         refused = self._not_ready(op)
         if refused is not None:
             return refused
-        for start, _, leaf in self.memory.leaf.runs(op.gpa, op.gpa + op.size):
-            if leaf != "added":
-                left = (start, op.gpa + op.size - start)
-                return no("EIO", f"{start:#x} was not added", residual=left)
-        for start, end, held, base in self.memory.contents(op.gpa, op.gpa + op.size):
-            for gpa, page in self._pages(start, end, held, base):
+        end = op.gpa + op.size
+        leaves = self.memory.leaf.runs(op.gpa, end)
+        stop = next((low for low, _, leaf in leaves if leaf != "added"), end)
+        for start, high, held, base in self.memory.contents(op.gpa, stop):
+            for gpa, page in self._pages(start, high, held, base):
                 self._digest.extend(gpa, page)
+        if stop < end:
+            return no("EIO", f"{stop:#x} was not added", residual=(stop, end - stop))
         return Answer()
 
     def augment(self, op: Any) -> Answer:
         """TDH.MEM.PAGE.AUG, which the module allows before the end too: nothing is measured."""
-        if not whole_pages(op.gpa, op.size):
-            return no(None, f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages")
+        if not self.inited or not whole_pages(op.gpa, op.size):
+            return no(
+                None,
+                f"{op.size:#x} bytes at {op.gpa:#x}: the TD is not initialised, or not whole pages",
+            )
         end = op.gpa + op.size
         held = self.memory.held_up_to(op.gpa, end) == end
         if not held or self.memory.private.first(op.gpa, end, value=False) is not None:
@@ -286,7 +298,8 @@ class TdxVm(Vm):
         if any(leaf != "free" for _, _, leaf in self.memory.leaf.runs(op.gpa, end)):
             return no(None, "a page is there already", seamcall_status=STATE)
         self.memory.leaf.set(op.gpa, end, "augmented")
-        return Answer(why="augmented before the TD is finalized: not measured")
+        self.memory.level.set(op.gpa, end, PAGE)
+        return Answer(why="augmented: in the TD, not measured")
 
     def finalize(self, op: Any) -> Answer:
         """KVM_TDX_FINALIZE_VM."""
@@ -298,7 +311,7 @@ class TdxVm(Vm):
         if self._unfinished and self.abi.counts_mapped:
             page = min(self._unfinished)
             return no("EINVAL", f"{page:#x} is mapped, its add failed, and it was not tried again")
-        waiting = self.memory.leaf.first(0, self._end, "mapped")
+        waiting = self.memory.leaf.first(0, 1 << self._bit, "mapped")
         if waiting is not None:
             return no("EINVAL", f"{waiting:#x} is mapped, and was never added")
         self.memory.finalized = True

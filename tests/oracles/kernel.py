@@ -243,10 +243,10 @@ class Vm:
 
     @property
     def digest(self) -> bytes | None:
-        """The digest reached."""
-        if self.platform == "snp":
+        """The digest reached, once the launch has begun."""
+        if self.platform == "snp" and self.started:
             return self.launch_digest.value
-        return self.mrtd.value if self.platform == "tdx" else None
+        return self.mrtd.value if self.platform == "tdx" and self.initialised else None
 
     # --- what a page has
 
@@ -499,6 +499,7 @@ class Vm:
 
     def tdx_page_aug(self, op: Document) -> None:
         """TDH.MEM.PAGE.AUG, which the module allows before the end of the build (kvm.md 8)."""
+        need(self.initialised, None)
         need(whole(*span(op)), None)
         for page in pages_of(op):
             need(self.page(page).leaf == "free", None)
