@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from cvmplan import resolve
+from cvmplan import pages, resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
@@ -23,8 +23,9 @@ from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS, Input, Plan, stage
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
-from cvmplan.settings import check_platform, documented
+from cvmplan.settings import AMD, check_platform, documented
 
+SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
 # What a manifest's regions may be on each platform.
 TYPES = {
@@ -32,6 +33,7 @@ TYPES = {
     "tdx": {"measured", "unmeasured", "augmented"},
     "sev": {"measured"},
     "sev-es": {"measured"},
+    "vbs": {"measured", "unmeasured", "error-range"},
     "default": {"mapped"},
     "sw-protected": {"mapped"},
 }
@@ -43,6 +45,7 @@ class _Source(NamedTuple):
     declared: Declared
     reader: Any = None
     name: str = ""
+    format: str = ""
 
 
 def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch:
@@ -60,8 +63,9 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         resolve.normal(options, open_file, place),
     )
     platform = _platform(source, options)
-    profile = resolve.profile(given, platform, place)
-    abi = abis.find(str(given.get("abi", abis.DEFAULT)), place("abi"))
+    profile = resolve.profile(given, platform, place, source.format)
+    usual = profile.abis[0] if profile.abis else abis.DEFAULT
+    abi = abis.find(str(given.get("abi", usual)), place("abi"))
     abis.for_plan(abi, platform, place("abi"))
     assumed = resolve.assumed(platform, profile, given, abi)
     if "firmware_digest" in given and "firmware_size" not in given:
@@ -69,6 +73,10 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         assumed["firmware_size"] = len(file) if file else FULL_FIRMWARE
     settings = {**assumed, **given}
     firmware = _firmware(source, platform, settings, profile, place)
+    if firmware and firmware.format == "igvm":
+        _refuse_firmware_settings(given, place)
+        assumed |= _of_file(firmware, platform, given, place)
+        settings = {**assumed, **given}
     if source.name:
         _check_types(source.name, source.declared.regions, platform)
     regions = firmware.regions if firmware else ()
@@ -84,12 +92,37 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         image=firmware,
         hash_table=resolve.hash_table(settings, place),
         memory=source.declared.memory._replace(
-            prefault=tuple((*r, place("prefault")) for r in settings.get("prefault", ()))
+            prefault=tuple((*r, place("prefault")) for r in settings.get("prefault", ())),
+            present=firmware.required if firmware else (),
         ),
         findings=source.declared.findings,
         given=given,
         assumed=assumed,
     )
+
+
+def _refuse_firmware_settings(given: Mapping[str, Any], place: resolve.Place) -> None:
+    """Raise ConfigError for settings for which an IGVM file, the whole image, has no use."""
+    for name in ("kernel_hash", "firmware_digest", "firmware_size", "reset_eip", "pad", "hob_gpa"):
+        if name in given:
+            shown = "kernel" if name == "kernel_hash" and "kernel" in given else name
+            raise ConfigError("means nothing for an IGVM file", at=place(shown))
+
+
+def _of_file(
+    image: Image, platform: str, given: Mapping[str, Any], place: resolve.Place
+) -> dict[str, Any]:
+    """Return the settings that an IGVM file says itself, where they were not given."""
+    told: dict[str, Any] = {"vcpus": max(len(image.states), 1)}
+    if image.policy is not None and platform in AMD:
+        told["policy"] = image.policy
+    if image.states:
+        features = int.from_bytes(image.states[0].page[SEV_FEATURES : SEV_FEATURES + 8], "little")
+        told["sev_features"] = features
+        if given.get("sev_features", features) != features:
+            problem = f"the vCPU states of the file say {features:#x}"
+            raise ConfigError(problem, at=place("sev_features"))
+    return {name: value for name, value in told.items() if name not in given}
 
 
 def findings(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
@@ -109,7 +142,8 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     """Return the layout of `launch`, and what is found before its regions are compared."""
     layout: Layout = stage(launch.platform, "planner").layout(launch)
     declared = launch.image.findings if launch.image else ()
-    found = (*launch.findings, *declared, *layout.findings, *_no_early_map(launch))
+    found = (*launch.findings, *declared, *layout.findings)
+    found += (*pages.findings(launch), *_no_early_map(launch))
     if not any(r.is_mapped for r in layout.regions if r.role is not Role.VMSA):
         problem = "the launch adds no page: legal, and of no use"
         found += (Finding("empty-region", problem, at=launch.name, severity="warning"),)
@@ -143,6 +177,7 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
         documented(launch.assumed),
         inputs,
         checked.findings,
+        promised=tuple((b.ld, b.at) for b in launch.image.id_blocks) if launch.image else (),
     )
 
 
@@ -151,14 +186,14 @@ def _source(image: Blob, open_file: Opener) -> _Source:
     if name == "plan":
         raise UnsupportedError("a plan is not an image", at=image.name)
     if name != "manifest":
-        return _Source(Declared({}, firmware=image), reader)
+        return _Source(Declared({}, firmware=image), reader, format=name)
     declared: Declared = reader.read(image, open_file)
     if declared.firmware is None:
         return _Source(declared, None, image.name)
     name, reader = recognise(declared.firmware)
     if name in ("manifest", "plan"):
         raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
-    return _Source(declared, reader, image.name)
+    return _Source(declared, reader, image.name, name)
 
 
 def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:

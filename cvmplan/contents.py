@@ -50,7 +50,14 @@ class DigestAfter:
             raise PlanError(f"a launch digest of {len(self.digest)} bytes, want 48")
 
 
-Contents: TypeAlias = Blob | Made | Zeros | Filled | DigestAfter
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """The SHA-384 of each page (48 bytes each) in place of its bytes, hashed elsewhere."""
+
+    digests: bytes
+
+
+Contents: TypeAlias = Blob | Made | Zeros | Filled | DigestAfter | Hashed
 
 
 def known_bytes(contents: Contents) -> Blob | bytes:
@@ -66,6 +73,8 @@ def known_bytes(contents: Contents) -> Blob | bytes:
             raise PlanError(f"the VMM fills these pages at launch ({what}): not measurable")
         case DigestAfter():
             raise PlanError("only the digest after these pages is known, not their contents")
+        case Hashed():
+            raise PlanError("only the digests of these pages are known, not their contents")
 
 
 def check_fits(contents: Contents, size: int) -> None:

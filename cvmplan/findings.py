@@ -87,6 +87,19 @@ RULES: Final[dict[str, Rule]] = {
     "page-backs-two-gpas": Rule(
         "error", "One page of a guest_memfd is bound at two guest-physical addresses."
     ),
+    "mask-undeclared": Rule("warning", "An IGVM header names platforms that its file has not."),
+    "reserved-flags": Rule("warning", "An IGVM page header has flag bits that are reserved."),
+    "non-zero-padding": Rule("warning", "Bytes that must be zero are not."),
+    "no-file-data": Rule("warning", "An IGVM file has no data: all of its pages are empty."),
+    "relocatable": Rule("note", "An IGVM region may be loaded at another address."),
+    "required-memory": Rule("note", "Memory that an IGVM file wants to exist."),
+    "id-block-mismatch": Rule(
+        "error", "The ID block is for another launch digest, so the launch would be refused."
+    ),
+    "large-page": Rule(
+        "error", "A 2 MiB page, of which the loader adds no more than the first 4 KiB."
+    ),
+    "portable": Rule("note", "Whether all loaders would compute one digest for this IGVM file."),
     "policy-mask": Rule(
         "warning", "The guest policy has bits that its specification reserves, or lacks bit 17."
     ),

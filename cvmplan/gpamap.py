@@ -24,7 +24,9 @@ from cvmplan.spans import Spans
 MOST_CONFLICTS = 10_000  # listed one by one; beyond, one for each further region
 
 
-NOT_ADDED = frozenset({"augmented", "shared"})  # page types that are not added before the start
+NOT_ADDED = frozenset(
+    {"augmented", "shared", "inaccessible"}
+)  # page types that are not added before the start
 
 
 class Role(StrEnum):
@@ -45,9 +47,32 @@ class Role(StrEnum):
     PERM_MEM = "perm-mem"
     PAYLOAD = "payload"
     PAYLOAD_PARAM = "payload-param"
+    PAGE = "page"  # these are an IGVM file's
+    EMPTY_PAGE = "empty-page"
+    UNMEASURED = "unmeasured"
+    SHARED = "shared"
+    CPUID_XF = "cpuid-xf"
+    INSERT = "insert"
+    ERROR_RANGE = "error-range"
+    VP_CONTEXT = "vp-context"
     REGION = "region"  # a manifest names the page type itself
     VMSA = "vmsa"  # the pages that KVM adds for the vCPUs, all at one address
     UNKNOWN = "unknown"
+
+
+class Rows(NamedTuple):
+    """The headers that declare a region: the first one's number and offset, bytes a page."""
+
+    file: str
+    name: str
+    number: int
+    offset: int
+    each: int
+
+    def at(self, page: int) -> str:
+        """Name the header of page number `page` of the region."""
+        number = self.number + (page if self.each else 0)
+        return f"{self.file}: header {number} {self.name} (+{self.offset + page * self.each:#x})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +82,9 @@ class Region:
 
     `page_type` is set where the image names it, else the VMM profile decides by `role`;
     `origin` names the owner in messages ("OVMF.fd: SEV metadata section 3"); `at` is the
-    place of the declaration in its file.
+    place of the declaration in its file.  `rows` are the headers where each page may have
+    its own, `kind` what else makes headers alike; `added` are the bytes that are added
+    where that is less than the whole.
     """
 
     gpa: int
@@ -67,6 +94,18 @@ class Region:
     page_type: str | None = None
     contents: Contents | None = None
     at: str = ""
+    rows: Rows | None = None
+    kind: tuple[int, ...] = ()
+    added: int | None = None
+
+    @property
+    def added_size(self) -> int:
+        """The bytes that are added."""
+        return self.size if self.added is None else self.added
+
+    def owner(self, page: int) -> str:
+        """Name the owner of the page at address `page`."""
+        return self.rows.at((page - self.gpa) // PAGE) if self.rows else self.origin
 
     @property
     def end(self) -> int:
@@ -107,12 +146,13 @@ class Memory(NamedTuple):
     Where the guest has RAM, and what must be mapped in it.
 
     Each a sequence of (gpa, size, origin); None where the user did not say.  `prefault` is
-    mapped after the launch, without being part of it.
+    mapped after the launch, without being part of it; `present` must be RAM, no more.
     """
 
     ram: tuple[tuple[int, int, str], ...] | None = None
     required: tuple[tuple[int, int, str], ...] = ()
     prefault: tuple[tuple[int, int, str], ...] = ()
+    present: tuple[tuple[int, int, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,10 +187,11 @@ def check_regions(regions: Sequence[Region], limits: Limits, memory: Memory) -> 
     """Return every finding about `regions` as the pages of one launch."""
     by_address = sorted((r for r in regions if r.size > 0), key=lambda r: r.gpa)
     later = [Region(gpa, size, Role.REGION, o, at=o) for gpa, size, o in memory.prefault]
-    found = [f for r in (*regions, *later) for f in _shape(r, limits)]
+    present = [Region(gpa, size, Role.REGION, o, at=o) for gpa, size, o in memory.present]
+    found = [f for r in (*regions, *later, *present) for f in _shape(r, limits)]
     found += _conflicts(by_address)
     found += _capped(_impossible(limits, memory))
-    found += _capped(_outside([*by_address, *later], memory))
+    found += _capped(_outside([*by_address, *later, *present], memory))
     found += _capped(_not_mapped(by_address, memory))
     return found
 
@@ -229,12 +270,13 @@ def _conflict(low: Region, high: Region) -> Finding:
         return Finding(
             "gpa-reserved", message, first, last, (other.origin, vmsa.origin), other.at or vmsa.at
         )
+    owners = low.owner(first), high.owner(first)
     return Finding(
         "gpa-mapped-twice",
-        f"{high.origin} overlaps {low.origin}",
+        f"{owners[1]} overlaps {owners[0]}",
         first,
         last,
-        (low.origin, high.origin),
+        owners,
         high.at or low.at,
     )
 
@@ -273,43 +315,3 @@ def _not_mapped(by_address: Sequence[Region], memory: Memory) -> Iterator[Findin
         for start, end in mapped.missing(gpa - gpa % PAGE, stop):
             message = f"{origin} requires pages that nothing maps"
             yield Finding("required-not-mapped", message, start, end - PAGE, (origin,))
-
-
-def two_megabyte_neighbours(regions: Sequence[Region], map_level: int) -> Iterator[Finding]:
-    """
-    Yield a note when 2 MiB blocks hold pages of several regions; where the kernel may map
-    `map_level` bytes at once and that is such a block, a warning.
-
-    The seed's hazard: were a kernel to map such a block at once for its first page, the
-    later pages of the block would be covered before they are added.
-    """
-    block = 2 << 20
-    shared: list[int] = []
-    last_block = -1
-    for region in sorted(regions, key=lambda r: r.gpa):
-        if region.size <= 0 or region.role is Role.VMSA:
-            continue
-        if region.gpa // block == last_block and (not shared or shared[-1] != last_block):
-            shared.append(last_block)
-        last_block = max(last_block, (region.end - 1) // block)
-    if shared:
-        plural = "s hold" if len(shared) > 1 else " holds"
-        yield Finding(
-            "two-megabyte-neighbour",
-            f"{len(shared)} block{plural} pages of several regions, the first at "
-            f"{shared[0] * block:#x}",
-            severity="warning" if map_level >= block else "",
-        )
-
-
-def unmeasured_contents(regions: Iterable[Region], host_filled: Iterable[str]) -> Iterator[Finding]:
-    """Yield a note that names the regions whose page type is one of `host_filled`."""
-    types = frozenset(host_filled)
-    chosen = [r for r in regions if r.page_type in types]
-    if chosen:
-        pages = sum(r.size for r in chosen) // PAGE
-        yield Finding(
-            "unmeasured-contents",
-            f"the host chooses what {pages} pages hold ({len(chosen)} regions)",
-            origins=tuple(r.origin for r in chosen[:10]),
-        )

@@ -34,6 +34,9 @@ class Image(NamedTuple):
     start, `hash_table` the (gpa, size) of the SEV hash table, None where the file has none;
     `sections` are all TDX sections, those that take no memory included;
     `legacy_pointer`: they were found without a GUID table.
+    An IGVM file also has `states` of vCPUs, `registers` of VBS (VTL, and name and 16-byte
+    value of each), a guest `policy`, ID blocks, (gpa, size, origin) of memory that it
+    requires, and the `names` of its other headers, each with the first one's place.
     """
 
     blob: Blob
@@ -43,6 +46,29 @@ class Image(NamedTuple):
     hash_table: tuple[int, int] | None = None
     sections: tuple[TdxSection, ...] = ()
     legacy_pointer: bool = False
+    format: str = ""
+    states: tuple[VpState, ...] = ()
+    registers: tuple[tuple[int, tuple[tuple[int, bytes], ...]], ...] = ()
+    policy: int | None = None
+    id_blocks: tuple[IdBlock, ...] = ()
+    required: tuple[tuple[int, int, str], ...] = ()
+    names: Mapping[str, str] = {}
+
+
+class VpState(NamedTuple):
+    """The initial state of one vCPU: a VMSA of 4096 bytes, and the address that it gives."""
+
+    vp_index: int
+    gpa: int
+    page: bytes
+    at: str
+
+
+class IdBlock(NamedTuple):
+    """What an ID block of an IGVM file promises: the launch digest, 48 bytes."""
+
+    ld: bytes
+    at: str
 
 
 class TdxSection(NamedTuple):

@@ -30,6 +30,7 @@ PLATFORMS: Final = {
     "tdx": "cvmplan.tdx",
     "sev": "cvmplan.sev",
     "sev-es": "cvmplan.sev",
+    "vbs": "cvmplan.vbs",
     "sw-protected": "cvmplan.vm",
     "default": "cvmplan.vm",
 }
@@ -183,7 +184,8 @@ class Plan:
 
     `given` and `assumed` are the settings that the user chose and those that were filled
     in; together they are `guest`.  `recorded` is what a plan that was read says that it
-    measures: register, algorithm, digest in hex, pages.
+    measures: register, algorithm, digest in hex, pages.  `promised` are the digests that ID
+    blocks of the image name, each with its place.
     """
 
     platform: str
@@ -195,6 +197,7 @@ class Plan:
     inputs: tuple[Input, ...] = ()
     findings: tuple[Finding, ...] = ()
     recorded: tuple[str, str, str, int] | None = None
+    promised: tuple[tuple[bytes, str], ...] = ()
 
     @property
     def guest(self) -> Mapping[str, Any]:
@@ -282,6 +285,20 @@ def checked(plan: Plan, result: Measurement) -> Measurement:
     mapped = Spans((op.gpa, op.gpa + op.size) for op in early if isinstance(op, MapMemory))
     waiting = sum(e - s for low, high in mapped for s, e in added.missing(low, high)) // PAGE
     return result._replace(coverage=result.coverage._replace(not_added=waiting))
+
+
+def broken_promises(plan: Plan, result: Measurement, severity: str = "") -> list[Finding]:
+    """Return a finding for each ID block that is for another digest than `result`."""
+    return [
+        Finding(
+            "id-block-mismatch",
+            f"the ID block is for {ld.hex()}, the launch digest is {result.digest.hex()}",
+            at=at,
+            severity=severity,
+        )
+        for ld, at in plan.promised
+        if ld != result.digest and plan.platform == "snp"
+    ]
 
 
 def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:

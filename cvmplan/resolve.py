@@ -91,9 +91,9 @@ def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) 
     given[name] = blob.name
 
 
-def profile(given: dict[str, Any], platform: str, place: Place) -> Profile:
-    """Return the profile that is given or assumed; its name replaces it in `given`."""
-    chosen = given.get("vmm", profiles.DEFAULT)
+def profile(given: dict[str, Any], platform: str, place: Place, image: str) -> Profile:
+    """Return the profile that is given, or assumed for an image; `given` gets its name."""
+    chosen = given.get("vmm", profiles.DEFAULTS.get(image, profiles.DEFAULTS[""]))
     profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen, place("vmm"))
     if "vmm" in given:
         given["vmm"] = profile.name
@@ -108,7 +108,7 @@ def assumed(platform: str, profile: Profile, given: Mapping[str, Any], abi: Abi)
     if platform in ("snp", "sev", "sev-es"):
         defaults["policy"] = profile.policies.get(platform, POLICIES[platform])
         defaults["kernel_hashes"] = "off"
-    if platform in ("snp", "sev-es") and profile.vmsa:
+    if platform in ("snp", "sev-es") and profile.vmsa and profile.vmsa.boot:
         states = (*profile.vmsa.boot.values(), *profile.vmsa.others.values())
         if "cpu_signature" in states:
             defaults["cpu"] = cpus.DEFAULT

@@ -38,14 +38,19 @@ def _findings(request: Request, *, on_host: bool) -> tuple[Finding, ...]:
 
     Where nothing forbids the launch, those of this machine's kernel follow.
     """
+    from cvmplan.plan import broken_promises, measure
+
     try:
         plan = request.plan()
     except MapError as error:
         return error.findings
     for _ in plan.trace():
         pass
-    if on_host and not has_errors(plan.findings):
+    found = plan.findings
+    if plan.promised:
+        found += tuple(broken_promises(plan, measure(plan)))
+    if on_host and not has_errors(found):
         from cvmplan.host.check import check as on_this_machine
 
-        return (*plan.findings, *on_this_machine(plan))
-    return plan.findings
+        return (*found, *on_this_machine(plan))
+    return found

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Optional
 
 import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Request, launch_verb, write
-from cvmplan.cli.progress import watch_for
+from cvmplan.cli.progress import Watch, watch_for
 from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.plan import Plan
 
 app = make_app()
 
@@ -30,6 +32,7 @@ def measure(
 ) -> None:
     """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
     from cvmplan.emit import emitter
+    from cvmplan.plan import broken_promises
     from cvmplan.plan import measure as fold
 
     wanted = _wanted(expect)
@@ -37,7 +40,9 @@ def measure(
         raise ConfigError("goes without a format", at="--bare")
     printer = None if bare else emitter(format, "measurement")
     plan = request.plan()
-    result = fold(plan, watch_for(plan, quiet=request.quiet))
+    result = fold(plan, _watch(request, plan))
+    told = (*plan.findings, *broken_promises(plan, result, "warning"))
+    plan = replace(plan, findings=told)
     if wanted is not None and wanted != result.digest:
         raise MismatchError(
             f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",
@@ -45,6 +50,15 @@ def measure(
         )
     text = printer.measurement(plan, result) if printer else result.digest.hex()
     write(text, output)
+
+
+def _watch(request: Request, plan: Plan) -> Watch | None:
+    """Return what sees the steps: other processes that hash, or the progress bar."""
+    if request.jobs > 1 and plan.platform == "snp":
+        from cvmplan.jobs import hashed
+
+        return lambda trace: hashed(trace, request.jobs)
+    return watch_for(plan, quiet=request.quiet)
 
 
 def _wanted(expect: str | None) -> bytes | None:

@@ -28,12 +28,16 @@ from cvmplan.settings import SETTINGS, TOP, read_options
 from cvmplan.values import printable
 
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
+JOBS = "Processes that hash page contents (SNP; the others are serial)."
+MOST_JOBS = 64
 CLOSED_PIPE = 141  # what a shell reports for SIGPIPE
 
 
 Image = Annotated[
     Optional[str],
-    typer.Argument(metavar="IMAGE", help="Firmware, td-shim image, manifest or plan; - for stdin."),
+    typer.Argument(
+        metavar="IMAGE", help="Firmware, td-shim or IGVM image, manifest or plan; - for stdin."
+    ),
 ]
 Example = Annotated[
     Optional[str],
@@ -54,6 +58,7 @@ class Request:
     options: Mapping[str, Any]
     files: Files
     quiet: bool = False
+    jobs: int = 1
 
     def launch(self) -> Launch:
         """Return the launch of the image; errors as `assemble.launch`."""
@@ -87,7 +92,7 @@ def _parameters() -> dict[str, tuple[Any, Any]]:
         "path": (Image, None),
         "example": (Example, None),
         "platform": (
-            _option(text, "platform", "snp|tdx|sev|sev-es|sw-protected|default", PLATFORM),
+            _option(text, "platform", "snp|tdx|sev|sev-es|vbs|sw-protected|default", PLATFORM),
             None,
         ),
         "vmm": (
@@ -109,6 +114,8 @@ def _parameters() -> dict[str, tuple[Any, Any]]:
         _option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
         None,
     )
+    jobs = Annotated[int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help=JOBS)]
+    shared["jobs"] = (jobs, 1)
     shared["quiet"] = (_option(bool, "quiet", "", "No progress, even on a terminal."), False)
     shared["verbose"] = (_option(bool, "verbose", "", "Say on stderr which files are read."), False)
     shared["allow_outside"] = (
@@ -146,7 +153,7 @@ def launch_verb(function: Callable[..., None], path: Any = Image) -> Callable[..
 def _request(values: dict[str, Any]) -> Request:
     path, example = values.pop("path"), values.pop("example")
     folders = tuple(values.pop("inputs") or ())
-    quiet, verbose = values.pop("quiet"), values.pop("verbose")
+    quiet, verbose, jobs = values.pop("quiet"), values.pop("verbose"), values.pop("jobs")
     files = Files(
         allow_outside=values.pop("allow_outside"),
         folders=folders,
@@ -157,7 +164,7 @@ def _request(values: dict[str, Any]) -> Request:
     image = _open(files, path, example)
     if "vmm" in options:
         options["vmm"] = chosen_profile(options["vmm"], files.open)
-    return Request(image, options, files, quiet)
+    return Request(image, options, files, quiet, jobs)
 
 
 def _tell(message: str) -> None:

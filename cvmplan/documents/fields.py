@@ -50,7 +50,7 @@ HexBytes = Annotated[
 ]
 Address = Annotated[str, Field(pattern=HEX)]
 Count = Annotated[int, Field(ge=0)]
-PlatformName = Literal["snp", "tdx", "sev", "sev-es", "sw-protected", "default"]
+PlatformName = Literal["snp", "tdx", "sev", "sev-es", "vbs", "sw-protected", "default"]
 
 
 class Document(BaseModel):

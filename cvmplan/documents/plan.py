@@ -54,6 +54,13 @@ class VmsaDocument(Document):
     gpa: Integer | None = None
 
 
+class RegisterDocument(Document):
+    """A register of a vCPU: its number in the hypervisor's interface, and 16 bytes."""
+
+    name: Integer
+    value: Octets16
+
+
 _OPTIONAL: dict[str, Any] = {
     "gosvw": Octets16, "host_data": Octets32, "id_block": Octets96, "id_auth": Octets4096,
     "mrconfigid": Octets48, "mrowner": Octets48, "mrownerconfig": Octets48,
@@ -67,7 +74,7 @@ _RUN: dict[str, Any] = {"gpa": Integer, "size": Integer}
 _PAGES: dict[str, Any] = {**_RUN, "source": PlanSource}
 _SNP_TYPE: Any = Literal["normal", "vmsa", "zero", "unmeasured", "secrets", "cpuid"]
 _IMPORT_TYPE: Any = Literal[
-    "normal", "vmsa", "zero", "unmeasured", "secrets", "cpuid", "measured"
+    "normal", "vmsa", "zero", "unmeasured", "secrets", "cpuid", "measured", "error-range"
 ]  # fmt: skip
 _VCPUS: dict[str, Any] = {"count": VcpuCount}
 _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
@@ -112,6 +119,11 @@ _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "sev-launch-measure": ("control", {}, ()),
     "sev-launch-finish": ("control", {}, ()),
     "import-page": ("add", {**_PAGES, "page_type": _IMPORT_TYPE}, ("digest_after",)),
+    "import-registers": (
+        "control",
+        {"vtl": Count, "registers": list[RegisterDocument]},
+        (),
+    ),
     "import-complete": ("control", {}, ("host_data", "id_block", "id_auth")),
 }
 
@@ -144,7 +156,7 @@ class Tool(Document):
 class PlanMeasurement(Document):
     """The measurement that the plan leads to."""
 
-    register_: Literal["MEASUREMENT", "MRTD", "LD"] = Field(alias="register")
+    register_: Literal["MEASUREMENT", "MRTD", "LD", "BOOT_DIGEST"] = Field(alias="register")
     algorithm: Literal["sha384", "sha256"]
     digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")]
     pages: Count

@@ -25,6 +25,8 @@ class ProfileOrder(Document):
     """In which order the VMM adds pages."""
 
     cpuid_last: bool = False
+    sorted_by_gpa: bool = False
+    inserts_first: bool = False
     page_order: Literal["single-pass", "two-pass"] = "single-pass"
 
 
@@ -63,4 +65,15 @@ class ProfileDocument(Document):
     policies: dict[PlatformName, Integer] = {}
     sev_features: Integer = 1
     svsm: bool = False
+    abis: list[str] = []
+    loads_igvm: bool = False
+    zero_pages: Literal["normal", "zero"] = "normal"
+    shared_pages: Literal["skip", "add"] = "skip"
+    insert_pages: Literal["all", "first"] = "all"
+    large_pages: Literal["first", "whole"] = "first"
+    fixed_vmsa: bool = False
+    wants_policy: bool = False
+    one_id_block: bool = False
+    refuses: list[str] = []
+    is_tool: bool = False
     sources: list[ProfileSource] = []

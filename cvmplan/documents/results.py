@@ -65,7 +65,7 @@ class MeasurementDocument(Document):
     platform: PlatformName
     vmm: str
     abi: str
-    register_: Literal["MEASUREMENT", "MRTD", "LD"] = Field(alias="register")
+    register_: Literal["MEASUREMENT", "MRTD", "LD", "BOOT_DIGEST"] = Field(alias="register")
     algorithm: Literal["sha384", "sha256"]
     digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")]
     pages: Count
@@ -92,6 +92,9 @@ class TraceCommand(Document):
     attributes: Address | None = None
     xfam: Address | None = None
     rcx: Address | None = None
+    acceptance: Count | None = None
+    measured: bool | None = None
+    vtl: Count | None = None
     digest: str | None = None
 
 

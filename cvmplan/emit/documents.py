@@ -10,7 +10,7 @@ from cvmplan.kvm.answers import Result, Simulation
 from cvmplan.kvm.calls import KernelCall, calls_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
-from cvmplan.profiles import Profile
+from cvmplan.profiles import IGVM_FIELDS, Profile
 
 
 def finding(found: Finding) -> dict[str, Any]:
@@ -56,7 +56,12 @@ def profile_document(chosen: Profile) -> dict[str, Any]:
         "title": chosen.title,
         "platforms": list(chosen.platforms),
         "page_types": dict(chosen.page_types),
-        "order": {"cpuid_last": chosen.cpuid_last, "page_order": chosen.page_order},
+        "order": {
+            "cpuid_last": chosen.cpuid_last,
+            "sorted_by_gpa": chosen.sorted_by_gpa,
+            "inserts_first": chosen.inserts_first,
+            "page_order": chosen.page_order,
+        },
         "vmsa": None
         if vmsa is None
         else {
@@ -75,6 +80,9 @@ def profile_document(chosen: Profile) -> dict[str, Any]:
         "policies": {platform: hex(policy) for platform, policy in chosen.policies.items()},
         "sev_features": hex(chosen.sev_features),
         "svsm": chosen.svsm,
+        **{name: getattr(chosen, name) for name in IGVM_FIELDS},
+        "abis": list(chosen.abis),
+        "refuses": list(chosen.refuses),
         "sources": [
             {name: value for name, value in s._asdict().items() if value} for s in chosen.sources
         ],

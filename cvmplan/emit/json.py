@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
 from cvmplan import __version__
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.emit.documents import abi_document, finding, profile_document, simulation_document
+from cvmplan.errors import PlanError
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
@@ -162,10 +163,8 @@ def plan_value(name: str, value: Any, index: Mapping[str, int]) -> Any:
     """Return a field of an operation as the plan document has it."""
     if name == "source":
         return source(value, index)
-    if name == "page_type":
-        return getattr(value, "label", value)
-    if name == "vmsas":
-        return [_vmsa(v) for v in value]
+    if name in _BY_NAME:
+        return _BY_NAME[name](value)
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, tuple):
@@ -186,11 +185,20 @@ def source(contents: Contents, index: Mapping[str, int]) -> dict[str, Any]:
             return {"vmm": what}
         case DigestAfter(digest):
             return {"digest_after": digest.hex()}
+        case Hashed():
+            raise PlanError("a plan names contents, not the hashes of pages")
 
 
 def _vmsa(vmsa: Any) -> dict[str, Any]:
     gpa = {"gpa": hex(vmsa.gpa)} if hasattr(vmsa, "gpa") else {}
     return {"vcpus": vcpus(vmsa.vcpus), **gpa, "hex": vmsa.page.rstrip(b"\0").hex()}
+
+
+_BY_NAME: dict[str, Callable[[Any], Any]] = {
+    "page_type": lambda value: getattr(value, "label", value),
+    "vmsas": lambda value: [_vmsa(v) for v in value],
+    "registers": lambda value: [{"name": hex(n), "value": held.hex()} for n, held in value],
+}
 
 
 def vcpus(numbers: range) -> str:
@@ -231,7 +239,7 @@ def _step(number: int, op: int, step: Step, digest: bytes | None) -> dict[str, A
             document["vcpus"] = vcpus(value)
         elif field.name == "page_type":
             document["page_type"] = value.label
-        elif field.name not in ("contents", "page"):
+        elif field.name not in ("contents", "page", "registers"):
             document[field.name] = hex(value) if field.name in HEX_FIELDS else value
     if digest is not None:
         document["digest"] = digest.hex()

@@ -8,13 +8,13 @@ from typing import Any
 
 from cvmplan import __version__
 from cvmplan.emit.json import (
-    HEX_FIELDS,
     MEASURED_TYPES,
     checkpoints,
     commands,
     gaps,
     is_said,
     largest_level,
+    plan_value,
     source,
 )
 from cvmplan.findings import RULES, Finding
@@ -154,16 +154,13 @@ def _fields(op: Op, index: Mapping[str, int]) -> str:
             continue
         if field.name == "source":
             value = " ".join(f"{k} {v}" for k, v in source(value, index).items())
-        elif field.name == "page_type":
-            value = getattr(value, "label", value)
+        elif field.name == "registers":
+            value = str(len(value))
         elif field.name == "vmsas":
             value = f"of {sum(len(v.vcpus) for v in value)} vCPUs"
-        elif isinstance(value, bytes):
-            value = value.hex()
-        elif isinstance(value, tuple):
-            value = " ".join(value)
-        elif field.name in HEX_FIELDS:
-            value = hex(value)
+        else:
+            value = plan_value(field.name, value, index)
+            value = " ".join(value) if isinstance(value, list) else value
         parts.append(f"{field.name.replace('_', '-')} {_shown(value)}")
     return "  ".join(parts)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.kvm import layouts
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, Struct, pack
@@ -78,7 +78,7 @@ class VendorCalls:
                 return "&zeros"
             case Filled(what):
                 return f"&{what}"
-            case DigestAfter():
+            case DigestAfter() | Hashed():
                 return "&firmware"
 
     def _command(

@@ -10,6 +10,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import InputError, UnsupportedError
 
 READERS: Final = {
+    "igvm": "cvmplan.readers.igvm",
     "ovmf": "cvmplan.readers.ovmf",
     "tdvf": "cvmplan.readers.tdvf",
     "plan": "cvmplan.readers.plan",
@@ -26,7 +27,7 @@ def recognise(blob: Blob) -> tuple[str, ModuleType]:
         if reader.recognises(blob):
             return name, reader
     raise UnsupportedError(
-        "not recognised as a firmware image with OVMF or TDX metadata, a manifest or a plan",
+        "not recognised as a firmware image with OVMF or TDX metadata, an IGVM file, a manifest "
+        "or a plan",
         at=blob.name,
-        hint="IGVM files are not read yet" if bytes(blob.data[:4]) == b"IGVM" else "",
     )

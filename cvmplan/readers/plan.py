@@ -128,6 +128,8 @@ class _Maker(NamedTuple):
             value = getattr(document, field.name)
             if field.name == "source" and value is not None:
                 value = _contents(at, value, document.size, self.inputs)
+            elif field.name == "registers":
+                value = tuple((register.name, register.value) for register in value)
             elif field.name == "flags":
                 value = tuple(value or ())
             elif field.name == "vmsas":

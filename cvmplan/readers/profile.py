@@ -6,7 +6,7 @@ from typing import Any
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
-from cvmplan.profiles import Fact, Profile, Vmsa
+from cvmplan.profiles import IGVM_FIELDS, Fact, Profile, Vmsa
 from cvmplan.readers import text
 from cvmplan.snp.vmsa import FIELDS
 
@@ -36,6 +36,11 @@ def read(blob: Blob) -> Profile:
         sev_features=document.sev_features,
         vmsa=vmsa and Vmsa(vmsa.boot, vmsa.others, vmsa.gpa, vmsa.entry, vmsa.boot_entry),
         svsm=document.svsm,
+        sorted_by_gpa=document.order.sorted_by_gpa,
+        inserts_first=document.order.inserts_first,
+        abis=tuple(document.abis),
+        refuses=tuple(document.refuses),
+        **{name: getattr(document, name) for name in IGVM_FIELDS},
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cvmplan import pages
 from cvmplan.contents import Contents, Made, Zeros
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Limits, Region, Role
@@ -22,7 +23,7 @@ from cvmplan.sev.ops import (
 )
 from cvmplan.sev.steps import GRANULE
 from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.planner import entry_findings, features_findings, vcpu_pages
+from cvmplan.snp.planner import entry_findings, features_findings, is_igvm, vcpu_pages
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
@@ -31,7 +32,10 @@ LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch`, the hash table's page behind the firmware, and findings."""
-    typed = [replace(r, page_type="measured") for r in launch.regions]
+    if is_igvm(launch):
+        typed = [*pages.typed(launch)]
+    else:
+        typed = [replace(r, page_type="measured") for r in launch.regions]
     regions = [r for r in typed if r.role is not Role.REGION]
     findings = [*_policy_findings(launch)]
     if launch.hash_table:
@@ -39,8 +43,9 @@ def layout(launch: Launch) -> Layout:
         regions += page
         findings += wrong
     regions += [r for r in typed if r.role is Role.REGION]
-    if launch.platform == "sev-es":
+    if launch.platform == "sev-es" and not is_igvm(launch):
         findings += entry_findings(launch)
+    if launch.platform == "sev-es":
         findings += features_findings(launch)
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
     return Layout(tuple(regions), limits, tuple(findings))
@@ -57,14 +62,14 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
     yield SevLaunchStart(guest.policy)
     yield CreateVcpu(guest.vcpus)
-    for region in regions:
+    for region in pages.added(regions):
         if launch.abi.map_call == MapMemory.name:
             yield MapMemory(region.gpa, region.size)
         yield _update(region)
     if launch.platform == "sev-es":
         override = LEGACY_FPU if fpu == "legacy" else {}
-        pages = vcpu_pages(launch, override)
-        yield SevLaunchUpdateVmsa(tuple(Vcpus(vcpus, page) for vcpus, page in pages))
+        states = vcpu_pages(launch, override)
+        yield SevLaunchUpdateVmsa(tuple(Vcpus(vcpus, page) for vcpus, page in states))
     yield SevLaunchMeasure()
     yield SevLaunchFinish()
 

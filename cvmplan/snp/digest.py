@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha384
 from struct import Struct
 
-from cvmplan.contents import DigestAfter, page_runs
+from cvmplan.contents import DigestAfter, Hashed, page_runs
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
 from cvmplan.snp.steps import MEASURED_CONTENTS, ORDER, LaunchUpdate, PageType, VmsaUpdate
@@ -77,6 +77,8 @@ def _after_update(digest: bytes, step: LaunchUpdate) -> bytes:
     if step.page_type not in MEASURED_CONTENTS:
         return _chain_equal(digest, NO_CONTENTS + tail, range(step.gpa, step.gpa + step.size, PAGE))
     gpa = step.gpa
+    if isinstance(step.contents, Hashed):
+        return _chain_hashed(digest, step.contents.digests, tail, range(gpa, gpa + step.size, PAGE))
     for view, count in page_runs(step.contents, step.size):
         gpas = range(gpa, gpa + count * PAGE, PAGE)
         if view is None:
@@ -84,6 +86,23 @@ def _after_update(digest: bytes, step: LaunchUpdate) -> bytes:
         else:
             digest = _chain_pages(digest, view, tail, gpas)
         gpa += count * PAGE
+    return digest
+
+
+def page_digests(view: memoryview) -> bytes:
+    """Return the SHA-384 of each page of `view`, 48 bytes each; no page depends on another."""
+    found = []
+    for at in range(0, len(view), PAGE):
+        page = view[at : at + PAGE]
+        zero = not page[0] and bytes(page) == ZERO_PAGE
+        found.append(ZERO_PAGE_DIGEST if zero else sha384(page).digest())
+    return b"".join(found)
+
+
+def _chain_hashed(digest: bytes, digests: bytes, tail: bytes, gpas: range) -> bytes:
+    for number, gpa in enumerate(gpas):
+        contents = digests[number * 48 : number * 48 + 48]
+        digest = sha384(digest + contents + tail + gpa.to_bytes(8, "little")).digest()
     return digest
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from cvmplan import pages
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import ConfigError
 from cvmplan.findings import Finding
@@ -13,11 +14,10 @@ from cvmplan.gpamap import (
     Limits,
     Region,
     Role,
-    two_megabyte_neighbours,
-    unmeasured_contents,
 )
 from cvmplan.kvm import memory
 from cvmplan.launch import Image, Launch, Layout
+from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, Op
 from cvmplan.profiles import State
@@ -45,7 +45,8 @@ HOST_FILLED = ("unmeasured", "secrets", "cpuid")
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` with their page types, KVM's VMSAs last, and the findings."""
-    regions = tuple(_typed(launch, region) for region in _in_order(launch))
+    declared = pages.typed(launch) if is_igvm(launch) else _in_order(launch)
+    regions = tuple(_typed(launch, region) for region in declared)
     findings = (
         *_metadata_findings(launch),
         *_state_findings(launch, regions),
@@ -62,17 +63,17 @@ def layout(launch: Launch) -> Layout:
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
     guest, abi = launch.guest, launch.abi
-    pages = [r for r in gpa_map.regions if r.role is not Role.VMSA and r.is_mapped]
+    added = [r for r in pages.added(gpa_map.regions) if r.role is not Role.VMSA]
     yield CreateVm(launch.platform)
     if abi.imports:
-        yield from _imported(launch, pages)
+        yield from _imported(launch, added)
         return
     made_of = memory.backing(launch.platform, guest.backing, abi)
     yield Init(guest.sev_features & ~1)
     yield SnpLaunchStart(guest.policy, guest.gosvw)
     yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
     yield CreateVcpu(guest.vcpus)
-    for region in pages:
+    for region in added:
         if launch.platform in abi.map_early:
             yield memory.mapping(abi, region.gpa, region.size)
         page_type = PAGE_TYPES[region.page_type or ""]
@@ -88,12 +89,17 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     )
 
 
-def _imported(launch: Launch, pages: Sequence[Region]) -> Iterator[Op]:
+def is_igvm(launch: Launch) -> bool:
+    """Whether the image names its pages' types itself."""
+    return launch.image is not None and launch.image.format == "igvm"
+
+
+def _imported(launch: Launch, added: Sequence[Region]) -> Iterator[Op]:
     """Yield the calls of a hypervisor that imports pages, vCPU states among them."""
     guest = launch.guest
     yield SnpLaunchStart(guest.policy, guest.gosvw)
     yield CreateVcpu(guest.vcpus)
-    for region in pages:
+    for region in added:
         page_type = PAGE_TYPES[region.page_type or ""]
         yield ImportPage(region.gpa, region.size, page_type, region.contents or Zeros())
     yield ImportComplete(guest.host_data, guest.id_block, guest.id_auth)
@@ -113,6 +119,9 @@ def vcpu_pages(
 
     `override` are VMSA fields that beat the profile's (SEV-ES without FPU state).
     """
+    if is_igvm(launch):
+        yield from _file_pages(launch)
+        return
     template = _template(launch)
     eip = launch.guest.reset_eip or (launch.image.reset_eip if launch.image else None) or 0
     boot_eip = BOOT_EIP if template.boot_entry == "reset-vector" else eip
@@ -122,7 +131,20 @@ def vcpu_pages(
         yield others, _state_page(launch, template.others, eip, override or {})
 
 
+def _file_pages(launch: Launch) -> Iterator[tuple[range, bytes]]:
+    """Yield the states that an IGVM file has, then the reset state for further vCPUs."""
+    states = sorted(launch.image.states if launch.image else ())
+    states = states[:1] if launch.abi.vmsa_scope != "all" else states
+    for number, state in enumerate(states):
+        yield range(number, number + 1), state.page
+    if len(states) < launch.guest.vcpus and launch.abi.vmsa_scope == "all":
+        others = range(len(states), launch.guest.vcpus)
+        yield others, _state_page(launch, _template(launch).others, BOOT_EIP, {})
+
+
 def _template(launch: Launch) -> VmsaProfile:
+    if launch.profile.vmsa is None and is_igvm(launch):
+        return VmsaProfile({}, {})
     if launch.profile.vmsa is None:
         raise ConfigError(f"profile {launch.profile.name} has no vCPU state", at="--vmm")
     return launch.profile.vmsa
@@ -191,8 +213,12 @@ def _vmsa_region(launch: Launch) -> Region:
 def _metadata_findings(launch: Launch) -> Iterator[Finding]:
     """Yield what is wrong with the sections that firmware must have, and with the hash table."""
     for role, rule in (
-        (Role.SECRETS, "secrets-not-one-page"),
-        (Role.CPUID, "cpuid-not-one-page"),
+        ()
+        if is_igvm(launch)
+        else (
+            (Role.SECRETS, "secrets-not-one-page"),
+            (Role.CPUID, "cpuid-not-one-page"),
+        )
     ):
         found = [r for r in launch.regions if role in (r.role, r.page_type)]
         pages = sum(max(r.size, 0) for r in found) // PAGE
@@ -201,7 +227,7 @@ def _metadata_findings(launch: Launch) -> Iterator[Finding]:
             origins = tuple(r.origin for r in found[:10])
             problem = f"the launch has {pages} {role} pages, want 1"
             yield Finding(rule, problem, *_extent(found), origins=origins, at=at)
-    if launch.image:
+    if launch.image and not is_igvm(launch):
         yield from _hash_page_findings(launch, launch.image)
     elif launch.hash_table:
         problem = "a kernel was given, and there is no firmware whose hashes page it could fill"
@@ -263,9 +289,13 @@ def entry_findings(launch: Launch) -> Iterator[Finding]:
 def _state_findings(launch: Launch, regions: Sequence[Region]) -> Iterator[Finding]:
     """Yield what is wrong with where the vCPUs' initial states come from."""
     held = [r for r in regions if r.page_type == "vmsa"]
+    if is_igvm(launch) and not launch.abi.imports:
+        return
     if not launch.abi.imports:
         yield from entry_findings(launch)
         yield from _refused(held)
+    elif not held and is_igvm(launch):
+        yield Finding("vmsa-count", "the file has no VMSA: no vCPU could start", at=launch.name)
     elif not held:
         problem = f"{launch.abi.name} takes vCPU states from the image, which has none"
         yield Finding("loader-refuses", problem, at=launch.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from cvmplan import pages
 from cvmplan.contents import Zeros
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
@@ -13,11 +14,10 @@ from cvmplan.gpamap import (
     Limits,
     Region,
     Role,
-    two_megabyte_neighbours,
-    unmeasured_contents,
 )
 from cvmplan.kvm import memory
 from cvmplan.launch import Launch, Layout
+from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Op
 from cvmplan.tdx.ops import (
@@ -37,7 +37,9 @@ DEBUG = 1 << 0  # ATTRIBUTES.DEBUG
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` with their page types, and the findings."""
-    regions = tuple(_typed(launch, region) for region in launch.regions)
+    is_igvm = launch.image is not None and launch.image.format == "igvm"
+    declared = pages.typed(launch) if is_igvm else launch.regions
+    regions = tuple(_typed(launch, region) for region in declared)
     bit = SHARED_BIT[launch.guest.gpaw]
     limits = Limits(1 << bit, f"the shared bit ({bit}) of a GPAW of {launch.guest.gpaw}")
     findings = (
@@ -64,9 +66,8 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
     yield CreateVcpu(guest.vcpus)
     yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
-    for region in gpa_map.regions:
-        if region.is_mapped:
-            yield from _added(launch, region)
+    for region in pages.added(gpa_map.regions):
+        yield from _added(launch, region)
     yield ImportComplete() if abi.imports else TdxFinalize()
 
 
@@ -118,7 +119,7 @@ def _typed(launch: Launch, region: Region) -> Region:
 def _refused(launch: Launch) -> Iterator[Finding]:
     """Yield what the VMM's loader refuses about the image's sections."""
     image, profile = launch.image, launch.profile
-    if image is None:
+    if image is None or image.format == "igvm":
         return
 
     def finding(problem: str, at: str) -> Finding:

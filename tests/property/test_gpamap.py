@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvmplan import gpamap
+from cvmplan import gpamap, notes
 from cvmplan.errors import MapError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Limits, Memory, Region, Role, check_regions
@@ -295,7 +295,7 @@ def test_blocks_of_2_mib_with_several_regions_are_counted(drawn: list[tuple[int,
         end = gpa + count
     owners = Counter(block for r in placed for block in {page // 512 for page in pages(r)})
     wanted = [block for block, count in owners.items() if count > 1]
-    found = list(gpamap.two_megabyte_neighbours(placed[::-1], PAGE))
+    found = list(notes.two_megabyte_neighbours(placed[::-1], PAGE))
     assert len(found) == bool(wanted)
     for finding in found:
         said = re.match(r"(\d+) blocks? holds? .* at (0x[0-9a-f]+)$", finding.message)

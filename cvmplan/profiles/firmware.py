@@ -1,91 +1,8 @@
-"""
-VMM profiles: what a VMM does about a region, as data.  The only module that names a VMM.
-
-Each quirk is a field named for what differs; each fact has its source, the versions it was
-checked for, and how sure it is: "hardware" (agrees with signed evidence),
-"two-implementations" (computed alike by independent programs), "source-only".
-"""
+"""VMMs that launch firmware images; some take IGVM files too."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeAlias
-
-from cvmplan.errors import ConfigError, UnsupportedError
-
-State: TypeAlias = Mapping[str, int | str]
-"""VMSA field to value, or the name of the setting that it takes ("cpu_signature")."""
-
-HARDWARE: Final = "hardware"
-TWO: Final = "two-implementations"
-SOURCE: Final = "source-only"
-
-
-class Fact(NamedTuple):
-    """One thing that a profile says, and why it is believed."""
-
-    fact: str
-    source: str
-    confidence: str
-    commit: str = ""
-    since: str = ""
-    until: str = ""
-
-
-class Vmsa(NamedTuple):
-    """
-    The vCPU state that a VMM sets beyond the processor's reset state.
-
-    `gpa`: where it is measured.  `boot` for vCPU 0, `others` for the rest.  `entry`:
-    "real-mode" splits the start address into CS base and RIP, "flat" keeps it in RIP.
-    `boot_entry`: vCPU 0 starts at the "reset-vector", or where the "image" says.
-    """
-
-    boot: State
-    others: State
-    gpa: int = 0xFFFFFFFFF000
-    entry: str = "real-mode"
-    boot_entry: str = "reset-vector"
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """
-    One VMM, or one generation of it.
-
-    page_types      role of a metadata section to SNP page type (firmware is NORMAL)
-    cpuid_last      the CPUID page is added after all other metadata pages
-    page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
-    augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
-    section_types   TDX section types that the loader takes, None for all that exist
-    legacy_pointer  TDX metadata is also found without a GUID table
-    aligned_data    TDX section data must begin on a page of the file
-    covers_file     TDX: BFV and CFV together must be as long as the file
-    padding         TDX: measured sections longer than their data: "refuse", "zero", "file"
-    policies        platform to the guest policy that is assumed
-    sev_features    the SEV_FEATURES that are assumed for SNP
-    svsm            an SVSM binary is launched below the firmware and owns the metadata
-    """
-
-    name: str
-    title: str
-    platforms: tuple[str, ...]
-    sources: tuple[Fact, ...]
-    page_types: Mapping[str, str] = field(default_factory=dict)
-    cpuid_last: bool = False
-    page_order: str = "single-pass"
-    augmented: str = "skip"
-    section_types: tuple[int, ...] | None = None
-    legacy_pointer: bool = True
-    aligned_data: bool = False
-    covers_file: bool = False
-    padding: str = "refuse"
-    policies: Mapping[str, int] = field(default_factory=lambda: {"snp": 0x30000})
-    sev_features: int = 1
-    vmsa: Vmsa | None = None
-    svsm: bool = False
-
+from cvmplan.profiles.record import HARDWARE, SOURCE, TWO, Fact, Profile, State, Vmsa
 
 _ZERO_SECTIONS = {
     "sec-mem": "zero", "secrets": "secrets", "cpuid": "cpuid", "svsm-caa": "zero",
@@ -112,7 +29,34 @@ QEMU = Profile(
     section_types=(0, 1, 2, 3),
     legacy_pointer=False,
     aligned_data=True,
+    loads_igvm=True,
+    shared_pages="add",
+    large_pages="whole",
+    inserts_first=True,
+    fixed_vmsa=True,
+    one_id_block=True,
+    refuses=(
+        "RELOCATABLE_REGION",
+        "PAGE_TABLE_RELOCATION_REGION",
+        "CCA_POLICY",
+        "SRAT",
+        "MMIO_RANGES",
+        "ERROR_RANGE",
+        "COMMAND_LINE",
+        "SLIT",
+        "PPTT",
+        "VBS_MEASUREMENT",
+        "DEVICE_TREE",
+    ),
     sources=(
+        Fact(
+            "IGVM: runs of alike pages wait for the next run while inserts do not; the flag shared "
+            "is not looked at; a zero page is NORMAL; a VMSA lies at 0xfffffffff000 and holds "
+            "nothing that KVM cannot set; unknown directives are errors",
+            "qemu backends/igvm.c, target/i386/sev.c",
+            SOURCE,
+            commit="03025db6",
+        ),
         Fact(
             "SNP: metadata in table order after the firmware, VMSAs last; page types ZERO, "
             "SECRETS and CPUID, the kernel-hashes page as NORMAL, the vCPU state",
@@ -274,29 +218,3 @@ SVSM_QEMU = Profile(
         ),
     ),
 )
-
-PROFILES: Final = {p.name: p for p in (QEMU, QEMU_82_TDX, EC2, GCE, TD_SHIM, SVSM_QEMU)}
-DEFAULT: Final = QEMU.name
-
-
-def find(name: str, at: str = "--vmm") -> Profile:
-    """Return the built-in profile `name`; ConfigError at `at` lists those that exist."""
-    if name not in PROFILES:
-        raise ConfigError(
-            f"there is no VMM profile {name!r}",
-            at=at,
-            hint=f"built in are {', '.join(PROFILES)}; a profile file ends in .json or .toml",
-        )
-    return PROFILES[name]
-
-
-def for_platform(profile: Profile, platform: str, at: str) -> Profile:
-    """Return `profile`; UnsupportedError at `at` when it does not know `platform`."""
-    if platform in profile.platforms:
-        return profile
-    others = [p.name for p in PROFILES.values() if platform in p.platforms]
-    raise UnsupportedError(
-        f"profile {profile.name} is for {', '.join(profile.platforms)}, not {platform}",
-        at=at,
-        hint=f"for {platform} there are {', '.join(others)}",
-    )

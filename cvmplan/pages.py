@@ -1,0 +1,235 @@
+"""
+What a loader makes of the pages of an IGVM file: page types, order, and what it refuses.
+
+The file says what each page is, the profile what its loader does about that, here both come
+together.  Source of each quirk: the profile that has it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Final
+
+from cvmplan.findings import Finding
+from cvmplan.gpamap import NOT_ADDED, Region, Role
+from cvmplan.launch import Image, Launch
+from cvmplan.order import PAGE
+
+KVM_VMSA: Final = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
+_MEASURED: Final = {
+    Role.PAGE: "measured", Role.EMPTY_PAGE: "measured", Role.UNMEASURED: "unmeasured",
+    Role.INSERT: "unmeasured", Role.ERROR_RANGE: "inaccessible",
+}  # fmt: skip
+_SEV: Final = {**_MEASURED, Role.UNMEASURED: "shared", Role.INSERT: "shared"}
+TYPES: Final = {
+    "snp": {
+        Role.PAGE: "normal", Role.EMPTY_PAGE: "normal", Role.UNMEASURED: "unmeasured",
+        Role.SECRETS: "secrets", Role.CPUID: "cpuid", Role.CPUID_XF: "cpuid",
+        Role.INSERT: "unmeasured", Role.ERROR_RANGE: "inaccessible", Role.VP_CONTEXT: "vmsa",
+    },
+    "tdx": {
+        **_MEASURED,
+        Role.SECRETS: "measured", Role.CPUID: "measured", Role.CPUID_XF: "measured",
+    },
+    "vbs": {**_MEASURED, Role.ERROR_RANGE: "error-range"},
+    "sev": _SEV,
+    "sev-es": _SEV,
+}  # fmt: skip
+"""Platform to the page type of what an IGVM file declares; what is not there it cannot do."""
+# VMSA bytes that KVM can set: segments to TR, EFER, CR4, CR0, DR7 to RIP, RSP, RAX, G_PAT, the
+# general registers, SEV_FEATURES, XCR0, MXCSR, FCW (qemu target/i386/sev.c, 2025-07).
+_SETTABLE: Final = (
+    (0x0, 0xA0), (0xD0, 0xD8), (0x148, 0x180), (0x1D8, 0x1E0), (0x1F8, 0x200), (0x268, 0x270),
+    (0x308, 0x320), (0x328, 0x380), (0x3B0, 0x3B8), (0x3E8, 0x3F0), (0x408, 0x412),
+)  # fmt: skip
+
+
+def typed(launch: Launch) -> tuple[Region, ...]:
+    """Return the regions of an IGVM launch with their page types, in the order of the loader."""
+    regions = [_typed(launch, region) for region in launch.regions]
+    kept = [r for r in regions if r.size or r.added]
+    if not launch.abi.imports:
+        kept = [r for r in kept if r.role is not Role.VP_CONTEXT]
+    if launch.profile.sorted_by_gpa:
+        return tuple(sorted(kept, key=lambda r: r.gpa))
+    return tuple(_pending(kept) if launch.profile.inserts_first else kept)
+
+
+def _typed(launch: Launch, region: Region) -> Region:
+    if region.page_type is not None:
+        return region
+    profile, role = launch.profile, region.role
+    if role is Role.SHARED:
+        if profile.shared_pages == "skip":
+            return replace(region, page_type="shared")
+        role = Role.PAGE if region.contents else Role.EMPTY_PAGE
+    page_type = TYPES[launch.platform].get(role, "inaccessible")
+    if role is Role.EMPTY_PAGE and launch.platform == "snp":
+        page_type = profile.zero_pages
+    added = region.added
+    if role is Role.INSERT and profile.insert_pages == "first":
+        return replace(region, page_type=page_type, size=region.size or PAGE, added=PAGE)
+    if is_large(region) and profile.large_pages == "first":
+        added = PAGE
+    return replace(region, page_type=page_type, added=added)
+
+
+def is_large(region: Region) -> bool:
+    """Whether a region is one 2 MiB page."""
+    return bool(region.kind) and bool(region.kind[1] & 1)
+
+
+def _pending(regions: Iterable[Region]) -> Iterator[Region]:
+    """Hold a run of alike, adjoining pages back until another begins; all else goes before it."""
+    run: list[Region] = []
+    for region in regions:
+        if not region.kind:
+            yield region
+            continue
+        if run and not _continues(run[-1], region):
+            yield from run
+            run = []
+        run.append(region)
+    yield from run
+
+
+def _continues(one: Region, two: Region) -> bool:
+    alike = one.kind == two.kind and (one.contents is None) == (two.contents is None)
+    if not alike or one.end != two.gpa or one.rows is None or two.rows is None:
+        return False
+    last = one.rows.number + (one.size // PAGE - 1 if one.rows.each else 0)
+    return two.rows.number == last + 1
+
+
+# --- findings ------------------------------------------------------------------------------------
+
+
+def findings(launch: Launch) -> Iterator[Finding]:
+    """Yield what the loader refuses of an IGVM file, and whether another would differ."""
+    image = launch.image
+    if image is None or image.format != "igvm":
+        return
+    yield from _refused(launch, image)
+    yield from _large(launch)
+    if launch.platform == "snp":
+        yield from _states(launch, image)
+        yield _portable(launch.regions, image)
+    if launch.platform == "tdx" and not launch.abi.imports:
+        problem = "no VMM on KVM loads IGVM files for TDX yet"
+        grave = "warning" if launch.profile.abis else "error"
+        yield Finding("loader-refuses", problem, at=launch.name, severity=grave)
+    if not launch.profile.page_types and launch.profile.is_tool:
+        problem = f"{launch.profile.name} is a tool and launches nothing"
+        yield Finding("portable", problem, at=launch.name)
+
+
+def _refused(launch: Launch, image: Image) -> Iterator[Finding]:
+    profile = launch.profile
+
+    def refused(what: str, at: str) -> Finding:
+        return Finding("loader-refuses", f"{profile.name} cannot do {what}", at=at)
+
+    if not profile.loads_igvm:
+        yield refused("IGVM files", launch.name)
+    for name in profile.refuses:
+        if name in image.names:
+            yield refused(name, image.names[name])
+    types = TYPES[launch.platform]
+    for region in launch.regions:
+        unknown = region.role not in types and region.role is not Role.SHARED
+        if region.page_type is None and (unknown or region.role.name in profile.refuses):
+            yield refused(f"{region.role} pages on {launch.platform}", region.at)
+    if profile.wants_policy and image.policy is None and launch.platform == "snp":
+        yield Finding("loader-refuses", f"{profile.name} wants a guest policy", at=launch.name)
+    if profile.one_id_block and len(image.id_blocks) > 1:
+        yield refused(f"{len(image.id_blocks)} ID blocks", image.id_blocks[1].at)
+
+
+def _large(launch: Launch) -> Iterator[Finding]:
+    for region in launch.regions:
+        if is_large(region) and region.gpa % region.size:
+            problem = f"{region.origin}: a 2 MiB page at {region.gpa:#x}"
+            yield Finding("gpa-unaligned", problem, at=region.at)
+        if is_large(region) and launch.profile.large_pages == "first":
+            problem = f"{region.origin}: of 2 MiB the first 4 KiB are added"
+            yield Finding("large-page", problem, at=region.at, severity="warning")
+
+
+def _states(launch: Launch, image: Image) -> Iterator[Finding]:
+    """Yield what is wrong with the vCPU states of the file under this loader."""
+    states, vcpus = image.states, launch.guest.vcpus
+    if launch.abi.imports:
+        return
+    if launch.profile.abis and not _as_kvm(launch.regions):
+        problem = f"KVM measures the VMSAs last, at {KVM_VMSA:#x}, and the file does not"
+        yield Finding("loader-refuses", problem, at=launch.name)
+    numbers = [s.vp_index for s in states]
+    if sorted(numbers) != list(range(len(numbers))):
+        yield Finding("loader-refuses", f"VMSAs of vCPUs {numbers}", at=launch.name)
+    for state in states:
+        if launch.profile.fixed_vmsa and (state.gpa != KVM_VMSA or _beyond_kvm(state.page)):
+            problem = f"a VMSA at {state.gpa:#x}, or with fields that KVM cannot set"
+            yield Finding("loader-refuses", f"{launch.profile.name} refuses {problem}", at=state.at)
+    if len(states) != vcpus:
+        grave = "error" if len(states) > vcpus or not launch.profile.vmsa else "warning"
+        if not (launch.profile.vmsa and launch.profile.vmsa.boot):
+            grave = "error"
+        problem = f"{len(states)} VMSAs for {vcpus} vCPUs"
+        yield Finding("vmsa-count", problem, at=launch.name, severity=grave)
+
+
+def _as_kvm(regions: Sequence[Region]) -> bool:
+    """Whether all VMSAs come last, where KVM has them."""
+    roles = [r.role is Role.VP_CONTEXT for r in regions]
+    fixed = all(r.gpa == KVM_VMSA for r in regions if r.role is Role.VP_CONTEXT)
+    return fixed and roles == sorted(roles)
+
+
+def _beyond_kvm(page: bytes) -> bool:
+    """Whether a VMSA has a byte that KVM cannot set, or lacks SNP active in SEV_FEATURES."""
+    rest = bytearray(page)
+    for low, high in _SETTABLE:
+        rest[low:high] = bytes(high - low)
+    return any(rest) or not page[0x3B0] & 1
+
+
+def _portable(regions: Sequence[Region], image: Image) -> Finding:
+    """Say whether all loaders compute one digest, and if not, what makes them differ."""
+    reasons = [*_differences(regions, image)]
+    if not reasons:
+        return Finding("portable", "all loaders compute one digest for this file")
+    return Finding("portable", f"loaders differ: {'; '.join(reasons)}")
+
+
+def _differences(regions: Sequence[Region], image: Image) -> Iterator[str]:
+    inserts = [r for r in regions if r.role is Role.INSERT]
+    if not _as_kvm(regions):
+        yield "a VMSA is not last, or not where KVM measures it"
+    if len(image.states) != 1:
+        yield f"{len(image.states)} VMSAs"
+    order = [r.gpa for r in regions if r.role is not Role.VP_CONTEXT]
+    if order != sorted(order):
+        yield "pages are not in the order of their addresses"
+    first = next((n for n, r in enumerate(regions) if r.kind), len(regions))
+    if any(r.role is Role.INSERT for r in regions[first:]):
+        yield "a parameter insert after the first page"
+    if any(r.size != PAGE for r in inserts):
+        yield "a parameter area of other than one page"
+    for role, what in (
+        (Role.SHARED, "shared pages"),
+        (Role.EMPTY_PAGE, "measured pages without data"),
+        (Role.CPUID_XF, "CPUID_XF pages"),
+    ):
+        found = next((r for r in regions if r.role is role), None)
+        if found:
+            yield f"{what} ({found.origin})"
+    if any(is_large(r) for r in regions):
+        yield "2 MiB pages"
+
+
+def added(regions: Iterable[Region]) -> Iterator[Region]:
+    """Yield the regions that are added, each as large as what is added of it."""
+    for region in regions:
+        if region.page_type not in NOT_ADDED:
+            yield region if region.added is None else replace(region, size=region.added, added=None)

@@ -1,0 +1,76 @@
+"""VMM profiles: what a VMM does about a region, as data.  The only package that names a VMM."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cvmplan.errors import ConfigError, UnsupportedError
+from cvmplan.profiles.firmware import EC2, GCE, QEMU, QEMU_82_TDX, SVSM_QEMU, TD_SHIM
+from cvmplan.profiles.igvm import (
+    CLOUD_HYPERVISOR,
+    CLOUD_HYPERVISOR_MSHV,
+    HYPER_V,
+    IGVMMEASURE,
+    IGVMMEASURE_ZERO,
+    OPENVMM,
+    OPENVMM_MSHV,
+)
+from cvmplan.profiles.record import (
+    HARDWARE,
+    IGVM_FIELDS,
+    SOURCE,
+    TWO,
+    Fact,
+    Profile,
+    State,
+    Vmsa,
+)
+
+__all__ = [
+    "DEFAULTS", "HARDWARE", "IGVM_FIELDS", "PROFILES", "SOURCE", "TWO", "Fact", "Profile", "State",
+    "Vmsa", "find", "for_platform",
+]  # fmt: skip
+
+PROFILES: Final = {
+    p.name: p
+    for p in (
+        QEMU,
+        QEMU_82_TDX,
+        EC2,
+        GCE,
+        TD_SHIM,
+        SVSM_QEMU,
+        HYPER_V,
+        CLOUD_HYPERVISOR,
+        CLOUD_HYPERVISOR_MSHV,
+        OPENVMM,
+        OPENVMM_MSHV,
+        IGVMMEASURE,
+        IGVMMEASURE_ZERO,
+    )
+}
+DEFAULTS: Final = {"": QEMU.name, "igvm": HYPER_V.name}
+"""Format of the image to the profile that is assumed."""
+
+
+def find(name: str, at: str = "--vmm") -> Profile:
+    """Return the built-in profile `name`; ConfigError at `at` lists those that exist."""
+    if name not in PROFILES:
+        raise ConfigError(
+            f"there is no VMM profile {name!r}",
+            at=at,
+            hint=f"built in are {', '.join(PROFILES)}; a profile file ends in .json or .toml",
+        )
+    return PROFILES[name]
+
+
+def for_platform(profile: Profile, platform: str, at: str) -> Profile:
+    """Return `profile`; UnsupportedError at `at` when it does not know `platform`."""
+    if platform in profile.platforms:
+        return profile
+    others = [p.name for p in PROFILES.values() if platform in p.platforms]
+    raise UnsupportedError(
+        f"profile {profile.name} is for {', '.join(profile.platforms)}, not {platform}",
+        at=at,
+        hint=f"for {platform} there are {', '.join(others)}",
+    )

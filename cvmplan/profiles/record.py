@@ -1,0 +1,120 @@
+"""
+What a VMM profile is: the record that the other modules of this package fill in.
+
+Each quirk is a field named for what differs; each fact has its source, the versions it was
+checked for, and how sure it is: "hardware" (agrees with signed evidence),
+"two-implementations" (computed alike by independent programs), "source-only".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, TypeAlias
+
+State: TypeAlias = Mapping[str, int | str]
+"""VMSA field to value, or the name of the setting that it takes ("cpu_signature")."""
+
+HARDWARE: Final = "hardware"
+TWO: Final = "two-implementations"
+SOURCE: Final = "source-only"
+
+
+class Fact(NamedTuple):
+    """One thing that a profile says, and why it is believed."""
+
+    fact: str
+    source: str
+    confidence: str
+    commit: str = ""
+    since: str = ""
+    until: str = ""
+
+
+class Vmsa(NamedTuple):
+    """
+    The vCPU state that a VMM sets beyond the processor's reset state.
+
+    `gpa`: where it is measured.  `boot` for vCPU 0, `others` for the rest.  `entry`:
+    "real-mode" splits the start address into CS base and RIP, "flat" keeps it in RIP.
+    `boot_entry`: vCPU 0 starts at the "reset-vector", or where the "image" says.
+    """
+
+    boot: State
+    others: State
+    gpa: int = 0xFFFFFFFFF000
+    entry: str = "real-mode"
+    boot_entry: str = "reset-vector"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """
+    One VMM, or one generation of it.
+
+    page_types      role of a metadata section to SNP page type (firmware is NORMAL)
+    cpuid_last      the CPUID page is added after all other metadata pages
+    page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
+    augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
+    section_types   TDX section types that the loader takes, None for all that exist
+    legacy_pointer  TDX metadata is also found without a GUID table
+    aligned_data    TDX section data must begin on a page of the file
+    covers_file     TDX: BFV and CFV together must be as long as the file
+    padding         TDX: measured sections longer than their data: "refuse", "zero", "file"
+    policies        platform to the guest policy that is assumed
+    sev_features    the SEV_FEATURES that are assumed for SNP
+    svsm            an SVSM binary is launched below the firmware and owns the metadata
+
+    IGVM files:
+    loads_igvm      it takes such files at all
+    abis            kernel interfaces that it runs on, the usual first; empty: all of KVM's
+    zero_pages      a measured page without data is "normal", or "zero"
+    shared_pages    pages with the flag shared: "skip", or "add" as if it were not there
+    insert_pages    of a parameter insert "all" pages are added, or the "first"
+    large_pages     of a 2 MiB page the "first" 4 KiB are added, or the "whole"
+    sorted_by_gpa   pages are added by address, not in the file's order
+    inserts_first   a run of pages waits until another begins, inserts do not
+    fixed_vmsa      a VMSA must lie where KVM measures it, and be what KVM can set
+    wants_policy    a file without a guest policy is refused
+    one_id_block    a file with several ID blocks is refused
+    refuses         headers that it cannot do
+    is_tool         it computes a digest and launches nothing
+    """
+
+    name: str
+    title: str
+    platforms: tuple[str, ...]
+    sources: tuple[Fact, ...]
+    page_types: Mapping[str, str] = field(default_factory=dict)
+    cpuid_last: bool = False
+    page_order: str = "single-pass"
+    augmented: str = "skip"
+    section_types: tuple[int, ...] | None = None
+    legacy_pointer: bool = True
+    aligned_data: bool = False
+    covers_file: bool = False
+    padding: str = "refuse"
+    policies: Mapping[str, int] = field(default_factory=lambda: {"snp": 0x30000})
+    sev_features: int = 1
+    vmsa: Vmsa | None = None
+    svsm: bool = False
+    loads_igvm: bool = False
+    abis: tuple[str, ...] = ()
+    zero_pages: str = "normal"
+    shared_pages: str = "skip"
+    insert_pages: str = "all"
+    large_pages: str = "first"
+    sorted_by_gpa: bool = False
+    inserts_first: bool = False
+    fixed_vmsa: bool = False
+    wants_policy: bool = False
+    one_id_block: bool = False
+    refuses: tuple[str, ...] = ()
+    is_tool: bool = False
+
+
+IGVM_FIELDS: Final = (
+    "loads_igvm", "zero_pages", "shared_pages", "insert_pages", "large_pages", "fixed_vmsa",
+    "wants_policy", "one_id_block", "is_tool",
+)  # fmt: skip
+"""Fields about IGVM files that documents have as they are."""

@@ -1,0 +1,1 @@
+"""Hyper-V's VBS (VSM) isolation: a SHA-256 chain over pages and registers."""

@@ -1,0 +1,36 @@
+"""From a launch to VBS regions and operations; the image names the page types itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cvmplan import pages
+from cvmplan.contents import Zeros
+from cvmplan.gpamap import GpaMap, Limits
+from cvmplan.launch import Launch, Layout
+from cvmplan.notes import unmeasured_contents
+from cvmplan.plan import CreateVcpu, CreateVm, Op
+from cvmplan.vbs.ops import ImportComplete, ImportPage, ImportRegisters
+from cvmplan.vbs.steps import PHYSICAL_END
+
+HOST_FILLED = ("unmeasured", "error-range")
+
+
+def layout(launch: Launch) -> Layout:
+    """Return the regions of `launch` as the image types them, and the findings."""
+    limits = Limits(PHYSICAL_END, "the 52 bits of a physical address")
+    regions = pages.typed(launch) if launch.image else launch.regions
+    return Layout(regions, limits, (*unmeasured_contents(regions, HOST_FILLED),))
+
+
+def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
+    """Yield the calls that import `gpa_map` in order, and the registers after all pages."""
+    yield CreateVm(launch.platform)
+    yield CreateVcpu(launch.guest.vcpus)
+    for region in pages.added(gpa_map.regions):
+        contents = region.contents or Zeros()
+        yield ImportPage(region.gpa, region.size, region.page_type or "", contents)
+    for vtl, registers in launch.image.registers if launch.image else ():
+        if registers:
+            yield ImportRegisters(vtl, registers)
+    yield ImportComplete()
