@@ -45,6 +45,11 @@ _SETTABLE: Final = (
 )  # fmt: skip
 
 
+def is_igvm(launch: Launch) -> bool:
+    """Whether the image names its pages' types itself."""
+    return launch.image is not None and launch.image.format == "igvm"
+
+
 def typed(launch: Launch) -> tuple[Region, ...]:
     """Return the regions of an IGVM launch with their page types, in the order of the loader."""
     regions = [_typed(launch, region) for region in launch.regions]
@@ -108,7 +113,7 @@ def _continues(one: Region, two: Region) -> bool:
 def findings(launch: Launch) -> Iterator[Finding]:
     """Yield what the loader refuses of an IGVM file, and whether another would differ."""
     image = launch.image
-    if image is None or image.format != "igvm":
+    if image is None or not is_igvm(launch):
         return
     yield from _refused(launch, image)
     yield from _large(launch)

@@ -23,7 +23,7 @@ from cvmplan.sev.ops import (
 )
 from cvmplan.sev.steps import GRANULE
 from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.planner import entry_findings, features_findings, is_igvm, vcpu_pages
+from cvmplan.snp.planner import entry_findings, features_findings, vcpu_pages
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
@@ -32,7 +32,7 @@ LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch`, the hash table's page behind the firmware, and findings."""
-    if is_igvm(launch):
+    if pages.is_igvm(launch):
         typed = [*pages.typed(launch)]
     else:
         typed = [replace(r, page_type="measured") for r in launch.regions]
@@ -43,7 +43,7 @@ def layout(launch: Launch) -> Layout:
         regions += page
         findings += wrong
     regions += [r for r in typed if r.role is Role.REGION]
-    if launch.platform == "sev-es" and not is_igvm(launch):
+    if launch.platform == "sev-es" and not pages.is_igvm(launch):
         findings += entry_findings(launch)
     if launch.platform == "sev-es":
         findings += features_findings(launch)

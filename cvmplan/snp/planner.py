@@ -45,7 +45,7 @@ HOST_FILLED = ("unmeasured", "secrets", "cpuid")
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` with their page types, KVM's VMSAs last, and the findings."""
-    declared = pages.typed(launch) if is_igvm(launch) else _in_order(launch)
+    declared = pages.typed(launch) if pages.is_igvm(launch) else _in_order(launch)
     regions = tuple(_typed(launch, region) for region in declared)
     findings = (
         *_metadata_findings(launch),
@@ -89,11 +89,6 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     )
 
 
-def is_igvm(launch: Launch) -> bool:
-    """Whether the image names its pages' types itself."""
-    return launch.image is not None and launch.image.format == "igvm"
-
-
 def _imported(launch: Launch, added: Sequence[Region]) -> Iterator[Op]:
     """Yield the calls of a hypervisor that imports pages, vCPU states among them."""
     guest = launch.guest
@@ -119,7 +114,7 @@ def vcpu_pages(
 
     `override` are VMSA fields that beat the profile's (SEV-ES without FPU state).
     """
-    if is_igvm(launch):
+    if pages.is_igvm(launch):
         yield from _file_pages(launch)
         return
     template = _template(launch)
@@ -143,7 +138,7 @@ def _file_pages(launch: Launch) -> Iterator[tuple[range, bytes]]:
 
 
 def _template(launch: Launch) -> VmsaProfile:
-    if launch.profile.vmsa is None and is_igvm(launch):
+    if launch.profile.vmsa is None and pages.is_igvm(launch):
         return VmsaProfile({}, {})
     if launch.profile.vmsa is None:
         raise ConfigError(f"profile {launch.profile.name} has no vCPU state", at="--vmm")
@@ -214,7 +209,7 @@ def _metadata_findings(launch: Launch) -> Iterator[Finding]:
     """Yield what is wrong with the sections that firmware must have, and with the hash table."""
     for role, rule in (
         ()
-        if is_igvm(launch)
+        if pages.is_igvm(launch)
         else (
             (Role.SECRETS, "secrets-not-one-page"),
             (Role.CPUID, "cpuid-not-one-page"),
@@ -227,7 +222,7 @@ def _metadata_findings(launch: Launch) -> Iterator[Finding]:
             origins = tuple(r.origin for r in found[:10])
             problem = f"the launch has {pages} {role} pages, want 1"
             yield Finding(rule, problem, *_extent(found), origins=origins, at=at)
-    if launch.image and not is_igvm(launch):
+    if launch.image and not pages.is_igvm(launch):
         yield from _hash_page_findings(launch, launch.image)
     elif launch.hash_table:
         problem = "a kernel was given, and there is no firmware whose hashes page it could fill"
@@ -289,12 +284,12 @@ def entry_findings(launch: Launch) -> Iterator[Finding]:
 def _state_findings(launch: Launch, regions: Sequence[Region]) -> Iterator[Finding]:
     """Yield what is wrong with where the vCPUs' initial states come from."""
     held = [r for r in regions if r.page_type == "vmsa"]
-    if is_igvm(launch) and not launch.abi.imports:
+    if pages.is_igvm(launch) and not launch.abi.imports:
         return
     if not launch.abi.imports:
         yield from entry_findings(launch)
         yield from _refused(held)
-    elif not held and is_igvm(launch):
+    elif not held and pages.is_igvm(launch):
         yield Finding("vmsa-count", "the file has no VMSA: no vCPU could start", at=launch.name)
     elif not held:
         problem = f"{launch.abi.name} takes vCPU states from the image, which has none"

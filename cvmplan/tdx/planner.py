@@ -37,8 +37,7 @@ DEBUG = 1 << 0  # ATTRIBUTES.DEBUG
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` with their page types, and the findings."""
-    is_igvm = launch.image is not None and launch.image.format == "igvm"
-    declared = pages.typed(launch) if is_igvm else launch.regions
+    declared = pages.typed(launch) if pages.is_igvm(launch) else launch.regions
     regions = tuple(_typed(launch, region) for region in declared)
     bit = SHARED_BIT[launch.guest.gpaw]
     limits = Limits(1 << bit, f"the shared bit ({bit}) of a GPAW of {launch.guest.gpaw}")
@@ -119,7 +118,7 @@ def _typed(launch: Launch, region: Region) -> Region:
 def _refused(launch: Launch) -> Iterator[Finding]:
     """Yield what the VMM's loader refuses about the image's sections."""
     image, profile = launch.image, launch.profile
-    if image is None or image.format == "igvm":
+    if image is None or pages.is_igvm(launch):
         return
 
     def finding(problem: str, at: str) -> Finding:

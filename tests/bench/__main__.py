@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from tests.bench import checks, folds, programs
+from tests.bench import checks, folds, igvm, programs
 from tests.bench.ratios import FULL, QUICK
 
-BENCHMARKS = (*folds.BENCHMARKS, *programs.BENCHMARKS, *checks.BENCHMARKS)
+BENCHMARKS = (*folds.BENCHMARKS, *programs.BENCHMARKS, *checks.BENCHMARKS, *igvm.BENCHMARKS)
 HEAD = ("name", "what is compared", "median", "min", "max", "goal", "verdict")
 
 

@@ -25,10 +25,12 @@ class Sizes:
     memory_runs: int = 3
     regions: int = 100_000
     check_pairs: int = 5
+    igvm: int = 512 * MIB
+    igvm_pairs: int = 5
 
     def words(self) -> dict[str, str]:
         """Name the sizes as the table writes them."""
-        spans = {"fold": self.fold, "image": self.image, "sparse": self.sparse}
+        spans = {"fold": self.fold, "image": self.image, "sparse": self.sparse, "igvm": self.igvm}
         return {n: f"{s // MIB} MiB" for n, s in spans.items()} | {"regions": f"{self.regions}"}
 
 
@@ -42,6 +44,8 @@ QUICK: Final = Sizes(
     memory_runs=1,
     regions=2000,
     check_pairs=3,
+    igvm=16 * MIB,
+    igvm_pairs=2,
 )
 
 

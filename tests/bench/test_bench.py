@@ -18,6 +18,9 @@ NAMES = [
     "memory, snp",
     "simulate",
     "checks",
+    "igvm",
+    "igvm, 2 jobs",
+    "igvm, memory",
 ]
 
 
