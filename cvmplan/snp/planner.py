@@ -207,26 +207,28 @@ def _vmsa_region(launch: Launch) -> Region:
 
 def _metadata_findings(launch: Launch) -> Iterator[Finding]:
     """Yield what is wrong with the sections that firmware must have, and with the hash table."""
-    for role, rule in (
-        ()
-        if pages.is_igvm(launch)
-        else (
-            (Role.SECRETS, "secrets-not-one-page"),
-            (Role.CPUID, "cpuid-not-one-page"),
-        )
-    ):
-        found = [r for r in launch.regions if role in (r.role, r.page_type)]
-        pages = sum(max(r.size, 0) for r in found) // PAGE
-        if pages > 1 or (pages == 0 and _has_metadata(launch.regions)):
-            at = found[-1].at if found else launch.name
-            origins = tuple(r.origin for r in found[:10])
-            problem = f"the launch has {pages} {role} pages, want 1"
-            yield Finding(rule, problem, *_extent(found), origins=origins, at=at)
-    if launch.image and not pages.is_igvm(launch):
+    if pages.is_igvm(launch):
+        return
+    yield from _one_page_each(launch)
+    if launch.image:
         yield from _hash_page_findings(launch, launch.image)
     elif launch.hash_table:
         problem = "a kernel was given, and there is no firmware whose hashes page it could fill"
         yield Finding("hash-table-outside-page", problem, at=launch.name)
+
+
+def _one_page_each(launch: Launch) -> Iterator[Finding]:
+    for role, rule in (
+        (Role.SECRETS, "secrets-not-one-page"),
+        (Role.CPUID, "cpuid-not-one-page"),
+    ):
+        found = [r for r in launch.regions if role in (r.role, r.page_type)]
+        count = sum(max(r.size, 0) for r in found) // PAGE
+        if count > 1 or (count == 0 and _has_metadata(launch.regions)):
+            at = found[-1].at if found else launch.name
+            origins = tuple(r.origin for r in found[:10])
+            problem = f"the launch has {count} {role} pages, want 1"
+            yield Finding(rule, problem, *_extent(found), origins=origins, at=at)
 
 
 def _extent(regions: Sequence[Region]) -> tuple[int | None, int | None]:
