@@ -18,6 +18,7 @@ from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
+from cvmplan.kvm.interface import Abi
 from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
 from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS, Input, Plan, stage
@@ -67,16 +68,8 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     usual = profile.abis[0] if profile.abis else abis.DEFAULT
     abi = abis.find(str(given.get("abi", usual)), place("abi"))
     abis.for_plan(abi, platform, place("abi"))
-    assumed = resolve.assumed(platform, profile, given, abi)
-    if "firmware_digest" in given and "firmware_size" not in given:
-        file = source.declared.firmware
-        assumed["firmware_size"] = len(file) if file else FULL_FIRMWARE
+    firmware, assumed = _decided(source, platform, profile, abi, given, place)
     settings = {**assumed, **given}
-    firmware = _firmware(source, platform, settings, profile, place)
-    if firmware and firmware.format == "igvm":
-        _refuse_firmware_settings(given, place)
-        assumed |= _of_file(firmware, platform, given, place)
-        settings = {**assumed, **given}
     if source.name:
         _check_types(source.name, source.declared.regions, platform)
     regions = firmware.regions if firmware else ()
@@ -101,6 +94,27 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     )
 
 
+def _decided(
+    source: _Source,
+    platform: str,
+    profile: Profile,
+    abi: Abi,
+    given: Mapping[str, Any],
+    place: resolve.Place,
+) -> tuple[Image | None, dict[str, Any]]:
+    """Return the image for `platform`, and the settings that profile, kernel and file decide."""
+    assumed = resolve.assumed(platform, profile, given, abi)
+    if "firmware_digest" in given and "firmware_size" not in given:
+        file = source.declared.firmware
+        assumed["firmware_size"] = len(file) if file else FULL_FIRMWARE
+    if source.format == "igvm":
+        _refuse_firmware_settings(given, place)
+    firmware = _firmware(source, platform, {**assumed, **given}, profile, place)
+    if firmware and firmware.format == "igvm":
+        assumed = _with_file(assumed, firmware, platform, given, place)
+    return firmware, assumed
+
+
 def _refuse_firmware_settings(given: Mapping[str, Any], place: resolve.Place) -> None:
     """Raise ConfigError for settings for which an IGVM file, the whole image, has no use."""
     for name in ("kernel_hash", "firmware_digest", "firmware_size", "reset_eip", "pad", "hob_gpa"):
@@ -109,11 +123,16 @@ def _refuse_firmware_settings(given: Mapping[str, Any], place: resolve.Place) ->
             raise ConfigError("means nothing for an IGVM file", at=place(shown))
 
 
-def _of_file(
-    image: Image, platform: str, given: Mapping[str, Any], place: resolve.Place
+def _with_file(
+    assumed: Mapping[str, Any],
+    image: Image,
+    platform: str,
+    given: Mapping[str, Any],
+    place: resolve.Place,
 ) -> dict[str, Any]:
-    """Return the settings that an IGVM file says itself, where they were not given."""
-    told: dict[str, Any] = {"vcpus": max(len(image.states), 1)}
+    """Return what is assumed, with the settings that an IGVM file says itself; ConfigError."""
+    told: dict[str, Any] = {**assumed, "vcpus": max(len(image.states), 1)}
+    told.pop("kernel_hashes", None)
     if image.policy is not None and platform in AMD:
         told["policy"] = image.policy
     if image.states:
@@ -122,6 +141,10 @@ def _of_file(
         if given.get("sev_features", features) != features:
             problem = f"the vCPU states of the file say {features:#x}"
             raise ConfigError(problem, at=place("sev_features"))
+    if len(image.states) >= given.get("vcpus", told["vcpus"]):
+        if "cpu_signature" in given:
+            raise ConfigError("means nothing: the file has all vCPU states", at=place("cpu"))
+        told = {n: v for n, v in told.items() if n not in ("cpu", "cpu_signature")}
     return {name: value for name, value in told.items() if name not in given}
 
 
