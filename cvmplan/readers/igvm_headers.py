@@ -24,6 +24,8 @@ FIXED: Final = Struct("<4sIIIII")
 FIXED_2: Final = Struct("<II")
 HEAD: Final = Struct("<II")
 MOST_AREA: Final = 1 << 40  # bytes of one parameter area
+AARCH64: Final = 1
+EITHER: Final = ("NATIVE", "VSM_ISOLATION")  # platforms of both architectures
 PLATFORMS: Final = ("NATIVE", "VSM_ISOLATION", "SEV_SNP", "TDX", "SEV", "SEV_ES", "CCA")
 IS_2MB, UNMEASURED, SHARED = 1, 2, 4  # PAGE_DATA flags
 KNOWN_FLAGS: Final = IS_2MB | UNMEASURED | SHARED
@@ -153,7 +155,7 @@ class File(NamedTuple):
 
 def parse(blob: Blob) -> File:
     """Return the headers of an IGVM file; MalformedError, UnsupportedError with the file offset."""
-    version, start, size = _fixed(blob)
+    version, start, size, architecture = _fixed(blob)
     findings: list[Finding] = []
     if start > FIXED.size + (FIXED_2.size if version == 2 else 0):
         problem = "bytes between the fixed and the variable headers, which no checksum covers"
@@ -163,13 +165,17 @@ def parse(blob: Blob) -> File:
     headers = tuple(_headers(blob, start, start + size, findings))
     platforms = dict(_platform(blob, h) for h in headers if h.type == 0x1)
     names = [h for h in headers if h.type == 0x1]
+    for platform in platforms:
+        if (platform == "CCA") != (architecture == AARCH64) and platform not in EITHER:
+            problem = f"platform {platform} in a file of architecture {architecture}"
+            raise MalformedError(problem, at=blob.name)
     if not platforms or len(platforms) != len(names) or len({*platforms.values()}) != len(names):
         raise MalformedError("no platform header, or one platform or mask twice", at=blob.name)
     return File(blob, version, headers, start + size, platforms, tuple(findings))
 
 
-def _fixed(blob: Blob) -> tuple[int, int, int]:
-    """Return (version, offset of the variable headers, their size)."""
+def _fixed(blob: Blob) -> tuple[int, int, int, int]:
+    """Return (version, offset of the variable headers, their size, architecture)."""
     head = blob.slice(0, FIXED.size)
     magic, version, start, size, total, checksum = FIXED.unpack(head.data)
     if magic != MAGIC:
@@ -188,12 +194,13 @@ def _fixed(blob: Blob) -> tuple[int, int, int]:
     found = crc32(blob.slice(start, start + size).data, crc32(fixed))
     if found != checksum:
         raise MalformedError(f"checksum {checksum:#010x}, want {found:#010x}", at=blob.where(20))
+    architecture = 0
     if version == 2:
         architecture, page = FIXED_2.unpack(blob.slice(FIXED.size, length).data)
         if architecture not in (0, 1) or page != PAGE:
             problem = f"architecture {architecture} with pages of {page} bytes"
             raise UnsupportedError(problem, at=blob.where(FIXED.size))
-    return version, start, size
+    return version, start, size, architecture
 
 
 def _headers(blob: Blob, at: int, end: int, findings: list[Finding]) -> Iterator[Header]:

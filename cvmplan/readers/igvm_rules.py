@@ -16,8 +16,10 @@ from cvmplan.order import PAGE
 from cvmplan.readers.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, File, Header
 
 MOST_REGISTERS = 1024
+MOST_VTL = 2
 NATIVE_CONTEXT = 0xE8  # bytes of a native context; the rest of its page is zero
 CCA_CONTEXT = 80
+RELOCATIONS = ("RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION")
 RESERVED = {"GUEST_POLICY", "PAGE_TABLE_RELOCATION_REGION", "CORIM_DOCUMENT", "CORIM_SIGNATURE",
             "CCA_POLICY", "VP_CONTEXT", "REQUIRED_MEMORY"}  # fmt: skip
 
@@ -40,7 +42,7 @@ def check(file: File) -> list[Finding]:
         elif header.name.startswith("CORIM_"):
             _check_corim(file, header, named, corim, at)
         elif header.name == "SNP_ID_BLOCK":
-            _check_id_block(named, at)
+            findings += _check_id_block(named, at)
         areas.see(header, named, at)
         if header.name == "VP_CONTEXT":
             _check_context(file, named, at)
@@ -87,19 +89,27 @@ def _check_corim(
     file: File, header: Header, named: dict[str, Any], seen: set[tuple[str, int]], at: str
 ) -> None:
     file.data(named["file_offset"], named["size_bytes"], at)
-    mask = named["compatibility_mask"]
-    if (header.name, mask) in seen:
-        raise MalformedError(f"{header.name} stands twice for mask {mask:#x}", at=at)
-    if header.name == "CORIM_SIGNATURE" and ("CORIM_DOCUMENT", mask) not in seen:
-        raise MalformedError("a CORIM signature before its document", at=at)
-    seen.add((header.name, mask))
+    for mask in file.platforms.values():
+        if not named["compatibility_mask"] & mask:
+            continue
+        if (header.name, mask) in seen:
+            raise MalformedError(f"{header.name} stands twice for mask {mask:#x}", at=at)
+        if header.name == "CORIM_SIGNATURE" and ("CORIM_DOCUMENT", mask) not in seen:
+            raise MalformedError("a CORIM signature before its document", at=at)
+        seen.add((header.name, mask))
 
 
-def _check_id_block(named: dict[str, Any], at: str) -> None:
+def _check_id_block(named: dict[str, Any], at: str) -> Iterator[Finding]:
     if named["author_key_enabled"] not in (0, 1) or any(named["reserved"]):
         raise MalformedError("SNP_ID_BLOCK has reserved bits that are not 0", at=at)
     if named["author_key_enabled"] and not any(named["author_public_key"]):
         raise MalformedError("author_key_enabled, and the author key is zero", at=at)
+    author = [v for k, v in named.items() if k.startswith("author_") and k != "author_key_enabled"]
+    if not named["author_key_enabled"] and any(
+        any(v) if isinstance(v, bytes) else v for v in author
+    ):
+        problem = "SNP_ID_BLOCK has author fields, and no author key is enabled"
+        yield Finding("non-zero-padding", problem, at=at)
 
 
 class _Areas:
@@ -155,7 +165,10 @@ def _check_context(file: File, named: dict[str, Any], at: str) -> None:
         count = int.from_bytes(file.data(named["file_offset"], 4, at).data, "little")
         if count > MOST_REGISTERS:
             raise MalformedError(f"a VP context of {count} registers", at=at)
-        file.data(named["file_offset"], 4 + 32 * count, at)
+        rows = file.data(named["file_offset"], 4 + 32 * count, at).data
+        levels = {rows[4 + 32 * n] for n in range(count)}
+        if len(levels) > 1 or any(level > MOST_VTL for level in levels):
+            raise MalformedError(f"registers of VTLs {sorted(levels)} in one context", at=at)
         return
     page = file.data(named["file_offset"], PAGE, at).data
     used = {"NATIVE": NATIVE_CONTEXT, "SEV": NATIVE_CONTEXT, "CCA": CCA_CONTEXT}.get(owners[0])
@@ -168,22 +181,33 @@ def _check_relocations(file: File) -> None:
     others = [(h, h.named()) for h in file.headers if h.type != PAGE_DATA]
     for name, mask in file.platforms.items():
         mine = [(h, n) for h, n in others if n.get("compatibility_mask", 0) & mask]
-        tables = sum(h.name == "PAGE_TABLE_RELOCATION_REGION" for h, _ in mine)
-        if tables > 1:
-            raise MalformedError(f"{tables} page-table regions for {name}", at=file.blob.name)
-        moving = [(n, file.blob.where(h.offset)) for h, n in mine if h.name == "RELOCATABLE_REGION"]
-        contexts = {n["vp_index"] for h, n in mine if h.name == "VP_CONTEXT"}
-        _check_apart(moving)
-        for named, at in moving:
-            if name == "VSM_ISOLATION" and named["vp_index"] not in contexts:
-                raise MalformedError("a relocatable region without its VP context", at=at)
+        moving = [_moving(file, h, n) for h, n in mine if h.name in RELOCATIONS]
+        if sum(h.name == "PAGE_TABLE_RELOCATION_REGION" for h, _ in mine) > 1:
+            raise MalformedError(f"two page-table regions for {name}", at=file.blob.name)
+        contexts = {_owner(file, n) for h, n in mine if h.name == "VP_CONTEXT"}
+        end = 0
+        for low, high, owner, at in sorted(moving):
+            if low < end:
+                raise MalformedError("two relocation regions overlap", at=at)
+            if name == "VSM_ISOLATION" and owner not in contexts:
+                raise MalformedError("a relocation region without its VP context", at=at)
+            end = high
 
 
-def _check_apart(moving: list[tuple[dict[str, Any], str]]) -> None:
-    moving.sort(key=lambda entry: int(entry[0]["relocation_region_gpa"]))
-    end = 0
-    for named, at in moving:
-        low = named["relocation_region_gpa"]
-        if low < end:
-            raise MalformedError("two relocatable regions overlap", at=at)
-        end = low + named["relocation_region_size"]
+def _moving(
+    file: File, header: Header, named: dict[str, Any]
+) -> tuple[int, int, tuple[int, int], str]:
+    """Return (begin, end, (VP index, VTL), place) of a relocation region; MalformedError."""
+    low = named.get("relocation_region_gpa", named.get("gpa", 0))
+    high = low + named.get("relocation_region_size", named.get("size", 0))
+    at = file.blob.where(header.offset)
+    if named["vtl"] > MOST_VTL or high > 1 << 64:
+        raise MalformedError(f"a relocation region of VTL {named['vtl']} to {high:#x}", at=at)
+    return low, high, (named["vp_index"], named["vtl"]), at
+
+
+def _owner(file: File, named: dict[str, Any]) -> tuple[int, int]:
+    """Return (VP index, VTL) of a VBS context, which has been checked."""
+    offset = named["file_offset"]
+    count = int.from_bytes(file.blob.data[offset : offset + 4], "little")
+    return named["vp_index"], file.blob.data[offset + 4] if count else 0
