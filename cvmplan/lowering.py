@@ -41,6 +41,7 @@ class Lowering:
         self.handed_over = False
         self.finalized = False
         self._written = Spans()
+        self._private = Spans()
         self._bound_to: dict[int, Spans] = {}
         self._memory = Held()
         self._work = Counter[str]()
@@ -94,8 +95,17 @@ class Lowering:
         twice = self._written.overlap(gpa, gpa + size)
         if twice is not None:
             raise PlanError(f"the page at {twice[0]:#x} was written before")
+        if self._private.overlap(gpa, gpa + size) is not None:
+            raise PlanError(f"{size:#x} bytes at {gpa:#x} are private and cannot be written")
         self._written.add(gpa, gpa + size)
         self._memory.put(gpa, size, contents)
+
+    def make_private(self, gpa: int, size: int, *, preserve: bool) -> None:
+        """Note that a range is private; PlanError where that loses what was written."""
+        lost = self._written.overlap(gpa, gpa + size)
+        if lost is not None and not preserve and self.platform in CONFIDENTIAL:
+            raise PlanError(f"what was written at {lost[0]:#x} is not preserved")
+        self._private.add(gpa, gpa + size)
 
     def written(self, gpa: int, size: int) -> Iterator[Run]:
         """Yield (gpa, size, contents) of memory as it lies there, zeros where nobody wrote."""

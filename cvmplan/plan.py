@@ -296,9 +296,15 @@ def broken_promises(plan: Plan, result: Measurement, severity: str = "") -> list
             at=at,
             severity=severity,
         )
-        for ld, at in plan.promised
+        for ld, at in promises(plan)
         if ld != result.digest and plan.platform == "snp"
     ]
+
+
+def promises(plan: Plan) -> list[tuple[bytes, str]]:
+    """Return the launch digests that ID blocks are for: those of the image and of the plan."""
+    blocks = [(n, getattr(op, "id_block", None)) for n, op in enumerate(plan.ops)]
+    return [*plan.promised, *((block[:48], f"op {n}") for n, block in blocks if block)]
 
 
 def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:

@@ -82,14 +82,16 @@ SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
     "hex_longer_than_the_run": (
         set_in("ops", IMAGE, "source", value={"hex": "00" * 32768, "at": 1}), 2, "ops[",
     ),
-    "an_unaligned_address": (set_in("ops", IMAGE, "gpa", value="0x1"), 1, "(snp-launch-update)"),
-    "an_empty_run": (set_in("ops", ZERO, "size", value="0x0"), 1, "(snp-launch-update)"),
+    "an_unaligned_address": (
+        set_in("ops", IMAGE, "gpa", value="0x1"), 1, "refuses snp-launch-update",
+    ),
+    "an_empty_run": (set_in("ops", ZERO, "size", value="0x0"), 1, "refuses snp-launch-update"),
     "a_page_added_twice": (set_in("ops", ZERO, "gpa", value="0xfffff000"), 1, "added before"),
     "more_pages_than_are_taken": (
         lambda d: d["ops"][number_of(d, ZERO)].update(gpa=hex(1 << 32), size=hex(1 << 37)),
         4, "64 GiB",
     ),
-    "a_page_past_52_bits": (set_in("ops", ZERO, "gpa", value="0x10000000000000"), 1, "52 bits"),
+    "a_page_past_52_bits": (set_in("ops", ZERO, "gpa", value="0x10000000000000"), 1, "no memslot"),
     "measured_pages_that_the_host_fills": (
         set_in("ops", IMAGE, "source", value={"vmm": "cpuid"}), 1, "not measurable",
     ),
@@ -98,7 +100,7 @@ SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
     ),
     "vcpus_with_a_gap": (set_in("ops", FINISH, "vmsas", 1, "vcpus", value="2-3"), 2, "vmsas"),
     "vcpus_downwards": (set_in("ops", FINISH, "vmsas", 1, "vcpus", value="2-1"), 2, "vmsas"),
-    "a_long_vmsa": (set_in("ops", -1, "vmsas", 0, "hex", value="00" * 4097), 1, "VMSA"),
+    "a_long_vmsa": (set_in("ops", -1, "vmsas", 0, "hex", value="00" * 4097), 2, "4096"),
     "vcpus_that_were_not_created": (
         set_in("ops", FINISH, "vmsas", 1, "vcpus", value="1-9"), 1, "vCPU",
     ),
@@ -123,8 +125,8 @@ SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
     "vcpus_that_its_settings_deny": (set_in("given", "vcpus", value=64), 2, "vCPUs"),
     "a_width_that_is_no_number": (set_in("given", "gpaw", value="52"), 2, "gpaw"),
     "no_init": (lambda d: d["ops"].pop(1), 2, "init"),
-    "vcpus_created_last": (create_vcpus_last, 1, "create-vcpu"),
-    "vcpus_created_last_and_no_vmsa": (lambda d: create_vcpus_last(d, vmsas=[]), 1, "create-vcpu"),
+    "vcpus_created_last": (create_vcpus_last, 1, "vCPU"),
+    "vcpus_created_last_and_no_vmsa": (lambda d: create_vcpus_last(d, vmsas=[]), 1, "vCPU"),
     "an_error_among_its_findings": (
         set_in("findings", value=[{"rule": "empty-region", "severity": "error", "message": "x"}]),
         1, "empty-region",

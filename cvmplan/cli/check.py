@@ -38,7 +38,7 @@ def _findings(request: Request, *, on_host: bool) -> tuple[Finding, ...]:
 
     Where nothing forbids the launch, those of this machine's kernel follow.
     """
-    from cvmplan.plan import broken_promises, measure
+    from cvmplan.plan import broken_promises, measure, promises
 
     try:
         plan = request.plan()
@@ -47,7 +47,7 @@ def _findings(request: Request, *, on_host: bool) -> tuple[Finding, ...]:
     for _ in plan.trace():
         pass
     found = plan.findings
-    if plan.promised:
+    if promises(plan):
         found += tuple(broken_promises(plan, measure(plan)))
     if on_host and not has_errors(found):
         from cvmplan.host.check import check as on_this_machine

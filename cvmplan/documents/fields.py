@@ -74,5 +74,9 @@ def _reason(error: Any) -> str:
         return "unknown key"
     if error["type"] == "missing":
         return "is missing"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
+        return "is not an object"
+    if error["type"] == "union_tag_invalid":
+        return f"there is no operation {str(error['ctx']['tag'])[:40]!r}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[:1].lower() + message[1:]

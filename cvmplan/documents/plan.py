@@ -50,7 +50,7 @@ class VmsaDocument(Document):
     """The initial state of a run of vCPUs; `hex` without the zeros at its end."""
 
     vcpus: Annotated[str, Field(pattern="^[0-9]{1,4}(-[0-9]{1,4})?$")]
-    hex: HexBytes
+    hex: Annotated[HexBytes, Field(max_length=4096)]
     gpa: Integer | None = None
 
 

@@ -65,8 +65,11 @@ class RecordedLine(Document):
         needs = ["gpa", "size"] if self.op in RANGED else []
         needs += ["page_type"] if self.op == "snp-launch-update" else []
         needs += ["measured"] if self.op in ("tdx-add", "tdx-init-mem-region") else []
-        needs += ["count"] if self.op in ("create-vcpu", "tdx-init-vcpu") else []
         missing = [name for name in needs if getattr(self, name) is None]
         if missing:
             raise ValueError(f"{self.op} wants {', '.join(missing)}")
+        if (self.gpa or 0) + (self.size or 0) > 1 << 64:
+            raise ValueError("the range ends past 2^64")
+        if self.residual is not None and self.residual.gpa % 4096:
+            raise ValueError("the residual does not begin on a page")
         return self

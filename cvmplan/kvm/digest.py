@@ -66,12 +66,15 @@ class TdxDigest:
 
     def add(self, gpa: int) -> None:
         """TDH.MEM.PAGE.ADD of one page."""
+        if not self._known:
+            return
         self._stream.update(_block(b"MEM.PAGE.ADD", gpa))
 
     def extend(self, gpa: int, page: Bytes) -> None:
         """TDH.MR.EXTEND of the 16 chunks of one page."""
         if page is None:
             self._known = False
+        if page is None or not self._known:
             return
         for at in range(0, PAGE, CHUNK):
             self._stream.update(_block(b"MR.EXTEND", gpa + at))

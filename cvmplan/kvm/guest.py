@@ -10,7 +10,7 @@ virt/kvm/guest_memfd.c; virt/kvm/kvm_main.c of 6.12 to 6.14.
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -62,6 +62,7 @@ class Memory:
         self.findings: list[Finding] = []
         self.in_place = abi.in_place  # pages are added as they lie there
         self.slots: list[Slot] = []
+        self._writable: set[int] = set()  # guest_memfds that user space maps, and that begin shared
         self._numbered: dict[int, Slot] = {}
         self._bound: dict[int, Ranges[int | None]] = {}  # guest_memfd offset to slot number
         self.gmems: dict[int, int] = {}  # number to bytes
@@ -101,6 +102,8 @@ class Memory:
         if op.gmem in self.gmems:
             return no(None, f"guest_memfd {op.gmem} was created before")
         self._create_gmem(op.gmem, op.size)
+        if {"mmap", "init-shared"} <= flags:
+            self._writable.add(op.gmem)
         return Answer()
 
     def _create_gmem(self, number: int, size: int) -> None:
@@ -198,16 +201,25 @@ class Memory:
         """The same: shared."""
         return self._set_attribute(op, private=False)
 
-    def _set_attribute(self, op: Any, *, private: bool) -> Answer:
+    def _refuses_attribute(self, op: Any) -> Answer | None:
         place = "vm" if op.gmem is None else "gmem"
+        end = op.gpa + op.size
         if place != self.abi.attributes and self.abi.runs:
             return no("ENOTTY", f"{self.abi.name} has its attributes on the {self.abi.attributes}")
-        if self.platform not in OWN_MEMORY:
-            return no("EINVAL", f"a {self.platform} VM has no private memory")
-        if not whole_pages(op.gpa, op.size):
-            return no("EINVAL", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages")
-        if getattr(op, "preserve", None) and (not self.abi.in_place or self.finalized):
-            return no("EINVAL", "contents cannot be preserved here")
+        wrong = {
+            f"a {self.platform} VM has no private memory": self.platform not in OWN_MEMORY,
+            f"{op.size:#x} bytes at {op.gpa:#x} are no pages": not whole_pages(op.gpa, op.size),
+            f"the range is not memory of guest_memfd {op.gmem}": op.gmem is not None
+            and not self._all_slots(op.gpa, end, lambda slot: slot.gmem == op.gmem),
+            "contents cannot be preserved here": bool(getattr(op, "preserve", None))
+            and (not self.abi.in_place or self.finalized),
+        }
+        return next((no("EINVAL", why) for why, is_so in wrong.items() if is_so), None)
+
+    def _set_attribute(self, op: Any, *, private: bool) -> Answer:
+        refused = self._refuses_attribute(op)
+        if refused is not None:
+            return refused
         end = op.gpa + op.size
         changed = [(a, b) for a, b, now in self.private.runs(op.gpa, end) if now != private]
         for low, high in changed:
@@ -253,10 +265,25 @@ class Memory:
         """User space writes into guest memory."""
         if not self._is_held(op):
             return no("EFAULT", "no memslot holds the range")
+        end = op.gpa + op.size
+        if self.abi.in_place and not self._all_slots(op.gpa, end, self._is_writable):
+            return no("EFAULT", "user space cannot write this guest_memfd (SIGBUS)")
         if self.private.first(op.gpa, op.gpa + op.size, value=True) is not None:
             return Answer(why="a part is private: the guest does not see what is written there")
         self.written.set(op.gpa, op.gpa + op.size, (source, op.gpa))
         return Answer()
+
+    def _all_slots(self, low: int, high: int, accept: Callable[[Slot], bool]) -> bool:
+        """Whether slots hold all of [low, high), and each is accepted."""
+        while low < high:
+            slot = self.slot_at(low)
+            if slot is None or not accept(slot):
+                return False
+            low = slot.end
+        return True
+
+    def _is_writable(self, slot: Slot) -> bool:
+        return slot.gmem is None or slot.gmem in self._writable
 
     def contents(self, low: int, high: int) -> Iterator[tuple[int, int, Source, int]]:
         """Yield (start, end, contents, address of their begin) of memory as it was written."""
@@ -265,7 +292,8 @@ class Memory:
             yield start, end, source, base
 
     def _is_held(self, op: Any) -> bool:
-        return bool(op.size > 0 and self.held_up_to(op.gpa, op.gpa + op.size) == op.gpa + op.size)
+        end = op.gpa + op.size
+        return bool(op.size > 0 and self.held_up_to(op.gpa, end) == end)
 
     # --- mapping -----------------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ class SetPrivate(Setup):
     gmem: int | None = None
     preserve: bool = False
 
+    def lower(self, state: Lowering) -> Iterator[Step]:
+        """Yield nothing; PlanError where contents are lost."""
+        state.make_private(self.gpa, self.size, preserve=bool(self.preserve))
+        yield from ()
+
 
 @dataclass(frozen=True, slots=True)
 class SetShared(Setup):

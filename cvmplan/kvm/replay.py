@@ -13,8 +13,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
+from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, Result, Simulation
+from cvmplan.kvm.guest import MOST_FINDINGS
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.kvm.simulate import ADDS, MOST_NAMED, Host, finished
 from cvmplan.kvm.source import Source
@@ -86,13 +88,15 @@ def replay(
 
     The digest is None without an `image` that knows what the pages hold.
     """
+    if recording.platform not in abi.vm_types:
+        raise UnsupportedError(f"{abi.name} has no {recording.platform} guests", at="--abi")
     host = Host(recording.platform, abi, settings)
     calls = frozenset(a.op for a in recording.attempts)
     vcpus = image.vcpus if image else max((a.count for a in recording.attempts), default=0) or 1
     host.assume_set_up(calls, vcpus, image.pages if image else ())
     replayed = _Replay(host, recording.attempts, image)
     outcome = finished(host, replayed.results(), replayed.findings)
-    return outcome if image else outcome._replace(digest=None)
+    return outcome if image and outcome.finalized else outcome._replace(digest=None)
 
 
 class _Replay:
@@ -109,6 +113,8 @@ class _Replay:
         for number, attempt in enumerate(self._attempts):
             if attempt.op in ADDS:
                 answer = self._add(number, attempt)
+            elif attempt.op in ("create-vcpu", "tdx-init-vcpu") and not attempt.returned:
+                answer = self._vcpus(attempt)
             elif attempt.returned:
                 again = attempt.returned in AGAIN
                 why = "recorded: to be called again" if again else "recorded"
@@ -117,11 +123,22 @@ class _Replay:
                 answer = self._host.answer(self._completed(attempt), None)
             yield Result(attempt.seq, attempt.op, answer)
 
+    def _vcpus(self, attempt: Attempt) -> Answer:
+        """Take calls on vCPUs one by one, as a VMM makes them."""
+        vm = self._host.vm
+        if vm is not None and attempt.op == "create-vcpu":
+            vm.vcpus = (vm.vcpus or 0) + max(attempt.count, 1)
+        elif vm is not None:
+            vm.vcpus_inited = True
+        return Answer()
+
     def _completed(self, attempt: Attempt) -> Attempt:
         """Return a finishing call with the vCPU states of the image."""
         return replace(attempt, vmsas=self._image.vmsas if self._image else ())
 
     def _add(self, number: int, attempt: Attempt) -> Answer:
+        if not attempt.size:
+            return self._host.answer(attempt, None)
         judged = self._judge(number, attempt)
         if attempt.returned in ("EBUSY", "EIO") and self._host.vm:
             self._host.vm.failed(judged.stop)
@@ -146,10 +163,18 @@ class _Replay:
         if before and _same(before, attempt):
             problem = f"line {attempt.seq} repeats line {before.seq}: "
             problem += "called again after EAGAIN, or added a second time"
-            first, last = attempt.gpa, attempt.end - PAGE
-            self.findings.append(Finding("maybe-added-twice", problem, first, last))
+            self._tell("maybe-added-twice", problem, attempt.gpa, attempt.end - PAGE)
             return _Judged(attempt.gpa, Answer("ambiguous", why=problem))
+        if before and _goes_on(before, attempt) and not _source_moved(before, attempt):
+            problem = f"line {attempt.seq} is the end of line {before.seq}: "
+            problem += "what that left over, or added a second time"
+            self._tell("maybe-added-twice", problem, attempt.gpa, attempt.end - PAGE)
+            return _Judged(attempt.end, Answer("ambiguous", why=problem))
         return _Judged(attempt.end)
+
+    def _tell(self, rule: str, problem: str, first: int, last: int) -> None:
+        if len(self.findings) < MOST_FINDINGS:
+            self.findings.append(Finding(rule, problem, first, last))
 
     def _judge_result(self, number: int, attempt: Attempt) -> _Judged:
         left = attempt.residual
@@ -157,6 +182,9 @@ class _Replay:
             why = f"left {left[0]:#x}-{sum(left):#x}" if left and left[1] else ""
             return _Judged(left[0] if left else attempt.end, Answer(why=why) if why else None)
         stop = left[0] if left else attempt.gpa
+        following = self._neighbour(number + 1)
+        if left is None and following and _goes_on(attempt, following):
+            stop = following.gpa  # what is called again says how far the first call came
         if attempt.returned in AGAIN:
             return _Judged(stop, Answer("nop", attempt.returned, "recorded: to be called again"))
         corrected = attempt.page_type == "cpuid" and attempt.fw_error == INVALID_PARAM
@@ -185,7 +213,7 @@ class _Replay:
             problem += f"; it is recorded as done, where {self._host.abi.name} answers {told}"
             self._host.forget()
             answer = Answer(why=problem)
-        self.findings.append(Finding("added-twice", problem, page, done.end - PAGE))
+        self._tell("added-twice", problem, page, done.end - PAGE)
         return answer._replace(why=f"{answer.why}, by {line}") if answer.why else answer
 
     def _line_of(self, number: int, page: int) -> str:
@@ -199,6 +227,11 @@ class _Replay:
 
 def _same(one: Attempt, other: Attempt) -> bool:
     return _goes_on(one, other) and one.gpa == other.gpa
+
+
+def _source_moved(one: Attempt, other: Attempt) -> bool:
+    """Whether the sources show that `other` is what `one` left over."""
+    return None not in (one.src, other.src) and other.src == (one.src or 0) + other.gpa - one.gpa
 
 
 def _goes_on(one: Attempt, other: Attempt) -> bool:

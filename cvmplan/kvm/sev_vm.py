@@ -15,11 +15,12 @@ from typing import Any
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.digest import SevDigest
 from cvmplan.kvm.interface import PAGE, Abi
-from cvmplan.kvm.source import NOTHING, Source
+from cvmplan.kvm.source import Source
 from cvmplan.kvm.vms import Vm, states_of
 
 INVALID_GUEST_STATE, INVALID_LENGTH = 2, 4  # AMD 55766, "Status Codes"
 GRANULE = 16
+MXCSR = 0x408  # AMD 24593, APM volume 2, appendix B; KVM_SEV_ES_INIT leaves it 0
 
 
 class SevVm(Vm):
@@ -29,6 +30,7 @@ class SevVm(Vm):
         super().__init__(platform, abi, settings)
         self._digest = SevDigest()
         self.state = "uninit"
+        self.legacy: bool | None = None
         self.calls |= {
             "sev-launch-start": lambda op, _: self._in("uninit", self.start, op),
             "sev-launch-update-data": self.update_data,
@@ -53,10 +55,9 @@ class SevVm(Vm):
 
     def init(self, op: Any) -> Answer:
         """KVM_SEV_INIT2, or KVM_SEV_ES_INIT."""
-        del op
         if self.inited or self.vcpus is not None:
             return no("EINVAL", "the VM was initialised, or a vCPU created, before")
-        self.inited = True
+        self.inited, self.legacy = True, bool(op.legacy)
         return Answer()
 
     def _in(self, state: str, call: Any, op: Any) -> Answer:
@@ -77,9 +78,9 @@ class SevVm(Vm):
 
     def update_data(self, op: Any, source: Source | None) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_DATA."""
-        return self._in("update", lambda op: self._encrypt(op, source or NOTHING), op)
+        return self._in("update", lambda op: self._encrypt(op, source), op)
 
-    def _encrypt(self, op: Any, source: Source) -> Answer:
+    def _encrypt(self, op: Any, source: Source | None) -> Answer:
         low, high = op.gpa - op.gpa % PAGE, -(-(op.gpa + op.size) // PAGE) * PAGE
         if op.size <= 0 or op.size % GRANULE or op.gpa % GRANULE:
             why = f"{op.size:#x} bytes at {op.gpa:#x} are not multiples of {GRANULE}"
@@ -87,7 +88,11 @@ class SevVm(Vm):
         if self.memory.held_up_to(low, high) < high:
             return no(None, "no memslot holds it, so there is no address to encrypt from")
         again = self.memory.measured.first(low, high, 0) != low
-        self._digest.add(None if again else source.exactly(op.size))
+        last = op.gpa + op.size
+        given = [] if source is None else [(op.gpa, last, source, op.gpa)]
+        for start, stop, held, base in given or self.memory.contents(op.gpa, last):
+            for piece in held.chunks(start - base, stop - start):
+                self._digest.add(None if again else piece)
         for start, end, times in [*self.memory.measured.runs(low, high)]:
             self.memory.measured.set(start, end, times + 1)
         why = "encrypted before: what is measured now is ciphertext, and not known" if again else ""
@@ -99,6 +104,9 @@ class SevVm(Vm):
             return no("ENOTTY", "an SEV guest has no encrypted vCPU state")
         pages, why = states_of(op.vmsas, self.vcpus or 0, surplus=False)
         for _, page in pages:
+            if page is not None and self.legacy not in (None, not any(page[MXCSR : MXCSR + 4])):
+                why = "the FPU state is not that of the call that initialised the VM"
+                page = None  # noqa: PLW2901 KVM measures another one
             self._digest.add(page)
         return Answer(why=why)
 

@@ -19,7 +19,7 @@ from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.kvm.ranges import END
 from cvmplan.kvm.sev_vm import SevVm
 from cvmplan.kvm.snp_vm import SnpVm
-from cvmplan.kvm.source import Source
+from cvmplan.kvm.source import UNKNOWN, Source
 from cvmplan.kvm.tdx_vm import TdxVm
 from cvmplan.kvm.vms import Vm
 
@@ -68,7 +68,8 @@ class Host:
     def answer(self, op: Any, source: Source | None) -> Answer:
         """Return what the kernel answers; where it is none that runs, refusals have no errno."""
         if op.op in HASHING or (self.abi.map_adds and op.op == self.abi.map_call):
-            self._hashed += op.size // PAGE
+            around = 2 * self.abi.map_level if self.abi.map_adds else 0
+            self._hashed += (op.size + around) // PAGE
         if self._hashed > MOST_HASHED:
             raise UnsupportedError(
                 f"the calls add more than {MOST_HASHED} pages (64 GiB)", at=f"op {op.seq}"
@@ -113,6 +114,28 @@ def simulate(
             twice += 1
         results.append(Result(op.seq, op.op, answer))
     return finished(host, results)
+
+
+def first_refusal(
+    platform: str, abi: Abi, ops: Iterable[Any], settings: Mapping[str, Any]
+) -> tuple[Any, Answer] | None:
+    """
+    Return the first of `ops` that `abi` refuses, or that leads to states that nobody knows.
+
+    No contents are looked at, so it costs what the calls cost.  None where all are taken,
+    and for interfaces that are not simulated.
+    """
+    if not abi.simulates:
+        return None
+    host = Host(platform, abi, settings)
+    for op in ops:
+        answer = host.answer(op, UNKNOWN if getattr(op, "source", None) is not None else None)
+        if answer.result == "error" or (op.op in STATES and answer.why):
+            return op, answer
+    return None
+
+
+STATES: Final = ("snp-launch-finish", "sev-launch-update-vmsa")
 
 
 def finished(host: Host, results: Iterable[Result], extra: Iterable[Finding] = ()) -> Simulation:

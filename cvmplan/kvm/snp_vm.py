@@ -18,6 +18,8 @@ from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.kvm.source import NOTHING, Source
 from cvmplan.kvm.vms import Vm, states_of
 
+VMSA_GPA = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
+SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B
 POLICY_MUST, POLICY_KNOWN = 1 << 17, (1 << 26) - 1  # AMD 56860, "Guest Policy Structure"
 INVALID_GUEST_STATE, POLICY_FAILURE, BAD_MEASUREMENT = 2, 7, 0xB  # AMD 56860, "Status Codes"
 
@@ -37,6 +39,7 @@ class SnpVm(Vm):
         super().__init__(platform, abi, settings)
         self._digest = SnpDigest()
         self.started = False
+        self.features: int | None = None
         self.policy = 0
         self.calls |= {
             "snp-launch-start": lambda op, _: self.start(op),
@@ -60,13 +63,18 @@ class SnpVm(Vm):
 
     def init(self, op: Any) -> Answer:
         """KVM_SEV_INIT2."""
-        del op
         if self.inited:
             return no("EINVAL", "the VM was initialised before")
         if self.vcpus is not None:
             return no("EINVAL", "a vCPU was created before")
-        self.inited = True
+        self.inited, self.features = True, op.vmsa_features
         return Answer()
+
+    def unknown(self, op: Any) -> Answer:
+        """Answer a call that this VM does not have; SEV's are EPERM once it is initialised."""
+        if op.op.startswith("sev-") and self.inited and self.abi.runs:
+            return no("EPERM", "an SNP guest takes no SEV command")
+        return super().unknown(op)
 
     def start(self, op: Any) -> Answer:
         """KVM_SEV_SNP_LAUNCH_START."""
@@ -98,7 +106,8 @@ class SnpVm(Vm):
         if not op.size:
             return no(self.abi.empty_add, "no page is added")
         if source is None and not self.memory.in_place and op.page_type != "zero":
-            return no("EIO", "no source address (inner error EINVAL)", residual=(op.gpa, op.size))
+            errno = "EINVAL" if self.abi.empty_add == "EINVAL" else "EIO"
+            return no(errno, "no source address", residual=(op.gpa, op.size))
         return None
 
     def _populate(self, op: Any, source: Source | None) -> Answer:
@@ -157,7 +166,9 @@ class SnpVm(Vm):
         runs = self.memory.contents(low, high) if source is None else [(low, high, source, op.gpa)]
         for start, end, held, base in runs:
             if held.digest_after is not None:
-                self._digest.value = held.digest_after
+                whole = start == base and end - start == held.size and op.page_type == "normal"
+                first = self._digest.value == bytes(48)
+                self._digest.value = held.digest_after if whole and first else None
             else:
                 pages = held.pages((start - base) // PAGE, (end - start) // PAGE)
                 self._digest.add(op.page_type, start, pages)
@@ -239,8 +250,15 @@ class SnpVm(Vm):
         wanted = min(self.vcpus or 0, 1) if boot_only else self.vcpus or 0
         pages, why = states_of(vmsas, wanted, surplus=boot_only)
         for gpa, page in pages:
-            self._digest.add("vmsa", gpa, [page])
+            if page is not None and (gpa != VMSA_GPA or self._has_other_features(page)):
+                why = f"a VMSA at {gpa:#x}, or with SEV_FEATURES that init does not set"
+                page = None  # noqa: PLW2901 KVM measures another one
+            self._digest.add("vmsa", VMSA_GPA, [page])
         return why
+
+    def _has_other_features(self, page: bytes) -> bool:
+        features = int.from_bytes(page[SEV_FEATURES : SEV_FEATURES + 8], "little")
+        return self.features is not None and features | 1 != self.features | 1
 
     def _refuses_id_block(self, block: bytes | None) -> Answer | None:
         """Compare what the firmware compares (AMD 56860, "Structure of the ID Block")."""

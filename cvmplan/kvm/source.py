@@ -13,13 +13,14 @@ class Source(NamedTuple):
     Bytes `at` from the first page's begin; zeros before and behind them.
 
     `known` is false for what only the host will fill in; `digest_after` is the launch
-    digest that stands in for contents nobody has here (48 bytes).
+    digest that stands in for the first `size` bytes of a launch (48 bytes).
     """
 
     data: memoryview = memoryview(b"")
     at: int = 0
     known: bool = True
     digest_after: bytes | None = None
+    size: int = 0
 
     def pages(self, first: int, count: int) -> Iterator[Bytes]:
         """Yield `count` pages from page `first` on."""
@@ -41,12 +42,24 @@ class Source(NamedTuple):
         piece = self.data[max(low - self.at, 0) : low + PAGE - self.at]
         return (bytes(before) + bytes(piece)).ljust(PAGE, b"\0")
 
-    def exactly(self, size: int) -> Bytes:
-        """Return exactly `size` bytes."""
+    def chunks(self, offset: int, size: int) -> Iterator[Bytes]:
+        """Yield exactly `size` bytes from `offset` on, in pieces; None where not known."""
         if not self.known:
-            return None
-        return (bytes(self.at) + bytes(self.data)).ljust(size, b"\0")[:size]
+            yield None
+            return
+        at, stop, end = offset, offset + size, self.at + len(self.data)
+        while at < stop:
+            if self.at <= at < end:
+                high = min(end, stop, at + CHUNK)
+                yield self.data[at - self.at : high - self.at]
+            else:
+                border = self.at if at < self.at else stop
+                high = min(border, stop, at + CHUNK)
+                yield ZERO_CHUNK[: high - at]
+            at = high
 
 
+CHUNK = 1 << 20
+ZERO_CHUNK = bytes(CHUNK)
 NOTHING = Source()
 UNKNOWN = Source(known=False)

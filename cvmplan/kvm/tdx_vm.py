@@ -15,6 +15,7 @@ from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.digest import TdxDigest
 from cvmplan.kvm.guest import Frame, Slot, whole_pages
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
+from cvmplan.kvm.ranges import END, Ranges
 from cvmplan.kvm.source import NOTHING, Source
 from cvmplan.kvm.vms import NO_SUCH_CALL, Vm
 
@@ -31,8 +32,7 @@ class TdxVm(Vm):
         super().__init__(platform, abi, settings)
         self._digest = TdxDigest()
         self._bit = SHARED_BIT[settings.get("gpaw", 48)]
-        self._unfinished: set[int] = set()
-        self.vcpus_inited = False
+        self._unfinished = Ranges(value=False)
         self.calls |= {
             "tdx-init-vm": lambda op, _: self.init_vm(op),
             "tdx-init-vcpu": lambda op, _: self.init_vcpu(op),
@@ -55,7 +55,7 @@ class TdxVm(Vm):
 
     def failed(self, gpa: int) -> None:
         """Note that the add of the page at `gpa` failed after it was mapped."""
-        self._unfinished.add(gpa)
+        self._unfinished.set(gpa, gpa + PAGE, value=True)
 
     def forget(self) -> None:
         """Note that what was measured is not known."""
@@ -111,6 +111,8 @@ class TdxVm(Vm):
     def init_mem_region(self, op: Any, source: Source | None) -> Answer:
         """KVM_TDX_INIT_MEM_REGION: secure EPT, add, and where measured extend, page by page."""
         refused = self._not_ready(op)
+        if refused is None and op.measured and self.abi.tdx_extend == "separate":
+            refused = no(None, f"{self.abi.name} extends in a call of its own")
         if refused is None and source is None and not self.memory.in_place:
             refused = no("EINVAL", "no source address")
         if refused is not None:
@@ -166,7 +168,7 @@ class TdxVm(Vm):
             return
         frame = Frame(populated=True, delta=slot.delta)
         self.memory.frames[slot.gmem or 0].set(low - slot.delta, high - slot.delta, frame)
-        self._unfinished -= {gpa for gpa in self._unfinished if low <= gpa < high}
+        self._unfinished.set(low, high, value=False)
         self.memory.leaf.set(low, high, "added")
         self.memory.level.set(low, high, PAGE)
         self._count(low, high)
@@ -213,8 +215,8 @@ class TdxVm(Vm):
         refused = self._not_ready(op)
         if refused is not None:
             return refused
-        held = source or NOTHING
         if self.abi.map_adds:
+            held = source or NOTHING
             return self._coupled(op.gpa, op.gpa + op.size, measured=op.measured, source=held)
         at, end = op.gpa, op.gpa + op.size
         while at < end:
@@ -222,7 +224,7 @@ class TdxVm(Vm):
             if slot is None or slot.gmem is None:
                 return no(None, f"no memslot holds {at:#x}", residual=(at, end - at))
             stop, answer = self._first_unmapped(slot, at, min(end, slot.end))
-            self._take(slot, at, stop, op, held)
+            self._take(slot, at, stop, op, source)
             if answer is not None:
                 return answer._replace(residual=(stop, end - stop))
             at = stop
@@ -308,8 +310,8 @@ class TdxVm(Vm):
             return no(
                 "EINVAL", "the TD is finalized" if self.finalized else "it is not initialised"
             )
-        if self._unfinished and self.abi.counts_mapped:
-            page = min(self._unfinished)
+        page = self._unfinished.first(0, END, value=True)
+        if page is not None and self.abi.counts_mapped:
             return no("EINVAL", f"{page:#x} is mapped, its add failed, and it was not tried again")
         waiting = self.memory.leaf.first(0, 1 << self._bit, "mapped")
         if waiting is not None:

@@ -36,6 +36,7 @@ class Vm:
         self.memory = Memory(platform, abi)
         self.vcpus: int | None = None
         self.inited = False
+        self.vcpus_inited = False
         self.dead = False
         memory = self.memory
         self.calls: dict[str, Callable[[Any, Source | None], Answer]] = {
@@ -83,8 +84,10 @@ class Vm:
 
     def unknown(self, op: Any) -> Answer:
         """Answer a call that this VM does not have."""
-        del op
-        return no("ENOTTY" if self.abi.runs else None, f"a {self.platform} VM has no such call")
+        errno = "ENOTTY" if self.abi.runs else None
+        if self.platform == "default" and op.op == "snp-launch-update" and self.abi.runs:
+            errno = "EINVAL"
+        return no(errno, f"a {self.platform} VM has no such call")
 
     def init(self, op: Any) -> Answer:
         """KVM_SEV_INIT2 and its like; VMs without encryption have none."""

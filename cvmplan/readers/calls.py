@@ -34,6 +34,8 @@ def read(blob: Blob, find: Finder) -> Calls:
         raise ConfigError(f"gpaw is {settings['gpaw']!r}, want 48 or 52", at=blob.name)
     reader = _Sources(blob.name, document.inputs, find)
     calls = []
+    if any(o.op == "create-vm" and o.vm_type != document.platform for o in document.ops):
+        raise ConfigError(f"creates no {document.platform} VM", at=f"{blob.name}: ops")
     for number, op in enumerate(document.ops):
         if op.seq != number:
             raise ConfigError(f"has seq {op.seq}", at=f"{blob.name}: ops[{number}]")
@@ -62,7 +64,7 @@ class _Sources:
         if source.vmm is not None:
             return UNKNOWN
         if source.digest_after is not None:
-            return Source(known=False, digest_after=source.digest_after)
+            return Source(known=False, digest_after=source.digest_after, size=op.size)
         if source.hex is not None:
             made = Source(memoryview(source.hex), source.at or 0)
         else:

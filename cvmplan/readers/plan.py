@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, Protocol
 
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
-from cvmplan.errors import ConfigError, MapError
+from cvmplan.errors import ConfigError, MapError, PlanError
 from cvmplan.findings import Finding, has_errors
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
+from cvmplan.kvm.simulate import first_refusal
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
 from cvmplan.readers import text
@@ -58,6 +59,7 @@ def read(blob: Blob, find: Finder) -> Plan:
     ops = tuple(made.op(n, op) for n, op in enumerate(document.ops))
     for number, (op, written) in enumerate(zip(ops, document.ops, strict=True)):
         _check_call(f"{blob.name}: ops[{number}]", op, written, abi)
+    _check_kernel(blob.name, document, abi)
     return Plan(
         document.platform,
         document.vmm,
@@ -138,6 +140,23 @@ class _Maker(NamedTuple):
                 value = _page_type(at, value)
             made[field.name] = value
         return self.classes[document.op](**made)
+
+
+def _check_kernel(name: str, document: Any, abi: Abi) -> None:
+    """Raise PlanError for the first call that the plan's own kernel would refuse."""
+    if document.platform not in abi.vm_types or not abi.plans:
+        raise ConfigError(f"{abi.name} has no {document.platform} guests", at=f"{name}: abi")
+    created = document.ops[0].vm_type
+    if created != document.platform:
+        problem = f"create-vm of a {created} VM in a plan for {document.platform}"
+        raise PlanError(problem, at=f"{name}: ops[0]")
+    settings = {**document.assumed, **document.given}
+    refused = first_refusal(document.platform, abi, document.ops, settings)
+    if refused is not None:
+        op, answer = refused
+        told = f"{answer.errno}: " if answer.errno else ""
+        at = f"{name}: ops[{op.seq}]"
+        raise PlanError(f"{abi.name} refuses {op.op}: {told}{answer.why}", at=at)
 
 
 def _page_type(at: str, label: str) -> Any:

@@ -9,7 +9,6 @@ no result.  Other lines of such a log are passed over.
 from __future__ import annotations
 
 import errno
-import json
 import re
 from base64 import b64decode
 from collections.abc import Iterator
@@ -21,21 +20,32 @@ from cvmplan.kvm.replay import Attempt, Recording
 from cvmplan.readers import text
 
 EVENT: Final = b"kvm_sev_snp_launch_"
+BOM: Final = b"\xef\xbb\xbf"
 _HEX = r"(0x[0-9a-fA-F]{1,16})"
-_LINE = re.compile(r"^(?:\d+@\d+(?:\.\d+)?:)?\s*kvm_sev_snp_launch_(\w+)(?:\s+(.*?))?\s*$")
+_ALONE = re.compile(r"^(?:\d+@\d+(?:\.\d+)?:)?\s*kvm_sev_snp_launch_(\w+)(?:\s+(.*?))?\s*$")
+_INSIDE = re.compile(
+    r"[\s:]kvm_sev_snp_launch_(start|update|finish)\s+((?:policy|src|id_block) .*?)\s*$"
+)
 _UPDATE = re.compile(rf"src {_HEX} gpa {_HEX} len {_HEX} \((\w+) page\)")
 _START = re.compile(rf"policy {_HEX}(?: gosvw .*)?")
 _FINISH = re.compile(r"(?:id_block (\S*))?.*")
+SEARCHED: Final = 64 << 20  # bytes of a log in which the first event is looked for
 MOST_LINE: Final = 1 << 16  # characters
 PAGE_TYPES: Final = ("normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa")
 
 
 def recognises(blob: Blob) -> bool:
-    """Whether the text has a trace event near its start, or begins with a JSON object of a call."""
-    head = bytes(blob.data[: 1 << 16])
-    if not text.is_text(blob):
+    """Whether the text has a trace event, or begins with a JSON object of a call."""
+    head = bytes(blob.data[:MOST_LINE]).removeprefix(BOM)
+    if re.match(rb'\s*\{(?:[^{}]|\{[^{}]*\})*"op"\s*:', head):
+        return True
+    return b"\0" not in head and _has_events(blob)
+
+
+def _has_events(blob: Blob) -> bool:
+    if bytes(blob.data[:MOST_LINE]).removeprefix(BOM).lstrip()[:1] == b"{":
         return False
-    return EVENT in head or re.match(rb'\s*\{[^{}]*"op"\s*:', head) is not None
+    return EVENT in bytes(blob.data[:SEARCHED])
 
 
 def read(blob: Blob, platform: str | None = None) -> Recording:
@@ -44,10 +54,11 @@ def read(blob: Blob, platform: str | None = None) -> Recording:
 
     `platform` beats the one that the calls are of.  MalformedError, ConfigError with the line.
     """
-    lines = _trace(blob) if EVENT in bytes(blob.data[: 1 << 16]) else _json_lines(blob)
-    attempts = tuple(lines)
+    attempts = tuple(_trace(blob) if _has_events(blob) else _json_lines(blob))
     names = {a.op.partition("-")[0] for a in attempts}
     found = sorted(names & {"snp", "tdx", "sev"})
+    if found == ["sev"] and any(a.op == "sev-launch-update-vmsa" for a in attempts):
+        found = ["sev-es"]
     if platform is None and len(found) != 1:
         what = " and ".join(found) or "no platform"
         raise ConfigError(f"the calls are of {what}", at=blob.name, hint="--platform NAME")
@@ -67,10 +78,8 @@ def _lines(blob: Blob) -> Iterator[tuple[int, str]]:
             raise MalformedError(
                 f"a line of more than {MOST_LINE} bytes", at=f"{blob.name}:{number}"
             )
-        try:
-            line = piece[:length].decode()
-        except UnicodeDecodeError:
-            raise MalformedError("not UTF-8 text", at=f"{blob.name}:{number}") from None
+        line = piece[:length].decode(errors="surrogateescape")
+        line = line.removeprefix("\ufeff") if number == 1 else line
         if line.strip():
             yield number, line
         start += length + 1
@@ -81,23 +90,25 @@ def _trace(blob: Blob) -> Iterator[Attempt]:
         if EVENT.decode() not in line:
             continue
         at = f"{blob.name}:{number}"
-        found = _LINE.match(line)
-        if found is None:
-            raise MalformedError("a trace event is not at the begin of its line", at=at)
-        name, told = found[1], found[2] or ""
-        if name == "update":
-            yield _update(number, told, at)
-        elif name == "start":
-            start = _START.fullmatch(told)
-            if start is None:
-                raise MalformedError(f"no policy in {told!r}", at=at)
-            yield Attempt(number, "snp-launch-start", policy=int(start[1], 16))
-        elif name == "finish":
-            finish = _FINISH.fullmatch(told)
-            block = _id_block(finish[1] if finish else None)
-            yield Attempt(number, "snp-launch-finish", id_block=block)
-        else:
-            raise MalformedError(f"an unknown event {name!r}", at=at)
+        found = _ALONE.match(line) or _INSIDE.search(line)
+        if found is None:  # another line, which mentions an event
+            continue
+        yield _event(number, found[1], found[2] or "", at)
+
+
+def _event(number: int, name: str, told: str, at: str) -> Attempt:
+    if name == "update":
+        return _update(number, told, at)
+    if name == "start":
+        start = _START.fullmatch(told)
+        if start is None:
+            raise MalformedError(f"no policy in {told!r}", at=at)
+        return Attempt(number, "snp-launch-start", policy=int(start[1], 16))
+    if name == "finish":
+        finish = _FINISH.fullmatch(told)
+        block = _id_block(finish[1] if finish else None)
+        return Attempt(number, "snp-launch-finish", id_block=block)
+    raise MalformedError(f"an unknown event {name!r}", at=at)
 
 
 def _update(number: int, told: str, at: str) -> Attempt:
@@ -106,6 +117,8 @@ def _update(number: int, told: str, at: str) -> Attempt:
         raise MalformedError(f"no source, address, length and type in {told!r}", at=at)
     src, gpa, size = (int(n, 16) for n in found.groups()[:3])
     page_type = found[4].lower()
+    if gpa + size > 1 << 64:
+        raise MalformedError(f"{size:#x} bytes at {gpa:#x} end past 2^64", at=at)
     if page_type not in PAGE_TYPES:
         raise MalformedError(f"an unknown page type {found[4]!r}", at=at)
     return Attempt(number, "snp-launch-update", gpa, size, page_type=page_type, src=src)
@@ -130,13 +143,13 @@ def _json_lines(blob: Blob) -> Iterator[Attempt]:
     for number, line in _lines(blob):
         at = f"{blob.name}:{number}"
         try:
-            document = model.model_validate(json.loads(line))
+            document = model.model_validate(text.parse_line(line))
         except ValidationError as error:
             path, reason = problems(error)[0]
             where = f"{at}: {text.spell(path)}" if path else at
             raise ConfigError(reason, at=where) from None
         except (ValueError, RecursionError):
-            raise MalformedError("not JSON", at=at) from None
+            raise MalformedError("not JSON, or a key stands twice", at=at) from None
         yield _attempt(number, document, at)
 
 

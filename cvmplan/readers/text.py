@@ -53,6 +53,11 @@ def parse(blob: Blob) -> Any:
     return _yaml(blob.name, text)
 
 
+def parse_line(line: str) -> Any:
+    """Return one line of JSON Lines; ValueError where it is not JSON, or a key stands twice."""
+    return json.loads(line, object_pairs_hook=_pairs, parse_constant=_no_constant)
+
+
 def validate(blob: Blob, raw: Any, document: str) -> Any:
     """Return `raw` as the model of `document`; ConfigError with place and path."""
     from pydantic import ValidationError

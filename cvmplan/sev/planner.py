@@ -27,6 +27,7 @@ from cvmplan.snp.planner import entry_findings, features_findings, vcpu_pages
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
+MXCSR = 0x408  # AMD 24593, APM volume 2, appendix B
 LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
 
 
@@ -56,7 +57,10 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     guest = launch.guest
     yield CreateVm(launch.platform)
     fpu = launch.abi.es_fpu_state or guest.es_init
-    yield Init(guest.sev_features, legacy=launch.platform == "sev-es" and fpu == "legacy")
+    legacy = fpu == "legacy"
+    if pages.is_igvm(launch) and launch.image and launch.image.states:
+        legacy = not any(launch.image.states[0].page[MXCSR : MXCSR + 4])
+    yield Init(guest.sev_features, legacy=launch.platform == "sev-es" and legacy)
     made_of = memory.backing(launch.platform, guest.backing, launch.abi)
     regions = gpa_map.regions
     yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)

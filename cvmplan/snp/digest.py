@@ -14,6 +14,7 @@ from hashlib import sha384
 from struct import Struct
 
 from cvmplan.contents import DigestAfter, Hashed, page_runs
+from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
 from cvmplan.snp.steps import MEASURED_CONTENTS, ORDER, LaunchUpdate, PageType, VmsaUpdate
@@ -72,6 +73,8 @@ def _tail(page_type: PageType) -> bytes:
 
 def _after_update(digest: bytes, step: LaunchUpdate) -> bytes:
     if isinstance(step.contents, DigestAfter):
+        if digest != NO_CONTENTS or step.page_type is not PageType.NORMAL:
+            raise PlanError("a digest stands for the first pages of a launch, NORMAL ones, only")
         return step.contents.digest
     tail = _tail(step.page_type)
     if step.page_type not in MEASURED_CONTENTS:
