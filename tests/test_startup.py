@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.build.igvm import good_snp
+
 HEAVY = {"pydantic", "rich", "cryptography", "yaml"}
 PROGRAM = """
 import json, sys
@@ -31,6 +33,14 @@ def modules_loaded(*args: str) -> set[str]:
 @pytest.mark.parametrize("platform", ["snp", "tdx"])
 def test_a_firmware_image_loads_no_document_library(verb: str, platform: str) -> None:
     assert not modules_loaded(verb, "--example", platform) & HEAVY
+
+
+def test_an_igvm_image_loads_no_document_library_and_no_kernel(tmp_path: Path) -> None:
+    path = tmp_path / "image.igvm"
+    path.write_bytes(good_snp().build())
+    for verb in ("measure", "check", "map"):
+        loaded = modules_loaded(verb, str(path), "--platform", "snp")
+        assert not loaded & HEAVY
 
 
 def test_help_loads_no_reader() -> None:

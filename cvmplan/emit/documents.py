@@ -9,7 +9,6 @@ from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Result, Simulation
 from cvmplan.kvm.calls import KernelCall, calls_of
 from cvmplan.kvm.interface import Abi
-from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
 from cvmplan.profiles import IGVM_FIELDS, Profile
 
 
@@ -39,6 +38,8 @@ def abi_document(chosen: Abi) -> dict[str, Any]:
 
 
 def _kernel_call(call: KernelCall) -> dict[str, Any]:
+    from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
+
     row = {**call._asdict(), "number": hex(call.number)}
     if call.argument in STRUCTS:
         row["argument_size"] = STRUCTS[call.argument].size

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 from cvmplan.kvm.interface import Abi
-from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, TDX_COMMANDS, TDX_V19_COMMANDS
 
 _ON: Final = {
     "create-vm": "kvm",
@@ -79,6 +78,8 @@ def calls_of(abi: Abi) -> Iterator[KernelCall]:
     """Yield the calls that a kernel with this interface has; none for one that nothing runs."""
     if not abi.runs or abi.imports:
         return
+    from cvmplan.kvm.layouts import SEV_COMMANDS
+
     for op, (ioctl, capability) in _IOCTL.items():
         if op == "set-private" and abi.attributes == "gmem":
             ioctl, capability = "KVM_SET_MEMORY_ATTRIBUTES2", ""  # noqa: PLW2901 another form
@@ -92,6 +93,8 @@ def calls_of(abi: Abi) -> Iterator[KernelCall]:
 
 
 def _intel(abi: Abi) -> Iterator[KernelCall]:
+    from cvmplan.kvm.layouts import TDX_COMMANDS, TDX_V19_COMMANDS
+
     separate = abi.tdx_extend == "separate"
     commands = TDX_V19_COMMANDS if separate else TDX_COMMANDS
     for op, command in _INTEL.items():
@@ -102,4 +105,6 @@ def _intel(abi: Abi) -> Iterator[KernelCall]:
 
 
 def _call(op: str, ioctl: str, **more: Any) -> KernelCall:
+    from cvmplan.kvm.layouts import IOCTLS
+
     return KernelCall(op, ioctl, IOCTLS[ioctl].number, IOCTLS[ioctl].argument, **more)
