@@ -20,6 +20,7 @@ from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
 from cvmplan.kvm.interface import Abi
 from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
+from cvmplan.lowering import MOST_ADDED
 from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS, Input, Plan, stage
 from cvmplan.profiles import Profile
@@ -189,6 +190,10 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     `inputs` are the files that were opened for it.
     """
     checked = gpa_map(launch)
+    total = sum(r.added_size for r in checked.regions if r.is_mapped) // PAGE
+    if total > MOST_ADDED and launch.platform not in ("default", "sw-protected"):
+        problem = f"the launch adds {total} pages, of which {MOST_ADDED} (64 GiB) are taken"
+        raise UnsupportedError(problem, at=launch.name)
     operations = [*stage(launch.platform, "planner").operations(launch, checked)]
     operations += kvm_memory.prefault(launch.abi, launch.memory, operations)
     return Plan(

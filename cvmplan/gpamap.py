@@ -299,7 +299,7 @@ def _outside(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:
         (-(-gpa // PAGE) * PAGE, (gpa + size) // PAGE * PAGE) for gpa, size, _ in memory.ram
     )
     for region in by_address:
-        if region.role is Role.VMSA:
+        if region.role in (Role.VMSA, Role.VP_CONTEXT):
             continue
         for start, end in ram.missing(region.first_page, region.end_page):
             message = f"{region.origin} lies outside the guest's memory"

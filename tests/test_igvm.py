@@ -168,6 +168,25 @@ def test_firmware_vmms_load_no_igvm_file() -> None:
     assert_refused(verb("measure", "snp_basic", "tdx", "hyper-v"), {4})
 
 
+@needs_shared
+def test_required_memory_must_lie_in_the_memory_of_a_manifest(tmp_path: Any) -> None:
+    (tmp_path / "x.igvm").write_bytes((FOLDER / "snp_basic.igvm").read_bytes())
+    body = {
+        "schema": "cvmplan.manifest/1", "platform": "snp", "firmware": {"file": "x.igvm"},
+        "memory": [{"gpa": "0x0", "size": "1MiB"}, {"gpa": "0xfffff000", "size": "4KiB"}],
+    }  # fmt: skip
+    path = tmp_path / "m.json"
+    path.write_text(json.dumps(body))
+    small = run("check", str(path), "--format", "json")
+    assert small.code == 1
+    outside = [f for f in json.loads(small.out)["findings"] if f["rule"] == "outside-memory"]
+    assert [(f["first"], f["last"]) for f in outside] == [("0x100000", "0x2ff000")]
+    body["memory"] = [{"gpa": "0x0", "size": "4MiB"}, {"gpa": "0xfffff000", "size": "4KiB"}]
+    path.write_text(json.dumps(body))
+    alone = verb("measure", "snp_basic", "snp", "hyper-v", "--bare")
+    assert run("measure", str(path), "--bare").out == alone.out
+
+
 # --- plans and simulations ---------------------------------------------------------------------
 
 
