@@ -15,7 +15,7 @@ KINDS = {
     "set-shared": "memory", "punch-hole": "memory", "madvise": "memory", "write": "memory",
     "map-memory": "map", "pre-fault-memory": "map", "tdx-page-aug": "map",
     "snp-launch-update": "add", "tdx-add": "add", "tdx-init-mem-region": "add",
-    "sev-launch-update-data": "add", "tdx-extend": "extend",
+    "sev-launch-update-data": "add", "sev-launch-update-vmsa": "add", "tdx-extend": "extend",
 }  # fmt: skip
 
 

@@ -13,8 +13,9 @@ import cvmplan
 from cvmplan import plan_image
 from cvmplan.contents import DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import CvmplanError, PlanError
+from cvmplan.kvm.memory import PunchHole, SetMemslot, SetPrivate, SetShared, Write
 from cvmplan.order import Step, in_order
-from cvmplan.plan import MapMemory, Plan, measure
+from cvmplan.plan import MapMemory, Plan, PreFaultMemory, measure
 from cvmplan.sev import steps as sev
 from cvmplan.sev.ops import SevLaunchUpdateData
 from cvmplan.snp import steps as snp
@@ -139,6 +140,45 @@ REFUSED_OPS = {
         "tdx",
         (*TD_START, MapMemory(0, 8192), TdxAdd(0, 4096, False, Zeros()), TdxFinalize()),
         "op 4 (tdx-finalize): the page at 0x1000 is mapped, and never added",
+    ),
+    "a page that is taken away again": (
+        "snp",
+        (
+            SnpLaunchStart(0x30000),
+            SnpLaunchUpdate(0, 8192, snp.PageType.ZERO, Zeros()),
+            SetShared(4096, 4096),
+        ),
+        "op 2 (set-shared): the page at 0x1000 was added and is taken away again",
+    ),
+    "pages of a guest_memfd that are given back": (
+        "snp",
+        (SnpLaunchStart(0x30000), PunchHole(0, 0, 4096)),
+        "op 1 (punch-hole): 0x1000 bytes are taken out of guest_memfd 0",
+    ),
+    "a page of a guest_memfd that is bound twice": (
+        "snp",
+        (SetMemslot(0, 0, 8192, 0), SetMemslot(1, 1 << 20, 4096, 0, 4096)),
+        "op 1 (set-memslot): page 0x1000 of guest_memfd 0 is bound at two addresses",
+    ),
+    "a mapping before the guest is final": (
+        "tdx",
+        (*TD_START, PreFaultMemory(0, 4096)),
+        "op 2 (pre-fault-memory): 0x1000 bytes at 0x0 are mapped before the guest is finalized",
+    ),
+    "a page that is written twice": (
+        "snp",
+        (Write(0, 8192, Made(b"x")), Write(4096, 4096, Made(b"y"))),
+        "op 1 (write): the page at 0x1000 was written before",
+    ),
+    "a write that private memory does not show": (
+        "snp",
+        (SetPrivate(0, 8192, 0, preserve=True), Write(4096, 4096, Made(b"y"))),
+        "op 1 (write): 0x1000 bytes at 0x1000 are private and cannot be written",
+    ),
+    "a write that is not preserved": (
+        "snp",
+        (Write(4096, 4096, Made(b"y")), SetPrivate(0, 8192, 0)),
+        "op 1 (set-private): what was written at 0x1000 is not preserved",
     ),
     "a page of which nobody knows the contents": (
         "snp",

@@ -429,3 +429,85 @@ def test_a_hypervisor_that_imports_takes_its_states_from_the_image(tmp_path: Pat
     assert_refused(run("measure", path, "--abi", "kvm-6.18"), {1})
     without = {**body, "regions": body["regions"][:2]}
     assert_refused(run("measure", write(tmp_path, without, "without.json")), {1})
+
+
+# --- SEV, and what a person reads ----------------------------------------------------------------
+
+
+def sev(*middle: dict[str, Any], platform: str = "sev", legacy: bool = False) -> Answers:
+    ops = [
+        op("create-vm", vm_type=platform), op("init", vmsa_features="0x0", legacy=legacy),
+        op("set-memslot", 0, 2 << 20, slot=0), op("sev-launch-start", policy="0x1"),
+        op("create-vcpu", count=1), *middle,
+    ]  # fmt: skip
+    return simulate(platform, ops, "kvm-6.11")
+
+
+DATA = op("sev-launch-update-data", 0, PAGE, source={"zeros": True})
+MEASURE, FINISH = op("sev-launch-measure"), op("sev-launch-finish")
+VMSA = op("sev-launch-update-vmsa", vmsas=[{"vcpus": "0", "hex": ""}])
+SEV_REFUSED: dict[str, tuple[list[dict[str, Any]], tuple[str, str | None, int | None]]] = {
+    # spec/kvm.md 2.5; AMD 55766: INVALID_GUEST_STATE 2, INVALID_LENGTH 4
+    "data_after_the_measure": ([DATA, MEASURE, DATA], ("sev-launch-update-data", "EIO", 2)),
+    "a_second_measure": ([DATA, MEASURE, MEASURE], ("sev-launch-measure", "EIO", 2)),
+    "a_finish_without_a_measure": ([DATA, FINISH], ("sev-launch-finish", "EIO", 2)),
+    "a_second_start": (
+        [op("sev-launch-start", policy="0x1")], ("sev-launch-start", "EIO", 2),
+    ),
+    "data_of_15_bytes": (
+        [{**DATA, "size": "0xf"}], ("sev-launch-update-data", "EIO", 4),
+    ),
+    "data_outside_the_memory": (
+        [{**DATA, "gpa": "0x200000"}], ("sev-launch-update-data", None, None),
+    ),
+    "a_state_where_none_is_encrypted": ([DATA, VMSA], ("sev-launch-update-vmsa", "ENOTTY", None)),
+    "a_second_init": ([op("init", vmsa_features="0x0")], ("init", "EINVAL", None)),
+    "an_snp_call": (
+        [op("snp-launch-start", policy="0x30000")], ("snp-launch-start", "ENOTTY", None),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("middle", "wanted"), SEV_REFUSED.values(), ids=SEV_REFUSED)
+def test_sev_refuses(
+    middle: list[dict[str, Any]], wanted: tuple[str, str | None, int | None]
+) -> None:
+    last = sev(*middle).results[-1]
+    assert last["result"] == "error"
+    assert (last["op"], last.get("errno"), last.get("fw_error")) == wanted
+
+
+def test_sev_es_measures_the_state_that_its_init_leaves() -> None:
+    """KVM_SEV_ES_INIT leaves MXCSR 0; a state with another one is not what KVM measures."""
+    assert sev(DATA, VMSA, MEASURE, FINISH, platform="sev-es", legacy=True).digest is not None
+    assert sev(DATA, VMSA, MEASURE, FINISH, platform="sev-es").digest is None
+
+
+def test_text_says_what_each_call_answers_and_where_it_ends() -> None:
+    page = update(0x100000)
+    hidden = op("tdx-page-aug", 0x200000, PAGE)
+    made = json.dumps(plan("snp", guest("snp", page, page), "kvm-6.11")).encode()
+    told = run("simulate", "-", stdin=made)
+    assert told.code == 1
+    lines = told.out.splitlines()
+    assert any("EIO" in line and "by op 7" in line and "left 0x100000-0x101000" in line
+               for line in lines)  # fmt: skip
+    assert lines[-2] == "kvm-6.11: 10 calls, 1 refused, finalized"
+    assert lines[-1].startswith("digest  ")
+    region_of = op("tdx-init-mem-region", 0x200000, PAGE, measured=True, source={"zeros": True})
+    td = json.dumps(plan("tdx", guest("tdx", hidden, region_of), "kvm-6.18")).encode()
+    assert "TDX_EPT_ENTRY_STATE_INCORRECT" in run("simulate", "-", stdin=td).out
+    late = json.dumps(plan("snp", [*guest("snp"), page], "kvm-6.11")).encode()
+    assert "fw_error 0x2" in run("simulate", "-", stdin=late).out
+    plain = json.dumps(plan("default", guest("default", memory_ops=[]), "kvm-6.11")).encode()
+    assert "nothing is measured" in run("simulate", "-", stdin=plain).out
+
+
+def test_calls_of_a_plan_that_gives_memory_back_are_printed() -> None:
+    shared = op("set-shared", 0x200000, PAGE)
+    made = json.dumps(plan("snp", guest("snp", update(0), shared), "kvm-6.18")).encode()
+    result = run("plan", "-", "--format", "calls", stdin=made)
+    assert result.code == 0, result.err
+    calls = [json.loads(line) for line in result.out.splitlines()]
+    given = [c["fields"]["attributes"] for c in calls if c["call"] == "KVM_SET_MEMORY_ATTRIBUTES"]
+    assert given == ["0x8", "0x0"]
