@@ -112,7 +112,7 @@ def _decided(
         _refuse_firmware_settings(given, place)
     firmware = _firmware(source, platform, {**assumed, **given}, profile, place)
     if firmware and firmware.format == "igvm":
-        assumed = _with_file(assumed, firmware, platform, given, place)
+        assumed = _with_file(assumed, firmware, platform, profile, given, place)
     return firmware, assumed
 
 
@@ -128,14 +128,15 @@ def _with_file(
     assumed: Mapping[str, Any],
     image: Image,
     platform: str,
+    profile: Profile,
     given: Mapping[str, Any],
     place: resolve.Place,
 ) -> dict[str, Any]:
     """Return what is assumed, with the settings that an IGVM file says itself; ConfigError."""
     told: dict[str, Any] = {**assumed, "vcpus": max(len(image.states), 1)}
     told.pop("kernel_hashes", None)
-    if image.policy is not None and platform in AMD:
-        told["policy"] = image.policy
+    if image.policies and platform in AMD:
+        told["policy"] = pages.guest_policy(profile, image.policies)
     if image.states:
         features = int.from_bytes(image.states[0].page[SEV_FEATURES : SEV_FEATURES + 8], "little")
         told["sev_features"] = features

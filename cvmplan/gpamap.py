@@ -50,7 +50,6 @@ class Role(StrEnum):
     PAGE = "page"  # these are an IGVM file's
     EMPTY_PAGE = "empty-page"
     UNMEASURED = "unmeasured"
-    SHARED = "shared"
     CPUID_XF = "cpuid-xf"
     INSERT = "insert"
     ERROR_RANGE = "error-range"

@@ -35,8 +35,9 @@ class Image(NamedTuple):
     `sections` are all TDX sections, those that take no memory included;
     `legacy_pointer`: they were found without a GUID table.
     An IGVM file also has `states` of vCPUs, `registers` of VBS (VTL, and name and 16-byte
-    value of each), a guest `policy`, ID blocks, (gpa, size, origin) of memory that it
-    requires, and the `names` of its other headers, each with the first one's place.
+    value of each), guest `policies`, ID blocks, (gpa, size, origin) of memory that it
+    requires, and the `names` of its other headers, each with the first one's place;
+    `all_names` are those of other platforms as well.
     """
 
     blob: Blob
@@ -49,10 +50,11 @@ class Image(NamedTuple):
     format: str = ""
     states: tuple[VpState, ...] = ()
     registers: tuple[tuple[int, tuple[tuple[int, bytes], ...]], ...] = ()
-    policy: int | None = None
+    policies: tuple[int, ...] = ()
     id_blocks: tuple[IdBlock, ...] = ()
     required: tuple[tuple[int, int, str], ...] = ()
     names: Mapping[str, str] = {}
+    all_names: Mapping[str, str] = {}
 
 
 class VpState(NamedTuple):

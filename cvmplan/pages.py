@@ -7,15 +7,19 @@ together.  Source of each quirk: the profile that has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from cvmplan.findings import Finding
 from cvmplan.gpamap import NOT_ADDED, Region, Role
-from cvmplan.launch import Image, Launch
+from cvmplan.kvm import abi as abis
+from cvmplan.launch import Image, Launch, VpState
 from cvmplan.order import PAGE
+from cvmplan.profiles import PROFILES, Profile
 
+IS_2MB, UNMEASURED, SHARED = 1, 2, 4  # PAGE_DATA flags, igvm_defs
 KVM_VMSA: Final = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 _MEASURED: Final = {
     Role.PAGE: "measured", Role.EMPTY_PAGE: "measured", Role.UNMEASURED: "unmeasured",
@@ -65,10 +69,10 @@ def _typed(launch: Launch, region: Region) -> Region:
     if region.page_type is not None:
         return region
     profile, role = launch.profile, region.role
-    if role is Role.SHARED:
-        if profile.shared_pages == "skip":
-            return replace(region, page_type="shared")
-        role = Role.PAGE if region.contents else Role.EMPTY_PAGE
+    if _left_out(profile.shared_pages, region):
+        return replace(region, page_type="shared")
+    if launch.platform == "tdx" and _flags(region) & UNMEASURED:
+        role = Role.UNMEASURED
     page_type = TYPES[launch.platform].get(role, "inaccessible")
     if role is Role.EMPTY_PAGE and launch.platform == "snp":
         page_type = profile.zero_pages
@@ -82,7 +86,22 @@ def _typed(launch: Launch, region: Region) -> Region:
 
 def is_large(region: Region) -> bool:
     """Whether a region is one 2 MiB page."""
-    return bool(region.kind) and bool(region.kind[1] & 1)
+    return bool(_flags(region) & IS_2MB)
+
+
+def is_shared(region: Region) -> bool:
+    """Whether a region is of pages with the flag shared."""
+    return bool(_flags(region) & SHARED)
+
+
+def _flags(region: Region) -> int:
+    return region.kind[1] if region.kind else 0
+
+
+def _left_out(shared_pages: str, region: Region) -> bool:
+    if not is_shared(region) or shared_pages == "add":
+        return False
+    return shared_pages == "skip" or region.role in (Role.PAGE, Role.EMPTY_PAGE)
 
 
 def _pending(regions: Iterable[Region]) -> Iterator[Region]:
@@ -107,6 +126,15 @@ def _continues(one: Region, two: Region) -> bool:
     return two.rows.number == last + 1
 
 
+def guest_policy(profile: Profile, policies: Sequence[int]) -> int:
+    """Return which of the file's guest policies, one or more, the loader takes."""
+    if profile.guest_policy == "last":
+        return policies[-1]
+    if profile.guest_policy == "first-set":
+        return next((p for p in policies if p), 0)
+    return policies[0]
+
+
 # --- findings ------------------------------------------------------------------------------------
 
 
@@ -115,11 +143,12 @@ def findings(launch: Launch) -> Iterator[Finding]:
     image = launch.image
     if image is None or not is_igvm(launch):
         return
-    yield from _refused(launch, image)
+    roles = _first_of_each(launch.regions)
+    yield from _refused(launch, image, roles)
     yield from _large(launch)
     if launch.platform == "snp":
         yield from _states(launch, image)
-        yield _portable(launch.regions, image)
+        yield _portable(launch, image, roles)
     if launch.platform == "tdx" and not launch.abi.imports:
         problem = "no VMM on KVM loads IGVM files for TDX yet"
         grave = "warning" if launch.profile.abis else "error"
@@ -129,7 +158,16 @@ def findings(launch: Launch) -> Iterator[Finding]:
         yield Finding("portable", problem, at=launch.name)
 
 
-def _refused(launch: Launch, image: Image) -> Iterator[Finding]:
+def _first_of_each(regions: Iterable[Region]) -> dict[Role, Region]:
+    """Return the first region of each role that the file declares."""
+    found: dict[Role, Region] = {}
+    for region in regions:
+        if region.page_type is None:
+            found.setdefault(region.role, region)
+    return found
+
+
+def _refused(launch: Launch, image: Image, roles: Mapping[Role, Region]) -> Iterator[Finding]:
     profile = launch.profile
 
     def refused(what: str, at: str) -> Finding:
@@ -137,15 +175,17 @@ def _refused(launch: Launch, image: Image) -> Iterator[Finding]:
 
     if not profile.loads_igvm:
         yield refused("IGVM files", launch.name)
+    names = image.all_names if profile.refuses_all else image.names
     for name in profile.refuses:
-        if name in image.names:
-            yield refused(name, image.names[name])
+        if name in names:
+            yield refused(name, names[name])
     types = TYPES[launch.platform]
-    for region in launch.regions:
-        unknown = region.role not in types and region.role is not Role.SHARED
-        if region.page_type is None and (unknown or region.role.name in profile.refuses):
-            yield refused(f"{region.role} pages on {launch.platform}", region.at)
-    if profile.wants_policy and image.policy is None and launch.platform == "snp":
+    for role, region in roles.items():
+        if role not in types or role.name in profile.refuses:
+            yield refused(f"{role} pages on {launch.platform}", region.at)
+    if launch.abi.imports and not profile.abis:
+        yield refused(f"a launch by {launch.abi.name}: it runs on KVM", launch.name)
+    if profile.wants_policy and not image.policies and launch.platform == "snp":
         yield Finding("loader-refuses", f"{profile.name} wants a guest policy", at=launch.name)
     if profile.one_id_block and len(image.id_blocks) > 1:
         yield refused(f"{len(image.id_blocks)} ID blocks", image.id_blocks[1].at)
@@ -172,16 +212,34 @@ def _states(launch: Launch, image: Image) -> Iterator[Finding]:
     numbers = [s.vp_index for s in states]
     if sorted(numbers) != list(range(len(numbers))):
         yield Finding("loader-refuses", f"VMSAs of vCPUs {numbers}", at=launch.name)
+    covered = _covered(launch.regions, states) if launch.profile.vmsa_apart else frozenset()
     for state in states:
-        if launch.profile.fixed_vmsa and (state.gpa != KVM_VMSA or _beyond_kvm(state.page)):
-            problem = f"a VMSA at {state.gpa:#x}, or with fields that KVM cannot set"
-            yield Finding("loader-refuses", f"{launch.profile.name} refuses {problem}", at=state.at)
+        for problem in _unfit(launch.profile, state, covered):
+            yield Finding("loader-refuses", f"{launch.profile.name}: {problem}", at=state.at)
     if len(states) != vcpus:
         grave = "error" if len(states) > vcpus or not launch.profile.vmsa else "warning"
         if not (launch.profile.vmsa and launch.profile.vmsa.boot):
             grave = "error"
         problem = f"{len(states)} VMSAs for {vcpus} vCPUs"
         yield Finding("vmsa-count", problem, at=launch.name, severity=grave)
+
+
+def _unfit(profile: Profile, state: VpState, covered: Collection[int]) -> Iterator[str]:
+    """Yield why KVM, or the loader, does not take the state of one vCPU."""
+    if profile.fixed_vmsa and state.gpa != KVM_VMSA:
+        yield f"a VMSA at {state.gpa:#x} is refused, KVM has it at {KVM_VMSA:#x}"
+    if _beyond_kvm(state.page):
+        yield "the VMSA has fields that KVM cannot set, or SEV_FEATURES without SNP active"
+    if state.gpa in covered:
+        yield f"the VMSA at {state.gpa:#x} lies over a page with data"
+
+
+def _covered(regions: Iterable[Region], states: Iterable[VpState]) -> frozenset[int]:
+    """Return the addresses of VMSAs that lie in pages with data."""
+    gpas = sorted({s.gpa for s in states})
+    with_data = (r for r in regions if r.contents and r.role is not Role.VP_CONTEXT)
+    spans = ((bisect_left(gpas, r.gpa), bisect_left(gpas, r.end)) for r in with_data)
+    return frozenset(gpa for low, high in spans for gpa in gpas[low:high])
 
 
 def _as_kvm(regions: Sequence[Region]) -> bool:
@@ -196,15 +254,30 @@ def _beyond_kvm(page: bytes) -> bool:
     rest = bytearray(page)
     for low, high in _SETTABLE:
         rest[low:high] = bytes(high - low)
-    return any(rest) or not page[0x3B0] & 1
+    return rest != bytes(len(rest)) or not page[0x3B0] & 1
 
 
-def _portable(regions: Sequence[Region], image: Image) -> Finding:
+def _portable(launch: Launch, image: Image, roles: Mapping[Role, Region]) -> Finding:
     """Say whether all loaders compute one digest, and if not, what makes them differ."""
-    reasons = [*_differences(regions, image)]
+    others = [*_refusing(launch, image, roles)]
+    reasons = [*_differences(launch.regions, image)]
+    if others:
+        reasons.append(f"{', '.join(others)} would refuse the file")
     if not reasons:
         return Finding("portable", "all loaders compute one digest for this file")
     return Finding("portable", f"loaders differ: {'; '.join(reasons)}")
+
+
+def _refusing(launch: Launch, image: Image, roles: Mapping[Role, Region]) -> Iterator[str]:
+    """Yield the loaders that refuse the file, each under the kernel that it usually has."""
+    for profile in PROFILES.values():
+        if not profile.loads_igvm or launch.platform not in profile.platforms or profile.is_tool:
+            continue
+        usual = abis.find(profile.abis[0] if profile.abis else abis.DEFAULT)
+        other = replace(launch, profile=profile, abi=usual)
+        found = (*_refused(other, image, roles), *_states(other, image))
+        if any(f.severity == "error" for f in found):
+            yield profile.name
 
 
 def _differences(regions: Sequence[Region], image: Image) -> Iterator[str]:
@@ -221,8 +294,10 @@ def _differences(regions: Sequence[Region], image: Image) -> Iterator[str]:
         yield "a parameter insert after the first page"
     if any(r.size != PAGE for r in inserts):
         yield "a parameter area of other than one page"
+    shared = next(filter(is_shared, regions), None)
+    if shared:
+        yield f"shared pages ({shared.origin})"
     for role, what in (
-        (Role.SHARED, "shared pages"),
         (Role.EMPTY_PAGE, "measured pages without data"),
         (Role.CPUID_XF, "CPUID_XF pages"),
     ):

@@ -37,6 +37,7 @@ REFUSED = {
         for loader in ("cloud-hypervisor", "cloud-hypervisor-mshv", "openvmm")
     },
     ("multi_v2_native", "qemu"): "DEVICE_TREE is an unknown directive there",
+    ("corim_doc", "qemu"): "CoRIM headers fail there (spec/igvm.md 2.1 f)",
     ("snp_all_params", "qemu"): "SRAT and others are unknown directives there",
     ("tooling_bzimage_x64", "qemu"): "a VMSA elsewhere than 0xfffffffff000 is refused",
 }

@@ -68,12 +68,15 @@ class ProfileDocument(Document):
     abis: list[str] = []
     loads_igvm: bool = False
     zero_pages: Literal["normal", "zero"] = "normal"
-    shared_pages: Literal["skip", "add"] = "skip"
+    shared_pages: Literal["skip", "skip-normal", "add"] = "skip"
     insert_pages: Literal["all", "first"] = "all"
     large_pages: Literal["first", "whole"] = "first"
     fixed_vmsa: bool = False
+    vmsa_apart: bool = False
+    guest_policy: Literal["first", "last", "first-set"] = "first"
     wants_policy: bool = False
     one_id_block: bool = False
+    refuses_all: bool = False
     refuses: list[str] = []
     is_tool: bool = False
     sources: list[ProfileSource] = []

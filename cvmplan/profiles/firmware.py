@@ -34,6 +34,8 @@ QEMU = Profile(
     large_pages="whole",
     inserts_first=True,
     fixed_vmsa=True,
+    guest_policy="last",
+    wants_policy=True,
     one_id_block=True,
     refuses=(
         "RELOCATABLE_REGION",
@@ -47,12 +49,16 @@ QEMU = Profile(
         "PPTT",
         "VBS_MEASUREMENT",
         "DEVICE_TREE",
+        "CORIM_DOCUMENT",
+        "CORIM_SIGNATURE",
     ),
+    refuses_all=True,
     sources=(
         Fact(
             "IGVM: runs of alike pages wait for the next run while inserts do not; the flag shared "
             "is not looked at; a zero page is NORMAL; a VMSA lies at 0xfffffffff000 and holds "
-            "nothing that KVM cannot set; unknown directives are errors",
+            "nothing that KVM cannot set; unknown headers of any platform are errors; the last "
+            "guest policy, and where there is none 0, with which no guest starts",
             "qemu backends/igvm.c, target/i386/sev.c",
             SOURCE,
             commit="03025db6",

@@ -37,12 +37,14 @@ CLOUD_HYPERVISOR = Profile(
     zero_pages="zero",
     shared_pages="add",
     vmsa=_AT_KVM,
+    vmsa_apart=True,
+    guest_policy="first-set",
     one_id_block=True,
     refuses=("CPUID_XF", "ERROR_RANGE", "IS_2MB_PAGE"),
     sources=(
         Fact(
             "file order, a page without data as ZERO, the flag shared is not looked at, VMSAs by "
-            "KVM; CPUID_XF and ERROR_RANGE are not implemented",
+            "KVM and not over a page with data; CPUID_XF and ERROR_RANGE are not implemented",
             "cloud-hypervisor vmm/src/igvm/igvm_loader.rs",
             SOURCE,
             commit="ae44c29",
@@ -73,13 +75,14 @@ OPENVMM = Profile(
     title="openvmm on KVM",
     platforms=("snp",),
     loads_igvm=True,
+    shared_pages="skip-normal",
     vmsa=_AT_KVM,
     wants_policy=True,
     refuses=("CPUID_XF", "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION", "IS_2MB_PAGE"),
     sources=(
         Fact(
-            "file order, a page without data as NORMAL zeros, shared pages left out, VMSAs by "
-            "KVM; CPUID_XF and relocation are refused",
+            "file order, a page without data as NORMAL zeros, shared measured pages left out, "
+            "VMSAs by KVM; CPUID_XF and relocation are refused",
             "microsoft/openvmm openvmm_core/src/worker/vm_loaders/igvm.rs, virt_kvm/src/snp.rs",
             SOURCE,
             commit="1488a37",
@@ -93,10 +96,11 @@ OPENVMM_MSHV = replace(
     platforms=("snp", "vbs"),
     abis=IMPORTS,
     vmsa=None,
-    refuses=("CPUID_XF",),
+    refuses=("CPUID_XF", "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION"),
     sources=(
         Fact(
-            "imports in file order, a VMSA at its place, shared pages left out",
+            "imports in file order, a VMSA at its place, shared measured pages left out; with "
+            "relocation page tables are built anew after all headers, which is not modelled",
             "microsoft/openvmm openvmm_core/src/worker/vm_loaders/igvm.rs",
             SOURCE,
             commit="1488a37",

@@ -69,15 +69,19 @@ class Profile:
     loads_igvm      it takes such files at all
     abis            kernel interfaces that it runs on, the usual first; empty: all of KVM's
     zero_pages      a measured page without data is "normal", or "zero"
-    shared_pages    pages with the flag shared: "skip", or "add" as if it were not there
+    shared_pages    pages with the flag shared: "skip", "skip-normal" (not those that are
+                    unmeasured, SECRETS or CPUID), or "add" as if it were not there
     insert_pages    of a parameter insert "all" pages are added, or the "first"
     large_pages     of a 2 MiB page the "first" 4 KiB are added, or the "whole"
     sorted_by_gpa   pages are added by address, not in the file's order
     inserts_first   a run of pages waits until another begins, inserts do not
     fixed_vmsa      a VMSA must lie where KVM measures it, and be what KVM can set
+    vmsa_apart      a VMSA may not share the address of a page with data
+    guest_policy    of several guest policies the "first", the "last", the "first-set"
     wants_policy    a file without a guest policy is refused
     one_id_block    a file with several ID blocks is refused
     refuses         headers that it cannot do
+    refuses_all     those of other platforms as well
     is_tool         it computes a digest and launches nothing
     """
 
@@ -107,14 +111,17 @@ class Profile:
     sorted_by_gpa: bool = False
     inserts_first: bool = False
     fixed_vmsa: bool = False
+    vmsa_apart: bool = False
+    guest_policy: str = "first"
     wants_policy: bool = False
     one_id_block: bool = False
     refuses: tuple[str, ...] = ()
+    refuses_all: bool = False
     is_tool: bool = False
 
 
 IGVM_FIELDS: Final = (
     "loads_igvm", "zero_pages", "shared_pages", "insert_pages", "large_pages", "fixed_vmsa",
-    "wants_policy", "one_id_block", "is_tool",
+    "vmsa_apart", "guest_policy", "wants_policy", "one_id_block", "refuses_all", "is_tool",
 )  # fmt: skip
 """Fields about IGVM files that documents have as they are."""

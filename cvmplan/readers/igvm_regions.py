@@ -13,14 +13,15 @@ from typing import Any, Final
 
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, Filled
-from cvmplan.errors import InputError, UnsupportedError
+from cvmplan.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role, Rows
 from cvmplan.launch import IdBlock, Image, VpState
 from cvmplan.order import PAGE
 from cvmplan.readers import igvm_headers as headers
 from cvmplan.readers import igvm_rules
-from cvmplan.readers.igvm_headers import IS_2MB, PAGE_DATA, SHARED, UNMEASURED, File, Header
+from cvmplan.readers.igvm_headers import IS_2MB, PAGE_DATA, UNMEASURED, File, Header
+from cvmplan.values import MOST_VCPUS
 
 LARGE = 2 << 20
 NAMES: Final = {
@@ -29,7 +30,6 @@ NAMES: Final = {
     "vbs": "VSM_ISOLATION",
     "sev": "SEV",
     "sev-es": "SEV_ES",
-    "default": "NATIVE",
 }
 """Platform to its name in the file."""
 DATA_ROLES: Final = (Role.PAGE, Role.SECRETS, Role.CPUID, Role.CPUID_XF)
@@ -38,7 +38,7 @@ DATA_ROLES: Final = (Role.PAGE, Role.SECRETS, Role.CPUID, Role.CPUID_XF)
 def platforms(blob: Blob) -> tuple[str, ...]:
     """Return the platforms that the file declares, of those that can be launched."""
     declared = headers.parse(blob).platforms
-    return tuple(p for p, name in NAMES.items() if name in declared and p != "default")
+    return tuple(p for p, name in NAMES.items() if name in declared)
 
 
 def read(blob: Blob, platform: str) -> Image:
@@ -61,10 +61,11 @@ def read(blob: Blob, platform: str) -> Image:
         format="igvm",
         states=tuple(mine.states),
         registers=tuple(mine.registers),
-        policy=mine.policy,
+        policies=tuple(mine.policies),
         id_blocks=tuple(mine.id_blocks),
         required=tuple(mine.required),
         names=mine.names,
+        all_names=mine.all_names,
     )
 
 
@@ -79,10 +80,11 @@ class _Reader:
         self.findings: list[Finding] = []
         self.states: list[VpState] = []
         self.registers: list[tuple[int, tuple[tuple[int, bytes], ...]]] = []
-        self.policy: int | None = None
+        self.policies: list[int] = []
         self.id_blocks: list[IdBlock] = []
         self.required: list[tuple[int, int, str]] = []
         self.names: dict[str, str] = {}
+        self.all_names: dict[str, str] = {}
 
     def regions(self) -> Iterator[Region]:
         """Yield what covers guest memory, and note the rest."""
@@ -92,9 +94,10 @@ class _Reader:
                     yield self._pages(header)
                 continue
             named = header.named()
+            at = self._file.blob.where(header.offset)
+            self.all_names.setdefault(header.name, at)
             if not named.get("compatibility_mask", self._mask) & self._mask:
                 continue
-            at = self._file.blob.where(header.offset)
             self.names.setdefault(header.name, at)
             yield from self._other(header, named, at)
 
@@ -104,12 +107,10 @@ class _Reader:
     def _pages(self, header: Header) -> Region:
         gpa, mask, offset, flags, data_type, _ = header.fields
         role = DATA_ROLES[data_type]
-        if role is Role.PAGE and not offset:
-            role = Role.EMPTY_PAGE
-        if flags & UNMEASURED:
+        if role is Role.PAGE and flags & UNMEASURED:
             role = Role.UNMEASURED
-        if flags & SHARED:
-            role = Role.SHARED
+        elif role is Role.PAGE and not offset:
+            role = Role.EMPTY_PAGE
         size = LARGE if flags & IS_2MB else header.pages * PAGE
         if flags & IS_2MB:
             self.names.setdefault("IS_2MB_PAGE", self._file.blob.where(header.offset))
@@ -140,8 +141,8 @@ class _Reader:
                 yield from self._context(named, region, at)
             case "REQUIRED_MEMORY":
                 self._require(header, named, rows.at(0))
-            case "GUEST_POLICY" if self.policy is None:
-                self.policy = named["policy"]
+            case "GUEST_POLICY":
+                self.policies.append(named["policy"])
             case "SNP_ID_BLOCK":
                 self.id_blocks.append(IdBlock(named["ld"], at))
             case "RELOCATABLE_REGION":
@@ -152,6 +153,8 @@ class _Reader:
     def _context(self, named: dict[str, Any], region: Any, at: str) -> Iterator[Region]:
         offset = named["file_offset"]
         if self._platform in ("SEV_SNP", "SEV_ES"):
+            if len(self.states) == MOST_VCPUS:
+                raise UnsupportedError(f"more than {MOST_VCPUS} VP contexts", at=at)
             page = self._file.data(offset, PAGE, at)
             self.states.append(VpState(named["vp_index"], named["gpa"], bytes(page.data), at))
             if self._platform == "SEV_SNP":
@@ -161,7 +164,12 @@ class _Reader:
             count = int.from_bytes(data[offset : offset + 4], "little")
             rows = [unpack_from("<BI11x16s", data, offset + 4 + n * 32) for n in range(count)]
             registers = tuple((name, value) for _, name, value in rows)
-            self.registers.append((rows[0][0] if rows else 0, registers))
+            vtl = rows[0][0] if rows else 0
+            if named["vp_index"]:
+                raise UnsupportedError("VBS registers of another VP than 0", at=at)
+            if vtl in (known for known, _ in self.registers):
+                raise MalformedError(f"registers of VTL {vtl} are there already", at=at)
+            self.registers.append((vtl, registers))
 
     def _require(self, header: Header, named: dict[str, Any], origin: str) -> None:
         size = named["number_of_bytes"]
