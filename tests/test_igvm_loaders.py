@@ -157,9 +157,9 @@ def test_a_file_without_a_guest_policy_starts_no_guest(loader: str, tmp_path: Pa
 
 def test_qemu_refuses_a_header_that_it_does_not_know_on_any_platform(tmp_path: Path) -> None:
     file = Igvm().platform(SEV_SNP, 1).platform(VSM_ISOLATION, 2).policy(0x30000, 1)
-    file = file.error_range(0, PAGE, 2)
-    assert "ERROR_RANGE" in refusal(cvmplan(tmp_path, "measure", ended(file), "qemu"), {1})
-    assert cvmplan(tmp_path, "measure", ended(file), "cloud-hypervisor").code == 0
+    file = ended(file.error_range(0, PAGE, 2))
+    assert "ERROR_RANGE" in refusal(cvmplan(tmp_path, "measure", file, "qemu"), {1})
+    assert cvmplan(tmp_path, "measure", file, "cloud-hypervisor").code == 0
 
 
 def test_qemu_refuses_corim_headers(tmp_path: Path) -> None:
