@@ -211,7 +211,8 @@ def _states(launch: Launch, image: Image) -> Iterator[Finding]:
         yield Finding("loader-refuses", problem, at=launch.name)
     numbers = [s.vp_index for s in states]
     if sorted(numbers) != list(range(len(numbers))):
-        yield Finding("loader-refuses", f"VMSAs of vCPUs {numbers}", at=launch.name)
+        problem = f"{len(numbers)} VMSAs, and not one of each vCPU from 0 on"
+        yield Finding("loader-refuses", problem, at=launch.name)
     covered = _covered(launch.regions, states) if launch.profile.vmsa_apart else frozenset()
     for state in states:
         for problem in _unfit(launch.profile, state, covered):

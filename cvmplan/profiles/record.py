@@ -75,7 +75,7 @@ class Profile:
     large_pages     of a 2 MiB page the "first" 4 KiB are added, or the "whole"
     sorted_by_gpa   pages are added by address, not in the file's order
     inserts_first   a run of pages waits until another begins, inserts do not
-    fixed_vmsa      a VMSA must lie where KVM measures it, and be what KVM can set
+    fixed_vmsa      a VMSA must lie where KVM measures it
     vmsa_apart      a VMSA may not share the address of a page with data
     guest_policy    of several guest policies the "first", the "last", the "first-set"
     wants_policy    a file without a guest policy is refused
