@@ -74,6 +74,10 @@ class Rows(NamedTuple):
         return f"{self.file}: header {number} {self.name} (+{self.offset + page * self.each:#x})"
 
 
+# Flags of an IGVM file's pages, in Region.kind.  Source: microsoft/igvm e6c3ff1, IgvmPageDataFlags.
+IS_2MB, UNMEASURED, SHARED = 1, 2, 4
+
+
 @dataclass(frozen=True, slots=True)
 class Region:
     """
@@ -82,8 +86,8 @@ class Region:
     `page_type` is set where the image names it, else the VMM profile decides by `role`;
     `origin` names the owner in messages ("OVMF.fd: SEV metadata section 3"); `at` is the
     place of the declaration in its file.  `rows` are the headers where each page may have
-    its own, `kind` what else makes headers alike; `added` are the bytes that are added
-    where that is less than the whole.
+    its own, `kind` (mask, flags, data type) what else makes them alike; `added` are the
+    bytes that are added where that is less than the whole.
     """
 
     gpa: int

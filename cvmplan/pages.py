@@ -13,13 +13,12 @@ from dataclasses import replace
 from typing import Final
 
 from cvmplan.findings import Finding
-from cvmplan.gpamap import NOT_ADDED, Region, Role
+from cvmplan.gpamap import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
 from cvmplan.kvm import abi as abis
 from cvmplan.launch import Image, Launch, VpState
 from cvmplan.order import PAGE
 from cvmplan.profiles import PROFILES, Profile
 
-IS_2MB, UNMEASURED, SHARED = 1, 2, 4  # PAGE_DATA flags, igvm_defs
 KVM_VMSA: Final = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 _MEASURED: Final = {
     Role.PAGE: "measured", Role.EMPTY_PAGE: "measured", Role.UNMEASURED: "unmeasured",

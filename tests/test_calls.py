@@ -35,8 +35,10 @@ def named(made: list[Call], name: str) -> list[Call]:
 @pytest.mark.parametrize("abi", ["map-memory", "kvm-6.18", "kvm-in-place"])
 def test_each_line_has_the_documents_shape(platform: str, abi: str) -> None:
     model = documents.model("call")
-    for call in example(platform, abi):
-        model.model_validate(call)
+    made = example(platform, abi)
+    assert made
+    for call in made:
+        assert model.model_validate(call)
 
 
 def test_an_snp_launch_is_the_sequence_of_the_specification() -> None:

@@ -16,6 +16,7 @@ from zlib import crc32
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
 from cvmplan.findings import Finding
+from cvmplan.gpamap import IS_2MB, SHARED, UNMEASURED
 from cvmplan.order import PAGE
 
 MAGIC: Final = b"IGVM"
@@ -27,7 +28,6 @@ MOST_AREA: Final = 1 << 40  # bytes of one parameter area
 AARCH64: Final = 1
 EITHER: Final = ("NATIVE", "VSM_ISOLATION")  # platforms of both architectures
 PLATFORMS: Final = ("NATIVE", "VSM_ISOLATION", "SEV_SNP", "TDX", "SEV", "SEV_ES", "CCA")
-IS_2MB, UNMEASURED, SHARED = 1, 2, 4  # PAGE_DATA flags
 KNOWN_FLAGS: Final = IS_2MB | UNMEASURED | SHARED
 
 

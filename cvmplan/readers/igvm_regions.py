@@ -15,12 +15,12 @@ from cvmplan.blob import Blob
 from cvmplan.contents import Contents, Filled
 from cvmplan.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Region, Role, Rows
+from cvmplan.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
 from cvmplan.launch import IdBlock, Image, VpState
 from cvmplan.order import PAGE
 from cvmplan.readers import igvm_headers as headers
 from cvmplan.readers import igvm_rules
-from cvmplan.readers.igvm_headers import IS_2MB, PAGE_DATA, UNMEASURED, File, Header
+from cvmplan.readers.igvm_headers import PAGE_DATA, File, Header
 from cvmplan.values import MOST_VCPUS
 
 LARGE = 2 << 20
