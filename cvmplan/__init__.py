@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from cvmplan.gpamap import GpaMap, Region
     from cvmplan.plan import Measurement, Plan, measure
     from cvmplan.profiles import Profile
+    from cvmplan.sweep import sweep_image
 
 __version__ = "0.1.0"
 
@@ -48,6 +49,7 @@ _HOMES = {
     "UnsupportedError": "errors",
     "measure": "plan",
     "plan_image": "api",
+    "sweep_image": "sweep",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "UnsupportedError",
     "measure",
     "plan_image",
+    "sweep_image",
 ]
 
 

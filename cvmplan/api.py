@@ -43,8 +43,13 @@ def plan_image(image: Image, /, **settings: object) -> Plan:
 
 def chosen_profile(name: str, open_file: Opener) -> Profile:
     """Return the profile that is built in as `name`, or that the file `name` holds."""
-    if name in profiles.PROFILES or not ("/" in name or name.endswith(PROFILE_FILES)):
+    if not is_file(name):
         return profiles.find(name)
     from cvmplan.readers.profile import read
 
     return read(open_file(name, "profile"))
+
+
+def is_file(name: str) -> bool:
+    """Whether what is given as a profile is a file, and not the name of one that is built in."""
+    return name not in profiles.PROFILES and ("/" in name or name.endswith(PROFILE_FILES))

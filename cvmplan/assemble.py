@@ -8,8 +8,7 @@ What was not given is assumed from profile and platform, and said so: `given` an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from cvmplan import pages, resolve
 from cvmplan.blob import Blob
@@ -19,13 +18,13 @@ from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
 from cvmplan.kvm.interface import Abi
-from cvmplan.launch import Declared, Guest, Image, Launch, Layout, Opener
+from cvmplan.launch import Guest, Image, Launch, Layout, Opener
 from cvmplan.lowering import MOST_ADDED
 from cvmplan.order import PAGE
-from cvmplan.plan import PLATFORMS, Input, Plan, stage
+from cvmplan.plan import Input, Plan, stage
 from cvmplan.profiles import Profile
-from cvmplan.readers import recognise
 from cvmplan.settings import AMD, check_platform, documented
+from cvmplan.sources import Source, open_source
 
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
@@ -41,15 +40,6 @@ TYPES = {
 }
 
 
-class _Source(NamedTuple):
-    """The firmware, and what a manifest adds to it."""
-
-    declared: Declared
-    reader: Any = None
-    name: str = ""
-    format: str = ""
-
-
 def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch:
     """
     Return the launch of `image` under `options`, which beat what a manifest says.
@@ -57,14 +47,18 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     `options` are values by the names of `settings.SETTINGS`, and "platform", "vmm" (a
     name or a Profile), "abi".  Where regions lie is not checked yet.
     """
-    source = _source(image, open_file)
+    return launch_source(open_source(image, open_file), options, open_file)
+
+
+def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener) -> Launch:
+    """Return the launch of an image that was opened before; as `launch`."""
     place = resolve.places(source.name, options)
-    check_platform(_written(source, options), _platform(source, options), place)
+    check_platform({**source.declared.settings, **options}, source.platform(options), place)
     given = resolve.beaten(
         resolve.normal(source.declared.settings, open_file, place),
         resolve.normal(options, open_file, place),
     )
-    platform = _platform(source, options)
+    platform = source.platform(options)
     profile = resolve.profile(given, platform, place, source.format)
     usual = profile.abis[0] if profile.abis else abis.DEFAULT
     abi = abis.find(str(given.get("abi", usual)), place("abi"))
@@ -75,10 +69,10 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
         _check_types(source.name, source.declared.regions, platform)
     regions = firmware.regions if firmware else ()
     if firmware is None and "firmware_digest" in settings:
-        regions = (_unseen_firmware(source, settings["firmware_size"], place),)
+        regions = (source.unseen_firmware(settings["firmware_size"], place),)
     return Launch(
         platform=platform,
-        name=image.name,
+        name=source.image.name,
         profile=profile,
         abi=abi,
         guest=Guest(**{k: v for k, v in settings.items() if k in Guest._fields}),
@@ -96,7 +90,7 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
 
 
 def _decided(
-    source: _Source,
+    source: Source,
     platform: str,
     profile: Profile,
     abi: Abi,
@@ -110,7 +104,7 @@ def _decided(
         assumed["firmware_size"] = len(file) if file else FULL_FIRMWARE
     if source.format == "igvm":
         _refuse_firmware_settings(given, place)
-    firmware = _firmware(source, platform, {**assumed, **given}, profile, place)
+    firmware = source.firmware(platform, {**assumed, **given}, profile, place)
     if firmware and firmware.format == "igvm":
         assumed = _with_file(assumed, firmware, platform, profile, given, place)
     return firmware, assumed
@@ -210,21 +204,6 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     )
 
 
-def _source(image: Blob, open_file: Opener) -> _Source:
-    name, reader = recognise(image)
-    if name == "plan":
-        raise UnsupportedError("a plan is not an image", at=image.name)
-    if name != "manifest":
-        return _Source(Declared({}, firmware=image), reader, format=name)
-    declared: Declared = reader.read(image, open_file)
-    if declared.firmware is None:
-        return _Source(declared, None, image.name)
-    name, reader = recognise(declared.firmware)
-    if name in ("manifest", "plan"):
-        raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
-    return _Source(declared, reader, image.name, name)
-
-
 def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:
     """Raise ConfigError for a region of a type that `platform` does not have."""
     for number, region in enumerate(regions):
@@ -234,109 +213,3 @@ def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:
                 at=f"{name}: regions[{number}].type",
                 hint=f"it has {', '.join(sorted(TYPES[platform]))}",
             )
-
-
-def _written(source: _Source, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return every setting as it was written, the manifest's beaten by the options."""
-    return {**source.declared.settings, **options}
-
-
-def _platform(source: _Source, options: Mapping[str, Any]) -> str:
-    given = _written(source, options)
-    if "platform" in given:
-        if given["platform"] not in PLATFORMS:
-            raise ConfigError(
-                f"there is no platform {given['platform']!r}",
-                at="--platform",
-                hint=f"there are {', '.join(PLATFORMS)}",
-            )
-        return str(given["platform"])
-    if source.reader is None or source.declared.firmware is None:
-        raise ConfigError("the manifest names no platform", at=source.name, hint="--platform NAME")
-    allowed = source.reader.platforms(source.declared.firmware)
-    if len(allowed) == 1:
-        return str(allowed[0])
-    name = source.declared.firmware.name
-    if not allowed:
-        raise ConfigError(
-            "the firmware has no SEV-SNP or TDX metadata, so the platform must be named",
-            at=name,
-            hint="--platform sev, sev-es, default or sw-protected",
-        )
-    raise ConfigError(
-        f"the image allows {' and '.join(allowed)}", at=name, hint="choose one with --platform"
-    )
-
-
-def _firmware(
-    source: _Source,
-    platform: str,
-    settings: Mapping[str, Any],
-    profile: Profile,
-    place: resolve.Place,
-) -> Image | None:
-    """Return what the firmware declares, with the SVSM below it where the profile has one."""
-    blob = source.declared.firmware
-    if profile.svsm != ("svsm" in settings):
-        wants = "wants" if profile.svsm else "has no use for"
-        raise ConfigError(f"profile {profile.name} {wants} an SVSM binary", at=place("svsm"))
-    if "vars_size" in settings and not profile.svsm:
-        raise ConfigError("goes with an SVSM binary", at=place("vars_size"))
-    if blob is None:
-        for name, needs in (("firmware_size", "firmware_digest"), ("pad", "")):
-            if name in settings and settings[name] != "refuse" and needs not in settings:
-                raise ConfigError("goes with firmware", at=place(name))
-        if profile.svsm:
-            raise ConfigError("goes with a firmware file only", at=place("svsm"))
-        return None
-    if profile.svsm:
-        return _with_svsm(blob, settings, place)
-    image: Image = source.reader.read(blob, platform, settings.get("pad", "refuse"))
-    return image._replace(regions=_whole(image.regions, settings, place))
-
-
-def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: resolve.Place) -> Image:
-    """Return the SVSM's declarations, the firmware first, its variable store below it."""
-    if "vars_size" not in settings:
-        raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
-    from cvmplan.readers import ovmf
-
-    firmware = ovmf.read(blob, "default")
-    (rom,) = _whole(firmware.regions, settings, place)
-    size = settings["vars_size"]
-    variables = Region(
-        rom.gpa - size, size, Role.VARIABLES, f"{blob.name}: variable store", "shared"
-    )
-    svsm = ovmf.read_svsm(settings["svsm"], variables.gpa)
-    store = (variables,) if size else ()
-    return svsm._replace(
-        regions=(rom, *store, *svsm.regions),
-        findings=(*firmware.findings, *svsm.findings),
-    )
-
-
-def _whole(
-    regions: tuple[Region, ...], settings: Mapping[str, Any], place: resolve.Place
-) -> tuple[Region, ...]:
-    """Return `regions` with the firmware as large as the whole file that it is the end of."""
-    size = settings.get("firmware_size")
-    if size is None or not regions or size == regions[0].size:
-        return regions
-    if "firmware_digest" not in settings:
-        raise ConfigError("goes with a firmware digest", at=place("firmware_size"))
-    rom = regions[0]
-    if size < rom.size or size > rom.end or size % PAGE:
-        raise ConfigError(
-            f"{size:#x} is not the size of a firmware that ends with these {rom.size:#x} bytes",
-            at=place("firmware_size"),
-        )
-    return (replace(rom, gpa=rom.end - size, size=size), *regions[1:])
-
-
-def _unseen_firmware(source: _Source, size: int, place: resolve.Place) -> Region:
-    """Return the region of firmware of which only the digest is known; ConfigError."""
-    if not 0 < size <= 1 << 32 or size % PAGE:
-        problem = f"{size:#x} bytes are no whole pages below 4 GiB"
-        raise ConfigError(problem, at=place("firmware_size"))
-    origin = f"{source.name}: firmware"
-    return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)

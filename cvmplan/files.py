@@ -1,7 +1,8 @@
 """
 Files: opened once, mapped and not read, written whole or not at all.
 
-The only module of the package, the command line apart, that touches the file system.
+The only module of the package that touches the file system, but for the command line and
+the database of a sweep.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class Files:
         which it may not leave.  InputError when it cannot be read, ConfigError when it may not.
         """
         if beside is not None:
-            path = self._inside(path, beside)
+            path = self.inside(path, beside)
         if path == "-" and path in self.inputs and self.inputs[path].role != role:
             raise ConfigError(f"standard input is read as {self.inputs[path].role} already", at="-")
         if path != "-" and path in self.inputs and self.inputs[path].path is None:
@@ -97,7 +98,8 @@ class Files:
             hint="--inputs DIR names a folder that has it",
         )
 
-    def _inside(self, path: str, manifest: str) -> str:
+    def inside(self, path: str, manifest: str) -> str:
+        """Return `path` beside the `manifest` that names it; ConfigError where it may not be."""
         if "\0" in path or not _encodes(path):
             raise ConfigError(f"{path!r} is no file name", at=manifest)
         folder = os.path.curdir if manifest == "-" else os.path.dirname(manifest)

@@ -28,6 +28,7 @@ VERBS: Final = {
     "trace": "The firmware commands beneath the operations.",
     "simulate": "What a kernel answers to each call of a plan.",
     "measure": "The launch measurement.",
+    "sweep": "Measurements of many configurations.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",
     "rules": "What 'check' looks for.",
@@ -44,6 +45,12 @@ class _Verbs(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
         del ctx
         return list(VERBS)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Write the summaries, which needs none of the modules."""
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(VERBS.items()))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         del ctx

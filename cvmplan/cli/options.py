@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, Optional, TypeAlias
 
 import typer
 
@@ -80,49 +80,54 @@ class Request:
         return assemble.plan(self.launch(), tuple(self.files.inputs.values()))
 
 
-def _option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:
+def option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:
+    """Return the annotation of the option `name`, of a `kind`."""
     names = (f"--{name.replace('_', '-')}", *short)
     return Annotated[kind, typer.Option(*names, metavar=metavar or None, help=text)]
 
 
-def _parameters() -> dict[str, tuple[Any, Any]]:
+def _parameters() -> Shared:
     """Return name to (annotation, default) of each shared option."""
     text = Optional[str]
-    shared: dict[str, tuple[Any, Any]] = {
+    shared: Shared = {
         "path": (Image, None),
         "example": (Example, None),
         "platform": (
-            _option(text, "platform", "snp|tdx|sev|sev-es|vbs|sw-protected|default", PLATFORM),
+            option(text, "platform", "snp|tdx|sev|sev-es|vbs|sw-protected|default", PLATFORM),
             None,
         ),
         "vmm": (
-            _option(text, "vmm", "NAME|FILE", "VMM profile ('cvmplan profiles').  [assumed: qemu]"),
+            option(text, "vmm", "NAME|FILE", "VMM profile ('cvmplan profiles').  [assumed: qemu]"),
             None,
         ),
         "abi": (
-            _option(text, "abi", "NAME", "Host kernel ('cvmplan abis').  [assumed: map-memory]"),
+            option(text, "abi", "NAME", "Host kernel ('cvmplan abis').  [assumed: map-memory]"),
             None,
         ),
     }
     for name, setting in SETTINGS.items():
         if not setting.metavar:
-            shared[name] = (_option(bool, name, "", setting.help), False)
+            shared[name] = (option(bool, name, "", setting.help), False)
         else:
             kind = Optional[list[str]] if setting.many else text
-            shared[name] = (_option(kind, name, setting.metavar, setting.help), None)
+            shared[name] = (option(kind, name, setting.metavar, setting.help), None)
     shared["inputs"] = (
-        _option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
+        option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
         None,
     )
     jobs = Annotated[int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help=JOBS)]
     shared["jobs"] = (jobs, 1)
-    shared["quiet"] = (_option(bool, "quiet", "", "No progress, even on a terminal."), False)
-    shared["verbose"] = (_option(bool, "verbose", "", "Say on stderr which files are read."), False)
+    shared["quiet"] = (option(bool, "quiet", "", "No progress, even on a terminal."), False)
+    shared["verbose"] = (option(bool, "verbose", "", "Say on stderr which files are read."), False)
     shared["allow_outside"] = (
-        _option(bool, "allow_outside", "", "Let a manifest name files outside its folder."),
+        option(bool, "allow_outside", "", "Let a manifest name files outside its folder."),
         False,
     )
     return shared
+
+
+Shared: TypeAlias = dict[str, tuple[Any, Any]]
+"""Name to (annotation, default) of options."""
 
 
 def launch_verb(function: Callable[..., None], path: Any = Image) -> Callable[..., None]:
@@ -131,7 +136,13 @@ def launch_verb(function: Callable[..., None], path: Any = Image) -> Callable[..
 
     `path` is the annotation of the argument that names the file.
     """
-    shared = _parameters() | {"path": (path, None)}
+    return with_options(function, _parameters() | {"path": (path, None)}, _request)
+
+
+def with_options(
+    function: Callable[..., None], shared: Shared, make: Callable[[dict[str, Any]], Any]
+) -> Callable[..., None]:
+    """Give `function(made, **own)` the options of `shared`: `make` makes of them what it gets."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     declared = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
     own = {p.name: p.replace(kind=keyword) for p in declared}
@@ -139,7 +150,7 @@ def launch_verb(function: Callable[..., None], path: Any = Image) -> Callable[..
     @functools.wraps(function)
     def verb(**values: Any) -> None:
         mine = {name: values.pop(name) for name in own}
-        function(_request(values), **mine)
+        function(make(values), **mine)
 
     signature = [
         inspect.Parameter(name, keyword, default=default, annotation=kind)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -31,16 +32,26 @@ def _length(holder: Any, name: str) -> int:
     return int(holder.size) if isinstance(getattr(holder, name, None), Blob | Zeros) else 0
 
 
-def _watched(trace: Iterable[Step], total: int) -> Iterator[Step]:
+@contextmanager
+def bar(what: str, total: float, *, quiet: bool) -> Iterator[Callable[[float], None]]:
+    """Show a bar while the block runs, and give it what advances it."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda _: None
+        return
     from rich.console import Console
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=total)
+        task = progress.add_task(what, total=total)
+        yield lambda done: progress.advance(task, done)
+
+
+def _watched(trace: Iterable[Step], total: int) -> Iterator[Step]:
+    with bar("measuring", total, quiet=False) as advance:
         for step in trace:
             for piece in _pieces(step):
                 yield piece
-                progress.advance(task, _length(piece, "contents"))
+                advance(_length(piece, "contents"))
 
 
 def _pieces(step: Any) -> Iterator[Step]:

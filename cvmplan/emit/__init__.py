@@ -17,6 +17,7 @@ EMITTERS: Final = {
     "json": "cvmplan.emit.json",
     "jsonl": "cvmplan.emit.jsonl",
     "calls": "cvmplan.emit.calls",
+    "csv": "cvmplan.emit.csv",
 }
 
 

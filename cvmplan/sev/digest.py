@@ -7,7 +7,7 @@ measurement that LAUNCH_MEASURE returns, which is an HMAC over it and a nonce.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Protocol
 
@@ -19,24 +19,44 @@ from cvmplan.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa
 
 class _Hash(Protocol):
     def update(self, data: bytes, /) -> None: ...
+    def copy(self) -> _Hash: ...
+    def digest(self) -> bytes: ...
 
 
 def measure(platform: str, trace: Iterable[Step]) -> Measurement:
     """Return the launch digest; PlanError when the steps are out of order."""
+    *_, (digest, coverage) = _running(trace)
+    return Measurement(platform, "LD", "sha256", digest.digest(), coverage)
+
+
+def by_vcpus(platform: str, trace: Iterable[Step]) -> Iterator[Measurement]:
+    """
+    Yield the launch digest of SEV-ES with 1, 2, … vCPUs up to all whose VMSA `trace` has.
+
+    VMSAs come last; where there are none nothing is yielded.  PlanError.
+    """
+    for digest, coverage in _running(trace):
+        if coverage.vmsas:
+            yield Measurement(platform, "LD", "sha256", digest.copy().digest(), coverage)
+
+
+def _running(trace: Iterable[Step]) -> Iterator[tuple[_Hash, Coverage]]:
+    """Yield the hash and what it covers: at first, after data, and after each vCPU's VMSA."""
     digest = sha256()
     pages = vmsas = 0
+    yield digest, Coverage()
     for step in in_order(trace, ORDER):
         if isinstance(step, LaunchUpdateData):
             data = known_bytes(step.contents)
             digest.update(data if isinstance(data, bytes) else data.data)
             _update_zeros(digest, step.size - len(data))
             pages += (step.gpa + step.size - 1) // PAGE - step.gpa // PAGE + 1
+            yield digest, Coverage(contents=pages)
         elif isinstance(step, LaunchUpdateVmsa):
             for _ in step.vcpus:
                 digest.update(step.page)
-            vmsas += len(step.vcpus)
-    coverage = Coverage(contents=pages, vmsas=vmsas)
-    return Measurement(platform, "LD", "sha256", digest.digest(), coverage)
+                vmsas += 1
+                yield digest, Coverage(contents=pages, vmsas=vmsas)
 
 
 def _update_zeros(digest: _Hash, count: int) -> None:

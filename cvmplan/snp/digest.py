@@ -9,15 +9,23 @@ counts with type and address.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from hashlib import sha384
 from struct import Struct
 
-from cvmplan.contents import DigestAfter, Hashed, page_runs
+from cvmplan.contents import Contents, DigestAfter, Hashed, page_runs
 from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
-from cvmplan.snp.steps import MEASURED_CONTENTS, ORDER, LaunchUpdate, PageType, VmsaUpdate
+from cvmplan.snp.steps import (
+    MEASURED_CONTENTS,
+    ORDER,
+    LaunchFinish,
+    LaunchUpdate,
+    PageType,
+    VmsaUpdate,
+)
 
 # What follows DIGEST_CUR and CONTENTS and precedes GPA: LENGTH 0x70, PAGE_TYPE, IMI_PAGE,
 # and the permissions of the lower VMPLs, which no mainline kernel ever sets.
@@ -28,14 +36,32 @@ ZERO_PAGE = bytes(PAGE)
 ZERO_PAGE_DIGEST = sha384(ZERO_PAGE).digest()
 
 
+class Chains:
+    """
+    Digests that were computed before: launches that begin alike are folded alike once.
+
+    Contents are told apart by identity; they are kept, so that none takes another's place.
+    """
+
+    def __init__(self) -> None:
+        self._after: dict[tuple[bytes, int, int, int, int], tuple[bytes, Contents]] = {}
+
+    def after(self, digest: bytes, step: LaunchUpdate) -> bytes:
+        """Return the launch digest after `step`, where it is `digest` before."""
+        key = (digest, step.page_type, step.gpa, step.size, id(step.contents))
+        if key not in self._after:
+            self._after[key] = after_update(digest, step), step.contents
+        return self._after[key][0]
+
+
 def running(trace: Iterable[Step]) -> Iterator[tuple[Step, bytes]]:
     """Yield each step of `trace` with the 48-byte launch digest after it; PlanError."""
     digest = NO_CONTENTS
     for step in in_order(trace, ORDER):
         if isinstance(step, LaunchUpdate):
-            digest = _after_update(digest, step)
+            digest = after_update(digest, step)
         elif isinstance(step, VmsaUpdate):
-            digest = _after_vmsas(digest, step)
+            *_, digest = after_vmsas(digest, step)
         yield step, digest
 
 
@@ -47,7 +73,7 @@ def measure(platform: str, trace: Iterable[Step]) -> Measurement:
 def measured(platform: str, pairs: Iterable[tuple[Step, bytes]]) -> Measurement:
     """Return the measurement at the end of what `running` yielded."""
     digest = NO_CONTENTS
-    counts = dict.fromkeys(("contents", "address_only", "host_filled", "by_digest", "vmsas"), 0)
+    counts: Counter[str] = Counter()
     for step, after in pairs:
         digest = after
         if isinstance(step, LaunchUpdate):
@@ -55,6 +81,28 @@ def measured(platform: str, pairs: Iterable[tuple[Step, bytes]]) -> Measurement:
         elif isinstance(step, VmsaUpdate):
             counts["vmsas"] += len(step.vcpus)
     return Measurement(platform, "MEASUREMENT", "sha384", digest, Coverage(**counts))
+
+
+def by_vcpus(platform: str, trace: Iterable[Step], chains: Chains) -> Iterator[Measurement]:
+    """
+    Yield the measurement of the launch with 1, 2, … vCPUs up to all whose VMSA the kernel adds.
+
+    The kernel adds them last, one after the other, so that the digest after each of them is
+    that of a launch with so many.  Where it adds none there is one measurement.  PlanError.
+    """
+    digest = NO_CONTENTS
+    counts: Counter[str] = Counter()
+    for step in in_order(trace, ORDER):
+        if isinstance(step, LaunchUpdate):
+            digest = chains.after(digest, step)
+            counts[_covered(step)] += step.size // PAGE
+        elif isinstance(step, VmsaUpdate):
+            for after in after_vmsas(digest, step):
+                digest = after
+                counts["vmsas"] += 1
+                yield Measurement(platform, "MEASUREMENT", "sha384", digest, Coverage(**counts))
+        elif isinstance(step, LaunchFinish) and not counts["vmsas"]:
+            yield Measurement(platform, "MEASUREMENT", "sha384", digest, Coverage(**counts))
 
 
 def _covered(step: LaunchUpdate) -> str:
@@ -71,7 +119,8 @@ def _tail(page_type: PageType) -> bytes:
     return TAIL.pack(PAGE_INFO_SIZE, page_type, 0, 0)
 
 
-def _after_update(digest: bytes, step: LaunchUpdate) -> bytes:
+def after_update(digest: bytes, step: LaunchUpdate) -> bytes:
+    """Return the launch digest after a run of pages, where it is `digest` before; PlanError."""
     if isinstance(step.contents, DigestAfter):
         if digest != NO_CONTENTS or step.page_type is not PageType.NORMAL:
             raise PlanError("a digest stands for the first pages of a launch, NORMAL ones, only")
@@ -109,9 +158,12 @@ def _chain_hashed(digest: bytes, digests: bytes, tail: bytes, gpas: range) -> by
     return digest
 
 
-def _after_vmsas(digest: bytes, step: VmsaUpdate) -> bytes:
-    middle = sha384(step.page).digest() + _tail(PageType.VMSA)
-    return _chain_equal(digest, middle, (step.gpa for _ in step.vcpus))
+def after_vmsas(digest: bytes, step: VmsaUpdate) -> Iterator[bytes]:
+    """Yield the launch digest after the VMSA of each vCPU of `step`, in order."""
+    rest = sha384(step.page).digest() + _tail(PageType.VMSA) + step.gpa.to_bytes(8, "little")
+    for _ in step.vcpus:
+        digest = sha384(digest + rest).digest()
+        yield digest
 
 
 def _chain_equal(digest: bytes, middle: bytes, gpas: Iterable[int]) -> bytes:

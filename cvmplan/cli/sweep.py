@@ -1,0 +1,180 @@
+"""cvmplan sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from functools import partial
+from typing import Annotated, Any, NamedTuple, Optional
+
+import typer
+
+from cvmplan.cli import make_app
+from cvmplan.cli.options import MOST_JOBS, Shared, option, with_options, write
+from cvmplan.cli.progress import bar
+from cvmplan.errors import ConfigError, PlanError
+from cvmplan.files import Files, whole_file
+from cvmplan.settings import SETTINGS
+from cvmplan.sweep import matrix, run
+from cvmplan.sweep.matrix import COMMAS, ORDER, Product
+
+app = make_app()
+DATABASE = "sqlite"
+_TOP = {
+    "platform": ("NAME,…", "What the images are launched as.  [assumed: the one that they allow]"),
+    "vmm": ("NAME|FILE,…", "VMM profiles ('cvmplan profiles').  [assumed: qemu]"),
+    "abi": ("NAME,…", "Host kernels ('cvmplan abis').  [assumed: map-memory]"),
+    "vcpus": ("N,N-N,…", "Numbers of vCPUs, and ranges of them.  [assumed: 1]"),
+}
+"""Settings that say more as a list: metavar and help."""
+
+
+class Asked(NamedTuple):
+    """What is to be measured, and the files that it may name."""
+
+    products: list[Product]
+    files: Callable[[], Files]
+
+
+def _lists() -> Shared:
+    """Return the options that may have several values."""
+    kind = Optional[list[str]]
+    images = Annotated[
+        Optional[list[str]], typer.Argument(metavar="IMAGE…", help="Images, as 'measure' has them.")
+    ]
+    shared: Shared = {"images": (images, None)}
+    shared["matrix"] = (option(Optional[str], "matrix", "FILE", "All of it in one document."), None)
+    for name in dict.fromkeys((*_TOP, *ORDER)):
+        metavar, text = _TOP.get(name) or (SETTINGS[name].metavar, SETTINGS[name].help)
+        commas = name in COMMAS and name not in _TOP
+        shared[name] = (option(kind, name, f"{metavar},…" if commas else metavar, text), None)
+    text = "Kernel command lines, one a line."
+    shared["append_file"] = (option(kind, "append_file", "FILE", text), None)
+    outside = "Let a manifest or matrix name files outside its folder."
+    shared["allow_outside"] = (option(bool, "allow_outside", "", outside), False)
+    return shared
+
+
+def _asked(values: dict[str, Any]) -> Asked:
+    files = partial(Files, allow_outside=values.pop("allow_outside"))
+    images, document = values.pop("images"), values.pop("matrix")
+    lines = [line for path in values.pop("append_file") or () for line in _lines(files(), path)]
+    written = {name: several for name, several in values.items() if several}
+    if lines:
+        written["append"] = [*written.get("append", ()), *lines]
+    if document is None:
+        if not images:
+            raise ConfigError("wants an image, or --matrix", at="IMAGE")
+        return Asked([matrix.read(images, written, files().open)], files)
+    if images or written:
+        at = "IMAGE" if images else f"--{next(iter(written)).replace('_', '-')}"
+        raise ConfigError("goes without --matrix, which has it all", at=at)
+    opened = files()
+    return Asked(matrix.read_matrix(opened.open(document, "matrix"), opened), files)
+
+
+def _lines(files: Files, path: str) -> list[str]:
+    """Return the command lines in a file; ConfigError where there is none."""
+    text = bytes(files.open(path, "append").data).decode("utf-8", "surrogateescape")
+    lines = text.removesuffix("\n").split("\n") if text else []
+    if not lines:
+        raise ConfigError("has no line", at=path)
+    return lines
+
+
+@app.command()
+@partial(with_options, shared=_lists(), make=_asked)
+def sweep(
+    asked: Asked,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help="Processes.")
+    ] = 1,
+    executor: Annotated[
+        Optional[str],
+        typer.Option("--executor", metavar="dask://HOST:PORT", help="A cluster that computes."),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress, even on a terminal.")
+    ] = False,
+    format: Annotated[
+        str, typer.Option("--format", metavar="jsonl|csv|sqlite", help="How to print it.")
+    ] = "jsonl",
+    output: Annotated[
+        Optional[str],
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where to; written whole or not at all, or the database to fill in.",
+        ),
+    ] = None,
+) -> None:
+    """
+    Print the measurements of every combination of images and values.
+
+    Options may be repeated; lists marked with … take commas too.  The number of vCPUs varies
+    fastest, then SEV_FEATURES, then the CPU.  A configuration that cannot be launched has an
+    error in place of a digest.  A database (sqlite) keeps each result with all that its digest
+    depends on: a second run computes what is missing.
+    """
+    if executor is not None and jobs != 1:
+        raise ConfigError("goes without --executor", at="--jobs")
+    if format == DATABASE and output is None:
+        raise ConfigError("needs a file", at="--format", hint="-o values.db")
+    with ExitStack() as stack:
+        tally = _Tally(sum(map(len, asked.products)), quiet=quiet)
+        if format == DATABASE:
+            from cvmplan.sweep.store import Store
+
+            store = stack.enter_context(Store(str(output)))
+            parcels = run.parcels(asked.products, asked.files, store.missing)
+            for _, rows in tally.of(_computed(stack, parcels, executor, jobs)):
+                store.put(rows)
+            return
+        from cvmplan.emit import emitter
+
+        printer = emitter(format, "value")
+        parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus)
+        put: Callable[[str], Any] = partial(write, output=None)
+        if output is not None:
+            put = stack.enter_context(whole_file(output)).write
+        put(printer.heading())
+        for rows in run.in_order(tally.of(_computed(stack, parcels, executor, jobs))):
+            put("".join(map(printer.value, rows)))
+
+
+def _computed(
+    stack: ExitStack, parcels: Iterable[run.Parcel], executor: str | None, jobs: int
+) -> Iterator[run.Finished]:
+    """Compute `parcels` with a cluster, several processes of this machine, or here."""
+    if executor is not None:
+        from cvmplan.sweep.cluster import connected
+        from cvmplan.sweep.pool import Pool
+
+        return Pool(*stack.enter_context(connected(executor))).run(parcels)
+    if jobs > 1:
+        from cvmplan.sweep.pool import forked
+
+        return forked(parcels, jobs)
+    return run.serial(parcels)
+
+
+class _Tally:
+    """Counts results on their way, and shows how far they are on a terminal."""
+
+    def __init__(self, total: int, *, quiet: bool) -> None:
+        self._total, self._quiet = total, quiet
+
+    def of(self, finished: Iterable[run.Finished]) -> Iterator[run.Finished]:
+        """Yield what is finished; PlanError at the end where nothing could be launched."""
+        failures: list[str] = []
+        measured = 0
+        with bar("measuring", self._total, quiet=self._quiet) as advance:
+            for number, rows in finished:
+                wrong = [str(row["error"]) for row in rows if row["error"]]
+                failures += wrong[: 1 - len(failures)]
+                measured += len(rows) - len(wrong)
+                advance(len(rows))
+                yield number, rows
+        if failures and not measured:
+            raise PlanError(f"no configuration can be launched; the first: {failures[0]}")

@@ -1,0 +1,156 @@
+"""
+An image opened: its format, what it declares, and what a platform makes of that.
+
+A `Source` is read once and launched as often as wanted; what it declares for a platform is
+the same object each time, so that launches which begin alike can share their beginning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from cvmplan import resolve
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError, UnsupportedError
+from cvmplan.gpamap import Region, Role
+from cvmplan.launch import Declared, Image, Opener
+from cvmplan.order import PAGE
+from cvmplan.plan import PLATFORMS
+from cvmplan.profiles import Profile
+from cvmplan.readers import recognise
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The firmware, and what a manifest `name` adds to it; `format` is the firmware's."""
+
+    image: Blob
+    declared: Declared
+    reader: Any = None
+    name: str = ""
+    format: str = ""
+    _read: dict[tuple[str, str], Image] = field(default_factory=dict)
+
+    def platform(self, options: Mapping[str, Any]) -> str:
+        """Return what is launched: as `options` say, or as the image allows; ConfigError."""
+        given = {**self.declared.settings, **options}
+        if "platform" in given:
+            if given["platform"] not in PLATFORMS:
+                raise ConfigError(
+                    f"there is no platform {given['platform']!r}",
+                    at="--platform",
+                    hint=f"there are {', '.join(PLATFORMS)}",
+                )
+            return str(given["platform"])
+        if self.reader is None or self.declared.firmware is None:
+            raise ConfigError(
+                "the manifest names no platform", at=self.name, hint="--platform NAME"
+            )
+        allowed = self.reader.platforms(self.declared.firmware)
+        if len(allowed) == 1:
+            return str(allowed[0])
+        name = self.declared.firmware.name
+        if not allowed:
+            raise ConfigError(
+                "the firmware has no SEV-SNP or TDX metadata, so the platform must be named",
+                at=name,
+                hint="--platform sev, sev-es, default or sw-protected",
+            )
+        raise ConfigError(
+            f"the image allows {' and '.join(allowed)}", at=name, hint="choose one with --platform"
+        )
+
+    def firmware(
+        self,
+        platform: str,
+        settings: Mapping[str, Any],
+        profile: Profile,
+        place: resolve.Place,
+    ) -> Image | None:
+        """Return what the firmware declares, with the SVSM below it where the profile has one."""
+        blob = self.declared.firmware
+        if profile.svsm != ("svsm" in settings):
+            wants = "wants" if profile.svsm else "has no use for"
+            raise ConfigError(f"profile {profile.name} {wants} an SVSM binary", at=place("svsm"))
+        if "vars_size" in settings and not profile.svsm:
+            raise ConfigError("goes with an SVSM binary", at=place("vars_size"))
+        if blob is None:
+            for name, needs in (("firmware_size", "firmware_digest"), ("pad", "")):
+                if name in settings and settings[name] != "refuse" and needs not in settings:
+                    raise ConfigError("goes with firmware", at=place(name))
+            if profile.svsm:
+                raise ConfigError("goes with a firmware file only", at=place("svsm"))
+            return None
+        if profile.svsm:
+            return _with_svsm(blob, settings, place)
+        image = self._image(blob, platform, settings.get("pad", "refuse"))
+        return image._replace(regions=_whole(image.regions, settings, place))
+
+    def _image(self, blob: Blob, platform: str, pad: str) -> Image:
+        if (platform, pad) not in self._read:
+            self._read[platform, pad] = self.reader.read(blob, platform, pad)
+        return self._read[platform, pad]
+
+    def unseen_firmware(self, size: int, place: resolve.Place) -> Region:
+        """Return the region of firmware of which only the digest is known; ConfigError."""
+        if not 0 < size <= 1 << 32 or size % PAGE:
+            problem = f"{size:#x} bytes are no whole pages below 4 GiB"
+            raise ConfigError(problem, at=place("firmware_size"))
+        origin = f"{self.name}: firmware"
+        return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)
+
+
+def open_source(image: Blob, open_file: Opener) -> Source:
+    """Return what `image` is; InputError, UnsupportedError, ConfigError."""
+    name, reader = recognise(image)
+    if name == "plan":
+        raise UnsupportedError("a plan is not an image", at=image.name)
+    if name != "manifest":
+        return Source(image, Declared({}, firmware=image), reader, format=name)
+    declared: Declared = reader.read(image, open_file)
+    if declared.firmware is None:
+        return Source(image, declared, None, image.name)
+    name, reader = recognise(declared.firmware)
+    if name in ("manifest", "plan"):
+        raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
+    return Source(image, declared, reader, image.name, name)
+
+
+def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: resolve.Place) -> Image:
+    """Return the SVSM's declarations, the firmware first, its variable store below it."""
+    if "vars_size" not in settings:
+        raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
+    from cvmplan.readers import ovmf
+
+    firmware = ovmf.read(blob, "default")
+    (rom,) = _whole(firmware.regions, settings, place)
+    size = settings["vars_size"]
+    variables = Region(
+        rom.gpa - size, size, Role.VARIABLES, f"{blob.name}: variable store", "shared"
+    )
+    svsm = ovmf.read_svsm(settings["svsm"], variables.gpa)
+    store = (variables,) if size else ()
+    return svsm._replace(
+        regions=(rom, *store, *svsm.regions),
+        findings=(*firmware.findings, *svsm.findings),
+    )
+
+
+def _whole(
+    regions: tuple[Region, ...], settings: Mapping[str, Any], place: resolve.Place
+) -> tuple[Region, ...]:
+    """Return `regions` with the firmware as large as the whole file that it is the end of."""
+    size = settings.get("firmware_size")
+    if size is None or not regions or size == regions[0].size:
+        return regions
+    if "firmware_digest" not in settings:
+        raise ConfigError("goes with a firmware digest", at=place("firmware_size"))
+    rom = regions[0]
+    if size < rom.size or size > rom.end or size % PAGE:
+        raise ConfigError(
+            f"{size:#x} is not the size of a firmware that ends with these {rom.size:#x} bytes",
+            at=place("firmware_size"),
+        )
+    return (replace(rom, gpa=rom.end - size, size=size), *regions[1:])

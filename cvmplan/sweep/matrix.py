@@ -1,0 +1,128 @@
+"""
+What varies in a sweep: lists of images and of values for each setting, and their product.
+
+The number of vCPUs varies fastest, since launches that differ in nothing else share all
+their pages; then SEV_FEATURES, then the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from typing import Any, Final, NamedTuple
+
+from cvmplan.api import chosen_profile, is_file
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError
+from cvmplan.files import Files
+from cvmplan.kvm import abi as abis
+from cvmplan.launch import Opener
+from cvmplan.settings import SETTINGS, cpu_signature
+from cvmplan.values import MOST_VCPUS, integer
+
+ORDER: Final = (
+    "platform", "vmm", "abi", "kernel", "kernel_hash", "initrd", "initrd_hash", "append",
+    "append_hash", "firmware_digest", "firmware_size", "svsm", "vars_size", "reset_eip", "c_bit",
+    "gpaw", "page_order", "pad", "hob_gpa", "es_init", "policy", "cpu", "sev_features",
+)  # fmt: skip
+"""The settings that may vary, from the slowest to the fastest; `vcpus` is faster still."""
+COMMAS: Final = {
+    "platform", "vmm", "abi", "es_init", "page_order", "gpaw", "pad", "policy", "cpu",
+    "sev_features", "vcpus",
+}  # fmt: skip
+"""Settings whose values may also stand in one text, with commas between them."""
+
+BOOT: Final = ("kernel", "initrd", "append")
+FILES: Final = {"kernel", "initrd", "svsm"}
+
+
+class Product(NamedTuple):
+    """Every image with every combination of values; no `vcpus`: as many as are assumed."""
+
+    images: tuple[str, ...]
+    settings: Mapping[str, tuple[Any, ...]]
+    vcpus: tuple[int, ...] = ()
+
+    def launches(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Yield (image, settings but for the number of vCPUs), in order."""
+        names = [name for name in ORDER if name in self.settings]
+        for image in self.images:
+            for values in product(*(self.settings[name] for name in names)):
+                yield image, dict(zip(names, values, strict=True))
+
+    def __len__(self) -> int:
+        count = len(self.images) * max(len(self.vcpus), 1)
+        for values in self.settings.values():
+            count *= len(values)
+        return count
+
+
+def read_matrix(blob: Blob, files: Files) -> list[Product]:
+    """Return the sweeps of a matrix (cvmplan.matrix/1), its files beside it; ConfigError."""
+    from cvmplan.readers import matrix
+
+    products = []
+    for at, images, written in matrix.read(blob):
+        paths = {n: [files.inside(p, blob.name) for p in written[n]] for n in FILES & {*written}}
+        vmms = [p for v in written.get("vmm", ()) for p in _pieces("vmm", v)]
+        if vmms:
+            paths["vmm"] = [files.inside(v, blob.name) if is_file(v) else v for v in vmms]
+        beside = [files.inside(path, blob.name) for path in images]
+        products.append(read(beside, {**written, **paths}, files.open, at))
+    return products
+
+
+def read(
+    images: Sequence[str], written: Mapping[str, Sequence[Any]], open_file: Opener, at: str = ""
+) -> Product:
+    """
+    Return the product of `images` and of the values that were `written` for each setting.
+
+    ConfigError names the option, or below `at` the key, that is wrong.
+    """
+    settings = {}
+    for name in BOOT:
+        if name in written and f"{name}_hash" in written:
+            place = f"{at}.{name}" if at else f"--{name}"
+            raise ConfigError("goes without the hash of the same", at=place)
+    vcpus: tuple[int, ...] = ()
+    for name, several in written.items():
+        place = f"{at}.{name}" if at else f"--{name.replace('_', '-')}"
+        if name not in (*ORDER, "vcpus"):
+            raise ConfigError("cannot vary", at=place)
+        try:
+            pieces = [p for value in several for p in _pieces(name, value)]
+            if name == "vcpus":
+                vcpus = tuple(dict.fromkeys(n for piece in pieces for n in _counts(piece)))
+            else:
+                values = [_value(name, piece, open_file) for piece in pieces]
+                settings[name] = tuple(v for n, v in enumerate(values) if v not in values[:n])
+        except ValueError as error:
+            raise ConfigError(str(error), at=place) from None
+    return Product(tuple(images), settings, vcpus)
+
+
+def _pieces(name: str, value: Any) -> list[Any]:
+    if name in COMMAS and isinstance(value, str):
+        return [piece.strip() for piece in value.split(",")]
+    return [value]
+
+
+def _counts(piece: Any) -> Sequence[int]:
+    """Return the numbers of vCPUs of "4" or "1-512"; ValueError."""
+    first, dash, last = str(piece).partition("-")
+    low = integer(piece if not dash else first)
+    high = integer(last) if dash else low
+    if not 1 <= low <= high <= MOST_VCPUS:
+        raise ValueError(f"{piece!r} is no number of vCPUs, nor a range up to {MOST_VCPUS}")
+    return range(low, high + 1)
+
+
+def _value(name: str, piece: Any, open_file: Opener) -> Any:
+    if name == "vmm":
+        return chosen_profile(piece, open_file)
+    if name == "cpu":
+        cpu_signature({"cpu": piece}, lambda name: f"--{name}")
+    if name == "abi":
+        abis.find(piece)
+    return SETTINGS[name].read(piece) if name in SETTINGS else piece

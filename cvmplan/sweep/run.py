@@ -1,0 +1,226 @@
+"""
+What a sweep computes: tasks, each one launch with several numbers of vCPUs.
+
+Such launches share their pages, so that each further vCPU costs one step of the chain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from itertools import islice
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from cvmplan import pages
+from cvmplan.assemble import launch_source, plan
+from cvmplan.blob import Blob
+from cvmplan.counts import by_vcpus, measure_shared
+from cvmplan.errors import CvmplanError
+from cvmplan.files import Files
+from cvmplan.plan import Input, Measurement
+from cvmplan.snp.digest import Chains
+from cvmplan.sources import open_source
+from cvmplan.sweep import rows
+from cvmplan.sweep.matrix import Product
+from cvmplan.sweep.rows import Result, Row
+
+PARCEL: Final = 2048  # results that a process computes at a time
+
+Inputs: TypeAlias = dict[str, tuple[str, bytes]]
+"""Path to (role, contents): what a process needs to open an image."""
+
+
+class Image:
+    """An image, the files that it names, and SVSM binaries to launch with it: opened once."""
+
+    def __init__(self, path: str, files: Files, svsms: Sequence[str] = ()) -> None:
+        self.path, self.files, self.chains = path, files, Chains()
+        self.source = open_source(files.open(path, "image"), files.open)
+        self._named = [n for n in files.inputs if n != path]
+        for name in svsms:
+            files.open(name, "svsm")
+
+    @classmethod
+    def of(cls, path: str, inputs: Inputs) -> Image:
+        """Return an image whose bytes came from another process."""
+        files = Files(allow_outside=True)
+        for name, (role, data) in inputs.items():
+            files.inputs[name] = Input(role, name, Blob(name, memoryview(data)))
+        return cls(path, files)
+
+    def inputs(self) -> Inputs:
+        """Return the bytes of all files, for another process."""
+        return {n: (i.role, bytes(i.blob.data)) for n, i in self.files.inputs.items()}
+
+    @cached_property
+    def hashes(self) -> dict[str, str]:
+        """Path to SHA-256 of all files."""
+        return {name: entry.sha256 for name, entry in self.files.inputs.items()}
+
+    @cached_property
+    def key(self) -> str:
+        """What stands for all files together: a hash of their paths and hashes."""
+        return sha256(repr(sorted(self.hashes.items())).encode()).hexdigest()
+
+    def row(self, settings: dict[str, Any]) -> Row:
+        """Return the row of a launch of this image, without vCPUs and result; ConfigError."""
+        self.source.platform(settings)
+        try:
+            row = rows.of_launch(launch_source(self.source, settings, self.files.open))
+        except CvmplanError:  # said again, and told, when it is measured
+            row = rows.of_settings(settings)
+        row["image"], row["image_sha256"] = self.path, self.hashes[self.path]
+        row["svsm"] = self.hashes[settings["svsm"]] if "svsm" in settings else ""
+        row["files"] = " ".join(self.hashes[name] for name in self._named)
+        return row
+
+
+class Task(NamedTuple):
+    """A launch with each of `vcpus`, or where there are none with as many as are assumed."""
+
+    settings: dict[str, Any]
+    vcpus: tuple[int, ...]
+
+
+def measured(image: Image, task: Task) -> list[Result]:
+    """Return the results of a task, in order; a launch that fails is a result too."""
+    found = _at_once(image, task) if len(task.vcpus) > 1 else []
+    return found or [_alone(image, task, count) for count in task.vcpus or (None,)]
+
+
+def _at_once(image: Image, task: Task) -> list[Result]:
+    """Return the results of a task from one plan, that for most vCPUs; [] where none is."""
+    most = max(task.vcpus)
+    try:
+        launch = launch_source(image.source, {**task.settings, "vcpus": most}, image.files.open)
+        if launch.abi.imports or pages.is_igvm(launch):
+            return []
+        found = [*islice(by_vcpus(plan(launch), image.chains), most)]
+    except CvmplanError:  # with fewer vCPUs it may be a launch
+        return []
+    return [_result(count, found[count - 1]) for count in task.vcpus]
+
+
+def _alone(image: Image, task: Task, count: int | None) -> Result:
+    settings = task.settings if count is None else {**task.settings, "vcpus": count}
+    try:
+        launch = launch_source(image.source, settings, image.files.open)
+        vcpus = launch.guest.vcpus
+        return _result(vcpus, measure_shared(plan(launch), vcpus, image.chains))
+    except CvmplanError as error:
+        return Result(count or 0, error=str(error))
+
+
+def _result(vcpus: int, found: Measurement) -> Result:
+    return Result(vcpus, found.register, found.algorithm, found.digest.hex(), found.pages)
+
+
+@dataclass(slots=True)
+class Parcel:
+    """Tasks of one image that are computed together, each with the row that it fills in."""
+
+    number: int
+    image: Image
+    tasks: list[Task]
+    rows: list[Row]
+
+    def filled(self, results: Iterable[Iterable[Result]]) -> list[Row]:
+        """Return the rows with the results of each task."""
+        return [
+            rows.with_result(row, result)
+            for row, found in zip(self.rows, results, strict=True)
+            for result in found
+        ]
+
+
+Finished: TypeAlias = tuple[int, list[Row]]
+"""The number of a parcel, and its rows."""
+Missing: TypeAlias = Callable[[Row, tuple[int, ...]], tuple[int, ...] | None]
+"""Which numbers of vCPUs a row has no result for; None where it has all."""
+
+
+def parcels(
+    products: Sequence[Product], open_files: Callable[[], Files], missing: Missing
+) -> Iterator[Parcel]:
+    """
+    Yield what there is to compute, in order.
+
+    All files are opened before: InputError, UnsupportedError for what is no image.
+    """
+    opened: dict[str, Image] = {}
+    hashed = _Hashed(open_files())
+    for product in products:
+        for path in product.images:
+            if path not in opened:
+                opened[path] = Image(path, open_files(), product.settings.get("svsm", ()))
+        for name in ("kernel", "initrd"):
+            for path in product.settings.get(name, ()):
+                hashed.of(path, name)
+    number = 0
+    for product in products:
+        for parcel in _of_product(product, opened, hashed, missing):
+            parcel.number = number
+            number += 1
+            yield parcel
+
+
+class _Hashed:
+    """Kernels and initrds, each hashed once."""
+
+    def __init__(self, files: Files) -> None:
+        self._files = files
+        self._found: dict[str, bytes] = {}
+
+    def of(self, path: str, role: str) -> bytes:
+        if path not in self._found:
+            self._found[path] = sha256(self._files.open(path, role).data).digest()
+        return self._found[path]
+
+    def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return `settings` with hashes in place of kernel and initrd."""
+        found = dict(settings)
+        for name in ("kernel", "initrd"):
+            if name in settings:
+                found[f"{name}_hash"] = self.of(found.pop(name), name)
+        return found
+
+
+def _of_product(
+    product: Product, opened: dict[str, Image], hashed: _Hashed, missing: Missing
+) -> Iterator[Parcel]:
+    parcel: Parcel | None = None
+    count = 0
+    for path, settings in product.launches():
+        image, known = opened[path], hashed.settings(settings)
+        row = image.row(known) | {n: v for n, v in settings.items() if n in rows.NAMES}
+        wanted = missing(row, product.vcpus)
+        if wanted is None:
+            continue
+        if parcel and (parcel.image is not image or count >= PARCEL):
+            yield parcel
+            parcel, count = None, 0
+        parcel = parcel or Parcel(0, image, [], [])
+        parcel.tasks.append(Task(known, wanted))
+        parcel.rows.append(row)
+        count += max(len(wanted), 1)
+    if parcel:
+        yield parcel
+
+
+def serial(work: Iterable[Parcel]) -> Iterator[Finished]:
+    """Yield (number, rows) of each parcel, in order, computed in this process."""
+    for parcel in work:
+        yield parcel.number, parcel.filled(measured(parcel.image, task) for task in parcel.tasks)
+
+
+def in_order(finished: Iterable[Finished]) -> Iterator[list[Row]]:
+    """Yield rows by the numbers of their parcels, which count from 0."""
+    early: dict[int, list[Row]] = {}
+    following = 0
+    for number, found in finished:
+        early[number] = found
+        while following in early:
+            yield early.pop(following)
+            following += 1

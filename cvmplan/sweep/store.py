@@ -1,0 +1,74 @@
+"""
+Results in SQLite: one table, keyed by every input that a digest depends on.
+
+Each parcel of results is one transaction, so that what is finished stays, whatever happens
+then.  Results of another version of this program count as missing and are replaced.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final, Self
+
+from cvmplan import __version__
+from cvmplan.errors import InputError
+from cvmplan.sweep.rows import COLUMNS, KEY, NUMBERS, Row
+
+TABLE: Final = "measurement"
+_FOUND_BY: Final = tuple(name for name in KEY if name != "vcpus")
+_CREATE: Final = "CREATE TABLE IF NOT EXISTS {} ({}, PRIMARY KEY ({})) WITHOUT ROWID".format(
+    TABLE,
+    ", ".join(f"{n} {'INTEGER' if n in NUMBERS else 'TEXT'} NOT NULL" for n in COLUMNS),
+    ", ".join(KEY),
+)
+_INSERT: Final = "INSERT OR REPLACE INTO {} ({}) VALUES ({})".format(  # noqa: S608 names of columns, no values
+    TABLE, ", ".join(COLUMNS), ", ".join(f":{n}" for n in COLUMNS)
+)
+_SELECT: Final = "SELECT vcpus FROM {} WHERE version = :version AND {}".format(  # noqa: S608
+    TABLE, " AND ".join(f"{n} = :{n}" for n in _FOUND_BY)
+)
+
+
+class Store:
+    """The results in one file."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        with self._errors():
+            self._file = sqlite3.connect(path, isolation_level=None)
+            self._file.execute("PRAGMA journal_mode = WAL")
+            self._file.execute("PRAGMA synchronous = NORMAL")
+            self._file.execute(_CREATE)
+            found = [row[1] for row in self._file.execute(f"PRAGMA table_info({TABLE})")]
+        if tuple(found) != COLUMNS:
+            raise InputError(f"its table {TABLE} has other columns", at=path, hint="another file")
+
+    def missing(self, row: Row, vcpus: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Return which of `vcpus` have no result; None where all do."""
+        with self._errors():
+            there = {n for (n,) in self._file.execute(_SELECT, {**row, "version": __version__})}
+        if not vcpus:
+            return None if there else ()
+        return tuple(n for n in vcpus if n not in there) or None
+
+    def put(self, rows: Iterable[Row]) -> None:
+        """Keep `rows`, all of them or none; a row with the same key is replaced."""
+        with self._errors():
+            self._file.execute("BEGIN")
+            self._file.executemany(_INSERT, rows)
+            self._file.execute("COMMIT")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise InputError(f"is no database of ours: {error}", at=self._path) from None
