@@ -82,32 +82,30 @@ def _lines(files: Files, path: str) -> list[str]:
     return lines
 
 
+Jobs = Annotated[
+    int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help="Processes that measure.")
+]
+Cluster = Annotated[
+    Optional[str],
+    typer.Option("--executor", metavar="dask://HOST:PORT", help="A cluster that measures."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, even on a terminal.")]
+Format = Annotated[
+    str, typer.Option("--format", metavar="jsonl|csv|sqlite", help="How to print it.")
+]
+FILE = "Where to; written whole or not at all, or the database to fill in."
+Output = Annotated[Optional[str], typer.Option("--output", "-o", metavar="FILE", help=FILE)]
+
+
 @app.command()
 @partial(with_options, shared=_lists(), make=_asked)
 def sweep(
     asked: Asked,
-    jobs: Annotated[
-        int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help="Processes.")
-    ] = 1,
-    executor: Annotated[
-        Optional[str],
-        typer.Option("--executor", metavar="dask://HOST:PORT", help="A cluster that computes."),
-    ] = None,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress, even on a terminal.")
-    ] = False,
-    format: Annotated[
-        str, typer.Option("--format", metavar="jsonl|csv|sqlite", help="How to print it.")
-    ] = "jsonl",
-    output: Annotated[
-        Optional[str],
-        typer.Option(
-            "--output",
-            "-o",
-            metavar="FILE",
-            help="Where to; written whole or not at all, or the database to fill in.",
-        ),
-    ] = None,
+    jobs: Jobs = 1,
+    executor: Cluster = None,
+    quiet: Quiet = False,
+    format: Format = "jsonl",
+    output: Output = None,
 ) -> None:
     """
     Print the measurements of every combination of images and values.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import io
+from types import SimpleNamespace
 
 from cvmplan.sweep.rows import COLUMNS, Row
 
@@ -19,6 +19,6 @@ def value(row: Row) -> str:
 
 
 def _line(cells: tuple[str | int, ...]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerow(cells)
-    return text.getvalue()
+    written: list[str] = []
+    csv.writer(SimpleNamespace(write=written.append), lineterminator="\n").writerow(cells)
+    return "".join(written)
