@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cvmplan import pages, resolve
+from cvmplan import edk2, pages, resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
@@ -99,9 +99,13 @@ def _decided(
 ) -> tuple[Image | None, dict[str, Any]]:
     """Return the image for `platform`, and the settings that profile, kernel and file decide."""
     assumed = resolve.assumed(platform, profile, given, abi)
+    file = source.declared.firmware
+    tables_only = file is not None and file.name.startswith(edk2.PREFIX)
+    if tables_only and "firmware_digest" not in given:
+        problem = "is the section table of a firmware of which only a digest is known"
+        raise ConfigError(problem, at=source.image.name, hint="--firmware-digest HEX")
     if "firmware_digest" in given and "firmware_size" not in given:
-        file = source.declared.firmware
-        assumed["firmware_size"] = len(file) if file else FULL_FIRMWARE
+        assumed["firmware_size"] = len(file) if file and not tables_only else FULL_FIRMWARE
     if source.format == "igvm":
         _refuse_firmware_settings(given, place)
     firmware = source.firmware(platform, {**assumed, **given}, profile, place)

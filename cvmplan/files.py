@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from hashlib import sha256 as _sha256
 from typing import IO
 
+from cvmplan import edk2
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
 from cvmplan.plan import Input
@@ -84,7 +85,7 @@ class Files:
             tried += [os.path.join(folder, n) for n in names]
         present = False
         for candidate in tried:
-            if not os.path.isfile(candidate) and candidate not in EXAMPLES:
+            if not os.path.isfile(candidate) and not _ships(candidate):
                 continue
             present = True
             blob = map_file(candidate)
@@ -104,7 +105,7 @@ class Files:
             raise ConfigError(f"{path!r} is no file name", at=manifest)
         folder = os.path.curdir if manifest == "-" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
-        if joined == "-" or joined in EXAMPLES:
+        if joined == "-" or _ships(joined):
             joined = os.path.join(os.path.curdir, path)  # a file of that name
         if not self.allow_outside:
             root = os.path.realpath(folder or ".")
@@ -125,9 +126,16 @@ def _names(folder: str) -> list[str]:
         raise InputError(f"cannot be listed: {error.strerror}", at=folder) from None
 
 
+def _ships(path: str) -> bool:
+    """Whether a name is of something that ships inside, and of no file."""
+    return path in EXAMPLES or path.startswith(edk2.PREFIX)
+
+
 def map_file(path: str) -> Blob:
     """Return the bytes of a file, mapped; InputError when it cannot be opened."""
     place = path
+    if path.startswith(edk2.PREFIX):
+        return Blob(path, memoryview(edk2.last_page(path.removeprefix(edk2.PREFIX))))
     if path in EXAMPLES:
         place = os.path.join(os.path.dirname(__file__), "examples", EXAMPLES[path])
     try:

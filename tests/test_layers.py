@@ -16,7 +16,7 @@ MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     ["errors", "values"],
     ["blob", "order", "guids", "findings", "spans", "cpus", "documents"],
-    ["contents"],
+    ["contents", "edk2"],
     ["lowering"],
     ["gpamap", "plan"],
     ["notes"],
@@ -28,7 +28,7 @@ LAYERS = [
     ["sources", "counts"],
     ["assemble"],
     ["api"],
-    ["sweep"],
+    ["sweep", "explain"],
     ["emit"],
     ["host"],
     ["cli"],

@@ -8,7 +8,7 @@ from typing import Annotated, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Request, launch_verb, write
+from cvmplan.cli.options import Format, Output, Request, digest_option, launch_verb, write
 from cvmplan.cli.progress import Watch, watch_for
 from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.plan import Plan
@@ -35,7 +35,7 @@ def measure(
     from cvmplan.plan import broken_promises
     from cvmplan.plan import measure as fold
 
-    wanted = _wanted(expect)
+    wanted = None if expect is None else digest_option(expect)
     if bare and format != "text":
         raise ConfigError("goes without a format", at="--bare")
     printer = None if bare else emitter(format, "measurement")
@@ -59,16 +59,3 @@ def _watch(request: Request, plan: Plan) -> Watch | None:
 
         return lambda trace: hashed(trace, request.jobs)
     return watch_for(plan, quiet=request.quiet)
-
-
-def _wanted(expect: str | None) -> bytes | None:
-    if expect is None:
-        return None
-    digits = expect.removeprefix("0x")
-    try:
-        wanted = bytes.fromhex(digits)
-    except ValueError:
-        wanted = b""
-    if len(wanted) not in (32, 48) or len(digits) != 2 * len(wanted):
-        raise ConfigError(f"{expect!r} is not a digest of 32 or 48 bytes in hex", at="--expect")
-    return wanted

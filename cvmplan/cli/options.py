@@ -86,8 +86,8 @@ def option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:
     return Annotated[kind, typer.Option(*names, metavar=metavar or None, help=text)]
 
 
-def _parameters() -> Shared:
-    """Return name to (annotation, default) of each shared option."""
+def launch_options() -> Shared:
+    """Return the options of every verb that launches an image."""
     text = Optional[str]
     shared: Shared = {
         "path": (Image, None),
@@ -136,7 +136,7 @@ def launch_verb(function: Callable[..., None], path: Any = Image) -> Callable[..
 
     `path` is the annotation of the argument that names the file.
     """
-    return with_options(function, _parameters() | {"path": (path, None)}, _request)
+    return with_options(function, launch_options() | {"path": (path, None)}, request)
 
 
 def with_options(
@@ -161,7 +161,8 @@ def with_options(
     return verb
 
 
-def _request(values: dict[str, Any]) -> Request:
+def request(values: dict[str, Any]) -> Request:
+    """Return what the values of the options ask for; ConfigError, InputError."""
     path, example = values.pop("path"), values.pop("example")
     folders = tuple(values.pop("inputs") or ())
     quiet, verbose, jobs = values.pop("quiet"), values.pop("verbose"), values.pop("jobs")
@@ -176,6 +177,18 @@ def _request(values: dict[str, Any]) -> Request:
     if "vmm" in options:
         options["vmm"] = chosen_profile(options["vmm"], files.open)
     return Request(image, options, files, quiet, jobs)
+
+
+def digest_option(written: str) -> bytes:
+    """Return the digest that --expect names; ConfigError."""
+    digits = written.removeprefix("0x")
+    try:
+        wanted = bytes.fromhex(digits)
+    except ValueError:
+        wanted = b""
+    if len(wanted) not in (32, 48) or len(digits) != 2 * len(wanted):
+        raise ConfigError(f"{written!r} is not a digest of 32 or 48 bytes in hex", at="--expect")
+    return wanted
 
 
 def _tell(message: str) -> None:

@@ -25,6 +25,7 @@ class ProfileOrder(Document):
     """In which order the VMM adds pages."""
 
     cpuid_last: bool = False
+    hashes_first: bool = False
     sorted_by_gpa: bool = False
     inserts_first: bool = False
     page_order: Literal["single-pass", "two-pass"] = "single-pass"

@@ -13,20 +13,26 @@ from typing import Final
 from cvmplan.errors import ConfigError
 
 EMITTERS: Final = {
-    "text": "cvmplan.emit.text",
-    "json": "cvmplan.emit.json",
-    "jsonl": "cvmplan.emit.jsonl",
-    "calls": "cvmplan.emit.calls",
-    "csv": "cvmplan.emit.csv",
+    "text": ("cvmplan.emit.text", "cvmplan.emit.text_answers"),
+    "json": ("cvmplan.emit.json", "cvmplan.emit.json_answers"),
+    "jsonl": ("cvmplan.emit.jsonl",),
+    "calls": ("cvmplan.emit.calls",),
+    "csv": ("cvmplan.emit.csv",),
 }
+"""Format to its modules; a later one is loaded only where an earlier one lacks something."""
 
 
 def emitter(name: str, what: str) -> ModuleType:
     """Return the module that prints `what` as `name`; ConfigError where none does."""
-    module = import_module(EMITTERS[name]) if name in EMITTERS else None
-    if module is None or not hasattr(module, what):
-        able = [n for n, m in EMITTERS.items() if hasattr(import_module(m), what)]
+    module = _able(name, what)
+    if module is None:
+        able = [n for n in EMITTERS if _able(n, what)]
         raise ConfigError(
             f"{what} cannot be printed as {name!r}", at="--format", hint=f"as {', '.join(able)}"
         )
     return module
+
+
+def _able(name: str, what: str) -> ModuleType | None:
+    modules = map(import_module, EMITTERS.get(name, ()))
+    return next((module for module in modules if hasattr(module, what)), None)

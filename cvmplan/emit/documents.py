@@ -59,6 +59,7 @@ def profile_document(chosen: Profile) -> dict[str, Any]:
         "page_types": dict(chosen.page_types),
         "order": {
             "cpuid_last": chosen.cpuid_last,
+            "hashes_first": chosen.hashes_first,
             "sorted_by_gpa": chosen.sorted_by_gpa,
             "inserts_first": chosen.inserts_first,
             "page_order": chosen.page_order,

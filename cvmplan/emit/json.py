@@ -11,7 +11,12 @@ from typing import Any
 from cvmplan import __version__
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
-from cvmplan.emit.documents import abi_document, finding, profile_document, simulation_document
+from cvmplan.emit.documents import (
+    abi_document,
+    finding,
+    profile_document,
+    simulation_document,
+)
 from cvmplan.errors import PlanError
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region

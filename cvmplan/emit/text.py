@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -17,6 +17,7 @@ from cvmplan.emit.json import (
     plan_value,
     source,
 )
+from cvmplan.emit.lines import aligned, joined
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
@@ -26,7 +27,6 @@ from cvmplan.kvm.interface import Abi
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile
-from cvmplan.values import printable
 
 ALGORITHMS = {"sha384": "SHA-384", "sha256": "SHA-256"}
 COVERAGE = {
@@ -40,22 +40,9 @@ COVERAGE = {
 _LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}
 
 
-def _lines(lines: Iterable[str]) -> str:
-    return "".join(f"{printable(line.rstrip())}\n" for line in lines)
-
-
-def _table(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
-    """Return `rows` with their columns aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        indent + "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True))
-        for row in rows
-    ]
-
-
 def measurement(plan: Plan, result: Measurement) -> str:
     """Return what the measurement depends on, what it covers, and the digest on the last line."""
-    return _lines(
+    return joined(
         [
             *_header(plan),
             "",
@@ -75,7 +62,7 @@ def _header(plan: Plan) -> list[str]:
     settings = []
     for word, chosen in (("given", plan.given), ("assumed", plan.assumed)):
         settings += [(k, _shown(v), word) for k, v in chosen.items()]
-    return [f"cvmplan {__version__}", *_table(rows), *_table(settings)]
+    return [f"cvmplan {__version__}", *aligned(rows), *aligned(settings)]
 
 
 def _shown(value: Any) -> str:
@@ -91,7 +78,7 @@ def _coverage(coverage: Coverage) -> list[str]:
         if pages:
             rows.append((str(pages), str(pages * PAGE), COVERAGE[name]))
     rows.append((str(coverage.pages), str(coverage.pages * PAGE), "together"))
-    return _table(rows)
+    return aligned(rows)
 
 
 def _doubts(found: Sequence[Finding]) -> list[str]:
@@ -114,7 +101,7 @@ def findings(found: Sequence[Finding]) -> str:
             lines.append(f"  hint: {finding.hint}")
     counts = [sum(f.severity == severity for f in found) for severity in order]
     named = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, order, strict=True))
-    return _lines([*lines, ", ".join(named)])
+    return joined([*lines, ", ".join(named)])
 
 
 def plan(made: Plan) -> str:
@@ -135,7 +122,7 @@ def plan(made: Plan) -> str:
     note = [f"no released kernel has {made.abi}; nearest is {nearest}", ""] if nearest else []
     late = (f for f in made.findings if f.rule == "pure-map-before-finalize")
     note += [line for f in late for line in (f.message, "")]
-    return _lines([*_header(made), "", *_table(rows), "", *_doubts(made.findings), *note, *end])
+    return joined([*_header(made), "", *aligned(rows), "", *_doubts(made.findings), *note, *end])
 
 
 def _level(made: Plan, op: Op) -> str:
@@ -173,7 +160,7 @@ def trace(plan: Plan) -> str:
         head = f"{step.pop('step'):5} {step.pop('op'):5}  {step.pop('command'):27}"
         rest = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())
         lines.append(f"{head}{rest:52} {digest}")
-    return _lines([f"{'step':>5} {'op':>5}  command", *lines])
+    return joined([f"{'step':>5} {'op':>5}  command", *lines])
 
 
 def guest_map(regions: Sequence[Region], found: Sequence[Finding]) -> str:
@@ -202,7 +189,7 @@ def guest_map(regions: Sequence[Region], found: Sequence[Finding]) -> str:
             )
         )
     errors = [f for f in found if f.severity == "error"]
-    return _lines([*_table(rows), *(_finding(f) for f in errors)])
+    return joined([*aligned(rows), *(_finding(f) for f in errors)])
 
 
 def inspect(document: Mapping[str, Any]) -> str:
@@ -215,8 +202,8 @@ def inspect(document: Mapping[str, Any]) -> str:
             lines.append(f"  cannot be read: {table['problem']}")
         if rows:
             head = [*rows[0]]
-            lines += _table([head, *([str(row.get(c, "")) for c in head] for row in rows)], "  ")
-    return _lines([*lines, *([""] if document["findings"] else []), *map_findings(document)])
+            lines += aligned([head, *([str(row.get(c, "")) for c in head] for row in rows)], "  ")
+    return joined([*lines, *([""] if document["findings"] else []), *map_findings(document)])
 
 
 def simulation(outcome: Simulation) -> str:
@@ -238,9 +225,9 @@ def simulation(outcome: Simulation) -> str:
     digest = "not known" if outcome.digest is None else outcome.digest.hex()
     if outcome.platform in ("default", "sw-protected"):
         digest = "nothing is measured on this platform"
-    return _lines(
+    return joined(
         [
-            *_table(rows),
+            *aligned(rows),
             "",
             *(_finding(f) for f in outcome.findings),
             f"{outcome.abi}: {len(outcome.results)} calls, {refused} refused, {end}",
@@ -256,12 +243,12 @@ def map_findings(document: Mapping[str, Any]) -> list[str]:
 
 def rules() -> str:
     """Return the catalogue of rules."""
-    return _lines(_table([(name, r.severity, r.explanation) for name, r in RULES.items()]))
+    return joined(aligned([(name, r.severity, r.explanation) for name, r in RULES.items()]))
 
 
 def abis() -> str:
     """Return the kernel interfaces, one a line."""
-    return _lines(_table([(a.name, ", ".join(a.vm_types), a.title) for a in ABIS.values()]))
+    return joined(aligned([(a.name, ", ".join(a.vm_types), a.title) for a in ABIS.values()]))
 
 
 def abi(chosen: Abi) -> str:
@@ -271,16 +258,16 @@ def abi(chosen: Abi) -> str:
         (c.op, c.ioctl, hex(c.number), c.command or c.argument, c.capability)
         for c in calls_of(chosen)
     ]
-    lines = [f"{chosen.name}: {chosen.title}", "", *_table(told[2:]), ""]
-    lines += [*_table(calls), ""] if calls else []
+    lines = [f"{chosen.name}: {chosen.title}", "", *aligned(told[2:]), ""]
+    lines += [*aligned(calls), ""] if calls else []
     for fact in chosen.facts:
         lines += [f"[{fact.confidence}] {fact.fact}", f"  {fact.source}"]
-    return _lines(lines)
+    return joined(lines)
 
 
 def profiles() -> str:
     """Return the built-in profiles, one a line."""
-    return _lines(_table([(p.name, ", ".join(p.platforms), p.title) for p in PROFILES.values()]))
+    return joined(aligned([(p.name, ", ".join(p.platforms), p.title) for p in PROFILES.values()]))
 
 
 def profile(chosen: Profile) -> str:
@@ -296,7 +283,7 @@ def profile(chosen: Profile) -> str:
             (f"vmsa {name.replace('_', '-')}", _plain(value))
             for name, value in chosen.vmsa._asdict().items()
         ]
-    lines = [f"{chosen.name}: {chosen.title}", "", *_table(settings), ""]
+    lines = [f"{chosen.name}: {chosen.title}", "", *aligned(settings), ""]
     for fact in chosen.sources:
         versions = " ".join(
             f"{word} {value}"
@@ -306,7 +293,7 @@ def profile(chosen: Profile) -> str:
         lines.append(f"[{fact.confidence}{', ' + versions if versions else ''}] {fact.fact}")
         commit = f" ({fact.commit})" if fact.commit else ""
         lines.append(f"  {fact.source}{commit}")
-    return _lines(lines)
+    return joined(lines)
 
 
 def _plain(value: Any) -> str:

@@ -5,6 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from cvmplan.errors import ConfigError, UnsupportedError
+from cvmplan.profiles.earlier import (
+    EC2_RDX_0,
+    GCE_GENOA,
+    QEMU_2023,
+    QEMU_2023_GENOA,
+    QEMU_HASHES_FIRST,
+)
 from cvmplan.profiles.firmware import EC2, GCE, QEMU, QEMU_82_TDX, SVSM_QEMU, TD_SHIM
 from cvmplan.profiles.igvm import (
     CLOUD_HYPERVISOR,
@@ -47,6 +54,11 @@ PROFILES: Final = {
         OPENVMM_MSHV,
         IGVMMEASURE,
         IGVMMEASURE_ZERO,
+        QEMU_2023,
+        QEMU_2023_GENOA,
+        QEMU_HASHES_FIRST,
+        EC2_RDX_0,
+        GCE_GENOA,
     )
 }
 DEFAULTS: Final = {"": QEMU.name, "igvm": HYPER_V.name}

@@ -54,6 +54,7 @@ class Profile:
 
     page_types      role of a metadata section to SNP page type (firmware is NORMAL)
     cpuid_last      the CPUID page is added after all other metadata pages
+    hashes_first    the page of kernel hashes is added right behind the firmware
     page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
     augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
     section_types   TDX section types that the loader takes, None for all that exist
@@ -91,6 +92,7 @@ class Profile:
     sources: tuple[Fact, ...]
     page_types: Mapping[str, str] = field(default_factory=dict)
     cpuid_last: bool = False
+    hashes_first: bool = False
     page_order: str = "single-pass"
     augmented: str = "skip"
     section_types: tuple[int, ...] | None = None

@@ -25,6 +25,7 @@ def read(blob: Blob) -> Profile:
         sources=tuple(_fact(s) for s in document.sources),
         page_types=document.page_types,
         cpuid_last=document.order.cpuid_last,
+        hashes_first=document.order.hashes_first,
         page_order=document.order.page_order,
         augmented=document.augmented,
         section_types=None if document.section_types is None else tuple(document.section_types),

@@ -25,7 +25,7 @@ class _Hash(Protocol):
 
 def measure(platform: str, trace: Iterable[Step]) -> Measurement:
     """Return the launch digest; PlanError when the steps are out of order."""
-    *_, (digest, coverage) = _running(trace)
+    *_, (digest, coverage) = running(trace)
     return Measurement(platform, "LD", "sha256", digest.digest(), coverage)
 
 
@@ -35,12 +35,12 @@ def by_vcpus(platform: str, trace: Iterable[Step]) -> Iterator[Measurement]:
 
     VMSAs come last; where there are none nothing is yielded.  PlanError.
     """
-    for digest, coverage in _running(trace):
+    for digest, coverage in running(trace):
         if coverage.vmsas:
             yield Measurement(platform, "LD", "sha256", digest.copy().digest(), coverage)
 
 
-def _running(trace: Iterable[Step]) -> Iterator[tuple[_Hash, Coverage]]:
+def running(trace: Iterable[Step]) -> Iterator[tuple[_Hash, Coverage]]:
     """Yield the hash and what it covers: at first, after data, and after each vCPU's VMSA."""
     digest = sha256()
     pages = vmsas = 0

@@ -71,11 +71,16 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
             yield MapMemory(region.gpa, region.size)
         yield _update(region)
     if launch.platform == "sev-es":
-        override = LEGACY_FPU if fpu == "legacy" else {}
-        states = vcpu_pages(launch, override)
-        yield SevLaunchUpdateVmsa(tuple(Vcpus(vcpus, page) for vcpus, page in states))
+        yield SevLaunchUpdateVmsa(vmsas(launch))
     yield SevLaunchMeasure()
     yield SevLaunchFinish()
+
+
+def vmsas(launch: Launch) -> tuple[Vcpus, ...]:
+    """Return the initial states of all vCPUs."""
+    fpu = launch.abi.es_fpu_state or launch.guest.es_init
+    states = vcpu_pages(launch, LEGACY_FPU if fpu == "legacy" else {})
+    return tuple(Vcpus(vcpus, page) for vcpus, page in states)
 
 
 def _update(region: Region) -> SevLaunchUpdateData:

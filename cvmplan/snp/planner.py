@@ -164,11 +164,24 @@ def _resolved(state: State, settings: Mapping[str, int]) -> dict[str, int]:
 
 def _in_order(launch: Launch) -> tuple[Region, ...]:
     """Return the regions in the order in which the VMM adds them."""
-    if not launch.profile.cpuid_last:
-        return launch.regions
     image = [r for r in launch.regions if r.role is not Role.REGION]
     rest = [r for r in launch.regions if r.role is Role.REGION]
-    return (*sorted(image, key=lambda r: r.role is Role.CPUID), *rest)
+    if launch.profile.hashes_first:
+        image = [*_hashes_first(launch, image)]
+    if launch.profile.cpuid_last:
+        image.sort(key=lambda r: r.role is Role.CPUID)
+    return (*image, *rest)
+
+
+def _hashes_first(launch: Launch, regions: Sequence[Region]) -> Iterator[Region]:
+    """Yield `regions` with the page of the hash table, where a kernel is given, second."""
+    others = [r for r in regions if r.role is not Role.KERNEL_HASHES]
+    yield from others[:1]
+    if launch.hash_table and launch.image and launch.image.hash_table:
+        gpa, name = launch.image.hash_table[0], launch.image.blob.name
+        origin = f"{name}: SEV hash table"
+        yield Region(gpa - gpa % PAGE, PAGE, Role.KERNEL_HASHES, origin, at=name)
+    yield from others[1:]
 
 
 def _typed(launch: Launch, region: Region) -> Region:
@@ -250,7 +263,7 @@ def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
         pages = _extent(sections)
         return Finding("hash-table-outside-page", problem, *pages, origins=origins, at=at)
 
-    sections = [r for r in launch.regions if r.role is Role.KERNEL_HASHES]
+    sections = [r for r in _in_order(launch) if r.role is Role.KERNEL_HASHES]
     if len(sections) > 1 or any(s.size != PAGE for s in sections):
         yield finding("the kernel-hashes section is not exactly one page", *sections)
     elif launch.hash_table and not sections:

@@ -1,0 +1,110 @@
+"""cvmplan explain."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Annotated, Any, Optional
+
+import typer
+
+from cvmplan import edk2
+from cvmplan.cli import make_app
+from cvmplan.cli.options import (
+    Format,
+    Output,
+    Request,
+    digest_option,
+    launch_options,
+    request,
+    with_options,
+    write,
+)
+from cvmplan.cli.progress import bar
+from cvmplan.errors import ConfigError
+from cvmplan.explain import ask, explain_measurement
+from cvmplan.explain.search import OverBudgetError
+from cvmplan.readers.evidence import Evidence
+
+app = make_app()
+BUDGET = 60
+Expect = Annotated[
+    Optional[str], typer.Option("--expect", metavar="HEX", help="The measurement to explain.")
+]
+Report = Annotated[
+    Optional[str],
+    typer.Option(
+        "--report", metavar="FILE", help="SNP attestation report or TDX quote that has it."
+    ),
+]
+Try = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--try", metavar="FILE", help="Another image, kernel or initrd that it may be; repeats."
+    ),
+]
+Budget = Annotated[
+    float, typer.Option("--budget", metavar="SECONDS", min=0.1, help="How long to search.")
+]
+
+
+def _request(values: dict[str, Any]) -> Request:
+    """Return the request; firmware of which only a digest is known needs no image."""
+    if values["path"] is None and values["example"] is None and values["firmware_digest"]:
+        values["path"] = edk2.PREFIX + next(iter(edk2.TABLES))
+    return request(values)
+
+
+@app.command()
+@partial(with_options, shared=launch_options(), make=_request)
+def explain(
+    request: Request,
+    expect: Expect = None,
+    report: Report = None,
+    others: Try = None,
+    budget: Budget = BUDGET,
+    format: Format = "text",
+    output: Output = None,
+) -> None:
+    """
+    Print which settings reproduce a measurement that was not expected; exit 1 when none do.
+
+    What was given is the beginning; settings that the digest depends on are then varied, one
+    and several at a time, the likelier and cheaper first.  Without IMAGE --firmware-digest is
+    tried with the section tables that edk2 has shipped.
+    """
+    from cvmplan.emit import emitter
+
+    if (expect is None) == (report is None):
+        raise ConfigError("wants --expect HEX, or --report FILE", at="explain")
+    printer = emitter(format, "explanation")
+    wanted: bytes | Evidence
+    if report is not None:
+        from cvmplan.readers import evidence
+
+        wanted = evidence.read(request.files.open(report, "report"))
+    else:
+        wanted = digest_option(expect or "")
+    tries = [request.files.open(path, "image") for path in others or ()]
+    asked = ask(request.image, request.options, request.files.open, tries, wanted)
+    with bar("searching", budget, quiet=request.quiet) as advance:
+        answer = explain_measurement(asked, wanted, _clock(budget, advance))
+    write(printer.explanation(answer), output)
+    if not answer.explained:
+        raise typer.Exit(1)
+
+
+def _clock(budget: float, advance: Callable[[float], None]) -> Callable[[], None]:
+    """Return what advances the bar, and ends the search when its time is over."""
+    begun = seen = monotonic()
+
+    def tick() -> None:
+        nonlocal seen
+        now = monotonic()
+        advance(now - seen)
+        seen = now
+        if now - begun > budget:
+            raise OverBudgetError
+
+    return tick

@@ -1,0 +1,83 @@
+"""
+Which settings reproduce a measurement that was not expected.
+
+`axes` says what may be otherwise, `states` folds vCPU states, `search` goes through the
+candidates, `answer` puts what was found into words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError
+from cvmplan.explain.answer import Explanation, explanation
+from cvmplan.explain.axes import Asked, Candidate, axes
+from cvmplan.explain.search import Search
+from cvmplan.launch import Opener
+from cvmplan.readers.evidence import Evidence
+from cvmplan.sources import open_source
+
+SIZES = {"snp": 48, "tdx": 48, "sev": 32, "sev-es": 32, "vbs": 32}
+"""Platform to the bytes of its measurement."""
+
+
+def ask(
+    image: Blob,
+    options: Mapping[str, Any],
+    open_file: Opener,
+    tries: Sequence[Blob],
+    wanted: bytes | Evidence,
+) -> Asked:
+    """
+    Return what is to be explained: `image` under `options`, or with one of `tries` in place.
+
+    Kernel and initrd are read once, here.  ConfigError where the measurement is no such
+    platform's, InputError and UnsupportedError for what is no image.
+    """
+    source = open_source(image, open_file)
+    size = len(wanted.digest if isinstance(wanted, Evidence) else wanted)
+    if isinstance(wanted, Evidence):
+        options = {"platform": wanted.platform, **options}
+    platform = _platform(source, options, size)
+    if SIZES.get(platform) != size:
+        problem = f"a digest of {size} bytes, {platform} has {SIZES.get(platform, 'none')}"
+        raise ConfigError(problem, at="--expect")
+    settings = dict(options)
+    named = {sha256(blob.data).digest(): blob.name for blob in tries}
+    for name in ("kernel", "initrd"):
+        if isinstance(settings.get(name), str):
+            path = settings.pop(name)
+            settings[f"{name}_hash"] = sha256(open_file(path, name).data).digest()
+            named[settings[f"{name}_hash"]] = path
+    return Asked(Candidate(source, image.name), settings, platform, tries, named, open_file)
+
+
+def _platform(source: Any, options: Mapping[str, Any], size: int) -> str:
+    """Return the platform, of several that an image allows the one with such a measurement."""
+    try:
+        return str(source.platform(options))
+    except ConfigError:
+        allowed = source.reader.platforms(source.declared.firmware) if source.reader else ()
+        fitting = [name for name in allowed if SIZES.get(name) == size]
+        if not fitting:
+            raise
+        return str(fitting[0])
+
+
+def explain_measurement(
+    asked: Asked, wanted: bytes | Evidence, tick: Callable[[], None] = lambda: None
+) -> Explanation:
+    """
+    Return which settings have the measurement `wanted`, or what was searched in vain.
+
+    `tick` is called often, and may raise OverBudgetError to end the search.
+    """
+    evidence = wanted if isinstance(wanted, Evidence) else None
+    digest = wanted.digest if isinstance(wanted, Evidence) else wanted
+    hint = (evidence.cpu_signature,) if evidence and evidence.cpu_signature is not None else ()
+    several = axes(asked)
+    search = Search(asked, several, digest, hint, tick)
+    return explanation(asked, several, digest, search, search.run(), evidence)

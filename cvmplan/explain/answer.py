@@ -1,0 +1,199 @@
+"""What a search found, in words: the command line that should have been typed, and why."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from cvmplan import cpus
+from cvmplan.explain.axes import RULES, Asked, Axis, Choice
+from cvmplan.explain.search import Found, Search
+from cvmplan.explain.states import FEATURES
+from cvmplan.launch import Launch
+from cvmplan.profiles import PROFILES, Profile
+from cvmplan.readers.evidence import Evidence
+from cvmplan.settings import documented
+
+STATES: Final = {
+    "vcpus": "the VMSA of each vCPU is measured, one after the other",
+    "cpu": "the CPU's signature stands in RDX of each VMSA",
+    "sev_features": "SEV_FEATURES stand in each VMSA",
+}
+DEFAULTS: Final = {"vcpus": 1, "cpu": cpus.DEFAULT, "sev_features": 1}
+DEBUG_SWAP: Final = 1 << 5
+FILES: Final = ("kernel_hash", "initrd_hash")
+_KERNEL: Final = ("kernel", "kernel_hash")
+
+
+class Change(NamedTuple):
+    """One thing that is otherwise than was given: as typed, what it was, and why that matters."""
+
+    typed: str
+    was: str
+    why: str
+
+
+class Explanation(NamedTuple):
+    """
+    What came out: the `command` and `changes` where the digest was reproduced, else empty.
+
+    `complete`: everything that was to be searched was.  `doubts`: what evidence says otherwise
+    than the launch, and is not measured.
+    """
+
+    expected: str
+    platform: str
+    command: tuple[str, ...]
+    changes: tuple[Change, ...]
+    candidates: int
+    complete: bool
+    searched: tuple[tuple[str, str], ...]
+    not_searched: tuple[str, ...]
+    evidence: str = ""
+    doubts: tuple[str, ...] = ()
+
+    @property
+    def explained(self) -> bool:
+        """Whether a launch was found that has the digest."""
+        return bool(self.command)
+
+    @property
+    def shell(self) -> str:
+        """The command as one types it; an image that a shell makes stays as it is."""
+        return " ".join(w if w.startswith("<(") else shlex.quote(w) for w in self.command)
+
+
+def explanation(
+    asked: Asked,
+    axes: Sequence[Axis],
+    want: bytes,
+    search: Search,
+    found: Found | None,
+    evidence: Evidence | None,
+) -> Explanation:
+    """Return the answer of a search."""
+    kind = f"{evidence.kind}; its signature was not looked at" if evidence else ""
+    return Explanation(
+        want.hex(),
+        found.launch.platform if found else asked.platform,
+        _command(asked, found) if found else (),
+        tuple(_changes(asked, found)) if found else (),
+        search.candidates,
+        search.complete,
+        tuple(_searched(asked, axes, search)),
+        tuple(_not_searched(asked, search)),
+        kind,
+        tuple(_doubts(found.launch, evidence)) if found and evidence else (),
+    )
+
+
+def _command(asked: Asked, found: Found) -> tuple[str, ...]:
+    return ("cvmplan", "measure", found.image.shown, *_typed(asked, found.options))
+
+
+def _typed(asked: Asked, options: Mapping[str, Any]) -> Iterator[str]:
+    """Yield options as they are typed, files by their names."""
+    for name, value in options.items():
+        if name in FILES and value in asked.named:
+            yield from (f"--{name.removesuffix('_hash')}", asked.named[value])
+            continue
+        flag = f"--{name.replace('_', '-')}"
+        if isinstance(value, Profile):
+            yield from (flag, _profile(value))
+        elif name == "prefault":
+            for piece in documented({name: value})[name]:
+                yield from (flag, piece)
+        elif value is True:
+            yield flag
+        elif value is not None:
+            yield from (flag, str(documented({name: value})[name]))
+
+
+def _profile(profile: Profile) -> str:
+    """Return the name of a profile; one that is not built in is a file."""
+    return profile.name if PROFILES.get(profile.name) == profile else f"{profile.name}.json"
+
+
+def _changes(asked: Asked, found: Found) -> Iterator[Change]:
+    before = {**found.launch.assumed, **asked.image.source.declared.settings, **asked.options}
+    for choice in found.choices:
+        yield _change(asked, choice, before, found)
+    for name, why in STATES.items():
+        if name in found.options and found.options[name] != asked.options.get(name):
+            was = before.get(name, DEFAULTS[name])
+            typed = " ".join(_typed(asked, {name: found.options[name]}))
+            yield Change(typed, str(documented({name: was})[name]), _more(name, why, found))
+
+
+def _more(name: str, why: str, found: Found) -> str:
+    value = found.options[name]
+    if name == "vcpus" and value == 1 and found.launch.abi.vmsa_scope == "all":
+        return f"{why}; or the kernel measures that of the boot vCPU only (--abi kvm-svsm)"
+    if name == "sev_features" and value & DEBUG_SWAP:
+        return f"{why}; Linux 6.7 to 6.9 set DebugSwap (0x20) unless told otherwise"
+    return why
+
+
+def _change(asked: Asked, choice: Choice, before: Mapping[str, Any], found: Found) -> Change:
+    """Return what a choice changes, as typed."""
+    if "image" in choice.changes:
+        return Change(found.image.shown, "", choice.why)
+    rule = next((name for name in choice.changes if name in RULES), None)
+    if rule is not None:
+        profile = found.options["vmm"]
+        made = f"a profile {profile.name}.json with {rule} {str(choice.changes[rule]).lower()}"
+        return Change(made, "", f"{choice.why} ('cvmplan profiles NAME --format json')")
+    typed = " ".join(shlex.quote(w) for w in _typed(asked, choice.changes))
+    gone = [n for n, v in choice.changes.items() if v is None and before.get(n) is not None]
+    if not typed:
+        typed = "without " + " ".join(f"--{n.replace('_', '-')}" for n in gone)
+    was = " ".join(_said(before[n]) for n in choice.changes if before.get(n) is not None)
+    return Change(typed, was, choice.why)
+
+
+def _said(value: Any) -> str:
+    if isinstance(value, Profile):
+        return value.name
+    return value.hex() if isinstance(value, bytes) else str(value)
+
+
+def _searched(asked: Asked, axes: Sequence[Axis], search: Search) -> Iterator[tuple[str, str]]:
+    for axis in axes:
+        yield axis.name, "; ".join(map(_named, axis.choices))
+    reach = search.reach
+    if asked.platform in ("snp", "sev-es") and reach.vcpus:
+        yield "vCPUs", f"1 to {reach.vcpus}"
+        yield "CPU signatures", ", ".join(hex(s) for s in sorted(set(cpus.SIGNATURES.values())))
+        single = "" if reach.features else ", and single bits"
+        yield "SEV_FEATURES", ", ".join(map(hex, FEATURES)) + single
+
+
+def _named(choice: Choice) -> str:
+    profile = choice.changes.get("vmm")
+    return profile.name if isinstance(profile, Profile) else choice.why
+
+
+def _not_searched(asked: Asked, search: Search) -> Iterator[str]:
+    yield "other bytes of the image: each build has a digest of its own (--try FILE)"
+    if asked.platform in ("snp", "sev", "sev-es") and asked.image.source.format != "igvm":
+        if all(asked.given(name) is None for name in _KERNEL):
+            yield "a kernel that is booted directly: none was given (--kernel, or --try FILE)"
+        elif asked.given("append") is None and asked.given("append_hash") is not None:
+            yield "variants of the command line: only its hash was given (--append)"
+    if asked.platform == "snp" and asked.given("svsm") is None:
+        yield "an SVSM below the firmware: no binary was given (--svsm, --vars-size)"
+    for why, reason in search.refused.items():
+        yield f"{why}: {reason}"
+    if not search.complete:
+        yield "what the time did not suffice for (--budget SECONDS)"
+
+
+def _doubts(launch: Launch, evidence: Evidence) -> Iterator[str]:
+    """Yield what evidence says otherwise than the launch; nothing of it is measured."""
+    told = documented(evidence.settings)
+    ours = documented({n: getattr(launch.guest, n) for n in told})
+    for name, value in told.items():
+        empty = isinstance(value, str) and not value.strip("0")
+        if ours[name] != value and not (ours[name] is None and empty):
+            yield f"{name} is {value}, the launch has {ours[name] or 'none'}: not measured"

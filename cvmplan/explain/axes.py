@@ -1,0 +1,256 @@
+"""
+What may be otherwise than was thought: each axis with its choices, the likelier first.
+
+Only settings that come before the vCPU states are here, each of which needs a plan of its
+own; the states themselves (`states`) cost a step of the chain each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import sha256
+from typing import Any, Final, NamedTuple
+
+from cvmplan import edk2
+from cvmplan.blob import Blob
+from cvmplan.errors import CvmplanError
+from cvmplan.kvm import abi as abis
+from cvmplan.launch import Opener
+from cvmplan.profiles import DEFAULTS, PROFILES, Profile
+from cvmplan.sources import Source, open_source
+
+VARIABLE_STORES: Final = {0x84000: "4 MiB", 0x20000: "2 MiB"}
+"""
+Size of the variable store in front of the code to the size of the build.
+
+Source: edk2 8139dec2, OvmfPkg/Include/Fdf/OvmfPkgDefines.fdf.inc.
+"""
+RULES: Final = {
+    "zero_pages": (("normal", "zero"), "what a measured page without data is added as"),
+    "insert_pages": (("all", "first"), "how many pages of a parameter insert are added"),
+    "shared_pages": (("skip", "add"), "what becomes of pages with the flag shared"),
+    "sorted_by_gpa": ((False, True), "whether pages are added by address"),
+}
+"""Rules of IGVM loaders that change the digest: values, and what they decide."""
+
+
+class Candidate(NamedTuple):
+    """An image, and how its name is typed."""
+
+    source: Source
+    shown: str
+
+
+class Choice(NamedTuple):
+    """Settings that are other than was given (None: not given at all), and why that may be."""
+
+    changes: Mapping[str, Any]
+    why: str
+
+
+class Axis(NamedTuple):
+    """Choices of which a launch has one, or none of them."""
+
+    name: str
+    choices: tuple[Choice, ...]
+
+
+class Asked(NamedTuple):
+    """
+    What is to be explained: an image with settings as they were given, its platform, and files
+    to try in place of those that were given.
+
+    Kernel and initrd are given by hash; `named` has the path to the SHA-256 of each file.
+    """
+
+    image: Candidate
+    options: Mapping[str, Any]
+    platform: str
+    tries: Sequence[Blob]
+    named: Mapping[bytes, str]
+    open_file: Opener
+
+    def given(self, name: str) -> Any:
+        """Return a setting as it was given, by option or manifest; None where it was not."""
+        return {**self.image.source.declared.settings, **self.options}.get(name)
+
+
+def axes(asked: Asked) -> list[Axis]:
+    """Return what may be otherwise; an axis has one choice at least."""
+    images, others = _sorted(asked)
+    found = [
+        Axis("command line, kernel, initrd", tuple(_boot(asked, others))),
+        Axis("page order", tuple(_page_orders(asked))),
+        Axis("VMM", tuple(_vmms(asked))),
+        Axis("FPU state of SEV-ES", tuple(_fpu_states(asked))),
+        Axis("padding", tuple(_paddings(asked))),
+        Axis("image", tuple(_images(asked, images))),
+        *_rules(asked),
+        Axis("platform", tuple(_platforms(asked))),
+    ]
+    return [axis for axis in found if axis.choices]
+
+
+def _sorted(asked: Asked) -> tuple[list[Candidate], list[Blob]]:
+    """Return the files to try that are images, and those that are not."""
+    images, others = [], []
+    for blob in asked.tries:
+        try:
+            images.append(Candidate(open_source(blob, asked.open_file), blob.name))
+        except CvmplanError:
+            others.append(blob)
+    return images, others
+
+
+def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
+    if asked.platform not in ("snp", "sev", "sev-es"):
+        return
+    line = asked.given("append")
+    if isinstance(line, str):
+        yield from _command_lines(line)
+    booted = asked.given("kernel") is not None or asked.given("kernel_hash") is not None
+    for blob in others:
+        digest = sha256(blob.data).digest()
+        yield Choice({"kernel_hash": digest}, f"another kernel, {blob.name}")
+        if booted:
+            yield Choice({"initrd_hash": digest}, f"another initrd, {blob.name}")
+    if not booted:
+        return
+    if asked.given("initrd") is not None or asked.given("initrd_hash") is not None:
+        yield Choice({"initrd_hash": None}, "no initrd is booted")
+    if line is not None or asked.given("append_hash") is not None:
+        yield Choice({"append": None, "append_hash": None}, "the command line is empty")
+    nothing = dict.fromkeys(("kernel_hash", "initrd_hash", "append", "append_hash"))
+    yield Choice(nothing, "no kernel is measured: kernel-hashes=off, or a boot from disk")
+
+
+def _command_lines(line: str) -> Iterator[Choice]:
+    """Yield what people and tools make of a command line."""
+    variants = {
+        line + "\n": "the command line ends with a newline (read from a file)",
+        line.strip(): "the command line is trimmed, as some tools do",
+        line.rstrip("\n"): "the command line does not end with a newline",
+        line + " ": "the command line ends with a space",
+    }
+    for other, why in variants.items():
+        if other != line:
+            yield Choice({"append": other, "append_hash": None}, why)
+    raw = line.encode("utf-8", "surrogateescape")
+    for end, why in ((b"", "no NUL ends it"), (b"\0\0", "two NULs end it")):
+        digest = sha256(raw + end).digest()
+        yield Choice({"append": None, "append_hash": digest}, f"the command line as hashed: {why}")
+
+
+def _vmms(asked: Asked) -> Iterator[Choice]:
+    given = asked.given("vmm") or DEFAULTS.get(asked.image.source.format, DEFAULTS[""])
+    igvm = asked.image.source.format == "igvm"
+    for profile in PROFILES.values():
+        takes = profile.loads_igvm if igvm else profile.page_types or not profile.loads_igvm
+        svsm = asked.given("svsm") is not None
+        if not takes or profile.svsm != svsm or asked.platform not in profile.platforms:
+            continue
+        if given not in (profile, profile.name):
+            yield Choice({"vmm": profile}, profile.title)
+
+
+def _page_orders(asked: Asked) -> Iterator[Choice]:
+    if asked.platform != "tdx":
+        return
+    named = asked.given("abi")
+    extend = abis.find(named).tdx_extend if named else "either"
+    kernels = {"single-pass": "kvm-6.18", "two-pass": "kvm-tdx-v19"}
+    for order, why in (
+        (
+            "two-pass",
+            "the kernels of 2024 (Ubuntu 24.04, QEMU 8.2) add a section, then extend it",
+        ),
+        ("single-pass", "released kernels extend each page as they add it"),
+    ):
+        if order != asked.given("page_order"):
+            kernel = {} if extend == "either" else {"abi": kernels[order]}
+            yield Choice({"page_order": order, **kernel}, why)
+
+
+def _fpu_states(asked: Asked) -> Iterator[Choice]:
+    if asked.platform != "sev-es":
+        return
+    for state, why in (
+        ("init2", "KVM_SEV_INIT2 sets MXCSR and FCW"),
+        ("legacy", "KVM_SEV_ES_INIT leaves the FPU state zero"),
+    ):
+        if state != asked.given("es_init"):
+            yield Choice({"es_init": state, "abi": None}, why)
+
+
+def _paddings(asked: Asked) -> Iterator[Choice]:
+    if asked.platform != "tdx" or asked.image.source.format == "igvm":
+        return
+    for padding, why in (
+        ("zero", "zeros follow the data of a section that is longer in memory"),
+        ("file", "what follows in the file follows the data of a section"),
+    ):
+        if padding != asked.given("pad"):
+            yield Choice({"pad": padding}, why)
+
+
+def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
+    for candidate in tries:
+        yield Choice({"image": candidate}, f"another image, {candidate.shown}")
+    if asked.given("firmware_digest") is not None and asked.platform == "snp":
+        yield from _section_tables(asked)
+        return
+    firmware = asked.image.source.declared.firmware
+    plain = firmware is asked.image.source.image
+    if firmware is None or not plain or asked.platform not in ("snp", "sev", "sev-es"):
+        return
+    name = asked.image.shown
+    for size, build in VARIABLE_STORES.items():
+        if len(firmware) > size:
+            code = Blob(firmware.name, firmware.data[size:])
+            why = f"only the code of a {build} build is launched, without its variable store"
+            yield from _image(asked, code, f"<(tail -c +{size + 1} {name})", why)
+    for blob in asked.tries:
+        both = Blob(firmware.name, memoryview(bytes(blob.data) + bytes(firmware.data)))
+        why = f"the combined file, {blob.name} in front of the code"
+        yield from _image(asked, both, f"<(cat {blob.name} {name})", why)
+
+
+def _section_tables(asked: Asked) -> Iterator[Choice]:
+    for name, table in edk2.TABLES.items():
+        shown = edk2.PREFIX + name
+        if shown != asked.image.shown:
+            source = open_source(asked.open_file(shown, "image"), asked.open_file)
+            yield Choice({"image": Candidate(source, shown)}, table.title)
+
+
+def _image(asked: Asked, blob: Blob, shown: str, why: str) -> Iterator[Choice]:
+    try:
+        yield Choice({"image": Candidate(open_source(blob, asked.open_file), shown)}, why)
+    except CvmplanError:
+        return
+
+
+def _rules(asked: Asked) -> Iterator[Axis]:
+    if asked.image.source.format != "igvm":
+        return
+    for name, (values, why) in RULES.items():
+        choices = (Choice({name: value}, f"{why}: {_said(value)}") for value in values)
+        yield Axis(name.replace("_", " "), tuple(choices))
+
+
+def _said(value: Any) -> str:
+    return {True: "yes", False: "no"}.get(value, str(value))
+
+
+def _platforms(asked: Asked) -> Iterator[Choice]:
+    same = (("snp", "tdx"), ("sev", "sev-es", "vbs"))
+    for platform in next(names for names in same if asked.platform in names):
+        if platform != asked.platform:
+            yield Choice({"platform": platform}, f"it is the measurement of {platform}")
+
+
+def with_rules(profile: Profile, changes: Mapping[str, Any]) -> Profile:
+    """Return `profile` with the loader's rules that are among `changes`."""
+    rules = {name: value for name, value in changes.items() if name in RULES}
+    return replace(profile, **rules) if rules else profile

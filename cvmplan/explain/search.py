@@ -1,0 +1,224 @@
+"""
+The search: candidates by how many settings differ from those given, the fewest first.
+
+Each candidate is a launch with one choice of some axes; its pages are folded once, then all
+vCPU states are tried on them.  What matches is launched and measured as a whole before it is
+believed, so that no launch is named which could not be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, product
+from typing import Any, Final, NamedTuple, TypeAlias
+
+from cvmplan import cpus
+from cvmplan.assemble import launch_source, plan
+from cvmplan.errors import CvmplanError
+from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
+from cvmplan.explain.states import FEATURES, Match, Pages
+from cvmplan.launch import Launch
+from cvmplan.plan import measure
+from cvmplan.profiles import DEFAULTS, PROFILES, Profile
+from cvmplan.settings import SETTINGS, TOP
+from cvmplan.snp.digest import Chains
+from cvmplan.values import MOST_VCPUS
+
+Choices: TypeAlias = tuple[Choice, ...]
+
+
+class Tier(NamedTuple):
+    """How many axes may differ, how many SEV_FEATURES are tried, and up to how many vCPUs."""
+
+    axes: int
+    features: int | None
+    vcpus: int
+
+    def wider(self, other: Tier) -> Tier:
+        """Return the wider of both in each respect."""
+        features = None if None in (self.features, other.features) else self.features
+        return Tier(max(self.axes, other.axes), features, max(self.vcpus, other.vcpus))
+
+
+_FEW: Final = len(FEATURES) + 1
+TIERS: Final = (
+    Tier(0, _FEW, 256), Tier(1, _FEW, 256), Tier(0, None, 512), Tier(2, _FEW, 64),
+    Tier(0, _FEW, MOST_VCPUS), Tier(1, None, 64), Tier(1, _FEW, MOST_VCPUS), Tier(2, None, 64),
+)  # fmt: skip
+"""The order of the search; after these, one more axis at a time as in the last."""
+
+
+class Found(NamedTuple):
+    """Choices and settings that lead to the digest: the image, and all of its options."""
+
+    choices: Choices
+    image: Candidate
+    options: dict[str, Any]
+    launch: Launch
+
+
+class OverBudgetError(Exception):
+    """The time is over; not an error of the user's."""
+
+
+class Search:
+    """
+    Looks for the launch that has the digest `want`.
+
+    `signatures`: CPU signatures to try before the known ones.  `tick` is called often; it may
+    raise OverBudgetError.  `candidates` counts the digests that were compared, `refused` has
+    each choice that could not be launched with the reason.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        axes: Sequence[Axis],
+        want: bytes,
+        signatures: tuple[int, ...] = (),
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._asked, self._axes, self._want, self._tick = asked, axes, want, tick
+        self._signatures = signatures
+        self._chains = Chains()
+        self._pages: dict[tuple[int, ...], Pages | None] = {}  # by the identity of the choices
+        self._tried: dict[tuple[int, ...], tuple[int, int]] = {}
+        self.candidates = 0
+        self.complete = False
+        self.reach = Tier(0, _FEW, 0)
+        self.refused: dict[str, str] = {}
+
+    def run(self) -> Found | None:
+        """Return the first launch that matches, None where none does or the time is over."""
+        try:
+            for tier in (*TIERS, *self._more()):
+                self.reach = self.reach.wider(tier)
+                for choices in self._choices(tier.axes):
+                    found = self._try(choices, tier)
+                    if found:
+                        return found
+        except OverBudgetError:
+            return None
+        self.complete = True
+        return None
+
+    def _more(self) -> Iterator[Tier]:
+        for count in range(3, len(self._axes) + 1):
+            yield TIERS[-1]._replace(axes=count)
+
+    def _choices(self, count: int) -> Iterator[Choices]:
+        for axes in combinations(self._axes, count):
+            yield from product(*(axis.choices for axis in axes))
+
+    def _try(self, choices: Choices, tier: Tier) -> Found | None:
+        self._tick()
+        key = tuple(map(id, choices))
+        if key not in self._pages:
+            self._pages[key] = self._folded(choices)
+        pages = self._pages[key]
+        if pages is None:
+            return None
+        if pages.measured is not None:
+            if key in self._tried:
+                return None
+            self._tried[key] = 0, 0
+            self.candidates += 1
+            return self._believed(choices, None) if pages.measured == self._want else None
+        for match in self._states(key, pages, tier):
+            found = self._believed(choices, match)
+            if found:
+                return found
+        return None
+
+    def _folded(self, choices: Choices) -> Pages | None:
+        """Return the pages of a launch with as many vCPUs as there may be, or fewer; or None."""
+        most = {"vcpus": MOST_VCPUS} if self._asked.platform in ("snp", "sev-es") else {}
+        for vcpus in (most, {}) if most else ({},):
+            try:
+                launch = self._launch(choices, vcpus)
+                return Pages(launch, plan(launch), self._chains)
+            except CvmplanError as error:
+                reason = str(error)
+        for choice in choices[-1:] if len(choices) == 1 else ():
+            self.refused.setdefault(choice.why, reason)
+        return None
+
+    def _launch(self, choices: Choices, states: dict[str, Any]) -> Launch:
+        image, options = self.settings(choices, states)
+        return launch_source(image.source, options, self._asked.open_file)
+
+    def settings(
+        self, choices: Choices, states: dict[str, Any]
+    ) -> tuple[Candidate, dict[str, Any]]:
+        """Return the image and the options of a candidate."""
+        changes = {n: v for choice in choices for n, v in choice.changes.items()} | states
+        options = {**self._asked.options, **changes}
+        if "cpu" in states:
+            options = {n: v for n, v in options.items() if n not in ("family", "model", "stepping")}
+        image = options.pop("image", self._asked.image)
+        platform = options.setdefault("platform", self._asked.platform)
+        if any(name in RULES for name in changes):
+            options["vmm"] = with_rules(self._profile(image, options), changes)
+        return image, {n: v for n, v in options.items() if v is not None and _known(n, platform)}
+
+    def _states(self, key: tuple[int, ...], pages: Pages, tier: Tier) -> Iterator[Match]:
+        """Yield the vCPU states of a tier that match; those of earlier tiers are not repeated."""
+        features = pages.features[: tier.features]
+        known, most = self._tried.get(key, (0, 0))
+        self._tried[key] = max(known, len(features)), max(most, tier.vcpus)
+        for number, mask in enumerate(features):
+            done = most if number < known else 0
+            if done >= tier.vcpus:
+                continue
+            for signature in dict.fromkeys((*pages.signatures[:1], *self._hints(pages))):
+                self._tick()
+                vcpus = pages.vcpus(self._want, signature, mask, tier.vcpus)
+                self.candidates += tier.vcpus - done
+                if vcpus:
+                    yield Match(vcpus, signature, mask)
+
+    def _hints(self, pages: Pages) -> tuple[int, ...]:
+        if len(pages.signatures) == 1:
+            return ()
+        return (*self._signatures, *pages.signatures[1:])
+
+    def _believed(self, choices: Choices, match: Match | None) -> Found | None:
+        """Return the launch as a whole where it has the digest and could be made."""
+        states = self._as_options(choices, match) if match else {}
+        image, options = self.settings(choices, states)
+        try:
+            launch = launch_source(image.source, options, self._asked.open_file)
+            measured = measure(plan(launch)).digest
+        except CvmplanError:
+            return None
+        return Found(choices, image, options, launch) if measured == self._want else None
+
+    def _profile(self, image: Candidate, options: dict[str, Any]) -> Profile:
+        """Return the profile of a candidate."""
+        named = options.get("vmm") or image.source.declared.settings.get("vmm")
+        if isinstance(named, Profile):
+            return named
+        return PROFILES[named or DEFAULTS.get(image.source.format, DEFAULTS[""])]
+
+    def _as_options(self, choices: Choices, match: Match) -> dict[str, Any]:
+        """Return the options that make the states of a match of those that were given."""
+        launch = self._launch(choices, {})
+        states: dict[str, Any] = {}
+        if match.vcpus != launch.guest.vcpus and launch.abi.vmsa_scope == "all":
+            states["vcpus"] = match.vcpus
+        if match.cpu_signature != launch.guest.cpu_signature:
+            names = {value: name for name, value in reversed(cpus.SIGNATURES.items())}
+            states["cpu"] = names.get(match.cpu_signature, hex(match.cpu_signature))
+        if match.sev_features != launch.guest.sev_features:
+            states["sev_features"] = match.sev_features
+        return states
+
+
+def _known(name: str, platform: str) -> bool:
+    """Whether `name` is a setting that means something on `platform`."""
+    if name in TOP:
+        return True
+    if name not in SETTINGS:
+        return False
+    platforms = SETTINGS[name].platforms
+    return platforms is None or platform in platforms
