@@ -52,12 +52,12 @@ TABLES: Final = {
     "amdsev-202405": SectionTable(
         "AmdSev of edk2-stable202405: SVSM_CAA, hashes in the middle",
         (*_WITH_CAA, _HASHES, (0x811000, 0xF000, SEC_MEM)),
-        "the test fixture of virtee/sev-snp-measure; RossComputerGuy/edk2 662e3848",
+        "the test fixture of sev-snp-measure 0.0.13; RossComputerGuy/edk2 662e3848",
     ),
     "x64-202405": SectionTable(
         "OvmfPkgX64 from edk2-stable202405 to 202508: SVSM_CAA, no hashes",
         (*_WITH_CAA, (0x810000, 0x10000, SEC_MEM)),
-        "the test fixture of virtee/sev-snp-measure; tianocore/edk2 pull requests 5571 and 5572",
+        "the test fixture of sev-snp-measure 0.0.13; tianocore/edk2 pull requests 5571 and 5572",
         hash_table=0,
     ),
     "amdsev-202402": SectionTable(
@@ -69,7 +69,7 @@ TABLES: Final = {
     "x64-202202": SectionTable(
         "OvmfPkgX64 from edk2-stable202202 to 202402: before SVSM_CAA",
         (*_BEGIN, *_FILLED, (0x80F000, 0x11000, SEC_MEM)),
-        "virtee/sev-snp-measure-go ovmf_img_1.json a135f862; tianocore/edk2 pull request 2269",
+        "ovmf_img_1.json of sev-snp-measure-go a135f862; tianocore/edk2 pull request 2269",
         hash_table=0,
     ),
     "amdsev-rfc": SectionTable(

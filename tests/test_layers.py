@@ -28,7 +28,7 @@ LAYERS = [
     ["sources", "counts"],
     ["assemble"],
     ["api"],
-    ["sweep", "explain"],
+    ["sweep", "explain", "diff"],
     ["emit"],
     ["host"],
     ["cli"],

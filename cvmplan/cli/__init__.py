@@ -28,6 +28,7 @@ VERBS: Final = {
     "trace": "The firmware commands beneath the operations.",
     "simulate": "What a kernel answers to each call of a plan.",
     "measure": "The launch measurement.",
+    "diff": "Where two launches part, and why.",
     "explain": "Which settings reproduce a measurement.",
     "sweep": "Measurements of many configurations.",
     "profiles": "VMM profiles, with their sources.",

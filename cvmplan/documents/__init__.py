@@ -21,6 +21,7 @@ DOCUMENTS: Final = {
     "call": ("cvmplan.documents.calls", "CallLine"),
     "recorded": ("cvmplan.documents.recorded", "RecordedLine"),
     "simulation": ("cvmplan.documents.results", "SimulationDocument"),
+    "diff": ("cvmplan.documents.diff", "DiffDocument"),
     "explanation": ("cvmplan.documents.explanation", "ExplanationDocument"),
     "matrix": ("cvmplan.documents.matrix", "Matrix"),
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),

@@ -1,7 +1,11 @@
-"""What `explain` answers, as a JSON document."""
+"""What `explain` and `diff` answer, as JSON documents."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from cvmplan.diff.compare import Comparison, Difference
+from cvmplan.diff.sides import Side
 from cvmplan.emit.json import dumps
 from cvmplan.explain.answer import Explanation
 
@@ -24,3 +28,37 @@ def explanation(answer: Explanation) -> str:
             "doubts": list(answer.doubts),
         }
     )
+
+
+def comparison(found: Comparison) -> str:
+    """Return cvmplan.diff/1."""
+    return dumps(
+        {
+            "schema": "cvmplan.diff/1",
+            "a": _side(found.a),
+            "b": _side(found.b),
+            "differ": found.differ,
+            "same_measurement": found.same_measurement,
+            "parting": None if found.parting is None else found.parting._asdict(),
+            "differences": [_difference(one) for one in found.differences],
+            "more": found.more,
+            "calls_differ": found.calls_differ,
+            "not_compared": list(found.unknown),
+        }
+    )
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {
+        "name": side.name,
+        "kind": side.kind,
+        "platform": side.platform,
+        "register": side.register,
+        "digest": side.digest.hex() if side.digest else None,
+    }
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    pages = {n: hex(v) for n, v in (("first", one.first), ("last", one.last)) if v is not None}
+    told = one._asdict() | pages
+    return {name: value for name, value in told.items() if value is not None}

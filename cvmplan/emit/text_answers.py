@@ -1,9 +1,10 @@
-"""What `explain` answers, as text for people."""
+"""What `explain` and `diff` answer, as text for people."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
+from cvmplan.diff.compare import Comparison, Difference
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.explain.answer import Explanation
 
@@ -44,3 +45,64 @@ def _missed(answer: Explanation) -> Iterator[str]:
     yield from (f"  {name}: {values}" for name, values in answer.searched)
     yield "not searched:"
     yield from (f"  {what}" for what in answer.not_searched)
+
+
+SHOWN = 60  # characters of a value
+
+
+def comparison(found: Comparison) -> str:
+    """Return both launches, where they part, what differs, and what that means."""
+    sides = [
+        (letter, side.name, side.kind, side.register, side.digest.hex() if side.digest else "")
+        for letter, side in (("A", found.a), ("B", found.b))
+    ]
+    return joined([*aligned(sides), "", *_parting(found), *_listed(found), *_verdict(found)])
+
+
+def _parting(found: Comparison) -> Iterator[str]:
+    if found.parting:
+        a, b, why = found.parting
+        yield f"they part at {a or 'the end'} of A, {b or 'the end'} of B: {why}"
+        yield ""
+
+
+def _listed(found: Comparison) -> Iterator[str]:
+    rows = [("", "", "", "A", "B"), *map(_row, found.differences)]
+    if found.differences:
+        yield from aligned(rows)
+        yield ""
+    if found.more:
+        yield f"and {found.more} more"
+    yield from (f"not compared: {what}" for what in found.unknown)
+
+
+def _row(one: Difference) -> tuple[str, ...]:
+    return one.what, one.where, "" if one.measured else "not measured", _short(one.a), _short(one.b)
+
+
+def _short(value: str) -> str:
+    return value if len(value) <= SHOWN else f"{value[: SHOWN - 1]}…"
+
+
+def _verdict(found: Comparison) -> Iterator[str]:
+    same, count = found.same_measurement, len(found.differences) + found.more
+    if found.calls_differ and not count:
+        yield found.calls_differ
+    if not found.differ:
+        yield "no difference" + ("" if same is None else ": both measure the same")
+    elif same and not count:
+        yield "the plans differ, and ask firmware for the same pages in the same order:"
+        yield "both measure the same"
+    elif same:
+        yield f"{_counted(count)}, and both measure the same: nothing of it is measured"
+    elif same is False and not count and not found.parting:
+        yield "they look alike, and do not measure the same"
+    elif not count:
+        yield "they part there" + ("" if same is None else ", and do not measure the same")
+    else:
+        known = "" if same is None else ", and they do not measure the same"
+        yield f"{_counted(count)}{known}"
+
+
+def _counted(count: int) -> str:
+    return f"{count} difference{'' if count == 1 else 's'}"

@@ -65,7 +65,7 @@ def read(blob: Blob, platform: str | None = None) -> Recording:
     return Recording(platform or found[0], attempts)
 
 
-def _lines(blob: Blob) -> Iterator[tuple[int, str]]:
+def lines(blob: Blob) -> Iterator[tuple[int, str]]:
     """Yield (number, line) of the text, without what is empty; MalformedError."""
     start, number, size = 0, 0, len(blob)
     while start < size:
@@ -86,7 +86,7 @@ def _lines(blob: Blob) -> Iterator[tuple[int, str]]:
 
 
 def _trace(blob: Blob) -> Iterator[Attempt]:
-    for number, line in _lines(blob):
+    for number, line in lines(blob):
         if EVENT.decode() not in line:
             continue
         at = f"{blob.name}:{number}"
@@ -140,7 +140,7 @@ def _json_lines(blob: Blob) -> Iterator[Attempt]:
     from cvmplan.documents.fields import problems
 
     model = documents.model("recorded")
-    for number, line in _lines(blob):
+    for number, line in lines(blob):
         at = f"{blob.name}:{number}"
         try:
             document = model.model_validate(text.parse_line(line))

@@ -1,0 +1,122 @@
+"""cvmplan diff."""
+
+from __future__ import annotations
+
+import shlex
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
+
+import typer
+
+from cvmplan.cli import make_app
+from cvmplan.cli.options import (
+    Format,
+    Output,
+    Request,
+    Shared,
+    launch_options,
+    request,
+    with_options,
+    write,
+)
+from cvmplan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cvmplan.diff.sides import Side
+
+app = make_app()
+LAUNCH = "An image with options, a plan, a trace, or a recorded launch; - for stdin."
+MORE = 'Options of this one alone, in one text: "--vmm ec2 --vcpus 2".'
+
+
+class Sides(NamedTuple):
+    """Both launches as they were asked for."""
+
+    a: Request
+    b: Request
+
+
+def _shared() -> Shared:
+    """Return the options: those of a launch hold for both."""
+    options = launch_options()
+    for name in ("path", "example", "jobs"):
+        del options[name]
+    paths: Shared = {
+        n: (Annotated[str, typer.Argument(metavar=n.upper(), help=LAUNCH)], ...) for n in "ab"
+    }
+    more: Shared = {
+        f"only_{n}": (
+            Annotated[Optional[str], typer.Option(f"--{n}", metavar="OPTIONS", help=MORE)],
+            None,
+        )
+        for n in "ab"
+    }
+    return paths | more | options
+
+
+def _sides(values: dict[str, Any]) -> Sides:
+    both = [_with(values.pop(f"only_{n}"), f"--{n}", values.pop(n)) for n in "ab"]
+    made = [
+        request({**values, **_chosen(own), "path": path, "example": None, "jobs": 1})
+        for path, own in both
+    ]
+    return Sides(*made)
+
+
+def _with(written: str | None, at: str, path: str) -> tuple[str, dict[str, Any]]:
+    """Return a path and the options that are written for it alone; ConfigError."""
+    try:
+        words = shlex.split(written or "")
+    except ValueError as error:
+        raise ConfigError(str(error).lower(), at=at) from None
+    found: dict[str, Any] = {}
+    one = make_app()
+    one.command()(with_options(_nothing, launch_options(), found.update))
+    command = typer.main.get_command(one)
+    command.main([path, *words], prog_name=f"cvmplan diff {at}", standalone_mode=False)
+    return path, found
+
+
+def _nothing(made: None) -> None:
+    del made
+
+
+def _chosen(values: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that were given."""
+    unset: tuple[Any, ...] = (None, False, [])
+    return {n: v for n, v in values.items() if n not in ("path", "jobs") and v not in unset}
+
+
+@app.command()
+@partial(with_options, shared=_shared(), make=_sides)
+def diff(sides: Sides, format: Format = "text", output: Output = None) -> None:
+    """
+    Print where two launches part, and all that differs between them; exit 1 when anything does.
+
+    Options hold for both; those behind --a and --b for one.  A plan, a trace or a recorded
+    launch says itself what it is and takes none.
+    """
+    from cvmplan.diff.compare import compare
+    from cvmplan.emit import emitter
+
+    printer = emitter(format, "comparison")
+    a, b = (_side(one) for one in sides)
+    found = compare(a, b)
+    write(printer.comparison(found), output)
+    if found.differ:
+        raise typer.Exit(1)
+
+
+def _side(asked: Request) -> Side:
+    """Return a launch in the form in which launches are compared."""
+    from cvmplan.diff.sides import of_plan, of_recording, of_trace
+    from cvmplan.readers import plan, recorded, trace
+
+    name = asked.image.name
+    if plan.recognises(asked.image):
+        return of_plan(name, plan.read(asked.image, asked.files.find))
+    if trace.recognises(asked.image):
+        return of_trace(name, *trace.read(asked.image))
+    if recorded.recognises(asked.image):
+        return of_recording(name, recorded.read(asked.image, asked.options.get("platform")))
+    return of_plan(name, asked.plan())

@@ -1,0 +1,338 @@
+"""Everything that differs between two launches, page by page and field by field."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from cvmplan.blob import Blob
+from cvmplan.contents import Contents, DigestAfter, Filled, Made
+from cvmplan.diff.sides import HASHED, HASHES, Piece, Side
+from cvmplan.diff.walk import (
+    CHUNK,
+    Parting,
+    data,
+    first_difference,
+    named,
+    pages,
+    parting,
+    shared_states,
+)
+from cvmplan.order import PAGE
+from cvmplan.snp.vmsa import FIELDS
+
+MOST: Final = 10_000  # differences that are listed
+
+
+class Difference(NamedTuple):
+    """
+    One thing that is otherwise: `what` ("page type", "contents" …), where, and how it is in each.
+
+    `first` and `last` are pages.  `measured`: it changes the measurement.
+    """
+
+    what: str
+    where: str
+    a: str
+    b: str
+    measured: bool = True
+    first: int | None = None
+    last: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """
+    Two launches compared.
+
+    `parting` is where they part first, `calls_differ` says where two plans do that ask firmware
+    for the same, `unknown` what could not be compared, `more` how many differences are not listed.
+    """
+
+    a: Side
+    b: Side
+    parting: Parting | None
+    differences: tuple[Difference, ...]
+    more: int
+    calls_differ: str
+    unknown: tuple[str, ...]
+
+    @property
+    def same_measurement(self) -> bool | None:
+        """Whether both measure the same; None where that is not known."""
+        if self.a.digest is None or self.b.digest is None:
+            return None
+        return (self.a.register, self.a.digest) == (self.b.register, self.b.digest)
+
+    @property
+    def differ(self) -> bool:
+        """Whether anything does."""
+        told = self.differences or self.parting or self.calls_differ
+        return bool(told) or self.same_measurement is False
+
+
+def compare(a: Side, b: Side) -> Comparison:
+    """Return where `a` and `b` part, and all that differs."""
+    listed: list[Difference] = []
+    more = 0
+    for difference in _differences(a, b):
+        if len(listed) < MOST:
+            listed.append(difference)
+        else:
+            more += 1
+    return Comparison(a, b, parting(a, b), tuple(listed), more, _calls(a, b), tuple(_unknown(a, b)))
+
+
+def _differences(a: Side, b: Side) -> Iterator[Difference]:
+    if a.platform != b.platform:
+        yield Difference("platform", "", a.platform, b.platform)
+    tables = a.table(), b.table()
+    rows = [*_side_by_side(*tables)]
+    yield from _joined(_of_pages(rows))
+    yield from _twice(a, b)
+    yield from _order(a, b, rows)
+    yield from _of_states(a, b)
+    yield from _of_facts(a, b)
+
+
+class Row(NamedTuple):
+    """A run of pages, and the piece of each side that it lies in."""
+
+    low: int
+    high: int
+    a: Piece | None
+    b: Piece | None
+
+
+def _side_by_side(
+    a: list[tuple[int, int, Piece]], b: list[tuple[int, int, Piece]]
+) -> Iterator[Row]:
+    """Yield all pages of both by address, cut where either begins another piece."""
+    edges = sorted({edge for low, high, _ in (*a, *b) for edge in (low, high)})
+    i = j = 0
+    for low, high in pairwise(edges):
+        while i < len(a) and a[i][1] <= low:
+            i += 1
+        while j < len(b) and b[j][1] <= low:
+            j += 1
+        one = a[i][2] if i < len(a) and a[i][0] <= low else None
+        two = b[j][2] if j < len(b) and b[j][0] <= low else None
+        if one or two:
+            yield Row(low, high, one, two)
+
+
+def _of_pages(rows: list[Row]) -> Iterator[Difference]:
+    for low, high, a, b in rows:
+        if a is None or b is None:
+            here, there = (piece.kind if piece else "not added" for piece in (a, b))
+            yield _pages("address", low, high, here, there)
+        elif a.kind != b.kind:
+            yield _pages("page type", low, high, a.kind, b.kind)
+        else:
+            yield from _contents(low, high, a, b)
+
+
+def _pages(what: str, low: int, high: int, a: str, b: str, *, measured: bool = True) -> Difference:
+    return Difference(what, pages(low, high), a, b, measured, low, max(high - PAGE, low))
+
+
+def _joined(differences: Iterator[Difference]) -> Iterator[Difference]:
+    """Yield differences, neighbours of one kind as one."""
+    last: Difference | None = None
+    for one in differences:
+        alike = last and (last.what, last.a, last.b) == (one.what, one.a, one.b)
+        if last and alike and _follows(last, one):
+            first, end = last.first or 0, (one.last or 0) + PAGE
+            last = _pages(one.what, first, end, one.a, one.b, measured=one.measured)
+            continue
+        if last:
+            yield last
+        last = one
+    if last:
+        yield last
+
+
+def _follows(last: Difference, one: Difference) -> bool:
+    return last.last is not None and one.first is not None and last.last + PAGE == one.first
+
+
+def _contents(low: int, high: int, a: Piece, b: Piece) -> Iterator[Difference]:
+    """Yield each run of pages whose contents differ, with the first byte that does."""
+    measured = a.kind in HASHED
+    one, two = a.contents, b.contents
+    if isinstance(one, Filled | DigestAfter) or isinstance(two, Filled | DigestAfter):
+        if one is not None and two is not None and one != two:
+            yield _pages("contents", low, high, _who(one), _who(two), measured=measured)
+        return
+    if one is None or two is None:
+        return
+    at = low
+    while at < high:
+        offset = first_difference(one, at - a.gpa, two, at - b.gpa, high - at)
+        if offset is None:
+            return
+        byte = at + offset
+        start = byte - byte % PAGE if byte % PAGE < byte - low else low
+        end = _end(start, high, a, b)
+        here, there = (_byte(piece, byte - piece.gpa) for piece in (a, b))
+        yield _pages("contents", start, end, here, there, measured=measured)
+        at = end
+
+
+def _end(start: int, high: int, a: Piece, b: Piece) -> int:
+    """Return where the run of pages that differ ends."""
+    if a.contents is None or b.contents is None:
+        return high
+    for base in range(start, high, CHUNK):
+        length = min(CHUNK, high - base)
+        one = data(a.contents, base - a.gpa, length)
+        two = data(b.contents, base - b.gpa, length)
+        for at in range(0, length, PAGE):
+            if one[at : at + PAGE] == two[at : at + PAGE]:
+                return base + at
+    return high
+
+
+def _byte(piece: Piece, at: int) -> str:
+    """Name a byte of a piece: where it comes from, and its value."""
+    contents = piece.contents
+    value = data(contents, at, 1)[0] if contents is not None else 0
+    if isinstance(contents, Blob) and at < len(contents):
+        return f"{value:#04x} at {contents.where(at)}"
+    if isinstance(contents, Made) and contents.at <= at < contents.at + len(contents.data):
+        return f"{value:#04x} at {piece.gpa + at:#x}, made for the launch"
+    return f"{value:#04x} at {piece.gpa + at:#x}, zeros"
+
+
+def _who(contents: Contents) -> str:
+    match contents:
+        case Filled(what):
+            return f"filled by the VMM ({what})"
+        case DigestAfter(digest):
+            return f"known by the digest after it, {digest.hex()}"
+        case _:
+            return "known bytes"
+
+
+def _twice(a: Side, b: Side) -> Iterator[Difference]:
+    for side, here in ((a, True), (b, False)):
+        for low, high, piece in side.twice():
+            told = f"added again ({piece.place})"
+            both = (told, "") if here else ("", told)
+            yield _pages("added twice", low, high, *both)
+
+
+def _order(a: Side, b: Side, rows: list[Row]) -> Iterator[Difference]:
+    """Yield runs of pages that both add, but after others than the other does."""
+    common = [row for row in rows if row.a and row.b]
+    orders = [_added_order(side, common) for side in (a, b)]
+    place = {index: n for n, index in enumerate(orders[1])}
+    moved = _moved([place[index] for index in orders[0]])
+    before = [
+        {index: order[n - 1] if n else None for n, index in enumerate(order)} for order in orders
+    ]
+    for n in moved:
+        index = orders[0][n]
+        row = common[index]
+        here, there = (_after(previous[index], common) for previous in before)
+        yield _pages("order", row.low, row.high, here, there)
+    kinds = [{p.kind for p in side.pieces} for side in (a, b)]
+    told = ["two-pass" if "extended" in k else "single-pass" for k in kinds]
+    if a.platform == b.platform == "tdx" and told[0] != told[1]:
+        yield Difference("order", "page order", told[0], told[1])
+
+
+def _added_order(side: Side, common: list[Row]) -> list[int]:
+    """Return the numbers of the rows in the order in which a side adds them."""
+    lows = [row.low for row in common]
+    found: dict[int, None] = {}
+    for piece in side.pieces:
+        if piece.kind != "extended":
+            first = bisect_left(lows, piece.gpa)
+            last = bisect_left(lows, piece.gpa + piece.size)
+            found.update(dict.fromkeys(range(first, last)))
+    return list(found)
+
+
+def _after(index: int | None, common: list[Row]) -> str:
+    return "first of all" if index is None else f"after {pages(*common[index][:2])}"
+
+
+def _moved(sequence: list[int]) -> list[int]:
+    """Return the positions that are not in the longest ascending part of `sequence`."""
+    tails: list[int] = []
+    at: list[int] = []
+    before: list[int | None] = []
+    for n, value in enumerate(sequence):
+        where = bisect_left(tails, value)
+        before.append(at[where - 1] if where else None)
+        tails[where : where + 1] = [value]
+        at[where : where + 1] = [n]
+    kept: set[int] = set()
+    n_or_none = at[-1] if at else None
+    while n_or_none is not None:
+        kept.add(n_or_none)
+        n_or_none = before[n_or_none]
+    return [n for n in range(len(sequence)) if n not in kept]
+
+
+def _of_states(a: Side, b: Side) -> Iterator[Difference]:
+    counts = [sum(len(s.vcpus) for s in side.states) for side in (a, b)]
+    if counts[0] != counts[1] and all(s.kind != "recorded launch" for s in (a, b)):
+        yield Difference("vCPU states", "", str(counts[0]), str(counts[1]))
+    for vcpus, one, two in shared_states(a.states, b.states):
+        if one.gpa != two.gpa and None not in (one.gpa, two.gpa):
+            yield Difference(
+                "vCPU state", f"{named(vcpus)} address", hex(one.gpa or 0), hex(two.gpa or 0)
+            )
+        if one.page is not None and two.page is not None:
+            for name, here, there in _fields(one.page, two.page):
+                yield Difference("vCPU state", f"{named(vcpus)} {name}", here, there)
+
+
+def _fields(one: bytes, two: bytes) -> Iterator[tuple[str, str, str]]:
+    """Yield (name, value, other value) of what differs in two VMSAs."""
+    left = bytearray(a ^ b for a, b in zip(one, two, strict=True)) if one != two else bytearray()
+    for name, (at, size) in FIELDS.items() if left else ():
+        if any(left[at : at + size]):
+            here, there = (int.from_bytes(p[at : at + size], "little") for p in (one, two))
+            yield name, hex(here), hex(there)
+            left[at : at + size] = bytes(size)
+    for at, bits in enumerate(left):
+        if bits:
+            yield f"byte {at:#x}", f"{one[at]:#04x}", f"{two[at]:#04x}"
+
+
+def _of_facts(a: Side, b: Side) -> Iterator[Difference]:
+    """Yield what both say beside pages and states; little of it is measured."""
+    for name in {**a.facts, **b.facts}:
+        here, there = a.facts.get(name), b.facts.get(name)
+        if name == "vCPUs" and a.states and b.states:
+            continue
+        hashed = name in HASHES or name.startswith("VTL ")
+        both = here is not None and there is not None
+        plans = a.kind == b.kind == "plan" and a.platform == b.platform
+        if here != there and (both or plans):
+            yield Difference(name, "", here or "not set", there or "not set", measured=hashed)
+
+
+def _calls(a: Side, b: Side) -> str:
+    """Return where the calls of two plans differ first, "" where they do not."""
+    if not a.calls or not b.calls or a.calls == b.calls:
+        return ""
+    pairs = enumerate(zip(a.calls, b.calls, strict=False))
+    number = next((n for n, (x, y) in pairs if x != y), min(len(a.calls), len(b.calls)))
+    told = (side.calls[number][0] if number < len(side.calls) else "the end" for side in (a, b))
+    return f"the calls differ from op {number} on: {' here, '.join(told)} there"
+
+
+def _unknown(a: Side, b: Side) -> Iterator[str]:
+    for side, name in ((a, "A"), (b, "B")):
+        if side.kind == "plan":
+            continue
+        what = "contents of pages and vCPU states"
+        by = ", but by the digests in it" if side.digest else ""
+        yield f"{what}: {name} is a {side.kind}{by}"

@@ -1,0 +1,299 @@
+"""One form for all that can be compared: pages in the order of their adds, and vCPU states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, NamedTuple
+
+from cvmplan.contents import Contents, byte_string
+from cvmplan.kvm.replay import Recording
+from cvmplan.order import PAGE, Step
+from cvmplan.plan import Op, Plan, is_run, measure
+from cvmplan.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
+from cvmplan.snp.steps import LaunchUpdate, PageType, VmsaUpdate
+from cvmplan.spans import Spans
+from cvmplan.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
+from cvmplan.vbs.steps import ImportPages, ImportRegisters
+
+ADDED, FUSED, EXTENDED = "added", "added and extended one by one", "extended"
+MEASURED, UNMEASURED = "measured", "unmeasured"
+ONLY_MAPPED: Final = ("default", "sw-protected")
+HASHED: Final = frozenset({"normal", MEASURED, "vmsa"})
+"""Page types whose contents are measured."""
+HASHES: Final = ("kernel_hash", "initrd_hash", "append_hash")
+_PAGES: Final = {"contents", "page", "registers", "gpa", "size", "vcpus", "source", "vmsas"}
+
+
+class Piece(NamedTuple):
+    """
+    A run of pages, as firmware is asked for it; `place` says by which operation or line.
+
+    `contents` is None where they are not known, `digest` the SNP launch digest after it where
+    that was written down.
+    """
+
+    kind: str
+    gpa: int
+    size: int
+    contents: Contents | None
+    place: str
+    digest: bytes | None = None
+
+
+class State(NamedTuple):
+    """The state of `vcpus`, a VMSA of 4096 bytes at `gpa`; None where it is not known."""
+
+    vcpus: range
+    gpa: int | None
+    page: bytes | None
+    place: str
+    digest: bytes | None = None
+
+
+@dataclass(slots=True)
+class Side:
+    """
+    One launch: `kind` is what it was read from, `facts` what else it says, by name.
+
+    `digest` is None where it is not known, `calls` are the operations of a plan without what
+    their pages hold.
+    """
+
+    name: str
+    kind: str
+    platform: str
+    pieces: list[Piece] = field(default_factory=list)
+    states: list[State] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    register: str = ""
+    digest: bytes | None = None
+    calls: tuple[tuple[Any, ...], ...] = ()
+
+    def table(self) -> list[tuple[int, int, Piece]]:
+        """Return (first byte, end, piece) of all pages by address, each as it was added first."""
+        seen, extended = Spans(), Spans()
+        for piece in self.pieces:
+            if piece.kind == EXTENDED:
+                extended.add(piece.gpa, piece.gpa + piece.size)
+        rows: list[tuple[int, int, Piece]] = []
+        for piece in self.pieces:
+            if piece.kind == EXTENDED:
+                continue
+            for low, high in tuple(seen.missing(piece.gpa, piece.gpa + piece.size)):
+                rows += _typed(low, high, piece, extended)
+                seen.add(low, high)
+        return sorted(rows, key=lambda row: row[0])
+
+    def twice(self) -> Iterator[tuple[int, int, Piece]]:
+        """Yield (first byte, end, piece) of pages that are added again."""
+        seen = Spans()
+        for piece in self.pieces:
+            if piece.kind != EXTENDED:
+                again = seen.overlap(piece.gpa, piece.gpa + piece.size)
+                if again:
+                    yield (*again, piece)
+                seen.add(piece.gpa, piece.gpa + piece.size)
+
+
+def _typed(low: int, high: int, piece: Piece, extended: Spans) -> Iterator[tuple[int, int, Piece]]:
+    """Yield the parts of a piece, whether a TDX page is measured being one type or the other."""
+    if piece.kind not in (ADDED, FUSED):
+        yield low, high, piece
+        return
+    if piece.kind == FUSED:
+        yield low, high, piece._replace(kind=MEASURED)
+        return
+    for start, end in tuple(extended.missing(low, high)):
+        yield start, end, piece._replace(kind=UNMEASURED)
+    while (held := extended.overlap(low, high)) is not None:
+        yield (*held, piece._replace(kind=MEASURED))
+        low = held[1]
+
+
+def of_plan(name: str, plan: Plan) -> Side:
+    """Return a plan as a side; PlanError where it is no legal launch."""
+    side = Side(name, "plan", plan.platform)
+    for number, step in plan.lowered():
+        _take(side, step, f"op {number} ({plan.ops[number].name})")
+    for number, op in enumerate(plan.ops):
+        place = f"op {number} ({op.name})"
+        if op.kind == "control":
+            _note(side, op)
+        elif plan.platform in ONLY_MAPPED and op.kind == "map" and is_run(op):
+            side.pieces.append(Piece("mapped", op.gpa, op.size, None, place))
+    if plan.platform not in ONLY_MAPPED:
+        found = measure(plan)
+        side.register, side.digest = found.register, found.digest
+    side.facts |= {n: str(plan.guest[n]) for n in HASHES if n in plan.guest}
+    side.calls = tuple(_call(op) for op in plan.ops)
+    return side
+
+
+def _import_kind(step: Any) -> str:
+    if step.acceptance:
+        return "error-range"
+    return MEASURED if step.measured else UNMEASURED
+
+
+_KIND_OF: Final[dict[type[Step], Callable[[Any], str]]] = {
+    LaunchUpdate: lambda step: str(step.page_type.label),
+    MemPageAdd: lambda _: ADDED,
+    MemPageAddExtend: lambda _: FUSED,
+    MrExtend: lambda _: EXTENDED,
+    LaunchUpdateData: lambda _: MEASURED,
+    ImportPages: _import_kind,
+}
+"""Steps of pages, to what they do."""
+
+
+def _take(side: Side, step: Step, place: str) -> None:
+    """Put what a step asks for into a side."""
+    if isinstance(step, LaunchUpdate) and step.page_type is PageType.VMSA:
+        page = byte_string(step.contents, step.size)
+        first = sum(len(state.vcpus) for state in side.states)
+        side.states.append(State(range(first, first + 1), step.gpa, page, place))
+    elif isinstance(step, VmsaUpdate | LaunchUpdateVmsa):
+        gpa = step.gpa if isinstance(step, VmsaUpdate) else None
+        side.states.append(State(step.vcpus, gpa, step.page, place))
+    elif type(step) in _KIND_OF:
+        run: Any = step
+        kind = _KIND_OF[type(step)](step)
+        side.pieces.append(Piece(kind, run.gpa, run.size, run.contents, place))
+    elif isinstance(step, ImportRegisters):
+        for name, value in step.registers:
+            number = int.from_bytes(value, "little")
+            side.facts[f"VTL {step.vtl} register {name:#x}"] = hex(number)
+    else:
+        _note(side, step)
+
+
+def _note(side: Side, said: Op | Step) -> None:
+    """Put what an operation or a step says beside pages and states into the facts."""
+    for one in fields(said):  # type: ignore[arg-type]  # every concrete one is a dataclass
+        value = getattr(said, one.name)
+        if one.name not in _PAGES and value is not None:
+            side.facts[_fact(one.name)] = str(value) if one.name == "count" else _plain(value)
+
+
+def _fact(name: str) -> str:
+    return {"count": "vCPUs", "rcx": "TD HOB (RCX)"}.get(name, name)
+
+
+def _plain(value: object) -> str:
+    """Return a value as people write it."""
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, bool) or not isinstance(value, int):
+        return str(value)
+    return hex(value)
+
+
+def _call(op: Op) -> tuple[Any, ...]:
+    """Return what an operation says, but for contents and states."""
+    names = [f.name for f in fields(op)]  # type: ignore[arg-type]  # every concrete Op is a dataclass
+    return (op.name, *(getattr(op, n) for n in names if n not in ("source", "vmsas", "registers")))
+
+
+def of_trace(name: str, platform: str, commands: Sequence[Any]) -> Side:
+    """Return a trace (its commands as `documents` has them) as a side; contents are not in it."""
+    side = Side(name, "trace", platform)
+    for command in commands:
+        place = f"step {command.step} ({command.command})"
+        digest = bytes.fromhex(command.digest) if command.digest else None
+        gpa = None if command.gpa is None else int(command.gpa, 16)
+        if command.vcpus is not None:
+            side.states.append(State(_numbers(command.vcpus), gpa, None, place, digest))
+        elif gpa is not None and command.command in _KINDS:
+            kind = command.page_type or _KINDS[command.command]
+            if command.command == "IMPORT_PAGES" and not command.measured:
+                kind = "error-range" if command.acceptance else UNMEASURED
+            size = PAGE if command.size is None else int(command.size, 16)
+            side.pieces.append(Piece(kind, gpa, size, None, place, digest))
+        for fact in ("policy", "attributes", "xfam", "count", "rcx"):
+            value = getattr(command, fact)
+            if value is not None and command.command != "TDH.MEM.SEPT.ADD":
+                side.facts[_fact(fact)] = str(value)
+        side.digest = digest or side.digest
+    side.register = "MEASUREMENT" if side.digest else ""
+    side.pieces = [*_runs(_fused(side.pieces))]
+    return side
+
+
+def _fused(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield `pieces`, where a page that is extended right after its add is one piece."""
+    held: list[Piece] = []
+    for piece in pieces:
+        page = held[0] if held else None
+        if (
+            page
+            and piece.kind == EXTENDED
+            and piece.gpa == page.gpa + sum(p.size for p in held[1:])
+        ):
+            held.append(piece)
+            if sum(p.size for p in held[1:]) == page.size:
+                yield page._replace(kind=FUSED)
+                held = []
+            continue
+        yield from held
+        held = [piece] if piece.kind == ADDED else []
+        if not held:
+            yield piece
+    yield from held
+
+
+def _runs(pieces: Iterable[Piece]) -> Iterator[Piece]:
+    """Yield `pieces`, neighbours of which nothing is known but the address as one."""
+    last: Piece | None = None
+    for piece in pieces:
+        unknown = last and last.digest is None and piece.digest is None
+        if last and unknown and (last.kind, last.gpa + last.size) == (piece.kind, piece.gpa):
+            last = last._replace(size=last.size + piece.size)
+            continue
+        if last:
+            yield last
+        last = piece
+    if last:
+        yield last
+
+
+_KINDS: Final = {
+    "SNP_LAUNCH_UPDATE": "normal",
+    "TDH.MEM.PAGE.ADD": ADDED,
+    "TDH.MEM.PAGE.ADD+MR.EXTEND": FUSED,
+    "TDH.MR.EXTEND": EXTENDED,
+    "LAUNCH_UPDATE_DATA": MEASURED,
+    "IMPORT_PAGES": MEASURED,
+}
+"""Commands of pages, to what they do where the trace does not say it."""
+
+
+def _numbers(written: str) -> range:
+    first, _, last = written.partition("-")
+    return range(int(first), int(last or first) + 1)
+
+
+def of_recording(name: str, recording: Recording) -> Side:
+    """Return a recorded launch as a side; contents and vCPU states are not in it."""
+    side = Side(name, "recorded launch", recording.platform)
+    for attempt in recording.attempts:
+        kind = _RECORDED.get(attempt.op, "")
+        if attempt.op in ("tdx-add", "tdx-init-mem-region"):
+            kind = FUSED if attempt.measured else ADDED
+        kind = attempt.page_type or kind
+        left = attempt.residual[1] if attempt.residual else 0
+        size = 0 if attempt.returned and not left else attempt.size - left
+        if kind and size:
+            place = f"line {attempt.seq} ({attempt.op})"
+            side.pieces.append(Piece(kind, attempt.gpa, size, None, place))
+        if attempt.op == "snp-launch-start":
+            side.facts["policy"] = hex(attempt.policy)
+    return side
+
+
+_RECORDED: Final = {
+    "snp-launch-update": "normal",
+    "tdx-extend": EXTENDED,
+    "sev-launch-update-data": MEASURED,
+    "import-page": MEASURED,
+}

@@ -1,0 +1,61 @@
+"""Traces (cvmplan.trace/1), whole or as JSON Lines: the firmware commands of a launch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any, Final
+
+from cvmplan.blob import Blob
+from cvmplan.errors import ConfigError, MalformedError
+from cvmplan.readers import recorded, text
+
+SCHEMA: Final = re.compile(rb'"schema"\s*:\s*"cvmplan\.trace/')
+LINE: Final = re.compile(rb'\s*\{\s*"step"\s*:')
+HEAD: Final = 1 << 16  # bytes in which the schema is looked for
+
+
+def recognises(blob: Blob) -> bool:
+    """Whether the text is a trace, or its first line is a command."""
+    head = bytes(blob.data[:HEAD]).removeprefix(recorded.BOM)
+    return LINE.match(head) is not None or SCHEMA.search(head) is not None
+
+
+def read(blob: Blob) -> tuple[str, list[Any]]:
+    """Return the platform and the commands of a trace; MalformedError, ConfigError."""
+    if LINE.match(bytes(blob.data[:HEAD]).removeprefix(recorded.BOM)):
+        commands = [*_lines(blob)]
+        return _platform(blob, commands), commands
+    document = text.validate(blob, text.parse(blob), "trace")
+    return document.platform, document.steps
+
+
+def _lines(blob: Blob) -> Iterator[Any]:
+    from pydantic import ValidationError
+
+    from cvmplan.documents.fields import problems
+    from cvmplan.documents.results import TraceCommand
+
+    for number, line in recorded.lines(blob):
+        at = f"{blob.name}:{number}"
+        try:
+            yield TraceCommand.model_validate(text.parse_line(line))
+        except ValidationError as error:
+            path, reason = problems(error)[0]
+            raise ConfigError(reason, at=f"{at}: {text.spell(path)}" if path else at) from None
+        except (ValueError, RecursionError):
+            raise MalformedError("not JSON, or a key stands twice", at=at) from None
+
+
+def _platform(blob: Blob, commands: list[Any]) -> str:
+    """Return the platform that has such commands."""
+    names = {command.command for command in commands}
+    if any(name.startswith("SNP_") for name in names):
+        return "snp"
+    if any(name.startswith("TDH.") for name in names):
+        return "tdx"
+    if any(name.startswith("IMPORT_") for name in names):
+        return "vbs"
+    if "LAUNCH_START" in names:
+        return "sev-es" if "LAUNCH_UPDATE_VMSA" in names else "sev"
+    raise MalformedError("has no command of a launch", at=blob.name)
