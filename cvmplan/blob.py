@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from cvmplan.errors import TruncatedError
+from cvmplan.records import Frozen, record
 
 
 class Record(Protocol):
@@ -21,8 +21,8 @@ class Record(Protocol):
 R = TypeVar("R", bound=Record)
 
 
-@dataclass(frozen=True, slots=True)
-class Blob:
+@record
+class Blob(Frozen):
     """
     A named span of an input; offsets in errors are offsets in the file.
 

@@ -10,37 +10,37 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterator
-from dataclasses import dataclass
 from operator import itemgetter
 from typing import TypeAlias
 
 from cvmplan.blob import Blob
 from cvmplan.errors import PlanError
 from cvmplan.order import PAGE
+from cvmplan.records import Frozen, record
 
 
-@dataclass(frozen=True, slots=True)
-class Made:
+@record
+class Made(Frozen):
     """Bytes that the planner made, at offset `at` of the first page."""
 
     data: bytes
     at: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Zeros:
+@record
+class Zeros(Frozen):
     """Zeros, explicitly."""
 
 
-@dataclass(frozen=True, slots=True)
-class Filled:
+@record
+class Filled(Frozen):
     """Filled by the VMM at launch, never measured: "cpuid", "secrets", "hob", "parameters"."""
 
     what: str
 
 
-@dataclass(frozen=True, slots=True)
-class DigestAfter:
+@record
+class DigestAfter(Frozen):
     """The running SNP launch digest after these pages stands in for them (48 bytes)."""
 
     digest: bytes
@@ -50,8 +50,8 @@ class DigestAfter:
             raise PlanError(f"a launch digest of {len(self.digest)} bytes, want 48")
 
 
-@dataclass(frozen=True, slots=True)
-class Hashed:
+@record
+class Hashed(Frozen):
     """The SHA-384 of each page (48 bytes each) in place of its bytes, hashed elsewhere."""
 
     digests: bytes

@@ -7,8 +7,10 @@ are stable; what prints them ('cvmplan rules') reads this table.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple
+
+from cvmplan.records import Frozen, record
 
 
 class Rule(NamedTuple):
@@ -139,8 +141,8 @@ RULES: Final[dict[str, Rule]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+@record
+class Finding(Frozen):
     """
     One result of a check.
 

@@ -9,7 +9,6 @@ that no page appears twice.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heappop, heappush
 from itertools import islice
@@ -19,6 +18,7 @@ from cvmplan.contents import Contents
 from cvmplan.errors import MapError
 from cvmplan.findings import Finding, has_errors
 from cvmplan.order import PAGE
+from cvmplan.records import Frozen, record
 from cvmplan.spans import Spans
 
 MOST_CONFLICTS = 10_000  # listed one by one; beyond, one for each further region
@@ -78,8 +78,8 @@ class Rows(NamedTuple):
 IS_2MB, UNMEASURED, SHARED = 1, 2, 4
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+@record
+class Region(Frozen):
     """
     Guest-physical bytes [gpa, gpa + size) as an image declares them.
 
@@ -158,8 +158,8 @@ class Memory(NamedTuple):
     present: tuple[tuple[int, int, str], ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class GpaMap:
+@record
+class GpaMap(Frozen):
     """Checked regions in launch order, and what is worth knowing about them."""
 
     regions: tuple[Region, ...]

@@ -9,7 +9,7 @@ Planners take a Launch and nothing else.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, NamedTuple, Protocol
 
 from cvmplan.blob import Blob
@@ -17,6 +17,7 @@ from cvmplan.findings import Finding
 from cvmplan.gpamap import Limits, Memory, Region
 from cvmplan.kvm.interface import Abi
 from cvmplan.profiles import Profile
+from cvmplan.records import Frozen, record
 
 
 class Opener(Protocol):
@@ -130,8 +131,8 @@ class Guest(NamedTuple):
     backing: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+@record
+class Launch(Frozen):
     """
     Everything that decides the operations of one launch.
 

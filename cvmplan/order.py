@@ -14,11 +14,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, TypeAlias
 
 from cvmplan.errors import PlanError
+from cvmplan.records import Frozen
 
 PAGE = 4096
 
 
-class Step:
+class Step(Frozen):
     """One request to the trusted firmware, or a run of equal requests."""
 
     __slots__ = ()

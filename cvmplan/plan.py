@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from hashlib import sha256
 from importlib import import_module
 from itertools import takewhile
@@ -23,6 +23,7 @@ from cvmplan.errors import MismatchError, PlanError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.lowering import Lowering
 from cvmplan.order import PAGE, Step, in_order
+from cvmplan.records import Frozen, record
 from cvmplan.spans import Spans
 
 PLATFORMS: Final = {
@@ -45,7 +46,7 @@ def stage(platform: str, name: str) -> ModuleType:
     return import_module(f"{PLATFORMS[platform]}.{name}")
 
 
-class Op(ABC):
+class Op(Frozen, ABC):
     """One call that the VMM makes."""
 
     __slots__ = ()
@@ -82,7 +83,7 @@ class Setup(Op):
         yield from ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CreateVm(Setup):
     """KVM_CREATE_VM of a VM type, named as the platform is."""
 
@@ -95,7 +96,7 @@ class CreateVm(Setup):
         yield from ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Init(Setup):
     """
     KVM_SEV_INIT2, or where `legacy` KVM_SEV_ES_INIT, which leaves the FPU state zero.
@@ -108,7 +109,7 @@ class Init(Setup):
     legacy: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CreateVcpu(Setup):
     """KVM_CREATE_VCPU for vCPUs 0 to `count` - 1."""
 
@@ -121,7 +122,7 @@ class CreateVcpu(Setup):
         yield from ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MapMemory(Op):
     """
     The seed's pure mapping (KVM_MAP_MEMORY): a read fault in advance, no measurement.
@@ -139,7 +140,7 @@ class MapMemory(Op):
         return state.map(self.gpa, self.size)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PreFaultMemory(Op):
     """KVM_PRE_FAULT_MEMORY: the mapping of released kernels, which measures nothing."""
 
@@ -177,8 +178,8 @@ class Input(NamedTuple):
         return self.recorded[1] if self.recorded else sha256(self.blob.data).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+@record
+class Plan(Frozen):
     """
     The ordered operations of one launch, and every input that they depend on.
 

@@ -8,7 +8,7 @@ the same object each time, so that launches which begin alike can share their be
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from cvmplan import resolve
@@ -20,10 +20,11 @@ from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
+from cvmplan.records import Frozen, record
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+@record
+class Source(Frozen):
     """The firmware, and what a manifest `name` adds to it; `format` is the firmware's."""
 
     image: Blob

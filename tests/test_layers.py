@@ -14,7 +14,7 @@ from cvmplan import profiles
 ROOT = Path(__file__).parent.parent / "cvmplan"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
-    ["errors", "values"],
+    ["errors", "values", "records"],
     ["blob", "order", "guids", "findings", "spans", "cpus", "documents"],
     ["contents", "edk2"],
     ["lowering"],

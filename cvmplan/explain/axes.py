@@ -163,7 +163,7 @@ def _page_orders(asked: Asked) -> Iterator[Choice]:
     for order, why in (
         (
             "two-pass",
-            "the kernels of 2024 (Ubuntu 24.04, QEMU 8.2) add a section, then extend it",
+            "the kernels of 2024 (Ubuntu 24.04) add a section, then extend it",
         ),
         ("single-pass", "released kernels extend each page as they add it"),
     ):

@@ -9,7 +9,6 @@ in-place conversion patches (v8, 2026-06-18).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from cvmplan.contents import Contents, Zeros
@@ -19,6 +18,7 @@ from cvmplan.kvm.interface import Abi
 from cvmplan.lowering import Lowering
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import MapMemory, Op, PreFaultMemory, Setup
+from cvmplan.records import record
 from cvmplan.spans import Spans
 
 LARGE = 2 << 20  # a large page; slots that are derived begin and end where one could
@@ -35,7 +35,7 @@ BACKINGS: Final = {
 SHARED_FILE = ("mmap", "init-shared")  # a guest_memfd that user space writes through a mapping
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class CreateGmem(Setup):
     """KVM_CREATE_GUEST_MEMFD: number `gmem`, of `size` bytes; `flags` as in `SHARED_FILE`."""
 
@@ -46,7 +46,7 @@ class CreateGmem(Setup):
     flags: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetMemslot(Setup):
     """KVM_SET_USER_MEMORY_REGION2; `gmem` is the file behind it, None for a VMA."""
 
@@ -65,7 +65,7 @@ class SetMemslot(Setup):
         yield from ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetPrivate(Setup):
     """
     KVM_SET_MEMORY_ATTRIBUTES: the range is private.
@@ -87,7 +87,7 @@ class SetPrivate(Setup):
         yield from ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SetShared(Setup):
     """KVM_SET_MEMORY_ATTRIBUTES: the range is shared again; what was measured stays measured."""
 
@@ -103,7 +103,7 @@ class SetShared(Setup):
         yield from ()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class PunchHole(Setup):
     """fallocate(FALLOC_FL_PUNCH_HOLE) on a guest_memfd: its pages are given back."""
 
@@ -119,7 +119,7 @@ class PunchHole(Setup):
         raise PlanError(f"{self.size:#x} bytes are taken out of guest_memfd {self.gmem}")
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Madvise(Setup):
     """madvise on the memory behind the range: "hugepage" asks for a large mapping."""
 
@@ -130,7 +130,7 @@ class Madvise(Setup):
     advice: str
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Write(Setup):
     """User space writes guest memory through its own mapping, which breaks copy-on-write."""
 

@@ -9,8 +9,10 @@ checked for, and how sure it is: "hardware" (agrees with signed evidence),
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Final, NamedTuple, TypeAlias
+
+from cvmplan.records import Frozen, record
 
 State: TypeAlias = Mapping[str, int | str]
 """VMSA field to value, or the name of the setting that it takes ("cpu_signature")."""
@@ -47,8 +49,8 @@ class Vmsa(NamedTuple):
     boot_entry: str = "reset-vector"
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
+@record
+class Profile(Frozen):
     """
     One VMM, or one generation of it.
 

@@ -6,20 +6,20 @@ Source: edk2 c5aa7e7, OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.nasm.inc.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, TypeVar
 
 from cvmplan import guids
 from cvmplan.blob import Blob, Record
 from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.records import Frozen, record
 
 MOST_SECTIONS = 64  # of a metadata table; our bound, edk2 2026.08 has 7
 FOOTER_END = 0x20  # bytes between the footer and the end of the image
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+@record
+class Entry(Frozen):
     """One header: the size of the entry, this header included, and its GUID."""
 
     LAYOUT: ClassVar = Struct("<H16s")
@@ -27,8 +27,8 @@ class Entry:
     guid: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Offset:
+@record
+class Offset(Frozen):
     """The data of an entry that says where a metadata table lies, counted from the end."""
 
     LAYOUT: ClassVar = Struct("<I")

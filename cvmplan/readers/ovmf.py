@@ -8,7 +8,6 @@ TDX metadata in the same kind of image is read by `readers.tdvf`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any, ClassVar
 
@@ -27,6 +26,7 @@ from cvmplan.readers.guid_table import (
     name_of,
     read_guid_table,
 )
+from cvmplan.records import Frozen, record
 
 FOUR_GIB = 1 << 32
 SECTION_ROLES = {
@@ -38,8 +38,8 @@ SECTION_ROLES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class SevMetadata:
+@record
+class SevMetadata(Frozen):
     """Header of the SEV metadata; `length` counts it and the sections."""
 
     LAYOUT: ClassVar = Struct("<4sIII")
@@ -49,8 +49,8 @@ class SevMetadata:
     count: int
 
 
-@dataclass(frozen=True, slots=True)
-class SevSection:
+@record
+class SevSection(Frozen):
     """One section of the SEV metadata."""
 
     LAYOUT: ClassVar = Struct("<III")
@@ -59,8 +59,8 @@ class SevSection:
     type: int
 
 
-@dataclass(frozen=True, slots=True)
-class BaseSize:
+@record
+class BaseSize(Frozen):
     """Data of the SEV hash table and SEV secret block entries."""
 
     LAYOUT: ClassVar = Struct("<II")
@@ -68,8 +68,8 @@ class BaseSize:
     size: int
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+@record
+class Address(Frozen):
     """Data of the SEV-ES reset block and SVSM info entries."""
 
     LAYOUT: ClassVar = Struct("<I")

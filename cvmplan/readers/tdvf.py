@@ -11,7 +11,6 @@ word at the end minus 0x20 (its offset from the start of the file).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import Any, ClassVar, NamedTuple
 
@@ -30,6 +29,7 @@ from cvmplan.readers.guid_table import (
     has_guid_table,
     read_guid_table,
 )
+from cvmplan.records import Frozen, record
 
 LEGACY_POINTER = 0x20  # bytes before the end of the image
 MR_EXTEND, PAGE_AUG = 1, 2  # attributes
@@ -59,8 +59,8 @@ KINDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Descriptor:
+@record
+class Descriptor(Frozen):
     """Header of the TDX metadata; `length` counts it and the sections."""
 
     LAYOUT: ClassVar = Struct("<4sIII")
@@ -70,8 +70,8 @@ class Descriptor:
     number_of_section_entry: int
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+@record
+class Section(Frozen):
     """One section of the TDX metadata."""
 
     LAYOUT: ClassVar = Struct("<IIQQII")

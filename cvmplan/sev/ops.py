@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cvmplan import lowering
@@ -11,6 +10,7 @@ from cvmplan.contents import Contents
 from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import Op
+from cvmplan.records import record
 from cvmplan.sev.steps import (
     ORDER,
     LaunchFinish,
@@ -48,7 +48,7 @@ class Lowering(lowering.Lowering):
         super().finalize()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SevLaunchStart(Op):
     """KVM_SEV_LAUNCH_START."""
 
@@ -62,7 +62,7 @@ class SevLaunchStart(Op):
         yield LaunchStart(self.policy)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SevLaunchUpdateData(Op):
     """KVM_SEV_LAUNCH_UPDATE_DATA of exactly `size` bytes."""
 
@@ -87,7 +87,7 @@ class Vcpus(NamedTuple):
     page: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SevLaunchUpdateVmsa(Op):
     """KVM_SEV_LAUNCH_UPDATE_VMSA: all vCPUs in index order."""
 
@@ -102,7 +102,7 @@ class SevLaunchUpdateVmsa(Op):
             yield LaunchUpdateVmsa(vmsa.vcpus, vmsa.page)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SevLaunchMeasure(Op):
     """KVM_SEV_LAUNCH_MEASURE."""
 
@@ -115,7 +115,7 @@ class SevLaunchMeasure(Op):
         yield LaunchMeasure()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SevLaunchFinish(Op):
     """KVM_SEV_LAUNCH_FINISH."""
 

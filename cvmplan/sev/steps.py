@@ -7,17 +7,17 @@ Source: AMD 55766, SEV API, "LAUNCH_START" to "LAUNCH_FINISH".  Addresses are no
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
 
 from cvmplan.contents import Contents, check_fits
 from cvmplan.errors import PlanError
 from cvmplan.order import PAGE, Begin, Order, Step
+from cvmplan.records import record
 
 GRANULE = 16  # LAUNCH_UPDATE_DATA: LENGTH must be a multiple of 16 bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchStart(Step):
     """Create the guest context."""
 
@@ -25,7 +25,7 @@ class LaunchStart(Step):
     policy: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchUpdateData(Step):
     """Encrypt and measure `size` bytes at `gpa`."""
 
@@ -42,7 +42,7 @@ class LaunchUpdateData(Step):
         check_fits(self.contents, self.size)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchUpdateVmsa(Step):
     """Encrypt and measure the same VMSA page for each of `vcpus`."""
 
@@ -60,14 +60,14 @@ class LaunchUpdateVmsa(Step):
             yield type(self)(range(vcpu, vcpu + 1), self.page)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchMeasure(Step):
     """Close the digest; the guest owner gets an HMAC over it."""
 
     command = "LAUNCH_MEASURE"
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchFinish(Step):
     """Make the guest runnable."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from cvmplan.contents import Contents
@@ -11,6 +10,7 @@ from cvmplan.errors import PlanError
 from cvmplan.lowering import Lowering
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import Op
+from cvmplan.records import record
 from cvmplan.snp.steps import (
     ORDER,
     LaunchFinish,
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SnpLaunchStart(Op):
     """KVM_SEV_SNP_LAUNCH_START; `gosvw` (16 bytes) is reported, not measured."""
 
@@ -47,7 +47,7 @@ class SnpLaunchStart(Op):
         yield LaunchStart(self.policy)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SnpLaunchUpdate(Op):
     """
     KVM_SEV_SNP_LAUNCH_UPDATE of one run of pages of one type.
@@ -69,7 +69,7 @@ class SnpLaunchUpdate(Op):
         yield from _added(state, self)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportPage(Op):
     """Import pages of one type through the hypervisor; a VMSA is such a page."""
 
@@ -98,7 +98,7 @@ class Vmsa(NamedTuple):
     page: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class SnpLaunchFinish(Op):
     """
     KVM_SEV_SNP_LAUNCH_FINISH; KVM hands over each vCPU's VMSA first, all at one address.
@@ -129,7 +129,7 @@ class SnpLaunchFinish(Op):
         yield LaunchFinish()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportComplete(Op):
     """The hypervisor's end of the import; identities as in `SnpLaunchFinish`."""
 

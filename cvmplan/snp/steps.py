@@ -8,7 +8,6 @@ Source: AMD 56860, SEV-SNP Firmware ABI, "SNP_LAUNCH_START", "SNP_LAUNCH_UPDATE"
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from enum import IntEnum
 from typing import Self
 
@@ -16,6 +15,7 @@ from cvmplan.contents import Contents, DigestAfter, check_fits, part
 from cvmplan.errors import PlanError
 from cvmplan.lowering import check_pages
 from cvmplan.order import PAGE, Begin, Order, Step
+from cvmplan.records import record
 
 
 class PageType(IntEnum):
@@ -46,7 +46,7 @@ def _check_private(gpa: int, size: int) -> None:
 MEASURED_CONTENTS = frozenset({PageType.NORMAL, PageType.VMSA})
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchStart(Step):
     """Create the guest context; the launch digest is zero."""
 
@@ -54,7 +54,7 @@ class LaunchStart(Step):
     policy: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchUpdate(Step):
     """Hand a run of pages to the PSP, one after the other, upwards."""
 
@@ -78,7 +78,7 @@ class LaunchUpdate(Step):
             yield type(self)(self.page_type, self.gpa + at, PAGE, contents)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VmsaUpdate(Step):
     """Hand the same VMSA page to the PSP for each of `vcpus`, all at `gpa`."""
 
@@ -98,7 +98,7 @@ class VmsaUpdate(Step):
             yield type(self)(self.gpa, range(vcpu, vcpu + 1), self.page)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class LaunchFinish(Step):
     """Seal the launch digest."""
 

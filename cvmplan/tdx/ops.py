@@ -8,7 +8,6 @@ Documentation/virt/kvm/x86/intel-tdx.rst for the calls that are not memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from cvmplan import lowering
@@ -17,6 +16,7 @@ from cvmplan.errors import PlanError
 from cvmplan.lowering import Run, check_pages
 from cvmplan.order import Step
 from cvmplan.plan import Op
+from cvmplan.records import record
 from cvmplan.spans import Spans
 from cvmplan.tdx.steps import (
     LEVEL_SPAN,
@@ -99,7 +99,7 @@ class Lowering(lowering.Lowering):
         super().finalize()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TdxInitVm(Op):
     """KVM_TDX_INIT_VM; none of its fields is in MRTD (identities are 48 bytes each)."""
 
@@ -117,7 +117,7 @@ class TdxInitVm(Op):
         yield MngInit(self.attributes, self.xfam)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TdxInitVcpu(Op):
     """KVM_TDX_INIT_VCPU for vCPUs 0 to `count` - 1; `rcx` is where they find the TD HOB."""
 
@@ -132,7 +132,7 @@ class TdxInitVcpu(Op):
         yield VpInit(self.count, self.rcx)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TdxAdd(Op):
     """Add a run of mapped pages; `measured`: each page is extended right after its add."""
 
@@ -148,7 +148,7 @@ class TdxAdd(Op):
         yield from _added(state, self)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TdxInitMemRegion(Op):
     """
     KVM_TDX_INIT_MEM_REGION: map and add pages, and where `measured` extend each after its add.
@@ -170,7 +170,7 @@ class TdxInitMemRegion(Op):
         yield from _added(state, self)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportPage(Op):
     """Import pages through the hypervisor, as "measured" or "unmeasured"."""
 
@@ -198,7 +198,7 @@ def _added(state: lowering.Lowering, op: TdxAdd | TdxInitMemRegion | ImportPage)
         yield step(*run)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TdxExtend(Op):
     """Extend MRTD by what the pages hold since they were added."""
 
@@ -213,7 +213,7 @@ class TdxExtend(Op):
             yield MrExtend(gpa, size, contents)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class TdxFinalize(Op):
     """KVM_TDX_FINALIZE_VM."""
 

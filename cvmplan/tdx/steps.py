@@ -10,12 +10,12 @@ runs: added, extended, and added and extended one by one.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from cvmplan.contents import Contents, check_fits, part
 from cvmplan.errors import PlanError
 from cvmplan.lowering import check_pages
 from cvmplan.order import PAGE, Begin, Order, Step
+from cvmplan.records import record
 
 CHUNK = 256
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW": width to bit
@@ -23,7 +23,7 @@ LEVEL_SPAN = {1: 1 << 21, 2: 1 << 30, 3: 1 << 39, 4: 1 << 48}
 """Level of TDH.MEM.SEPT.ADD to the bytes that the added table maps."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MngInit(Step):
     """TDH.MNG.INIT: take TD_PARAMS, begin MRTD."""
 
@@ -32,7 +32,7 @@ class MngInit(Step):
     xfam: int
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class VpInit(Step):
     """TDH.VP.INIT of vCPUs 0 to `count` - 1, with `rcx` in RCX and R8."""
 
@@ -50,7 +50,7 @@ class VpInit(Step):
             yield VpInit(1, self.rcx)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemSeptAdd(Step):
     """TDH.MEM.SEPT.ADD of `count` neighbouring tables of one level, from `gpa` upwards."""
 
@@ -71,7 +71,7 @@ class MemSeptAdd(Step):
             yield MemSeptAdd(self.level, self.gpa + index * span, 1)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemPageAdd(Step):
     """TDH.MEM.PAGE.ADD of a run; contents are copied into the TD, only addresses measured."""
 
@@ -90,7 +90,7 @@ class MemPageAdd(Step):
             yield MemPageAdd(self.gpa + at, PAGE, part(self.contents, at, PAGE))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MrExtend(Step):
     """TDH.MR.EXTEND of each 256-byte chunk of a run, upwards."""
 
@@ -110,7 +110,7 @@ class MrExtend(Step):
             yield MrExtend(self.gpa + at, CHUNK, part(self.contents, at, CHUNK))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MemPageAddExtend(Step):
     """Of each page of a run: TDH.MEM.PAGE.ADD, then TDH.MR.EXTEND of its 16 chunks."""
 
@@ -130,7 +130,7 @@ class MemPageAddExtend(Step):
             yield from MrExtend(page.gpa, PAGE, page.contents).commands()
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class MrFinalize(Step):
     """TDH.MR.FINALIZE: seal MRTD."""
 

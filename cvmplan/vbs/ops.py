@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
 from cvmplan.contents import Contents
@@ -11,6 +10,7 @@ from cvmplan.errors import PlanError
 from cvmplan.lowering import Lowering
 from cvmplan.order import Step
 from cvmplan.plan import Op
+from cvmplan.records import record
 from cvmplan.vbs import steps
 from cvmplan.vbs.steps import ORDER, READABLE, WRITABLE
 
@@ -31,7 +31,7 @@ PAGE_TYPES: Final = {
 """Page type to (acceptance, whether contents are measured); the host reads error ranges."""
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportPage(Op):
     """Import pages of one type: "measured", "unmeasured" or "error-range"."""
 
@@ -51,7 +51,7 @@ class ImportPage(Op):
             yield steps.ImportPages(gpa, size, acceptance, measured, contents)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportRegisters(Op):
     """Set registers of the boot vCPU at one trust level: (name, 16-byte value) each, in order."""
 
@@ -66,7 +66,7 @@ class ImportRegisters(Op):
         yield steps.ImportRegisters(self.vtl, self.registers)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportComplete(Op):
     """The hypervisor's end of the import."""
 

@@ -8,13 +8,13 @@ registers come last), igvm_defs/src/lib.rs (VbsVpContextRegister), igvm/src/hv_d
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Self
 
 from cvmplan.contents import Contents, DigestAfter, Filled, check_fits, known_bytes, part
 from cvmplan.errors import PlanError
 from cvmplan.lowering import check_pages
 from cvmplan.order import PAGE, Begin, Order, Step
+from cvmplan.records import record
 
 PHYSICAL_END = 1 << 52  # x86-64: at most 52 bits of physical address
 MOST_VTL = 2  # the highest virtual trust level that there is
@@ -22,7 +22,7 @@ READABLE, WRITABLE = 1 << 0, 1 << 1  # acceptance: what the host may do with a p
 VALUE_SIZE = 16  # bytes of a register's value, whatever its width
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportPages(Step):
     """Import a run of pages, one after the other, upwards; not `measured`: all but contents."""
 
@@ -53,7 +53,7 @@ class ImportPages(Step):
             yield type(self)(self.gpa + at, PAGE, self.acceptance, self.measured, contents)
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class ImportRegisters(Step):
     """Set registers of the boot vCPU at one trust level: (name, 16-byte value) each, in order."""
 
@@ -76,7 +76,7 @@ class ImportRegisters(Step):
             yield type(self)(self.vtl, (register,))
 
 
-@dataclass(frozen=True, slots=True)
+@record
 class Complete(Step):
     """Seal the boot digest."""
 
