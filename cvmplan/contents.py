@@ -52,9 +52,9 @@ class DigestAfter(Frozen):
 
 @record
 class Hashed(Frozen):
-    """The SHA-384 of each page (48 bytes each) in place of its bytes, hashed elsewhere."""
+    """What each page adds to the SNP chain (64 bytes) in place of its bytes, hashed elsewhere."""
 
-    digests: bytes
+    links: bytes
 
 
 Contents: TypeAlias = Blob | Made | Zeros | Filled | DigestAfter | Hashed

@@ -21,7 +21,7 @@ def test_every_profile_prints_its_sources() -> None:
         text = run("profiles", line.split()[0]).out
         assert "[" in text
         assert "platforms" in text
-    assert len(listed) == 13
+    assert len(listed) == 18
 
 
 def test_rules_and_abis_print_a_line_each() -> None:

@@ -10,6 +10,7 @@ from cvmplan import cpus
 from cvmplan.explain.axes import RULES, Asked, Axis, Choice
 from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
+from cvmplan.kvm.abi import ABIS
 from cvmplan.launch import Launch
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.readers.evidence import Evidence
@@ -129,7 +130,8 @@ def _changes(asked: Asked, found: Found) -> Iterator[Change]:
 def _more(name: str, why: str, found: Found) -> str:
     value = found.options[name]
     if name == "vcpus" and value == 1 and found.launch.abi.vmsa_scope == "all":
-        return f"{why}; or the kernel measures that of the boot vCPU only (--abi kvm-svsm)"
+        kernels = (abi.name for abi in ABIS.values() if abi.vmsa_scope != "all")
+        return f"{why}; or the kernel measures that of the boot vCPU only (--abi {next(kernels)})"
     if name == "sev_features" and value & DEBUG_SWAP:
         return f"{why}; Linux 6.7 to 6.9 set DebugSwap (0x20) unless told otherwise"
     return why

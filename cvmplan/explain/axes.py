@@ -159,7 +159,6 @@ def _page_orders(asked: Asked) -> Iterator[Choice]:
         return
     named = asked.given("abi")
     extend = abis.find(named).tdx_extend if named else "either"
-    kernels = {"single-pass": "kvm-6.18", "two-pass": "kvm-tdx-v19"}
     for order, why in (
         (
             "two-pass",
@@ -168,8 +167,15 @@ def _page_orders(asked: Asked) -> Iterator[Choice]:
         ("single-pass", "released kernels extend each page as they add it"),
     ):
         if order != asked.given("page_order"):
-            kernel = {} if extend == "either" else {"abi": kernels[order]}
+            kernel = {} if extend == "either" else {"abi": _kernel(order)}
             yield Choice({"page_order": order, **kernel}, why)
+
+
+def _kernel(page_order: str) -> str:
+    """Return the first kernel interface that adds TDX pages in this order."""
+    wanted = "fused" if page_order == "single-pass" else "separate"
+    able = [a.name for a in abis.ABIS.values() if a.plans and a.tdx_extend == wanted]
+    return next(name for name in able if "tdx" in abis.ABIS[name].vm_types)
 
 
 def _fpu_states(asked: Asked) -> Iterator[Choice]:

@@ -31,6 +31,9 @@ from cvmplan.snp.steps import (
 # and the permissions of the lower VMPLs, which no mainline kernel ever sets.
 TAIL = Struct("<HBBI")
 PAGE_INFO_SIZE = 0x70
+GPA = Struct("<Q")
+ONE_PAGE = Struct(f"{PAGE}s")
+LINK = 64  # bytes of PAGE_INFO behind DIGEST_CUR
 NO_CONTENTS = bytes(48)
 ZERO_PAGE = bytes(PAGE)
 ZERO_PAGE_DIGEST = sha384(ZERO_PAGE).digest()
@@ -130,7 +133,7 @@ def after_update(digest: bytes, step: LaunchUpdate) -> bytes:
         return _chain_equal(digest, NO_CONTENTS + tail, range(step.gpa, step.gpa + step.size, PAGE))
     gpa = step.gpa
     if isinstance(step.contents, Hashed):
-        return _chain_hashed(digest, step.contents.digests, tail, range(gpa, gpa + step.size, PAGE))
+        return _chain_links(digest, step.contents.links)
     for view, count in page_runs(step.contents, step.size):
         gpas = range(gpa, gpa + count * PAGE, PAGE)
         if view is None:
@@ -141,20 +144,23 @@ def after_update(digest: bytes, step: LaunchUpdate) -> bytes:
     return digest
 
 
-def page_digests(view: memoryview) -> bytes:
-    """Return the SHA-384 of each page of `view`, 48 bytes each; no page depends on another."""
+def page_links(view: memoryview, page_type: PageType, gpa: int) -> bytes:
+    """
+    Return what each page of `view` adds to PAGE_INFO, CONTENTS to GPA: 64 bytes a page.
+
+    No page depends on another.
+    """
+    tail = _tail(page_type)
     found = []
-    for at in range(0, len(view), PAGE):
-        page = view[at : at + PAGE]
-        zero = not page[0] and bytes(page) == ZERO_PAGE
-        found.append(ZERO_PAGE_DIGEST if zero else sha384(page).digest())
+    for number, (page,) in enumerate(ONE_PAGE.iter_unpack(view)):
+        contents = ZERO_PAGE_DIGEST if page == ZERO_PAGE else sha384(page).digest()
+        found.append(contents + tail + GPA.pack(gpa + number * PAGE))
     return b"".join(found)
 
 
-def _chain_hashed(digest: bytes, digests: bytes, tail: bytes, gpas: range) -> bytes:
-    for number, gpa in enumerate(gpas):
-        contents = digests[number * 48 : number * 48 + 48]
-        digest = sha384(digest + contents + tail + gpa.to_bytes(8, "little")).digest()
+def _chain_links(digest: bytes, links: bytes) -> bytes:
+    for at in range(0, len(links), LINK):
+        digest = sha384(digest + links[at : at + LINK]).digest()
     return digest
 
 
@@ -175,10 +181,8 @@ def _chain_equal(digest: bytes, middle: bytes, gpas: Iterable[int]) -> bytes:
 
 def _chain_pages(digest: bytes, view: memoryview, tail: bytes, gpas: range) -> bytes:
     """Chain pages with contents, one at a time; comparing with zeros costs less than hashing."""
-    base = gpas.start
-    for gpa in gpas:
-        page = view[gpa - base : gpa - base + PAGE]
-        zero = not page[0] and bytes(page) == ZERO_PAGE  # the first byte spares most copies
-        contents = ZERO_PAGE_DIGEST if zero else sha384(page).digest()
-        digest = sha384(digest + contents + tail + gpa.to_bytes(8, "little")).digest()
+    zeros = ZERO_PAGE_DIGEST + tail
+    for gpa, (page,) in zip(gpas, ONE_PAGE.iter_unpack(view), strict=True):
+        middle = zeros if page == ZERO_PAGE else sha384(page).digest() + tail
+        digest = sha384(digest + middle + GPA.pack(gpa)).digest()
     return digest
