@@ -123,9 +123,9 @@ class Search:
                 return None
             self._tried[key] = 0, 0
             self.candidates += 1
-            return self._believed(choices, None) if pages.measured == self._want else None
+            return self._believed(choices, {}) if pages.measured == self._want else None
         for match in self._states(key, pages, tier):
-            found = self._believed(choices, match)
+            found = self._believed(choices, self._as_options(choices, pages, match))
             if found:
                 return found
         return None
@@ -182,9 +182,8 @@ class Search:
             return ()
         return (*self._signatures, *pages.signatures[1:])
 
-    def _believed(self, choices: Choices, match: Match | None) -> Found | None:
+    def _believed(self, choices: Choices, states: dict[str, Any]) -> Found | None:
         """Return the launch as a whole where it has the digest and could be made."""
-        states = self._as_options(choices, match) if match else {}
         image, options = self.settings(choices, states)
         try:
             launch = launch_source(image.source, options, self._asked.open_file)
@@ -200,16 +199,16 @@ class Search:
             return named
         return PROFILES[named or DEFAULTS.get(image.source.format, DEFAULTS[""])]
 
-    def _as_options(self, choices: Choices, match: Match) -> dict[str, Any]:
+    def _as_options(self, choices: Choices, pages: Pages, match: Match) -> dict[str, Any]:
         """Return the options that make the states of a match of those that were given."""
-        launch = self._launch(choices, {})
+        guest, abi = pages.launch.guest, pages.launch.abi
         states: dict[str, Any] = {}
-        if match.vcpus != launch.guest.vcpus and launch.abi.vmsa_scope == "all":
+        if abi.vmsa_scope == "all" and match.vcpus != self._launch(choices, {}).guest.vcpus:
             states["vcpus"] = match.vcpus
-        if match.cpu_signature != launch.guest.cpu_signature:
+        if match.cpu_signature != guest.cpu_signature:
             names = {value: name for name, value in reversed(cpus.SIGNATURES.items())}
             states["cpu"] = names.get(match.cpu_signature, hex(match.cpu_signature))
-        if match.sev_features != launch.guest.sev_features:
+        if match.sev_features != guest.sev_features:
             states["sev_features"] = match.sev_features
         return states
 

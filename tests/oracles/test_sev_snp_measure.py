@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -13,45 +13,17 @@ import pytest
 from tests.build.ovmf import HASHES, SEV_SECTIONS, Ovmf, good_snp
 from tests.build.svsm import good_svsm
 from tests.oracles import AMDSEV, firmware_image
+from tests.oracles.peer import (
+    EPYC_V4,
+    MODES,
+    VMMS,
+    Boot,
+    Machine,
+    guest,
+    theirs,
+    vcpu_types,
+)
 from tests.run import run
-
-guest = pytest.importorskip("sevsnpmeasure.guest", reason="sev-snp-measure is not installed")
-vcpu_types = pytest.importorskip("sevsnpmeasure.vcpu_types")
-SevMode = pytest.importorskip("sevsnpmeasure.sev_mode").SevMode
-VMMType = pytest.importorskip("sevsnpmeasure.vmm_types").VMMType
-
-MODES: Final = {
-    "snp": SevMode.SEV_SNP,
-    "sev": SevMode.SEV,
-    "sev-es": SevMode.SEV_ES,
-    "svsm": SevMode.SEV_SNP_SVSM,
-}
-VMMS: Final = {"qemu": VMMType.QEMU, "ec2": VMMType.ec2, "gce": VMMType.gce}
-EPYC_V4: Final = "EPYC-v4"
-
-
-@dataclass(frozen=True)
-class Boot:
-    """A kernel, what goes with it, and how both programs are told of them."""
-
-    kernel: bytes
-    initrd: bytes | None = None
-    append: str | None = None
-
-
-@dataclass(frozen=True)
-class Machine:
-    """One launch, as it is asked of both programs."""
-
-    mode: str = "snp"
-    vmm: str = "qemu"
-    vcpus: int = 1
-    cpu: str = EPYC_V4
-    features: int = 1
-    boot: Boot | None = None
-    firmware_digest: str = ""
-    options: tuple[str, ...] = ()
-
 
 Compare = Callable[[bytes, Machine], None]
 KERNEL: Final = b"MZ kernel" * 1000
@@ -79,24 +51,6 @@ def compare(tmp_path: Path) -> Compare:
 
 
 # --- both programs -----------------------------------------------------------------------------
-
-
-def theirs(file: str, kernel: str, initrd: str, machine: Machine) -> str:
-    """The peer's digest."""
-    append = machine.boot.append if machine.boot else None
-    digest: bytes = guest.calc_launch_digest(
-        MODES[machine.mode],
-        machine.vcpus,
-        vcpu_types.CPU_SIGS[machine.cpu],
-        file,
-        kernel,
-        initrd,
-        append or "",
-        machine.features,
-        machine.firmware_digest,
-        VMMS[machine.vmm],
-    )
-    return digest.hex()
 
 
 def ours(file: str, kernel: str, initrd: str, machine: Machine) -> str:
