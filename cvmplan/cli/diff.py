@@ -29,11 +29,12 @@ LAUNCH = "An image with options, a plan, a trace, or a recorded launch; - for st
 MORE = 'Options of this one alone, in one text: "--vmm ec2 --vcpus 2".'
 
 
-class Sides(NamedTuple):
-    """Both launches as they were asked for."""
+class Asked(NamedTuple):
+    """A launch as it was asked for, and what stands behind --a or --b for it alone."""
 
-    a: Request
-    b: Request
+    request: Request
+    option: str
+    own: str | None
 
 
 def _shared() -> Shared:
@@ -54,17 +55,20 @@ def _shared() -> Shared:
     return paths | more | options
 
 
-def _sides(values: dict[str, Any]) -> Sides:
-    both = [_with(values.pop(f"only_{n}"), f"--{n}", values.pop(n)) for n in "ab"]
-    made = [
-        request({**values, **_chosen(own), "path": path, "example": None, "jobs": 1})
-        for path, own in both
-    ]
-    return Sides(*made)
+def _asked(values: dict[str, Any]) -> list[Asked]:
+    """Return both launches."""
+    own = {n: values.pop(f"only_{n}") for n in "ab"}
+    paths = {n: values.pop(n) for n in "ab"}
+    found = []
+    for n in "ab":
+        chosen = _chosen(_options(own[n], f"--{n}", paths[n]))
+        made = request({**values, **chosen, "path": paths[n], "example": None, "jobs": 1})
+        found.append(Asked(made, f"--{n}", own[n]))
+    return found
 
 
-def _with(written: str | None, at: str, path: str) -> tuple[str, dict[str, Any]]:
-    """Return a path and the options that are written for it alone; ConfigError."""
+def _options(written: str | None, at: str, path: str) -> dict[str, Any]:
+    """Return the options that are written for one launch alone; ConfigError."""
     try:
         words = shlex.split(written or "")
     except ValueError as error:
@@ -74,7 +78,7 @@ def _with(written: str | None, at: str, path: str) -> tuple[str, dict[str, Any]]
     one.command()(with_options(_nothing, launch_options(), found.update))
     command = typer.main.get_command(one)
     command.main([path, *words], prog_name=f"cvmplan diff {at}", standalone_mode=False)
-    return path, found
+    return found
 
 
 def _nothing(made: None) -> None:
@@ -88,8 +92,8 @@ def _chosen(values: dict[str, Any]) -> dict[str, Any]:
 
 
 @app.command()
-@partial(with_options, shared=_shared(), make=_sides)
-def diff(sides: Sides, format: Format = "text", output: Output = None) -> None:
+@partial(with_options, shared=_shared(), make=_asked)
+def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> None:
     """
     Print where two launches part, and all that differs between them; exit 1 when anything does.
 
@@ -100,23 +104,28 @@ def diff(sides: Sides, format: Format = "text", output: Output = None) -> None:
     from cvmplan.emit import emitter
 
     printer = emitter(format, "comparison")
-    a, b = (_side(one) for one in sides)
+    a, b = (_side(one) for one in asked)
     found = compare(a, b)
     write(printer.comparison(found), output)
     if found.differ:
         raise typer.Exit(1)
 
 
-def _side(asked: Request) -> Side:
-    """Return a launch in the form in which launches are compared."""
+def _side(asked: Asked) -> Side:
+    """Return a launch in the form in which launches are compared; ConfigError."""
     from cvmplan.diff.sides import of_plan, of_recording, of_trace
     from cvmplan.readers import plan, recorded, trace
 
-    name = asked.image.name
-    if plan.recognises(asked.image):
-        return of_plan(name, plan.read(asked.image, asked.files.find))
-    if trace.recognises(asked.image):
-        return of_trace(name, *trace.read(asked.image))
-    if recorded.recognises(asked.image):
-        return of_recording(name, recorded.read(asked.image, asked.options.get("platform")))
-    return of_plan(name, asked.plan())
+    image, name = asked.request.image, asked.request.image.name
+    kinds = [reader for reader in (plan, trace, recorded) if reader.recognises(image)]
+    if kinds and asked.own:
+        raise ConfigError(
+            "takes no settings: it says itself what it is", at=f"{asked.option} {name}"
+        )
+    if plan in kinds:
+        return of_plan(name, plan.read(image, asked.request.files.find))
+    if trace in kinds:
+        return of_trace(name, *trace.read(image))
+    if recorded in kinds:
+        return of_recording(name, recorded.read(image, asked.request.options.get("platform")))
+    return of_plan(name, asked.request.plan())

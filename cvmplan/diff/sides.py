@@ -172,7 +172,7 @@ def _note(side: Side, said: Op | Step) -> None:
     """Put what an operation or a step says beside pages and states into the facts."""
     for one in fields(said):  # type: ignore[arg-type]  # every concrete one is a dataclass
         value = getattr(said, one.name)
-        if one.name not in _PAGES and value is not None:
+        if one.name not in _PAGES and value not in (None, False):
             side.facts[_fact(one.name)] = str(value) if one.name == "count" else _plain(value)
 
 
@@ -192,7 +192,8 @@ def _plain(value: object) -> str:
 def _call(op: Op) -> tuple[Any, ...]:
     """Return what an operation says, but for contents and states."""
     names = [f.name for f in fields(op)]  # type: ignore[arg-type]  # every concrete Op is a dataclass
-    return (op.name, *(getattr(op, n) for n in names if n not in ("source", "vmsas", "registers")))
+    told = (getattr(op, n) for n in names if n not in ("source", "vmsas", "registers"))
+    return (op.name, *(None if value is False else value for value in told))
 
 
 def of_trace(name: str, platform: str, commands: Sequence[Any]) -> Side:
@@ -210,11 +211,13 @@ def of_trace(name: str, platform: str, commands: Sequence[Any]) -> Side:
                 kind = "error-range" if command.acceptance else UNMEASURED
             size = PAGE if command.size is None else int(command.size, 16)
             side.pieces.append(Piece(kind, gpa, size, None, place, digest))
-        for fact in ("policy", "attributes", "xfam", "count", "rcx"):
+        for fact in ("policy", "attributes", "xfam", "rcx"):
             value = getattr(command, fact)
-            if value is not None and command.command != "TDH.MEM.SEPT.ADD":
+            if value is not None:
                 side.facts[_fact(fact)] = str(value)
         side.digest = digest or side.digest
+    vcpus = sum(c.count or 1 for c in commands if c.command == "TDH.VP.INIT")
+    side.facts |= {"vCPUs": str(vcpus)} if vcpus else {}
     side.register = "MEASUREMENT" if side.digest else ""
     side.pieces = [*_runs(_fused(side.pieces))]
     return side

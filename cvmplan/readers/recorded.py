@@ -27,7 +27,7 @@ _INSIDE = re.compile(
     r"[\s:]kvm_sev_snp_launch_(start|update|finish)\s+((?:policy|src|id_block) .*?)\s*$"
 )
 _UPDATE = re.compile(rf"src {_HEX} gpa {_HEX} len {_HEX} \((\w+) page\)")
-_START = re.compile(rf"policy {_HEX}(?: gosvw .*)?")
+_START = re.compile(rf"policy {_HEX}(?: gosvw.*)?")
 _FINISH = re.compile(r"(?:id_block (\S*))?.*")
 SEARCHED: Final = 64 << 20  # bytes of a log in which the first event is looked for
 MOST_LINE: Final = 1 << 16  # characters
