@@ -201,10 +201,15 @@ def _open(files: Files, path: str | None, example: str | None) -> Blob:
         raise ConfigError("wants one image, or --example", at="IMAGE", hint="--example snp")
     if path is not None:
         return files.open(path, "image")
-    path = f"example:{example}"
+    return files.open(example_path(str(example)), "image")
+
+
+def example_path(name: str) -> str:
+    """Return what stands for the example `name` where a path may stand; ConfigError."""
+    path = f"example:{name}"
     if path not in EXAMPLES:
-        raise ConfigError(f"there is no example {example!r}", at="--example", hint="snp or tdx")
-    return files.open(path, "image")
+        raise ConfigError(f"there is no example {name!r}", at="--example", hint="snp or tdx")
+    return path
 
 
 def open_image(path: str | None, example: str | None) -> Blob:

@@ -10,7 +10,15 @@ from typing import Annotated, Any, NamedTuple, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import MOST_JOBS, Shared, option, with_options, write
+from cvmplan.cli.options import (
+    MOST_JOBS,
+    Example,
+    Shared,
+    example_path,
+    option,
+    with_options,
+    write,
+)
 from cvmplan.cli.progress import bar
 from cvmplan.errors import ConfigError, PlanError
 from cvmplan.files import Files, whole_file
@@ -43,6 +51,7 @@ def _lists() -> Shared:
         Optional[list[str]], typer.Argument(metavar="IMAGE…", help="Images, as 'measure' has them.")
     ]
     shared: Shared = {"images": (images, None)}
+    shared["example"] = (Example, None)
     shared["matrix"] = (option(Optional[str], "matrix", "FILE", "All of it in one document."), None)
     for name in dict.fromkeys((*_TOP, *ORDER)):
         metavar, text = _TOP.get(name) or (SETTINGS[name].metavar, SETTINGS[name].help)
@@ -57,7 +66,9 @@ def _lists() -> Shared:
 
 def _asked(values: dict[str, Any]) -> Asked:
     files = partial(Files, allow_outside=values.pop("allow_outside"))
-    images, document = values.pop("images"), values.pop("matrix")
+    images, document = values.pop("images") or [], values.pop("matrix")
+    example = values.pop("example")
+    images += [example_path(example)] if example is not None else []
     lines = [line for path in values.pop("append_file") or () for line in _lines(files(), path)]
     written = {name: several for name, several in values.items() if several}
     if lines:

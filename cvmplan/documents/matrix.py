@@ -86,7 +86,7 @@ class SweepLine(Document):
     gpaw: str | None = None
     page_order: str | None = None
     pad: str | None = None
-    vcpus: Annotated[int, Field(ge=0)]
+    vcpus: Annotated[int, Field(ge=1)] | None = None
     cpu: str | None = None
     kernel: str | None = None
     initrd: str | None = None

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from tests.bench import checks, folds, igvm, programs
+from tests.bench import checks, folds, igvm, programs, search
 from tests.bench.ratios import FULL, QUICK
 
-BENCHMARKS = (*folds.BENCHMARKS, *programs.BENCHMARKS, *checks.BENCHMARKS, *igvm.BENCHMARKS)
+BENCHMARKS = (
+    *folds.BENCHMARKS,
+    *programs.BENCHMARKS,
+    *checks.BENCHMARKS,
+    *igvm.BENCHMARKS,
+    *search.BENCHMARKS,
+)
 HEAD = ("name", "what is compared", "median", "min", "max", "goal", "verdict")
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from hashlib import sha384
+from multiprocessing import get_context
 from random import Random
 
 from cvmplan import assemble
 from cvmplan.blob import Blob
+from cvmplan.jobs import hashed
 from cvmplan.plan import MapMemory, Op, Plan, measure
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.snp.steps import PageType
 from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
-from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, alternate
+from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, SkippedError, alternate
 from tests.build.ovmf import Ovmf
 
 GPA = 0x1_0000_0000
@@ -73,9 +76,61 @@ def tdx_fold(sizes: Sizes, *, two_pass: bool = False) -> list[float]:
     Two threads: where another program keeps a core busy, the ratio is higher than on a quiet
     machine.
     """
-    plan = tdx_plan(dense(sizes.fold), two_pass=two_pass)
-    buffer, pages = dense(2 * MIB).data[: BATCH * MEASURED_PAGE], sizes.fold // PAGE
-    return alternate(lambda: measure(plan), lambda: hash_stream(buffer, pages), sizes.fold_pairs)
+    size, pairs = (sizes.fold, sizes.fold_pairs) if two_pass else (sizes.big, sizes.big_pairs)
+    plan = tdx_plan(dense(size), two_pass=two_pass)
+    buffer, pages = dense(2 * MIB).data[: BATCH * MEASURED_PAGE], size // PAGE
+    return alternate(lambda: measure(plan), lambda: hash_stream(buffer, pages), pairs)
+
+
+def sparse(sizes: Sizes) -> list[float]:
+    """Measure contents of which three pages of four are zeros, and dense ones."""
+    full = dense(sizes.fold)
+    data = bytearray(full.data)
+    for at in range(0, len(data), 4 * PAGE):
+        data[at + PAGE : at + 4 * PAGE] = bytes(3 * PAGE)
+    plans = snp_plan(Blob("sparse", memoryview(bytes(data)))), snp_plan(full)
+    return alternate(lambda: measure(plans[0]), lambda: measure(plans[1]), sizes.fold_pairs)
+
+
+def two_jobs(sizes: Sizes) -> list[float]:
+    """Measure one SNP region with two processes and with one, which must agree."""
+    if (os.cpu_count() or 1) < 2:
+        raise SkippedError("one processor")
+    plan = snp_plan(dense(sizes.big))
+
+    def shared() -> bytes:
+        return measure(plan, lambda trace: hashed(trace, 2)).digest
+
+    if shared() != measure(plan).digest:
+        raise RuntimeError("two processes and one disagree")
+    return alternate(shared, lambda: measure(plan), sizes.big_pairs)
+
+
+def two_bare(sizes: Sizes) -> list[float]:
+    """Hash as many pages with two processes and with one, and nothing else."""
+    half, data = sizes.big // 2, dense(2 * MIB).data
+    return alternate(
+        lambda: hash_apart(data, [half, half]),
+        lambda: hash_apart(data, [2 * half]),
+        sizes.big_pairs,
+    )
+
+
+def hash_apart(data: memoryview, sizes: list[int]) -> None:
+    """Hash pages of so many bytes, each number of them in a process of its own."""
+    processes = [
+        get_context("fork").Process(target=hash_again, args=(data, size)) for size in sizes
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+
+
+def hash_again(data: memoryview, size: int) -> None:
+    """Hash the pages of `data` over and over, `size` bytes together."""
+    for _ in range(0, size, len(data)):
+        hash_pages(data)
 
 
 def tdx_two_pass(sizes: Sizes) -> list[float]:
@@ -99,10 +154,13 @@ def many_vcpus(sizes: Sizes) -> list[float]:
     return alternate(measure_image(image, 512), measure_image(image, 1), sizes.image_pairs, 4)
 
 
-_STREAM = "{fold} of contents / one SHA-384 of what MRTD eats"
+_STREAM = "{} of contents / one SHA-384 of what MRTD eats"
 BENCHMARKS = (
     Benchmark("snp fold", "{fold} of contents / its bare SHA-384s", snp_fold, 1.10),
-    Benchmark("tdx fold", _STREAM, tdx_fold, 1.10),
-    Benchmark("tdx fold, two-pass", _STREAM, tdx_two_pass),
+    Benchmark("snp fold, sparse", "{fold}, three of four pages zeros / dense", sparse, 1 / 2.2),
+    Benchmark("snp fold, 2 jobs", "{big} of contents, two processes / one", two_jobs, 0.6),
+    Benchmark("bare, 2 jobs", "the same of bare hashing: what this machine can", two_bare),
+    Benchmark("tdx fold", _STREAM.format("{big}"), tdx_fold, 1.05),
+    Benchmark("tdx fold, two-pass", _STREAM.format("{fold}"), tdx_two_pass),
     Benchmark("512 vcpus", "{image} image, 512 vCPUs / 1 vCPU", many_vcpus, 1.3),
 )

@@ -61,6 +61,16 @@ def whole_process(sizes: Sizes) -> list[float]:
         )
 
 
+def help_texts(sizes: Sizes) -> list[float]:
+    """Print the help of both programs."""
+    with TemporaryDirectory() as folder:
+        env = environment(folder)
+        ours, theirs = ([script(name), "--help"] for name in ("cvmplan", PEER))
+        return alternate(
+            lambda: output(ours, env), lambda: output(theirs, env), sizes.process_pairs
+        )
+
+
 def anonymous(status: str) -> int:
     """
     Return the bytes of anonymous memory in the text of /proc/PID/status, 0 in that of a zombie.
@@ -117,7 +127,8 @@ def memory(sizes: Sizes, platform: str, page_type: str) -> list[float]:
 
 
 BENCHMARKS = (
-    Benchmark("process", f"{{image}} image, cvmplan / {PEER}", whole_process, 2.2),
+    Benchmark("process", f"{{image}} image, cvmplan / {PEER}", whole_process, 2.0),
+    Benchmark("help", f"cvmplan --help / {PEER} --help", help_texts, 1.5),
     Benchmark(
         "memory, tdx",
         "{sparse} sparse region above bare Python",

@@ -27,11 +27,15 @@ class Sizes:
     check_pairs: int = 5
     igvm: int = 512 * MIB
     igvm_pairs: int = 5
+    big: int = 1024 * MIB
+    big_pairs: int = 5
+    vcpus: int = 512
 
     def words(self) -> dict[str, str]:
         """Name the sizes as the table writes them."""
-        spans = {"fold": self.fold, "image": self.image, "sparse": self.sparse, "igvm": self.igvm}
-        return {n: f"{s // MIB} MiB" for n, s in spans.items()} | {"regions": f"{self.regions}"}
+        spans = {n: getattr(self, n) for n in ("fold", "image", "sparse", "igvm", "big")}
+        counts = {"regions": f"{self.regions}", "digests": f"{32 * self.vcpus}"}
+        return {n: f"{s // MIB} MiB" for n, s in spans.items()} | counts
 
 
 FULL: Final = Sizes()
@@ -46,6 +50,9 @@ QUICK: Final = Sizes(
     check_pairs=3,
     igvm=16 * MIB,
     igvm_pairs=2,
+    big=64 * MIB,
+    big_pairs=2,
+    vcpus=16,
 )
 
 

@@ -10,10 +10,14 @@ ROOT = Path(__file__).parents[2]
 NAMES = [
     "name",
     "snp fold",
+    "snp fold, sparse",
+    "snp fold, 2 jobs",
+    "bare, 2 jobs",
     "tdx fold",
     "tdx fold, two-pass",
     "512 vcpus",
     "process",
+    "help",
     "memory, tdx",
     "memory, snp",
     "simulate",
@@ -21,6 +25,9 @@ NAMES = [
     "igvm",
     "igvm, 2 jobs",
     "igvm, memory",
+    "sweep",
+    "explain, snp",
+    "explain, tdx",
 ]
 
 
