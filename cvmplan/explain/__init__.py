@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from cvmplan.assemble import plan
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.explain.answer import Explanation, explanation
@@ -73,11 +74,15 @@ def explain_measurement(
     """
     Return which settings have the measurement `wanted`, or what was searched in vain.
 
-    `tick` is called often, and may raise OverBudgetError to end the search.
+    `tick` is called often, and may raise OverBudgetError to end the search.  Where no candidate
+    can be launched, what was given says why: errors as `assemble.plan`.
     """
     evidence = wanted if isinstance(wanted, Evidence) else None
     digest = wanted.digest if isinstance(wanted, Evidence) else wanted
     hint = (evidence.cpu_signature,) if evidence and evidence.cpu_signature is not None else ()
     several = axes(asked)
     search = Search(asked, several, digest, hint, tick)
-    return explanation(asked, several, digest, search, search.run(), evidence)
+    found = search.run()
+    if not search.candidates:  # nothing that was given, or is near it, is a launch
+        plan(search.given())
+    return explanation(asked, several, digest, search, found, evidence)

@@ -102,6 +102,10 @@ class Search:
         self.complete = True
         return None
 
+    def given(self) -> Launch:
+        """Return the launch as it was given; errors as `assemble.launch`."""
+        return self._launch((), {})
+
     def _more(self) -> Iterator[Tier]:
         for count in range(3, len(self._axes) + 1):
             yield TIERS[-1]._replace(axes=count)
