@@ -15,6 +15,7 @@ from cvmplan.cli.options import (
     Format,
     Output,
     Request,
+    Shared,
     digest_option,
     launch_options,
     request,
@@ -53,11 +54,16 @@ def _request(values: dict[str, Any]) -> Request:
     """Return the request; firmware of which only a digest is known needs no image."""
     if values["path"] is None and values["example"] is None and values["firmware_digest"]:
         values["path"] = edk2.PREFIX + next(iter(edk2.TABLES))
-    return request(values)
+    return request({**values, "jobs": 1})
+
+
+def _shared() -> Shared:
+    """Return the options of a launch; the search is one process."""
+    return {name: option for name, option in launch_options().items() if name != "jobs"}
 
 
 @app.command()
-@partial(with_options, shared=launch_options(), make=_request)
+@partial(with_options, shared=_shared(), make=_request)
 def explain(
     request: Request,
     expect: Expect = None,
