@@ -59,6 +59,8 @@ def _asked(values: dict[str, Any]) -> list[Asked]:
     """Return both launches."""
     own = {n: values.pop(f"only_{n}") for n in "ab"}
     paths = {n: values.pop(n) for n in "ab"}
+    if list(paths.values()) == ["-", "-"]:
+        raise ConfigError("only one of both can be standard input", at="-")
     found = []
     for n in "ab":
         chosen = _chosen(_options(own[n], f"--{n}", paths[n]))

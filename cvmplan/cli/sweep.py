@@ -128,7 +128,7 @@ def sweep(
     """
     if executor is not None and jobs != 1:
         raise ConfigError("goes without --executor", at="--jobs")
-    if format == DATABASE and output is None:
+    if format == DATABASE and output in (None, "-"):
         raise ConfigError("needs a file", at="--format", hint="-o values.db")
     with ExitStack() as stack:
         tally = _Tally(sum(map(len, asked.products)), quiet=quiet)

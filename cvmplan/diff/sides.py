@@ -21,6 +21,11 @@ MEASURED, UNMEASURED = "measured", "unmeasured"
 ONLY_MAPPED: Final = ("default", "sw-protected")
 HASHED: Final = frozenset({"normal", MEASURED, "vmsa"})
 """Page types whose contents are measured."""
+REGISTERS: Final = {
+    "snp": "MEASUREMENT", "tdx": "MRTD", "sev": "LD", "sev-es": "LD", "vbs": "BOOT_DIGEST",
+}  # fmt: skip
+UNMEASURED_SETTINGS: Final = ("gpaw", "tsc_khz", "machine", "backing", "c_bit", "prefault")
+"""Settings of a plan that are in none of its operations, or in the calls beneath them only."""
 HASHES: Final = ("kernel_hash", "initrd_hash", "append_hash")
 _PAGES: Final = {"contents", "page", "registers", "gpa", "size", "vcpus", "source", "vmsas"}
 
@@ -125,7 +130,8 @@ def of_plan(name: str, plan: Plan) -> Side:
     if plan.platform not in ONLY_MAPPED:
         found = measure(plan)
         side.register, side.digest = found.register, found.digest
-    side.facts |= {n: str(plan.guest[n]) for n in HASHES if n in plan.guest}
+    named = (*HASHES, *UNMEASURED_SETTINGS)
+    side.facts |= {n: str(plan.guest[n]) for n in named if n in plan.guest}
     side.calls = tuple(_call(op) for op in plan.ops)
     return side
 
@@ -153,6 +159,7 @@ def _take(side: Side, step: Step, place: str) -> None:
         page = byte_string(step.contents, step.size)
         first = sum(len(state.vcpus) for state in side.states)
         side.states.append(State(range(first, first + 1), step.gpa, page, place))
+        side.pieces.append(Piece("vmsa", step.gpa, step.size, step.contents, place))
     elif isinstance(step, VmsaUpdate | LaunchUpdateVmsa):
         gpa = step.gpa if isinstance(step, VmsaUpdate) else None
         side.states.append(State(step.vcpus, gpa, step.page, place))
@@ -177,7 +184,8 @@ def _note(side: Side, said: Op | Step) -> None:
 
 
 def _fact(name: str) -> str:
-    return {"count": "vCPUs", "rcx": "TD HOB (RCX)"}.get(name, name)
+    words = {"count": "vCPUs", "rcx": "TD HOB (RCX)", "legacy": "opened by KVM_SEV_ES_INIT"}
+    return words.get(name, name)
 
 
 def _plain(value: object) -> str:
@@ -210,6 +218,9 @@ def of_trace(name: str, platform: str, commands: Sequence[Any]) -> Side:
             if command.command == "IMPORT_PAGES" and not command.measured:
                 kind = "error-range" if command.acceptance else UNMEASURED
             size = PAGE if command.size is None else int(command.size, 16)
+            if kind == "vmsa":
+                first = len(side.states)
+                side.states.append(State(range(first, first + 1), gpa, None, place, digest))
             side.pieces.append(Piece(kind, gpa, size, None, place, digest))
         for fact in ("policy", "attributes", "xfam", "rcx"):
             value = getattr(command, fact)
@@ -218,7 +229,7 @@ def of_trace(name: str, platform: str, commands: Sequence[Any]) -> Side:
         side.digest = digest or side.digest
     vcpus = sum(c.count or 1 for c in commands if c.command == "TDH.VP.INIT")
     side.facts |= {"vCPUs": str(vcpus)} if vcpus else {}
-    side.register = "MEASUREMENT" if side.digest else ""
+    side.register = REGISTERS[platform] if side.digest else ""
     side.pieces = [*_runs(_fused(side.pieces))]
     return side
 

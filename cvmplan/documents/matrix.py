@@ -27,7 +27,6 @@ class SweepDocument(Document):
     abi: Texts | None = None
     cpu: Texts | None = None
     sev_features: Values | None = None
-    policy: Values | None = None
     es_init: Texts | None = None
     kernel: Texts | None = None
     kernel_hash: Texts | None = None
@@ -44,7 +43,6 @@ class SweepDocument(Document):
     gpaw: Values | None = None
     page_order: Texts | None = None
     pad: Texts | None = None
-    hob_gpa: Values | None = None
 
 
 class Matrix(Document):

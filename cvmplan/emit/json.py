@@ -33,6 +33,11 @@ from cvmplan.vm.ops import largest_mapping
 HEX_FIELDS = {
     "gpa", "size", "policy", "vmsa_features", "attributes", "xfam", "rcx", "gmem_offset", "offset",
 }  # fmt: skip
+SEALED = {
+    "tdx": "TDH.MR.FINALIZE", "sev": "LAUNCH_MEASURE", "sev-es": "LAUNCH_MEASURE",
+    "vbs": "COMPLETE_IMPORT",
+}  # fmt: skip
+"""Platform to the command that seals its measurement."""
 MEASURED_TYPES = {"normal", "measured", "vmsa"}
 
 
@@ -216,12 +221,21 @@ def vcpus(numbers: range) -> str:
 def trace(plan: Plan) -> str:
     """Return cvmplan.trace/1, a run of equal commands as one step."""
     lowered = list(plan.lowered())
-    steps = list(commands(plan.platform, lowered))
+    steps = list(commands(plan.platform, lowered, final_digest(plan)))
     return dumps({"schema": "cvmplan.trace/1", "platform": plan.platform, "steps": steps})
 
 
-def commands(platform: str, lowered: Iterable[tuple[int, Step]]) -> Iterator[dict[str, Any]]:
-    """Yield each step as a document, on SNP with the launch digest after it."""
+def final_digest(plan: Plan) -> bytes | None:
+    """Return the measurement of platforms that have one at the end only."""
+    if plan.platform in ("snp", "default", "sw-protected"):
+        return None
+    return measure_steps(plan.platform, plan.trace()).digest
+
+
+def commands(
+    platform: str, lowered: Iterable[tuple[int, Step]], final: bytes | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield each step as a document, on SNP with the launch digest after it, else with `final`."""
     ops: deque[int] = deque()
 
     def steps() -> Iterator[Step]:
@@ -232,8 +246,9 @@ def commands(platform: str, lowered: Iterable[tuple[int, Step]]) -> Iterator[dic
     pairs: Iterable[tuple[Step, bytes | None]] = ((step, None) for step in steps())
     if platform == "snp":
         pairs = running(steps())
+    last = platform in SEALED and SEALED[platform]
     for number, (step, digest) in enumerate(pairs):
-        yield _step(number, ops.popleft(), step, digest)
+        yield _step(number, ops.popleft(), step, final if step.command == last else digest)
 
 
 def _step(number: int, op: int, step: Step, digest: bytes | None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from cvmplan.emit.json import (
     MEASURED_TYPES,
     checkpoints,
     commands,
+    final_digest,
     gaps,
     is_said,
     largest_level,
@@ -155,7 +156,7 @@ def _fields(op: Op, index: Mapping[str, int]) -> str:
 def trace(plan: Plan) -> str:
     """Return one line a step; a run of pages is one step."""
     lines = []
-    for step in commands(plan.platform, plan.lowered()):
+    for step in commands(plan.platform, plan.lowered(), final_digest(plan)):
         digest = step.pop("digest", "")
         head = f"{step.pop('step'):5} {step.pop('op'):5}  {step.pop('command'):27}"
         rest = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())

@@ -88,8 +88,10 @@ def _verdict(found: Comparison) -> Iterator[str]:
     same, count = found.same_measurement, len(found.differences) + found.more
     if found.calls_differ and not count:
         yield found.calls_differ
-    if not found.differ:
-        yield "no difference" + ("" if same is None else ": both measure the same")
+    if not found.differ and same is None:
+        yield "no difference in what is known; whether they measure the same is not"
+    elif not found.differ:
+        yield "no difference: both measure the same"
     elif same and not count:
         yield "the plans differ, and ask firmware for the same pages in the same order:"
         yield "both measure the same"

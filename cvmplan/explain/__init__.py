@@ -46,6 +46,9 @@ def ask(
     if SIZES.get(platform) != size:
         problem = f"a digest of {size} bytes, {platform} has {SIZES.get(platform, 'none')}"
         raise ConfigError(problem, at="--expect")
+    for name in ("kernel", "initrd", "append"):
+        if name in options and f"{name}_hash" in options:
+            raise ConfigError("goes without the hash of the same", at=f"--{name}")
     settings = dict(options)
     named = {sha256(blob.data).digest(): blob.name for blob in tries}
     for name in ("kernel", "initrd"):

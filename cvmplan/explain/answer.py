@@ -62,7 +62,7 @@ class Explanation(NamedTuple):
     @property
     def shell(self) -> str:
         """The command as one types it; an image that a shell makes stays as it is."""
-        return " ".join(w if w.startswith("<(") else shlex.quote(w) for w in self.command)
+        return " ".join(w if w.startswith("<(") else quoted(w) for w in self.command)
 
 
 def explanation(
@@ -90,7 +90,9 @@ def explanation(
 
 
 def _command(asked: Asked, found: Found) -> tuple[str, ...]:
-    return ("cvmplan", "measure", found.image.shown, *_typed(asked, found.options))
+    shown = found.image.shown
+    path = f"./{shown}" if shown.startswith("-") and shown != "-" else shown
+    return ("cvmplan", "measure", path, *_typed(asked, found.options))
 
 
 def _typed(asked: Asked, options: Mapping[str, Any]) -> Iterator[str]:
@@ -122,9 +124,16 @@ def _changes(asked: Asked, found: Found) -> Iterator[Change]:
         yield _change(asked, choice, before, found)
     for name, why in STATES.items():
         if name in found.options and found.options[name] != asked.options.get(name):
-            was = before.get(name, DEFAULTS[name])
             typed = " ".join(_typed(asked, {name: found.options[name]}))
-            yield Change(typed, str(documented({name: was})[name]), _more(name, why, found))
+            yield Change(typed, _was(asked, name, before), _more(name, why, found))
+
+
+def _was(asked: Asked, name: str, before: Mapping[str, Any]) -> str:
+    """Return what a setting of the vCPU states was."""
+    numbers = [asked.given(n) for n in ("family", "model", "stepping")]
+    if name == "cpu" and None not in numbers:
+        return "family {}, model {}, stepping {}".format(*numbers)
+    return str(documented({name: before.get(name, DEFAULTS[name])})[name])
 
 
 def _more(name: str, why: str, found: Found) -> str:
@@ -146,29 +155,53 @@ def _change(asked: Asked, choice: Choice, before: Mapping[str, Any], found: Foun
         profile = found.options["vmm"]
         made = f"a profile {profile.name}.json with {rule} {str(choice.changes[rule]).lower()}"
         return Change(made, "", f"{choice.why} ('cvmplan profiles NAME --format json')")
-    typed = " ".join(shlex.quote(w) for w in _typed(asked, choice.changes))
-    gone = [n for n, v in choice.changes.items() if v is None and before.get(n) is not None]
+    typed = " ".join(map(quoted, _typed(asked, choice.changes)))
+    gone = {n: before[n] for n in choice.changes if before.get(n) is not None}
     if not typed:
-        typed = "without " + " ".join(f"--{n.replace('_', '-')}" for n in gone)
-    was = " ".join(_said(before[n]) for n in choice.changes if before.get(n) is not None)
-    return Change(typed, was, choice.why)
+        flags = [word for word in _typed(asked, gone) if word.startswith("--")]
+        typed = f"without {' '.join(flags)}"
+    return Change(typed, " ".join(_said(asked, value) for value in gone.values()), choice.why)
 
 
-def _said(value: Any) -> str:
+def _said(asked: Asked, value: Any) -> str:
     if isinstance(value, Profile):
         return value.name
-    return value.hex() if isinstance(value, bytes) else str(value)
+    if isinstance(value, bytes):
+        return quoted(asked.named.get(value, value.hex()))
+    return quoted(str(value))
+
+
+def quoted(word: str) -> str:
+    """Return a word as a shell takes it; what is not printable as bash's $'…' has it."""
+    if word.isprintable():
+        return shlex.quote(word)
+    escapes = (_escaped(byte) for byte in word.encode("utf-8", "surrogateescape"))
+    return f"$'{''.join(escapes)}'"
+
+
+def _escaped(byte: int) -> str:
+    if byte in b"\\'":
+        return f"\\{byte:c}"
+    return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
 
 
 def _searched(asked: Asked, axes: Sequence[Axis], search: Search) -> Iterator[tuple[str, str]]:
     for axis in axes:
         yield axis.name, "; ".join(map(_named, axis.choices))
-    reach = search.reach
-    if asked.platform in ("snp", "sev-es") and reach.vcpus:
-        yield "vCPUs", f"1 to {reach.vcpus}"
+    if asked.platform in ("snp", "sev-es") and search.done:
+        yield "vCPUs", _reaches(search)
         yield "CPU signatures", ", ".join(hex(s) for s in sorted(set(cpus.SIGNATURES.values())))
-        single = "" if reach.features else ", and single bits"
+        single = ", and single bits" if any(t.features is None for t in search.done) else ""
         yield "SEV_FEATURES", ", ".join(map(hex, FEATURES)) + single
+
+
+def _reaches(search: Search) -> str:
+    """Say up to how many vCPUs were looked at, by how many other things were changed at once."""
+    most: dict[int, int] = {}
+    for tier in search.done:
+        most[tier.axes] = max(most.get(tier.axes, 0), tier.vcpus)
+    told = (f"1 to {vcpus} with {count} of the above" for count, vcpus in sorted(most.items()))
+    return "; ".join(told)
 
 
 def _named(choice: Choice) -> str:
@@ -179,10 +212,12 @@ def _named(choice: Choice) -> str:
 def _not_searched(asked: Asked, search: Search) -> Iterator[str]:
     yield "other bytes of the image: each build has a digest of its own (--try FILE)"
     if asked.platform in ("snp", "sev", "sev-es") and asked.image.source.format != "igvm":
-        if all(asked.given(name) is None for name in _KERNEL):
+        if all(asked.given(name) is None for name in _KERNEL) and not asked.tries:
             yield "a kernel that is booted directly: none was given (--kernel, or --try FILE)"
-        elif asked.given("append") is None and asked.given("append_hash") is not None:
+        if asked.given("append") is None and asked.given("append_hash") is not None:
             yield "variants of the command line: only its hash was given (--append)"
+    if asked.image.source.declared.settings.keys() & {*_KERNEL}:
+        yield "a launch without a kernel: the manifest names one (leave its 'boot' out)"
     if asked.platform == "snp" and asked.given("svsm") is None:
         yield "an SVSM below the firmware: no binary was given (--svsm, --vars-size)"
     for why, reason in search.refused.items():

@@ -7,6 +7,7 @@ own; the states themselves (`states`) cost a step of the chain each.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
@@ -18,6 +19,7 @@ from cvmplan.errors import CvmplanError
 from cvmplan.kvm import abi as abis
 from cvmplan.launch import Opener
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
+from cvmplan.snp.hashes import NO_INITRD
 from cvmplan.sources import Source, open_source
 
 VARIABLE_STORES: Final = {0x84000: "4 MiB", 0x20000: "2 MiB"}
@@ -117,21 +119,29 @@ def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
             yield Choice({"initrd_hash": digest}, f"another initrd, {blob.name}")
     if not booted:
         return
+    in_manifest = asked.image.source.declared.settings.keys() & {"kernel", "kernel_hash"}
     if asked.given("initrd") is not None or asked.given("initrd_hash") is not None:
-        yield Choice({"initrd_hash": None}, "no initrd is booted")
+        gone = {"initrd_hash": NO_INITRD if in_manifest else None}
+        yield Choice(gone, "no initrd is booted")
     if line is not None or asked.given("append_hash") is not None:
-        yield Choice({"append": None, "append_hash": None}, "the command line is empty")
+        gone_line = {"append": "" if in_manifest else None, "append_hash": None}
+        yield Choice(gone_line, "the command line is empty")
     nothing = dict.fromkeys(("kernel_hash", "initrd_hash", "append", "append_hash"))
-    yield Choice(nothing, "no kernel is measured: kernel-hashes=off, or a boot from disk")
+    if not in_manifest:
+        yield Choice(nothing, "no kernel is measured: kernel-hashes=off, or a boot from disk")
+    elif asked.options.keys() & {*nothing}:
+        yield Choice(nothing, "kernel, initrd and command line are those of the manifest")
 
 
 def _command_lines(line: str) -> Iterator[Choice]:
     """Yield what people and tools make of a command line."""
     variants = {
         line + "\n": "the command line ends with a newline (read from a file)",
+        line + "\r\n": "the command line ends with a newline of DOS",
         line.strip(): "the command line is trimmed, as some tools do",
         line.rstrip("\n"): "the command line does not end with a newline",
         line + " ": "the command line ends with a space",
+        " " + line: "the command line begins with a space",
     }
     for other, why in variants.items():
         if other != line:
@@ -215,11 +225,13 @@ def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
         if len(firmware) > size:
             code = Blob(firmware.name, firmware.data[size:])
             why = f"only the code of a {build} build is launched, without its variable store"
-            yield from _image(asked, code, f"<(tail -c +{size + 1} {name})", why)
+            yield from _image(asked, code, f"<(tail -c +{size + 1} {shlex.quote(name)})", why)
     for blob in asked.tries:
+        if len(blob) not in VARIABLE_STORES:
+            continue
         both = Blob(firmware.name, memoryview(bytes(blob.data) + bytes(firmware.data)))
         why = f"the combined file, {blob.name} in front of the code"
-        yield from _image(asked, both, f"<(cat {blob.name} {name})", why)
+        yield from _image(asked, both, f"<(cat {shlex.quote(blob.name)} {shlex.quote(name)})", why)
 
 
 def _section_tables(asked: Asked) -> Iterator[Choice]:

@@ -34,18 +34,13 @@ class Tier(NamedTuple):
     features: int | None
     vcpus: int
 
-    def wider(self, other: Tier) -> Tier:
-        """Return the wider of both in each respect."""
-        features = None if None in (self.features, other.features) else self.features
-        return Tier(max(self.axes, other.axes), features, max(self.vcpus, other.vcpus))
-
 
 _FEW: Final = len(FEATURES) + 1
 TIERS: Final = (
     Tier(0, _FEW, 256), Tier(1, _FEW, 256), Tier(0, None, 512), Tier(2, _FEW, 64),
-    Tier(0, _FEW, MOST_VCPUS), Tier(1, None, 64), Tier(1, _FEW, MOST_VCPUS), Tier(2, None, 64),
+    Tier(0, _FEW, MOST_VCPUS), Tier(1, None, 64), Tier(1, _FEW, MOST_VCPUS), Tier(3, _FEW, 64),
 )  # fmt: skip
-"""The order of the search; after these, one more axis at a time as in the last."""
+"""The order of the search; then all of it, with one axis after the other."""
 
 
 class Found(NamedTuple):
@@ -85,18 +80,18 @@ class Search:
         self._tried: dict[tuple[int, ...], tuple[int, int]] = {}
         self.candidates = 0
         self.complete = False
-        self.reach = Tier(0, _FEW, 0)
+        self.done: list[Tier] = []
         self.refused: dict[str, str] = {}
 
     def run(self) -> Found | None:
         """Return the first launch that matches, None where none does or the time is over."""
         try:
             for tier in (*TIERS, *self._more()):
-                self.reach = self.reach.wider(tier)
                 for choices in self._choices(tier.axes):
                     found = self._try(choices, tier)
                     if found:
                         return found
+                self.done.append(tier)
         except OverBudgetError:
             return None
         self.complete = True
@@ -107,8 +102,9 @@ class Search:
         return self._launch((), {})
 
     def _more(self) -> Iterator[Tier]:
-        for count in range(3, len(self._axes) + 1):
-            yield TIERS[-1]._replace(axes=count)
+        for features in (_FEW, None):
+            for count in range(len(self._axes) + 1):
+                yield Tier(count, features, MOST_VCPUS)
 
     def _choices(self, count: int) -> Iterator[Choices]:
         for axes in combinations(self._axes, count):

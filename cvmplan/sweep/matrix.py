@@ -23,11 +23,11 @@ from cvmplan.values import MOST_VCPUS, integer
 ORDER: Final = (
     "platform", "vmm", "abi", "kernel", "kernel_hash", "initrd", "initrd_hash", "append",
     "append_hash", "firmware_digest", "firmware_size", "svsm", "vars_size", "reset_eip", "c_bit",
-    "gpaw", "page_order", "pad", "hob_gpa", "es_init", "policy", "cpu", "sev_features",
+    "gpaw", "page_order", "pad", "es_init", "cpu", "sev_features",
 )  # fmt: skip
 """The settings that may vary, from the slowest to the fastest; `vcpus` is faster still."""
 COMMAS: Final = {
-    "platform", "vmm", "abi", "es_init", "page_order", "gpaw", "pad", "policy", "cpu",
+    "platform", "vmm", "abi", "es_init", "page_order", "gpaw", "pad", "cpu",
     "sev_features", "vcpus",
 }  # fmt: skip
 """Settings whose values may also stand in one text, with commas between them."""

@@ -59,11 +59,16 @@ def of_settings(settings: Mapping[str, Any]) -> Row:
 def _row(profile: Profile | None, settings: Mapping[str, Any]) -> Row:
     told = documented({n: v for n, v in settings.items() if n in (*SETTINGS, *NAMES)})
     row: Row = dict.fromkeys(COLUMNS, "")
-    row |= {name: str(value) for name, value in told.items()}
+    row |= {name: text(str(value)) for name, value in told.items()}
     if profile is not None and PROFILES.get(profile.name) != profile:
         row["profile"] = sha256(repr(profile).encode()).hexdigest()
     row["version"] = __version__
     return row
+
+
+def text(written: str) -> str:
+    """Return a path or command line as text that is valid Unicode; other bytes as escapes."""
+    return written.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def with_result(row: Row, result: Result) -> Row:

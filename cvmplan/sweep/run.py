@@ -71,7 +71,7 @@ class Image:
             row = rows.of_launch(launch_source(self.source, settings, self.files.open))
         except CvmplanError:  # said again, and told, when it is measured
             row = rows.of_settings(settings)
-        row["image"], row["image_sha256"] = self.path, self.hashes[self.path]
+        row["image"], row["image_sha256"] = rows.text(self.path), self.hashes[self.path]
         row["svsm"] = self.hashes[settings["svsm"]] if "svsm" in settings else ""
         row["files"] = " ".join(self.hashes[name] for name in self._named)
         return row
@@ -194,7 +194,7 @@ def _of_product(
     count = 0
     for path, settings in product.launches():
         image, known = opened[path], hashed.settings(settings)
-        row = image.row(known) | {n: v for n, v in settings.items() if n in rows.NAMES}
+        row = image.row(known) | {n: rows.text(settings[n]) for n in rows.NAMES if n in settings}
         wanted = missing(row, product.vcpus)
         if wanted is None:
             continue
