@@ -12,6 +12,7 @@ import pytest
 
 from cvmplan import documents
 from tests.build.ovmf import good_snp, good_tdx
+from tests.oracles import shared
 from tests.run import Result, assert_refused, run
 
 PAGE: Final = 4096
@@ -212,6 +213,8 @@ UNMEASURED: Final[dict[str, tuple[str, str, str, str]]] = {
     "vcek": ("", "--vcek-disabled", "vcek_disabled", "snp"),
     "attributes": ("", "--attributes 1", "attributes", "tdx"),
     "mrowner": ("", f"--mrowner {'ab' * 48}", "mrowner", "tdx"),
+    "guest address width": ("", "--gpaw 52", "gpaw", "tdx"),
+    "frequency": ("", "--tsc-khz 1000000", "tsc_khz", "tdx"),
     "vCPUs of a TD": ("--vcpus 1", "--vcpus 2", "vCPUs", "tdx"),
 }
 
@@ -318,6 +321,31 @@ def test_a_trace_parts_at_the_vcpu_whose_digest_differs() -> None:
     assert other["parting"]["why"] == "the state of vCPUs 1-2"
 
 
+@pytest.mark.parametrize("form", ["json", "jsonl"])
+@pytest.mark.parametrize("platform", ["tdx", "sev", "sev-es"])
+def test_a_trace_has_the_measurement_that_it_leads_to(
+    form: str, platform: str, folder: Path
+) -> None:
+    image = "td.fd" if platform == "tdx" else "a.fd"
+    data = bytearray((folder / image).read_bytes())
+    data[0x4008] ^= 1
+    (folder / "b.fd").write_bytes(data)
+    for name in (image, "b.fd"):
+        run("trace", name, "--platform", platform, "--format", form, "-o", f"{name}.trace")
+    found = compared(f"{image}.trace", "b.fd.trace")
+    measured = [run("measure", n, "--platform", platform, "--bare").out for n in (image, "b.fd")]
+    assert [found[side]["digest"] for side in "ab"] == measured
+    assert (found["differ"], found["same_measurement"]) == (True, False)
+    assert "look alike" in run("diff", f"{image}.trace", "b.fd.trace").out
+
+
+def test_vcpu_states_among_the_pages_have_a_place_in_the_order() -> None:
+    files = [str(shared(f"vectors/igvm/{n}.igvm")) for n in ("snp_basic", "snp_vmsa_first")]
+    found = compared(*files, "--platform", "snp")
+    assert {d["what"] for d in found["differences"]} == {"order"}
+    assert "vmsa" in found["parting"]["why"]
+
+
 LOG: Final = (
     "kvm_sev_snp_launch_start policy 0x30000 gosvw ",
     *(
@@ -380,6 +408,7 @@ WRONG: Final[dict[str, tuple[list[str], int]]] = {
     "no launch at all": (["a.fd", "kernel"], 4),
     "an illegal launch": (["a.fd", "a.fd", "--b", "--vmm cloud-hypervisor"], 2),
     "a plan with settings": (["plan.json", "a.fd", "--a", "--vcpus 2"], 2),
+    "standard input twice": (["-", "-"], 2),
     "a trace that is none": (["trace.json", "a.fd"], 2),
     "lines that are no trace": (["trace.jsonl", "a.fd"], 3),
     "a trace of nothing": (["empty.jsonl", "a.fd"], 3),

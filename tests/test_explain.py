@@ -8,7 +8,10 @@ generation in question), or known answers; never our own.
 from __future__ import annotations
 
 import json
+import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -471,6 +474,113 @@ def test_the_digest_of_another_loader_is_explained(file: str, loader: str, diges
         reproduces(document, digest)
 
 
+# --- what is printed can be typed ----------------------------------------------------------------
+
+
+def typed(text: str, folder: Path) -> str:
+    """The digest that a shell gets from the command line in a text answer."""
+    line = next(line for line in text.splitlines() if line.startswith("  cvmplan measure"))
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "-c", f"{line} --bare"],
+        cwd=folder, env={**os.environ, "PATH": path}, capture_output=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b""), line
+    return done.stdout.decode()
+
+
+LINES: Final = {
+    "newline": "quiet\n",
+    "quotes": 'it\'s "x" $HOME \\ `x`\n',
+    "letters": "häuschen ☃\n",
+}
+
+
+@pytest.mark.parametrize("name", LINES)
+def test_a_shell_takes_the_command_line(name: str, files: Path) -> None:
+    boot = Boot(KERNEL, INITRD, LINES[name])
+    digest = digest_of(files, snp(boot=boot))
+    given = ["--kernel", str(files / "KERNEL"), "--initrd", str(files / "INITRD")]
+    given += ["--append", LINES[name].removesuffix("\n"), "--expect", digest]
+    assert typed(run("explain", str(files / "image.fd"), *given).out, files) == digest
+
+
+@pytest.mark.parametrize("name", ["-x.fd", "a b.fd", "new\nline.fd", "quo'te.fd", "bytes\udcff.fd"])
+def test_a_shell_takes_any_name(name: str, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    (files / name).write_bytes(IMAGE)
+    digest = digest_of(files, snp(vcpus=3))
+    result = run("explain", "--expect", digest, "--", name)
+    assert typed(result.out, files) == digest
+
+
+def test_a_shell_takes_a_file_made_of_two(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(files)
+    whole = replace(good_snp(), size=VARS + 0x10000).build()
+    (files / "my vars.fd").write_bytes(whole[:VARS])
+    (files / "code.fd").write_bytes(whole[VARS:])
+    digest = digest_of(files, snp(), whole)
+    result = run("explain", "code.fd", "--expect", digest, "--try", "my vars.fd")
+    assert typed(result.out, files) == digest
+
+
+# --- manifests that boot a kernel ----------------------------------------------------------------
+
+
+@pytest.fixture
+def manifest(files: Path) -> str:
+    document = {
+        "schema": "cvmplan.manifest/1",
+        "platform": "snp",
+        "firmware": {"file": "image.fd"},
+        "boot": {"kernel": {"file": "KERNEL"}, "initrd": {"file": "INITRD"}, "append": "quiet"},
+    }
+    (files / "m.json").write_text(json.dumps(document))
+    return str(files / "m.json")
+
+
+def test_the_kernel_of_a_manifest_cannot_be_left_out_and_that_is_said(
+    manifest: str, files: Path
+) -> None:
+    document = explain(manifest, "--expect", digest_of(files, snp()), "--budget", "2")
+    assert not document["explained"]
+    assert any("the manifest names one" in what for what in document["not_searched"])
+
+
+@pytest.mark.parametrize("boot", [Boot(KERNEL, None, "quiet"), Boot(KERNEL, INITRD)])
+def test_initrd_and_command_line_of_a_manifest_can_be_other(
+    boot: Boot, manifest: str, files: Path
+) -> None:
+    digest = digest_of(files, snp(boot=boot))
+    reproduces(explain(manifest, "--expect", digest), digest)
+
+
+def test_the_kernel_of_a_manifest_is_named_where_another_was_given(
+    manifest: str, files: Path
+) -> None:
+    digest = digest_of(files, snp(boot=Boot(KERNEL, INITRD, "quiet")))
+    document = explain(manifest, "--kernel-hash", "ab" * 32, "--expect", digest)
+    assert "those of the manifest" in document["changes"][0]["why"]
+    reproduces(document, digest)
+
+
+def test_many_vcpus_are_found_beside_two_other_changes(files: Path) -> None:
+    other = replace(good_snp(), seed="another build").build()
+    (files / "other.fd").write_bytes(other)
+    digest = digest_of(files, snp(vmm="gce", vcpus=1000), other)
+    document = explain(
+        str(files / "image.fd"), "--expect", digest, "--try", str(files / "other.fd")
+    )
+    reproduces(document, digest)
+
+
+def test_what_was_searched_says_how_far(files: Path) -> None:
+    document = explain(str(files / "image.fd"), "--expect", "ab" * 48, "--budget", "1")
+    told = {entry["name"]: entry["values"] for entry in document["searched"]}
+    assert told["vCPUs"].startswith("1 to ")
+    assert "with 0 of the above" in told["vCPUs"]
+
+
 # --- what cannot be found ------------------------------------------------------------------------
 
 
@@ -506,6 +616,10 @@ WRONG: Final[dict[str, tuple[list[str], int]]] = {
     "a digest of another platform": (["--expect", "ab" * 32], 2),
     "a report that is none": (["--report", "KERNEL"], 4),
     "a report that is absent": (["--report", "nothing"], 3),
+    "a kernel and its hash": (
+        ["--expect", "ab" * 48, "--kernel", "KERNEL", "--kernel-hash", "ab" * 32],
+        2,
+    ),
     "both": (["--expect", "ab" * 48, "--report", "KERNEL"], 2),
     "a file to try that is absent": (["--expect", "ab" * 48, "--try", "nothing"], 3),
     "a budget that is none": (["--expect", "ab" * 48, "--budget", "0"], 2),

@@ -175,6 +175,25 @@ def test_a_database_has_every_result_once_and_a_second_run_fills_in_what_is_miss
         assert found[row["cpu_signature"], row["vcpus"]] == wanted
 
 
+def test_what_is_no_unicode_is_written_with_escapes() -> None:
+    Path("lines").write_bytes(b"caf\xe9\n")
+    Path("bytes\udcff.fd").write_bytes(IMAGE)
+    base = ["sweep", "bytes\udcff.fd", "--kernel", "kernel", "--append-file", "lines"]
+    assert run(*base, "--format", "sqlite", "-o", "v.db").code == 0
+    (row,) = rows_of("v.db")
+    assert (row["append"], row["image"]) == ("caf\\xe9", "bytes\\xff.fd")
+    (line,) = lines(*base[1:])
+    assert line["append"] == "caf\\xe9"
+
+
+def test_an_empty_command_line_is_shown_beside_none() -> None:
+    Path("empty").write_text("\n")
+    (row,) = lines("a.fd", "--kernel", "kernel", "--append-file", "empty")
+    assert row["append"] == ""
+    (row,) = lines("a.fd", "--kernel", "kernel")
+    assert "append_hash" not in row
+
+
 def test_results_of_another_image_file_or_version_are_other_results(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -362,6 +381,7 @@ WRONG: Final[dict[str, tuple[list[str], int]]] = {
     "an image beside a matrix": (["a.fd", "--matrix", "m.json"], 2),
     "a setting beside a matrix": (["--matrix", "m.json", "--vcpus", "2"], 2),
     "a database without a file": (["a.fd", "--format", "sqlite"], 2),
+    "a database on standard output": (["a.fd", "--format", "sqlite", "-o", "-"], 2),
     "another format": (["a.fd", "--format", "html"], 2),
     "vCPUs past the most": (["a.fd", "--vcpus", "1-4097"], 2),
     "no number": (["a.fd", "--vcpus", "x"], 2),
