@@ -574,6 +574,11 @@ def test_many_vcpus_are_found_beside_two_other_changes(files: Path) -> None:
     reproduces(document, digest)
 
 
+def test_a_single_bit_beside_very_many_vcpus_is_found(files: Path) -> None:
+    digest = digest_of(files, snp(features=1 | 1 << 12, vcpus=3000))
+    reproduces(explain(str(files / "image.fd"), "--expect", digest, "--budget", "300"), digest)
+
+
 def test_what_was_searched_says_how_far(files: Path) -> None:
     document = explain(str(files / "image.fd"), "--expect", "ab" * 48, "--budget", "1")
     told = {entry["name"]: entry["values"] for entry in document["searched"]}

@@ -77,7 +77,7 @@ class Search:
         self._signatures = signatures
         self._chains = Chains()
         self._pages: dict[tuple[int, ...], Pages | None] = {}  # by the identity of the choices
-        self._tried: dict[tuple[int, ...], tuple[int, int]] = {}
+        self._tried: dict[tuple[int, ...], dict[int, int]] = {}  # SEV_FEATURES to most vCPUs
         self.candidates = 0
         self.complete = False
         self.done: list[Tier] = []
@@ -121,7 +121,7 @@ class Search:
         if pages.measured is not None:
             if key in self._tried:
                 return None
-            self._tried[key] = 0, 0
+            self._tried[key] = {}
             self.candidates += 1
             return self._believed(choices, {}) if pages.measured == self._want else None
         for match in self._states(key, pages, tier):
@@ -163,13 +163,12 @@ class Search:
 
     def _states(self, key: tuple[int, ...], pages: Pages, tier: Tier) -> Iterator[Match]:
         """Yield the vCPU states of a tier that match; those of earlier tiers are not repeated."""
-        features = pages.features[: tier.features]
-        known, most = self._tried.get(key, (0, 0))
-        self._tried[key] = max(known, len(features)), max(most, tier.vcpus)
-        for number, mask in enumerate(features):
-            done = most if number < known else 0
+        tried = self._tried.setdefault(key, {})
+        for mask in pages.features[: tier.features]:
+            done = tried.get(mask, 0)
             if done >= tier.vcpus:
                 continue
+            tried[mask] = tier.vcpus
             for signature in dict.fromkeys((*pages.signatures[:1], *self._hints(pages))):
                 self._tick()
                 vcpus = pages.vcpus(self._want, signature, mask, tier.vcpus)
