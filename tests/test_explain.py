@@ -7,6 +7,7 @@ generation in question), or known answers; never our own.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import struct
@@ -708,3 +709,36 @@ def test_spoiled_evidence_is_refused(name: str, files: Path) -> None:
     (files / "evidence").write_bytes(SPOILED[name]())
     args = ["--platform", "snp", "--report", str(files / "evidence")]
     assert_refused(run("explain", str(files / "image.fd"), *args), {3, 4})
+
+
+WAS: dict[str, tuple[Machine, tuple[str, ...], str, str]] = {
+    "what SEV-ES has otherwise": (
+        Machine(mode="sev-es", vcpus=2, features=0), ("--sev-features", "0x20"),
+        "--sev-features 0x0", "0x20",
+    ),
+    "numbers of a CPU": (
+        snp(cpu="EPYC-Genoa"), ("--family", "25", "--model", "1", "--stepping", "1"),
+        "--cpu EPYC-Genoa", "0xa00f11",
+    ),
+    "a VMM that was assumed": (snp(vmm="ec2"), (), "--vmm ec2", "qemu"),
+    "a number that was assumed": (snp(vcpus=3), (), "--vcpus 3", "1"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WAS)
+def test_what_a_setting_was_is_what_the_launch_had(name: str, files: Path) -> None:
+    truth, given, typed_now, was = WAS[name]
+    digest = digest_of(files, truth)
+    image = str(files / "image.fd")
+    document = explain(image, "--platform", truth.mode, *given, "--expect", digest)
+    found = {change["typed"]: change["was"] for change in document["changes"]}
+    assert found[typed_now] == was
+
+
+def test_features_that_sev_es_has_otherwise_are_zero(files: Path) -> None:
+    states = [state(p, mxcsr=0, x87_fcw=0) for p in vmsas(2, 0x80B004, 0x20)]
+    digest = hashlib.sha256(IMAGE + b"".join(states)).hexdigest()
+    image = str(files / "image.fd")
+    document = explain(image, "--platform", "sev-es", "--vcpus", "2", "--expect", digest)
+    assert [(c["typed"], c["was"]) for c in document["changes"]] == [("--sev-features 0x20", "0x0")]
+    reproduces(document, digest)

@@ -12,7 +12,6 @@ from cvmplan.blob import Blob
 from cvmplan.contents import Contents, DigestAfter, Filled, Made
 from cvmplan.diff.sides import HASHED, HASHES, Piece, Side
 from cvmplan.diff.walk import (
-    CHUNK,
     Parting,
     data,
     first_difference,
@@ -177,7 +176,7 @@ def _contents(low: int, high: int, a: Piece, b: Piece) -> Iterator[Difference]:
         if offset is None:
             return
         byte = at + offset
-        start = byte - byte % PAGE if byte % PAGE < byte - low else low
+        start = max(low, byte - byte % PAGE)
         end = _end(start, high, a, b)
         here, there = (_byte(piece, byte - piece.gpa) for piece in (a, b))
         yield _pages("contents", start, end, here, there, measured=measured)
@@ -188,13 +187,10 @@ def _end(start: int, high: int, a: Piece, b: Piece) -> int:
     """Return where the run of pages that differ ends."""
     if a.contents is None or b.contents is None:
         return high
-    for base in range(start, high, CHUNK):
-        length = min(CHUNK, high - base)
-        one = data(a.contents, base - a.gpa, length)
-        two = data(b.contents, base - b.gpa, length)
-        for at in range(0, length, PAGE):
-            if one[at : at + PAGE] == two[at : at + PAGE]:
-                return base + at
+    for page in range(start, high, PAGE):
+        size = min(PAGE, high - page)
+        if data(a.contents, page - a.gpa, size) == data(b.contents, page - b.gpa, size):
+            return page
     return high
 
 

@@ -18,7 +18,7 @@ from cvmplan.order import PAGE
 from cvmplan.snp.digest import NO_CONTENTS, after_update, after_vmsas
 from cvmplan.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 
-CHUNK: Final = 1 << 20  # bytes that are compared at a time
+CHUNK: Final = 1 << 20  # bytes that are compared at a time, at most
 
 
 class Parting(NamedTuple):
@@ -114,11 +114,13 @@ def first_difference(
     if isinstance(a, Filled | DigestAfter) or isinstance(b, Filled | DigestAfter):
         return None if a == b else 0
     size = min(size, max(_length(a) - a_at, _length(b) - b_at))
-    for at in range(0, size, CHUNK):
-        length = min(CHUNK, size - at)
+    at, length = 0, PAGE
+    while at < size:
+        length = min(length, size - at)
         one, two = data(a, a_at + at, length), data(b, b_at + at, length)
         if one != two:
             return at + _first(one, two)
+        at, length = at + length, min(2 * length, CHUNK)
     return None
 
 

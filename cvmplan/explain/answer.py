@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from cvmplan import cpus
+from cvmplan.errors import CvmplanError
 from cvmplan.explain.axes import RULES, Asked, Axis, Choice
 from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
@@ -21,7 +22,6 @@ STATES: Final = {
     "cpu": "the CPU's signature stands in RDX of each VMSA",
     "sev_features": "SEV_FEATURES stand in each VMSA",
 }
-DEFAULTS: Final = {"vcpus": 1, "cpu": cpus.DEFAULT, "sev_features": 1}
 DEBUG_SWAP: Final = 1 << 5
 FILES: Final = ("kernel_hash", "initrd_hash")
 _KERNEL: Final = ("kernel", "kernel_hash")
@@ -79,7 +79,7 @@ def explanation(
         want.hex(),
         found.launch.platform if found else asked.platform,
         _command(asked, found) if found else (),
-        tuple(_changes(asked, found)) if found else (),
+        tuple(_changes(asked, _thought(asked, search), found)) if found else (),
         search.candidates,
         search.complete,
         tuple(_searched(asked, axes, search)),
@@ -118,22 +118,25 @@ def _profile(profile: Profile) -> str:
     return profile.name if PROFILES.get(profile.name) == profile else f"{profile.name}.json"
 
 
-def _changes(asked: Asked, found: Found) -> Iterator[Change]:
-    before = {**found.launch.assumed, **asked.image.source.declared.settings, **asked.options}
+def _thought(asked: Asked, search: Search) -> dict[str, Any]:
+    """Return the settings that were given, and those that would have been assumed."""
+    given = {**asked.image.source.declared.settings, **asked.options}
+    try:
+        launch = search.given()
+    except CvmplanError:
+        return given
+    return {"cpu_signature": launch.guest.cpu_signature, **launch.assumed, **given}
+
+
+def _changes(asked: Asked, before: Mapping[str, Any], found: Found) -> Iterator[Change]:
     for choice in found.choices:
         yield _change(asked, choice, before, found)
     for name, why in STATES.items():
         if name in found.options and found.options[name] != asked.options.get(name):
             typed = " ".join(_typed(asked, {name: found.options[name]}))
-            yield Change(typed, _was(asked, name, before), _more(name, why, found))
-
-
-def _was(asked: Asked, name: str, before: Mapping[str, Any]) -> str:
-    """Return what a setting of the vCPU states was."""
-    numbers = [asked.given(n) for n in ("family", "model", "stepping")]
-    if name == "cpu" and None not in numbers:
-        return "family {}, model {}, stepping {}".format(*numbers)
-    return str(documented({name: before.get(name, DEFAULTS[name])})[name])
+            before_it = name if name in before or name != "cpu" else "cpu_signature"
+            was = documented({before_it: before.get(before_it, "")})[before_it]
+            yield Change(typed, str(was), _more(name, why, found))
 
 
 def _more(name: str, why: str, found: Found) -> str:
@@ -156,7 +159,11 @@ def _change(asked: Asked, choice: Choice, before: Mapping[str, Any], found: Foun
         made = f"a profile {profile.name}.json with {rule} {str(choice.changes[rule]).lower()}"
         return Change(made, "", f"{choice.why} ('cvmplan profiles NAME --format json')")
     typed = " ".join(map(quoted, _typed(asked, choice.changes)))
-    gone = {n: before[n] for n in choice.changes if before.get(n) is not None}
+    gone = {
+        name: before[name]
+        for name, value in choice.changes.items()
+        if before.get(name) is not None and (value is not None or asked.given(name) is not None)
+    }
     if not typed:
         flags = [word for word in _typed(asked, gone) if word.startswith("--")]
         typed = f"without {' '.join(flags)}"

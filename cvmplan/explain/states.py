@@ -21,7 +21,7 @@ from cvmplan.snp.steps import LaunchUpdate, VmsaUpdate
 
 FEATURES: Final = (0x1, 0x0, 0x21, 0x20, 0x3, 0x9, 0x23, 0x29, 0x2B, 0x201, 0x221)
 """SEV_FEATURES that kernels, paravisors and SVSMs set, the likelier first."""
-SINGLE_BITS: Final = tuple(f | active for n in range(1, 64) for f in (1 << n,) for active in (1, 0))
+SINGLE_BITS: Final = tuple(1 << n | active for n in range(1, 64) for active in (1, 0))
 
 
 class Match(NamedTuple):
