@@ -8,6 +8,7 @@ the database of a sweep.
 from __future__ import annotations
 
 import errno
+import io
 import mmap
 import os
 import stat
@@ -181,9 +182,19 @@ def _bounded(file: IO[bytes], name: str) -> memoryview:
 @contextmanager
 def whole_file(path: str) -> Iterator[IO[str]]:
     """Open `path` for text that replaces it when the block ends well, and not otherwise."""
+    with whole_bytes(path) as raw:
+        file = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace")
+        yield file
+        file.flush()
+        file.detach()
+
+
+@contextmanager
+def whole_bytes(path: str) -> Iterator[IO[bytes]]:
+    """Open `path` for bytes that replace it when the block ends well, and not otherwise."""
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
-            with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+            with open(path, "wb") as file:
                 yield file
         else:
             with _replacing(os.path.realpath(path)) as file:
@@ -193,13 +204,13 @@ def whole_file(path: str) -> Iterator[IO[str]]:
 
 
 @contextmanager
-def _replacing(target: str) -> Iterator[IO[str]]:
+def _replacing(target: str) -> Iterator[IO[bytes]]:
     """Open a file beside `target` that takes its place at the end."""
     import tempfile
 
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".cvmplan-")
     try:
-        with open(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+        with open(handle, "wb") as file:
             yield file
         os.chmod(temporary, _mode(target))
         os.replace(temporary, target)

@@ -58,7 +58,8 @@ class _Verbs(TyperGroup):
         del ctx
         if cmd_name not in VERBS:
             return None
-        command = typer.main.get_command(import_module(f"{__name__}.{cmd_name}").app)
+        module = import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
+        command = typer.main.get_command(module.app)
         command.name, command.short_help = cmd_name, VERBS[cmd_name]
         return command
 

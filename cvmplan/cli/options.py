@@ -21,7 +21,7 @@ import typer
 from cvmplan.api import chosen_profile
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
-from cvmplan.files import EXAMPLES, Files, whole_file
+from cvmplan.files import EXAMPLES, Files, whole_bytes, whole_file
 from cvmplan.launch import Launch
 from cvmplan.plan import Plan
 from cvmplan.settings import SETTINGS, TOP, read_options
@@ -226,14 +226,26 @@ def write(text: str, output: str | None) -> None:
         file.write(text)
 
 
-def _print(text: str) -> None:
-    """Write `text` to standard output; a reader that has gone ends the program quietly."""
+def write_bytes(data: bytes, output: str | None) -> None:
+    """Print `data` as it is, or put it into the file `output`, whole or not at all."""
+    if output is None or output == "-":
+        _print(data)
+        return
+    with whole_bytes(output) as file:
+        file.write(data)
+
+
+def _print(answer: str | bytes) -> None:
+    """Write `answer` to standard output; a reader that has gone ends the program quietly."""
     if sys.stdout is None:
         raise InputError("there is no standard output", at="-")
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        sys.stdout.write(text)
+        if isinstance(answer, bytes):
+            sys.stdout.buffer.write(answer)
+        else:
+            sys.stdout.write(answer)
         sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
