@@ -68,10 +68,11 @@ class VpState(NamedTuple):
 
 
 class IdBlock(NamedTuple):
-    """What an ID block of an IGVM file promises: the launch digest, 48 bytes."""
+    """The ID block of an IGVM file: the digest that it promises, 48 bytes, and all fields."""
 
     ld: bytes
     at: str
+    fields: Mapping[str, Any] = {}
 
 
 class TdxSection(NamedTuple):

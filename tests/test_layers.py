@@ -28,7 +28,7 @@ LAYERS = [
     ["sources", "counts"],
     ["assemble"],
     ["api"],
-    ["sweep", "explain", "diff"],
+    ["sweep", "explain", "diff", "evidence"],
     ["emit"],
     ["host"],
     ["cli"],

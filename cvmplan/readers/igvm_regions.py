@@ -144,7 +144,7 @@ class _Reader:
             case "GUEST_POLICY":
                 self.policies.append(named["policy"])
             case "SNP_ID_BLOCK":
-                self.id_blocks.append(IdBlock(named["ld"], at))
+                self.id_blocks.append(IdBlock(named["ld"], at, named))
             case "RELOCATABLE_REGION":
                 first = named["relocation_region_gpa"]
                 problem = f"header {header.number}: the region at {first:#x} may move"

@@ -1,0 +1,261 @@
+"""cvmplan idblock."""
+
+from __future__ import annotations
+
+from base64 import b64decode
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+
+import typer
+
+from cvmplan import values
+from cvmplan.blob import Blob
+from cvmplan.cli import make_app
+from cvmplan.cli.options import (
+    Format,
+    Request,
+    Shared,
+    launch_options,
+    option,
+    request,
+    with_options,
+    write,
+    write_bytes,
+    write_folder,
+)
+from cvmplan.cli.progress import watch_for
+from cvmplan.cli.secrets import passphrase_of
+from cvmplan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cvmplan.evidence.idblock import Identity, Signed
+    from cvmplan.plan import Measurement, Plan
+    from cvmplan.snp.idblock import Point
+
+app = make_app()
+_TEXT = Optional[str]
+_FILES = {
+    "id_key": ("PEM", "Private key that signs the ID block, ECDSA P-384."),
+    "author_key": ("PEM", "Private key that signs the ID key."),
+    "passphrase_file": ("FILE", "First line: passphrase of encrypted keys.  [assumed: asked]"),
+    "family_id": ("HEX", "16 bytes, hex or base64.  [assumed: zeros]"),
+    "image_id": ("HEX", "16 bytes, hex or base64.  [assumed: zeros]"),
+    "guest_svn": ("N", "Security version of the guest.  [assumed: 0]"),
+    "emit_tbs": ("FILE", "Write the 96 bytes that the ID key has to sign, and end."),
+    "id_public_key": ("PEM", "The ID key, where it signs elsewhere."),
+    "signature": ("DER", "Its signature of --emit-tbs: ECDSA with SHA-384, DER."),
+    "emit_author_tbs": ("FILE", "Write the 1028 bytes that the author has to sign, and end."),
+    "author_public_key": ("PEM", "The author key, where it signs elsewhere."),
+    "author_signature": ("DER", "Its signature of --emit-author-tbs."),
+    "block": ("FILE", "ID block to check: 96 bytes, or their base64."),
+    "auth": ("FILE", "ID authentication to check: 4096 bytes, or their base64."),
+    "igvm_mask": ("MASK", "Compatibility mask in the file for IGVM.  [assumed: 0x1]"),
+}
+_VERIFY = "Check the launch's own ID block (--id-block, manifest, IGVM), or --block."
+_FOLDER = "Folder for the files; made when it is not there."
+_MAKING = [name for name in _FILES if name not in ("block", "auth")]
+OWN: Shared = {
+    **{name: (option(_TEXT, name, *told), None) for name, told in _FILES.items()},
+    "verify": (option(bool, "verify", "", _VERIFY), False),
+    "format": (Format, "text"),
+    "output": (option(_TEXT, "output", "DIR", _FOLDER, "-o"), None),
+}
+
+
+class Signer(NamedTuple):
+    """Who signs: a private key, or a public one and a signature that was made elsewhere."""
+
+    name: str
+    private: str | None
+    public: str | None
+    signature: str | None
+
+
+class Asked(NamedTuple):
+    """A launch, and the verb's own options by their names."""
+
+    request: Request
+    own: Mapping[str, Any]
+
+    def signer(self, name: str, signature: str) -> Signer:
+        """Return who signs as `name`."""
+        keys = (self.own[f"{name}_key"], self.own[f"{name}_public_key"])
+        return Signer(name, *keys, self.own[signature])
+
+
+def _asked(values: dict[str, Any]) -> Asked:
+    own = {name: values.pop(name) for name in OWN}
+    return Asked(request(values), own)
+
+
+@app.command()
+@partial(with_options, shared=launch_options() | OWN, make=_asked)
+def idblock(asked: Asked) -> None:
+    """
+    Make the ID block of an SNP launch and sign it, or check one; exit 1 when it does not fit.
+
+    The block has the planned launch digest and policy.  The private key may stay elsewhere:
+    --emit-tbs writes what is signed, --signature takes the answer, with --id-public-key.
+    With -o: raw files, base64, and what QEMU, libvirt and an IGVM file take.
+    """
+    from cvmplan.emit import emitter
+
+    own = asked.own
+    printer = emitter(own["format"], "identity")
+    if own["verify"] or own["block"] or own["auth"]:
+        _verify(asked, printer)
+    elif own["emit_author_tbs"]:
+        from cvmplan.snp.idblock import key_bytes
+
+        key = _Keys(asked).point(asked.signer("id", "signature"))
+        write_bytes(key_bytes(key), own["emit_author_tbs"])
+    else:
+        _make(asked, printer)
+
+
+def _make(asked: Asked, printer: Any) -> None:
+    """Write what is to be signed, or the ID block that is signed."""
+    from cvmplan.emit import identity
+    from cvmplan.evidence.idblock import authenticated, block_for
+    from cvmplan.snp.idblock import key_bytes, pack
+
+    own = asked.own
+    ids = _sixteen(own["family_id"], "family-id"), _sixteen(own["image_id"], "image-id")
+    svn = _read(values.within(0, 0xFFFFFFFF), own["guest_svn"] or 0, "guest-svn")
+    mask = _read(values.within(1, 0xFFFFFFFF), own["igvm_mask"] or 1, "igvm-mask")
+    made = block_for(*_measured(asked.request), *ids, svn)
+    if own["emit_tbs"]:
+        write_bytes(pack(made), own["emit_tbs"])
+        return
+    keys, author = _Keys(asked), asked.signer("author", "author_signature")
+    signed = keys.signed(asked.signer("id", "signature"), pack(made))
+    by_author = keys.signed(author, key_bytes(signed.key)) if any(author[1:]) else None
+    proof = authenticated(made, signed, by_author)
+    folder = own["output"]
+    names = write_folder(folder, identity.files(made, proof, mask)) if folder else []
+    write(printer.identity(made, proof, names), None)
+
+
+class _Keys:
+    """The keys of a run, each read once."""
+
+    def __init__(self, asked: Asked) -> None:
+        self._open = asked.request.files.open
+        self._passphrase = asked.own["passphrase_file"]
+        self._loaded: dict[str, Any] = {}
+
+    def point(self, signer: Signer) -> Point:
+        """Return the public key of a signer."""
+        from cvmplan.signing import keys
+        from cvmplan.snp.idblock import Point
+
+        if (signer.private is None) == (signer.public is None):
+            name = signer.name
+            problem = f"wants --{name}-key, or --{name}-public-key and its signature"
+            raise ConfigError(problem, at="idblock")
+        if signer.private is not None:
+            return Point(*keys.point(self._private(signer.private)))
+        return Point(*keys.point(keys.public_key(self._open(signer.public or "", "public key"))))
+
+    def signed(self, signer: Signer, message: bytes) -> Signed:
+        """Return the key of a signer, with its signature of `message`."""
+        from cvmplan.evidence.idblock import Signed
+        from cvmplan.signing import keys
+        from cvmplan.snp.idblock import Signature
+
+        point = self.point(signer)
+        if signer.private is None:
+            if signer.signature is None:
+                which = "signature" if signer.name == "id" else "author-signature"
+                raise ConfigError(f"wants --{which}", at=f"--{signer.name}-public-key")
+            return Signed(point, Signature(*keys.read_der(self._open(signer.signature, "DER"))))
+        if signer.signature is not None:
+            raise ConfigError("goes without a signature", at=f"--{signer.name}-key")
+        return Signed(point, Signature(*keys.sign(self._private(signer.private), message)))
+
+    def _private(self, path: str) -> Any:
+        from cvmplan.signing import keys
+
+        if path not in self._loaded:
+            file = self._open(self._passphrase, "passphrase") if self._passphrase else None
+            blob = self._open(path, "private key")
+            self._loaded[path] = keys.private_key(blob, passphrase_of(path, file))
+        return self._loaded[path]
+
+
+def _measured(request: Request) -> tuple[Plan, Measurement]:
+    from cvmplan.evidence.idblock import policy_of
+    from cvmplan.plan import measure
+
+    plan = request.plan()
+    policy_of(plan)
+    return plan, measure(plan, watch_for(plan, quiet=request.quiet))
+
+
+def _verify(asked: Asked, printer: Any) -> None:
+    """Print what the firmware would say to an ID block of the launch."""
+    for name in (*_MAKING, "output"):
+        if asked.own[name]:
+            raise ConfigError("means nothing where an ID block is checked", at=_flag(name))
+    from cvmplan.evidence.idblock import checks
+    from cvmplan.evidence.lines import all_hold
+    from cvmplan.snp.idblock import read_auth, read_block
+
+    plan, result = _measured(asked.request)
+    identity, author = _identity(asked, plan)
+    lines = [*checks(plan, result, identity, author)]
+    read = read_block(identity.block), read_auth(identity.auth)
+    write(printer.identity(*read, checks=lines), None)
+    if not all_hold(lines):
+        raise typer.Exit(1)
+
+
+def _identity(asked: Asked, plan: Plan) -> tuple[Identity, bool]:
+    """Return the ID block that is to be checked, and whether the launch wants an author key."""
+    from cvmplan.evidence.idblock import Identity, of_directive, policy_of
+    from cvmplan.snp.ops import ImportComplete, SnpLaunchFinish
+
+    finish = next(op for op in plan.ops if isinstance(op, SnpLaunchFinish | ImportComplete))
+    wanted = bool(getattr(finish, "author_key_enabled", False))
+    request, block, auth = asked.request, asked.own["block"], asked.own["auth"]
+    if block or auth:
+        if not (block and auth):
+            raise ConfigError("--block and --auth go together", at="idblock")
+        first, second = (request.files.open(path, "identity") for path in (block, auth))
+        return Identity(_octets(first, 96), _octets(second, 4096)), wanted
+    if finish.id_block and finish.id_auth:
+        at = f"op {len(plan.ops) - 1}"
+        blobs = (Blob(at, memoryview(part)) for part in (finish.id_block, finish.id_auth))
+        return Identity(*blobs), wanted
+    image = request.launch().image if plan.promised else None
+    for found in image.id_blocks if image else ():
+        enabled = bool(found.fields["author_key_enabled"])
+        return of_directive(found.fields, policy_of(plan), found.at), enabled
+    hint = "--block FILE --auth FILE, --id-block and --id-auth, or an IGVM file that has one"
+    raise ConfigError("the launch has no ID block", at="--verify", hint=hint)
+
+
+def _octets(blob: Blob, size: int) -> Blob:
+    """Return a blob of raw bytes, or of their base64."""
+    if len(blob) != size and len(blob) < 2 * size:
+        try:
+            return Blob(blob.name, memoryview(b64decode(bytes(blob.data).strip(), validate=True)))
+        except ValueError:
+            pass
+    return blob
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
+def _sixteen(written: str | None, name: str) -> bytes:
+    return _read(values.octets(16), written, name) if written else bytes(16)
+
+
+def _read(reader: Callable[[object], Any], written: object, name: str) -> Any:
+    try:
+        return reader(written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=f"--{name}") from None
