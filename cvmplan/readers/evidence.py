@@ -6,9 +6,14 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from cvmplan.blob import Blob
-from cvmplan.errors import UnsupportedError
+from cvmplan.errors import MalformedError
+from cvmplan.readers.wrappers import Unwrapped, unwrap
 from cvmplan.snp import report
+from cvmplan.snp.report import AttestationReport
 from cvmplan.tdx import quote
+from cvmplan.tdx.quote import Quote, ReportMac, Td
+
+IDENTITIES = ("attributes", "xfam", "mrconfigid", "mrowner", "mrownerconfig")
 
 
 class Evidence(NamedTuple):
@@ -16,33 +21,55 @@ class Evidence(NamedTuple):
     The platform and measurement of a guest, and what else was said of it.
 
     `settings` are those of the launch that evidence repeats, by their names: integers, or
-    bytes.  `cpu_signature` is the host processor's, None where it is not said.
+    bytes.  `cpu_signature` is the host processor's, None where it is not said.  `source` is
+    where the bytes came from; of `report`, `quote` and `mac` one is there, and `td` with the
+    last two.  `trailing` bytes follow what was read.
     """
 
     platform: str
     kind: str
     digest: bytes
     settings: Mapping[str, int | bytes]
+    source: Unwrapped
     cpu_signature: int | None = None
+    report: AttestationReport | None = None
+    quote: Quote | None = None
+    mac: ReportMac | None = None
+    td: Td | None = None
+    trailing: int = 0
 
 
-def read(blob: Blob) -> Evidence:
-    """Return what an SNP report, a TDX quote or a TDREPORT says; InputError, UnsupportedError."""
-    if len(blob) == report.SIZE:
-        found = report.read(blob)
+def read(blob: Blob, *, trailing: bool = False) -> Evidence:
+    """
+    Return what an SNP report, a TDX quote or a TDREPORT says; InputError, UnsupportedError.
+
+    Wrappers around it are taken off.  `trailing`: bytes may follow a quote.
+    """
+    source = unwrap(blob)
+    body = source.body
+    wrapped = f" in {', in '.join(reversed(source.how))}" if source.how else ""
+    if len(body) == report.SIZE and not quote.is_quote(body):
+        found = report.read(body)
         told: dict[str, int | bytes] = {"policy": found.policy, "host_data": found.host_data}
-        kind = f"SNP report, version {found.version}"
-        return Evidence("snp", kind, found.measurement, told, found.cpu_signature)
-    if quote.is_report(blob):
-        return _of_td("TDREPORT", quote.read_report(blob))
-    if quote.is_quote(blob):
-        version = int.from_bytes(blob.data[:2], "little")
-        return _of_td(f"TDX quote, version {version}", quote.read_quote(blob))
-    hint = "it is read as the firmware wrote it: no base64, no wrapper around it"
-    problem = "neither an SNP attestation report, nor a TDX quote or TDREPORT"
-    raise UnsupportedError(problem, at=blob.name, hint=hint)
+        kind = f"SNP report, version {found.version}{wrapped}"
+        return Evidence(
+            "snp", kind, found.measurement, told, source, found.cpu_signature, report=found
+        )
+    if quote.is_report(body):
+        td, mac = quote.read_report(body)
+        return _of_td(f"TDREPORT{wrapped}", td, source)._replace(mac=mac)
+    read_quote = quote.read_quote(body)
+    rest = len(body) - read_quote.end
+    if rest and not trailing:
+        hint = "--ignore-trailing reads the quote alone"
+        raise MalformedError(
+            f"{rest} bytes follow the quote", at=body.where(read_quote.end), hint=hint
+        )
+    kind = f"TDX quote, version {read_quote.version}{wrapped}"
+    made = _of_td(kind, read_quote.td, source)
+    return made._replace(quote=read_quote, trailing=rest)
 
 
-def _of_td(kind: str, td: quote.Td) -> Evidence:
-    told: dict[str, int | bytes] = {n: v for n, v in td._asdict().items() if n != "mrtd"}
-    return Evidence("tdx", kind, td.mrtd, told)
+def _of_td(kind: str, td: Td, source: Unwrapped) -> Evidence:
+    told: dict[str, int | bytes] = {name: getattr(td, name) for name in IDENTITIES}
+    return Evidence("tdx", kind, td.mrtd, told, source, td=td)

@@ -2,7 +2,7 @@
 The SNP attestation report, read and not verified.
 
 Source: AMD 56860, SEV-SNP Firmware ABI, table "ATTESTATION_REPORT Structure", versions 2, 3
-and 5.  Nothing here looks at the signature.
+and 5, and "TCB_VERSION".  Nothing here computes a signature.
 """
 
 from __future__ import annotations
@@ -17,6 +17,15 @@ from cvmplan.errors import MalformedError, UnsupportedError
 
 VERSIONS: Final = (2, 3, 5)
 SIZE: Final = 0x4A0
+SIGNED: Final = 0x2A0  # bytes that the signature is of
+ECDSA_P384_SHA384: Final = 1
+SIGNERS: Final = {0: "VCEK", 1: "VLEK", 7: "none"}  # bits 4:2 of key_info
+_TURIN: Final = 0x1A  # family whose TCB_VERSION begins with the FMC
+TCB_PARTS: Final = {
+    False: {"bootloader": 0, "tee": 1, "snp": 6, "microcode": 7},
+    True: {"fmc": 0, "bootloader": 1, "tee": 2, "snp": 3, "microcode": 7},
+}
+"""Security patch levels in a TCB_VERSION to their byte; True for family 1Ah."""
 _WITH_CPU: Final = 3  # the first version that names the processor
 
 
@@ -60,6 +69,17 @@ class AttestationReport:
             return None
         return cpus.signature(self.cpuid_fam_id, self.cpuid_mod_id, self.cpuid_step & 0xF)
 
+    @property
+    def signer(self) -> str:
+        """Which key signed: "VCEK", "VLEK", "none"; "" for a reserved number."""
+        return SIGNERS.get(self.key_info >> 2 & 7, "")
+
+    @property
+    def tcb(self) -> dict[str, int]:
+        """The security patch levels of the reported TCB, by their names in TCB_PARTS."""
+        parts = TCB_PARTS[self.version >= _WITH_CPU and self.cpuid_fam_id == _TURIN]
+        return {name: self.reported_tcb >> 8 * at & 0xFF for name, at in parts.items()}
+
 
 def read(blob: Blob) -> AttestationReport:
     """Return the report that `blob` is; MalformedError, UnsupportedError for its version."""
@@ -69,4 +89,14 @@ def read(blob: Blob) -> AttestationReport:
     if report.version not in VERSIONS:
         problem = f"an SNP report of version {report.version}"
         raise UnsupportedError(problem, at=blob.where(0), hint="known are 2, 3 and 5")
+    if report.signature_algo != ECDSA_P384_SHA384:
+        problem = f"a signature algorithm with number {report.signature_algo}"
+        hint = "known is 1, ECDSA P-384 with SHA-384"
+        raise UnsupportedError(problem, at=blob.where(0x34), hint=hint)
+    if not report.signer:
+        problem = f"a signing key with number {report.key_info >> 2 & 7}"
+        hint = "known are 0 (VCEK), 1 (VLEK) and 7 (none)"
+        raise UnsupportedError(problem, at=blob.where(0x48), hint=hint)
+    if report.key_info >> 5 or report.reserved_4c:
+        raise MalformedError("reserved bits that are not 0", at=blob.where(0x48))
     return report
