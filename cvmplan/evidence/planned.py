@@ -1,0 +1,129 @@
+"""What a plan says of a guest, line by line beside what hardware says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from cvmplan.blob import Blob
+from cvmplan.errors import MismatchError
+from cvmplan.evidence.lines import Line, compared
+from cvmplan.plan import Measurement, Plan
+from cvmplan.readers.evidence import IDENTITIES, Evidence
+from cvmplan.snp.idblock import has_author, key_digest, read_auth, read_block
+from cvmplan.snp.ops import ImportComplete, SnpLaunchFinish, SnpLaunchStart
+from cvmplan.snp.report import AttestationReport
+from cvmplan.tdx.ops import TdxInitVm
+from cvmplan.tdx.quote import Td
+
+DEBUG: Final = 1  # of the ATTRIBUTES of a TD; Intel 348551, "ATTRIBUTES"
+SNP_DEBUG: Final = 1 << 19  # of a guest policy; AMD 56860, "Guest Policy Structure"
+
+
+class Wanted(NamedTuple):
+    """What is wanted beside the plan; None where it is not."""
+
+    report_data: bytes | None = None
+    vmpl: int | None = None
+    mrseam: bytes | None = None
+    mrservicetd: bytes | None = None
+
+
+def lines(plan: Plan, result: Measurement, evidence: Evidence, wanted: Wanted) -> Iterator[Line]:
+    """Yield what is planned beside what was found; MismatchError for another platform."""
+    if plan.platform != evidence.platform:
+        problem = f"is evidence of {evidence.platform}, the plan is for {plan.platform}"
+        raise MismatchError(problem, at=evidence.source.body.name)
+    if evidence.source.bound:
+        data = evidence.report.report_data if evidence.report else b""
+        data = evidence.td.report_data if evidence.td else data
+        bound = evidence.source.bound
+        why = "the report is of another HCL report"
+        yield compared("runtime data", bound.hex(), data[: len(bound)].hex(), why)
+    if evidence.report is not None:
+        yield from _snp(plan, result, evidence.report, wanted)
+        signature = plan.guest.get("cpu_signature")
+        if evidence.cpu_signature is not None:
+            yield _processor(signature, evidence.cpu_signature)
+    if evidence.td is not None:
+        yield from _tdx(plan, result, evidence.td, wanted)
+
+
+def _hex(value: bytes | None) -> str | None:
+    return None if value is None else value.hex()
+
+
+def _processor(planned: Any, found: int) -> Line:
+    """Return the line of the processor: a guest's model may differ from the host's."""
+    said = ""
+    if planned is not None and int(str(planned), 0) != found:
+        said = f"the guest's model is {planned}"
+    return compared("CPU", None, hex(found), said=said)
+
+
+def _snp(
+    plan: Plan, result: Measurement, found: AttestationReport, wanted: Wanted
+) -> Iterator[Line]:
+    start = next(op for op in plan.ops if isinstance(op, SnpLaunchStart))
+    finish = next(op for op in plan.ops if isinstance(op, SnpLaunchFinish | ImportComplete))
+    yield compared("measurement", result.digest.hex(), found.measurement.hex())
+    debug = "DEBUG: the host can read the guest's memory" if found.policy & SNP_DEBUG else ""
+    yield compared("policy", hex(start.policy), hex(found.policy), said=debug)
+    block, digests = _identity(finish)
+    for name in ("guest_svn", "family_id", "image_id", "id_key_digest", "author_key_digest"):
+        planned = getattr(block, name) if block and hasattr(block, name) else digests.get(name)
+        shown, value = _shown(planned), _shown(getattr(found, name))
+        yield compared(_TITLES[name], shown, value or "")
+    yield compared("host data", _hex(finish.host_data), found.host_data.hex())
+    vmpl = None if wanted.vmpl is None else str(wanted.vmpl)
+    yield compared("VMPL", vmpl, str(found.vmpl))
+    yield compared("report data", _hex(wanted.report_data), found.report_data.hex())
+    levels = ", ".join(f"{name} {level}" for name, level in found.tcb.items())
+    yield compared("reported TCB", None, levels)
+    yield compared("chip ID", None, found.chip_id.hex())
+
+
+_TITLES: Final = {
+    "guest_svn": "guest SVN", "family_id": "family ID", "image_id": "image ID",
+    "id_key_digest": "ID key digest", "author_key_digest": "author key digest",
+}  # fmt: skip
+
+
+def _shown(value: int | bytes | None) -> str | None:
+    return value.hex() if isinstance(value, bytes) else None if value is None else str(value)
+
+
+def _identity(finish: SnpLaunchFinish | ImportComplete) -> tuple[Any, Mapping[str, bytes]]:
+    """Return the ID block of a launch, and the digests of its keys; None and none without."""
+    digests: dict[str, bytes] = {}
+    block = None
+    if finish.id_block is not None:
+        block = read_block(Blob("the plan's ID block", memoryview(finish.id_block)))
+    if finish.id_auth is not None:
+        auth = read_auth(Blob("the plan's ID authentication", memoryview(finish.id_auth)))
+        digests["id_key_digest"] = key_digest(auth.id_key)
+        enabled = has_author(auth) and getattr(finish, "author_key_enabled", True)
+        digests["author_key_digest"] = key_digest(auth.author_key) if enabled else bytes(48)
+    return block, digests
+
+
+def _tdx(plan: Plan, result: Measurement, td: Td, wanted: Wanted) -> Iterator[Line]:
+    init = next((op for op in plan.ops if isinstance(op, TdxInitVm)), None)
+    yield compared("MRTD", result.digest.hex(), td.mrtd.hex())
+    planned = {n: getattr(init, n) for n in IDENTITIES if init is not None and n in plan.given}
+    allowed = bool(planned.get("attributes", 0) & DEBUG)
+    why = "the host can read the TD's memory"
+    yield compared("debug", _on(allowed), _on(bool(td.attributes & DEBUG)), why)
+    for name in ("attributes", "xfam"):
+        mask = planned.get(name)
+        yield compared(name, None if mask is None else hex(mask), hex(getattr(td, name)))
+    for name in ("mrconfigid", "mrowner", "mrownerconfig"):
+        yield compared(name.upper(), _hex(planned.get(name)), getattr(td, name).hex())
+    service = "not in this quote" if td.mrservicetd is None else td.mrservicetd.hex()
+    yield compared("MRSERVICETD", _hex(wanted.mrservicetd), service)
+    yield compared("MRSEAM", _hex(wanted.mrseam), td.mrseam.hex())
+    yield compared("report data", _hex(wanted.report_data), td.report_data.hex())
+
+
+def _on(flag: bool) -> str:
+    return "on" if flag else "off"

@@ -1,0 +1,110 @@
+"""Evidence held against a plan: signatures, planned fields, registers of an event log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from cvmplan.evidence import planned, signatures
+from cvmplan.evidence.lines import DIFFERS, Line, all_hold
+from cvmplan.evidence.signatures import UNCHECKED, Trust
+from cvmplan.plan import Measurement, Plan
+from cvmplan.readers.evidence import Evidence
+from cvmplan.signing.chains import Certificate, anchor
+
+MEASUREMENTS = ("measurement", "MRTD")
+
+
+class Verification(NamedTuple):
+    """What was compared; `explain` is the command that would search for the reason, if any."""
+
+    evidence: Evidence
+    trust: Trust
+    lines: tuple[Line, ...]
+    explain: tuple[str, ...]
+
+    @property
+    def holds(self) -> bool:
+        """Whether nothing differs."""
+        return all_hold(self.lines)
+
+    @property
+    def anchor(self) -> str | None:
+        """The name of the pinned key at which the chain ends."""
+        return anchor(self.trust.chain, self.trust.pins)
+
+    @property
+    def not_checked(self) -> tuple[str, ...]:
+        """What was not looked at."""
+        return UNCHECKED[self.evidence.platform]
+
+
+def verify(
+    plan: Plan,
+    result: Measurement,
+    evidence: Evidence,
+    trust: Trust,
+    wanted: planned.Wanted,
+    registers: Sequence[Line] = (),
+) -> Verification:
+    """
+    Return what holds of `evidence` under a plan and its measurement.
+
+    `registers` are the lines of an event log.  MismatchError for another platform,
+    MalformedError and UnsupportedError for evidence that cannot be checked.
+    """
+    found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, registers))
+    lines = (*signatures.lines(evidence, trust), *found)
+    differs = any(line.status == DIFFERS and line.name in MEASUREMENTS for line in lines)
+    command = (*search(plan), "--expect", evidence.digest.hex()) if differs else ()
+    return Verification(evidence, trust, lines, command)
+
+
+def _rtmrs(evidence: Evidence, registers: Sequence[Line]) -> Iterator[Line]:
+    if registers or evidence.td is None:
+        yield from registers
+        return
+    for number, value in enumerate(evidence.td.rtmrs):
+        yield Line(f"RTMR{number}", None, value.hex(), "not in plan")
+
+
+def search(plan: Plan) -> Iterator[str]:
+    """Yield the words of the `explain` command for a plan, up to the digest that it is to find."""
+    image = next((i for i in plan.inputs if i.role in ("image", "firmware")), None)
+    path = (image.path or "-") if image else "-"
+    yield from ("cvmplan", "explain", f"./{path}" if path.startswith("-") and path != "-" else path)
+    yield from ("--platform", plan.platform)
+    files = {i.role: i.path for i in plan.inputs}
+    for name, value in plan.given.items():
+        flag = f"--{name.replace('_', '-')}"
+        if name in ("platform", "cpu") or name.removesuffix("_hash") in files:
+            continue
+        if name == "cpu_signature":
+            yield from ("--cpu", str(value))
+        elif isinstance(value, list):
+            for one in value:
+                yield from (flag, str(one))
+        elif value is True:
+            yield flag
+        elif value is not False:
+            yield f"{flag}={value}" if str(value).startswith("-") else flag
+            if not str(value).startswith("-"):
+                yield str(value)
+    for role in ("kernel", "initrd"):
+        if files.get(role):
+            yield from (f"--{role}", files[role] or "")
+
+
+def chain_of(evidence: Evidence, given: Sequence[Certificate]) -> list[Certificate]:
+    """
+    Return the chain that is checked: what comes with evidence, and above it what was given.
+
+    Of a quote, certificates that are given take the place of those inside.
+    """
+    inside = signatures.certificates_in(evidence)
+    if not given:
+        return inside
+    if evidence.report is None:
+        return [*given]
+    known = {one.parsed for one in given}
+    return [*(one for one in inside if one.parsed not in known), *given]

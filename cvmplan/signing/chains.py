@@ -1,0 +1,177 @@
+"""
+Certificates, and whether they lead from a signer to a key that is pinned.
+
+Source: RFC 5280, section 6.1, as far as the vendors' chains have something of it: signatures,
+names, validity, basic constraints, path length, key usage; no policies, no names' constraints,
+no revocation.  AMD's VCEK and VLEK certificates have serial number 0 (AMD 57230), which is
+taken for them alone.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from hashlib import sha256
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
+from cryptography.x509.oid import ExtensionOID, NameOID
+
+from cvmplan.blob import Blob
+from cvmplan.errors import MalformedError
+
+MOST: Final = 16  # certificates of one chain
+LONGEST: Final = 1 << 20
+_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_KNOWN: Final = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
+_HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_MADE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
+_CURVES: Final = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
+
+
+class Certificate(NamedTuple):
+    """A certificate that was read; times are in UTC."""
+
+    at: str
+    subject: str
+    issuer: str
+    spki: str
+    not_before: datetime
+    not_after: datetime
+    parsed: x509.Certificate
+
+
+def read(blob: Blob) -> list[Certificate]:
+    """Return the certificates of a file in PEM, or the one in DER; MalformedError."""
+    if len(blob) > LONGEST:
+        raise MalformedError(f"{len(blob)} bytes are no certificates", at=blob.name)
+    data = bytes(blob.data).rstrip(b"\0")
+    if b"-----BEGIN" not in data:
+        return [_parsed(bytes(blob.data), blob.name, x509.load_der_x509_certificate)]
+    found = _PEM.findall(data)
+    if not found or data.count(b"-----BEGIN") != len(found) or len(found) > MOST:
+        raise MalformedError(f"is not 1 to {MOST} certificates in PEM", at=blob.name)
+    many = len(found) > 1
+    return [
+        _parsed(one, f"{blob.name}, certificate {n}" if many else blob.name, _PEM_LOADER)
+        for n, one in enumerate(found, 1)
+    ]
+
+
+_PEM_LOADER: Final = x509.load_pem_x509_certificate
+
+
+def _parsed(data: bytes, at: str, load: Any) -> Certificate:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial number 0
+        try:
+            made = load(data)
+            spki = made.public_key().public_bytes(
+                serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
+            )
+            names = made.subject.rfc4514_string(), made.issuer.rfc4514_string()
+            times = made.not_valid_before_utc, made.not_valid_after_utc
+            list(made.extensions)
+            made.signature_hash_algorithm  # noqa: B018 read, so that an unknown one is seen here
+        except _MADE as error:
+            raise MalformedError("is no certificate in PEM or DER", at=at) from error
+    return Certificate(at, *names, sha256(spki).hexdigest(), *times, made)
+
+
+def common_name(one: Certificate) -> str:
+    """Return the common name of the subject, "" where there is none."""
+    found = one.parsed.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    return str(found[0].value) if found else ""
+
+
+def anchor(chain: Sequence[Certificate], pins: Mapping[str, str]) -> str | None:
+    """Return the name of the pinned key (by SHA-256 of its SPKI, hex) that is in the chain."""
+    return next((pins[one.spki] for one in chain if one.spki in pins), None)
+
+
+def problems(
+    chain: Sequence[Certificate], pins: Mapping[str, str], curve: str, at: datetime, serial_0: bool
+) -> Iterator[str]:
+    """
+    Yield what is wrong with a chain that begins with the signer's certificate.
+
+    `curve` is the signer's, `serial_0` whether its certificate may have serial number 0.
+    """
+    key = chain[0].parsed.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES[curve]):
+        yield f"{chain[0].at}: the signer's key is not of ECDSA {curve}"
+    for depth, one in enumerate(chain):
+        yield from _alone(one, depth, at, serial_0 and depth == 0)
+    for one, issuer in pairwise(chain):
+        yield from _link(one, issuer)
+    if chain[-1].subject == chain[-1].issuer:
+        yield from _link(chain[-1], chain[-1])
+    if anchor(chain, pins) is None:
+        yield f"ends at {chain[-1].subject}, whose key {chain[-1].spki} is not pinned"
+
+
+def _alone(one: Certificate, depth: int, at: datetime, serial_0: bool) -> Iterator[str]:
+    """Yield what is wrong with one certificate, `depth` links above the signer's."""
+    if not one.not_before <= at <= one.not_after:
+        yield f"{one.at}: valid from {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        serial = one.parsed.serial_number
+    if serial < 0 or (serial == 0 and not serial_0):
+        yield f"{one.at}: serial number {serial}"
+    extensions = {e.oid: e for e in one.parsed.extensions}
+    for oid, extension in extensions.items():
+        if extension.critical and oid not in _KNOWN:
+            yield f"{one.at}: critical extension {oid.dotted_string} is not known"
+    if not isinstance(one.parsed.signature_hash_algorithm, _HASHES):
+        yield f"{one.at}: is signed with a hash other than SHA-256, SHA-384 and SHA-512"
+    key = one.parsed.public_key()
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size < 2048:
+        yield f"{one.at}: an RSA key of {key.key_size} bits"
+    if depth:
+        yield from _issues(one, extensions, depth)
+
+
+def _issues(one: Certificate, extensions: Mapping[Any, Any], depth: int) -> Iterator[str]:
+    constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
+    if constraints is None or not constraints.value.ca:
+        yield f"{one.at}: is no certificate authority"
+    elif constraints.value.path_length is not None and constraints.value.path_length < depth - 1:
+        yield f"{one.at}: the chain below it is longer than it allows"
+    usage = extensions.get(ExtensionOID.KEY_USAGE)
+    if usage is not None and not usage.value.key_cert_sign:
+        yield f"{one.at}: its key may not sign certificates"
+
+
+def _link(one: Certificate, issuer: Certificate) -> Iterator[str]:
+    try:
+        one.parsed.verify_directly_issued_by(issuer.parsed)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        yield f"{one.at}: is not signed by {issuer.at} ({issuer.subject})"
+
+
+def point(one: Certificate) -> tuple[str, tuple[int, int]] | None:
+    """Return (curve, (x, y)) of an ECDSA key on P-256 or P-384, None for any other."""
+    key = one.parsed.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        return None
+    numbers = key.public_numbers()
+    for name, curve in _CURVES.items():
+        if isinstance(key.curve, curve):
+            return name, (numbers.x, numbers.y)
+    return None
+
+
+def extension(one: Certificate, oid: str) -> bytes | None:
+    """Return the value of an extension that has no type here, None where it is absent."""
+    for found in one.parsed.extensions:
+        if found.oid.dotted_string == oid and isinstance(found.value, x509.UnrecognizedExtension):
+            return found.value.value
+    return None
