@@ -31,6 +31,7 @@ VERBS: Final = {
     "diff": "Where two launches part, and why.",
     "explain": "Which settings reproduce a measurement.",
     "sweep": "Measurements of many configurations.",
+    "verify": "A report or quote, held against a plan.",
     "idblock": "The ID block of an SNP launch, signed or checked.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",

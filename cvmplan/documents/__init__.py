@@ -25,6 +25,7 @@ DOCUMENTS: Final = {
     "explanation": ("cvmplan.documents.explanation", "ExplanationDocument"),
     "matrix": ("cvmplan.documents.matrix", "Matrix"),
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),
+    "verification": ("cvmplan.documents.verification", "VerificationDocument"),
     "idblock": ("cvmplan.documents.identity", "IdBlockDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }

@@ -13,8 +13,18 @@ from typing import Final
 from cvmplan.errors import ConfigError
 
 EMITTERS: Final = {
-    "text": ("cvmplan.emit.text", "cvmplan.emit.text_answers", "cvmplan.emit.text_identity"),
-    "json": ("cvmplan.emit.json", "cvmplan.emit.json_answers", "cvmplan.emit.json_identity"),
+    "text": (
+        "cvmplan.emit.text",
+        "cvmplan.emit.text_answers",
+        "cvmplan.emit.text_identity",
+        "cvmplan.emit.text_evidence",
+    ),
+    "json": (
+        "cvmplan.emit.json",
+        "cvmplan.emit.json_answers",
+        "cvmplan.emit.json_identity",
+        "cvmplan.emit.json_evidence",
+    ),
     "jsonl": ("cvmplan.emit.jsonl",),
     "calls": ("cvmplan.emit.calls",),
     "csv": ("cvmplan.emit.csv",),

@@ -74,25 +74,23 @@ def search(plan: Plan) -> Iterator[str]:
     path = (image.path or "-") if image else "-"
     yield from ("cvmplan", "explain", f"./{path}" if path.startswith("-") and path != "-" else path)
     yield from ("--platform", plan.platform)
-    files = {i.role: i.path for i in plan.inputs}
     for name, value in plan.given.items():
-        flag = f"--{name.replace('_', '-')}"
-        if name in ("platform", "cpu") or name.removesuffix("_hash") in files:
+        hashed = name.removesuffix("_hash")
+        if name in ("platform", "cpu") or (hashed != name and hashed in plan.given):
             continue
-        if name == "cpu_signature":
-            yield from ("--cpu", str(value))
-        elif isinstance(value, list):
-            for one in value:
-                yield from (flag, str(one))
-        elif value is True:
-            yield flag
-        elif value is not False:
-            yield f"{flag}={value}" if str(value).startswith("-") else flag
-            if not str(value).startswith("-"):
-                yield str(value)
-    for role in ("kernel", "initrd"):
-        if files.get(role):
-            yield from (f"--{role}", files[role] or "")
+        option = "cpu" if name == "cpu_signature" else name
+        yield from _typed(f"--{option.replace('_', '-')}", value)
+
+
+def _typed(flag: str, value: object) -> Iterator[str]:
+    """Yield an option as it is typed."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _typed(flag, one)
+    elif value is True:
+        yield flag
+    elif value is not False:
+        yield f"{flag}={value}"
 
 
 def chain_of(evidence: Evidence, given: Sequence[Certificate]) -> list[Certificate]:

@@ -1,0 +1,173 @@
+"""cvmplan verify."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
+
+import typer
+
+from cvmplan import values
+from cvmplan.cli import make_app
+from cvmplan.cli.options import (
+    Format,
+    Output,
+    Request,
+    Shared,
+    launch_options,
+    option,
+    request,
+    with_options,
+    write,
+)
+from cvmplan.cli.progress import watch_for
+from cvmplan.errors import ConfigError
+
+if TYPE_CHECKING:
+    from cvmplan.evidence.lines import Line
+    from cvmplan.evidence.planned import Wanted
+    from cvmplan.evidence.signatures import Trust
+    from cvmplan.readers.evidence import Evidence
+
+app = make_app()
+_TEXT, _MANY = Optional[str], Optional[list[str]]
+EVIDENCE = "SNP report, TDX quote or TDREPORT, raw or wrapped; - for stdin."
+_CERTS = "Certificates, PEM or DER, the signer's first, each signed by the next; repeats."
+_PIN = "SHA-256 of a public key (SPKI) to trust in place of the vendor's; repeats."
+OWN: Shared = {
+    "plan": (option(_TEXT, "plan", "PLAN", "The plan, in place of IMAGE."), None),
+    "certs": (option(_MANY, "certs", "FILE", _CERTS), None),
+    "pin": (option(_MANY, "pin", "HEX", _PIN), None),
+    "at": (
+        option(_TEXT, "at", "TIME", "When certificates have to be valid.  [assumed: now]"),
+        None,
+    ),
+    "ignore_trailing": (option(bool, "ignore_trailing", "", "Bytes may follow a quote."), False),
+    "report_data": (option(_TEXT, "report_data", "HEX", "REPORT_DATA, 64 bytes."), None),
+    "vmpl": (option(_TEXT, "vmpl", "N", "VMPL of who asked for the report."), None),
+    "mrseam": (option(_TEXT, "mrseam", "HEX", "MRSEAM, the TDX module, 48 bytes."), None),
+    "mrservicetd": (option(_TEXT, "mrservicetd", "HEX", "MRSERVICETD, 48 bytes."), None),
+    "event_log": (
+        option(_TEXT, "event_log", "FILE", "CCEL or JSON event log, replayed into the RTMRs."),
+        None,
+    ),
+    "format": (Format, "text"),
+    "output": (Output, None),
+}
+
+
+class Asked(NamedTuple):
+    """The evidence, what launches the guest, and the verb's own options by their names."""
+
+    evidence: Evidence
+    request: Request
+    own: Mapping[str, Any]
+
+
+def _shared() -> Shared:
+    argument = Annotated[str, typer.Argument(metavar="EVIDENCE", help=EVIDENCE)]
+    return {"evidence": (argument, ...), **launch_options(), **OWN}
+
+
+def _asked(values_given: dict[str, Any]) -> Asked:
+    """Return what is asked; the platform is that of the evidence where none is given."""
+    from cvmplan.files import Files
+    from cvmplan.readers import evidence
+
+    own = {name: values_given.pop(name) for name in OWN}
+    path = values_given.pop("evidence")
+    if path == "-" and "-" in (values_given["path"], own["plan"]):
+        raise ConfigError("only one of both can be standard input", at="-")
+    blob = Files().open(path, "evidence")
+    found = evidence.read(blob, trailing=own["ignore_trailing"])
+    if own["plan"] is not None:
+        if values_given["path"] or values_given["example"]:
+            raise ConfigError("goes without an image", at="--plan")
+        values_given["path"] = own["plan"]
+    made = request(values_given)
+    from cvmplan import readers
+
+    if readers.recognise(made.image)[0] not in ("plan", "manifest"):
+        made.options.setdefault("platform", found.platform)  # type: ignore[attr-defined]  # a dict
+    return Asked(found, made, own)
+
+
+@app.command()
+@partial(with_options, shared=_shared(), make=_asked)
+def verify(asked: Asked) -> None:
+    """
+    Print what a report or a quote says beside what was planned; exit 1 when anything differs.
+
+    Signatures are checked with the certificates that are given or come with the evidence;
+    nothing is fetched.  A chain has to end at a key of AMD or Intel that is known here, or at
+    one that --pin names.
+    """
+    from cvmplan.emit import emitter
+    from cvmplan.evidence import verify as stage
+    from cvmplan.plan import measure
+
+    printer = emitter(asked.own["format"], "verification")
+    trust, wanted = _trust(asked), _wanted(asked.own)
+    registers = _registers(asked)
+    plan = asked.request.plan()
+    result = measure(plan, watch_for(plan, quiet=asked.request.quiet))
+    found = stage.verify(plan, result, asked.evidence, trust, wanted, registers)
+    write(printer.verification(found), asked.own["output"])
+    if not found.holds:
+        raise typer.Exit(1)
+
+
+def _trust(asked: Asked) -> Trust:
+    """Return the chain that is checked, the keys at which it may end, and the time."""
+    from cvmplan.evidence.anchors import PINNED
+    from cvmplan.evidence.signatures import Trust
+    from cvmplan.evidence.verify import chain_of
+    from cvmplan.signing import chains
+
+    given = [
+        one
+        for path in asked.own["certs"] or ()
+        for one in chains.read(asked.request.files.open(path, "certificate"))
+    ]
+    pins: Mapping[str, str] = PINNED[asked.evidence.platform]
+    if asked.own["pin"]:
+        read = values.octets(32)
+        pins = {_read(read, one, "pin").hex(): f"--pin {one}" for one in asked.own["pin"]}
+    return Trust(chain_of(asked.evidence, given), pins, _time(asked.own["at"]))
+
+
+def _time(written: str | None) -> datetime:
+    if written is None:
+        return datetime.now(UTC)
+    try:
+        time = datetime.fromisoformat(written)
+    except ValueError:
+        hint = "2026-01-31, or 2026-01-31T12:00:00Z"
+        raise ConfigError(f"{written!r} is no time", at="--at", hint=hint) from None
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def _wanted(own: Mapping[str, Any]) -> Wanted:
+    from cvmplan.evidence.planned import Wanted
+
+    readers = {
+        "report_data": values.octets(64),
+        "vmpl": values.within(0, 3),
+        "mrseam": values.octets(48),
+        "mrservicetd": values.octets(48),
+    }
+    return Wanted(**{n: _read(r, own[n], n) for n, r in readers.items() if own[n] is not None})
+
+
+def _read(reader: Any, written: str, name: str) -> Any:
+    try:
+        return reader(written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=f"--{name.replace('_', '-')}") from None
+
+
+def _registers(asked: Asked) -> Sequence[Line]:
+    """Return the registers of the evidence beside those of an event log."""
+    return ()

@@ -1,0 +1,38 @@
+"""What became of evidence, as JSON."""
+
+from __future__ import annotations
+
+from cvmplan.emit.json import dumps
+from cvmplan.emit.json_identity import compared_line
+from cvmplan.evidence.verify import Verification
+
+_TIME = "%Y-%m-%dT%H:%M:%SZ"
+
+
+def verification(found: Verification) -> str:
+    """Return cvmplan.verification/1."""
+    evidence, trust = found.evidence, found.trust
+    return dumps(
+        {
+            "schema": "cvmplan.verification/1",
+            "platform": evidence.platform,
+            "kind": evidence.kind,
+            "wrappers": list(evidence.source.how),
+            "certificates": [
+                {
+                    "subject": one.subject,
+                    "issuer": one.issuer,
+                    "sha256_spki": one.spki,
+                    "not_before": one.not_before.strftime(_TIME),
+                    "not_after": one.not_after.strftime(_TIME),
+                }
+                for one in trust.chain
+            ],
+            "anchor": found.anchor,
+            "at": trust.at.strftime(_TIME),
+            "lines": [compared_line(line) for line in found.lines],
+            "not_checked": list(found.not_checked),
+            "holds": found.holds,
+            "explain": list(found.explain),
+        }
+    )

@@ -1,0 +1,30 @@
+"""What became of evidence, as text for people."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from cvmplan.emit.lines import joined
+from cvmplan.emit.text_identity import compared_lines
+from cvmplan.evidence.lines import DIFFERS
+from cvmplan.evidence.verify import Verification
+
+
+def verification(found: Verification) -> str:
+    """Return each line of the comparison, what was not checked, and the verdict."""
+    return joined(_verification(found))
+
+
+def _verification(found: Verification) -> Iterator[str]:
+    yield f"evidence: {found.evidence.kind}"
+    for one in found.trust.chain:
+        yield f"certificate: {one.subject}, {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
+    if found.evidence.trailing:
+        yield f"ignored: {found.evidence.trailing} bytes behind the quote"
+    yield from compared_lines(found.lines)
+    yield f"not checked: {'; '.join(found.not_checked)}"
+    wrong = [line.name for line in found.lines if line.status == DIFFERS]
+    yield f"differs: {', '.join(wrong)}" if wrong else "holds: nothing differs from the plan"
+    if found.explain:
+        yield f"to search for the reason: {shlex.join(found.explain)}"
