@@ -83,6 +83,25 @@ def octets(length: int) -> Callable[[object], bytes]:
     return read
 
 
+FILE = "file:"
+
+
+def octets_or_file(length: int) -> Callable[[object], bytes | str]:
+    """Return a reader as `octets`, which leaves file:PATH to whoever opens files."""
+
+    def read(written: object) -> bytes | str:
+        if isinstance(written, str) and written.startswith(FILE):
+            if written == FILE:
+                raise ValueError(f"{_quoted(written)} names no file")
+            return written
+        try:
+            return octets(length)(written)
+        except ValueError as error:
+            raise ValueError(f"{str(error).removesuffix(')')}, or file:PATH)") from None
+
+    return read
+
+
 def hex_string(written: object) -> bytes:
     """Return the bytes of a string of hex digits, of any length."""
     if isinstance(written, str) and (not written or (written.isascii() and written.isalnum())):
