@@ -31,6 +31,8 @@ VERBS: Final = {
     "diff": "Where two launches part, and why.",
     "explain": "Which settings reproduce a measurement.",
     "sweep": "Measurements of many configurations.",
+    "td-params": "TD_PARAMS of a TDX guest, and the module's rules.",
+    "td-info": "TDINFO of a TDX guest, and TEE_INFO_HASH.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",
     "rules": "What 'check' looks for.",

@@ -25,6 +25,8 @@ DOCUMENTS: Final = {
     "explanation": ("cvmplan.documents.explanation", "ExplanationDocument"),
     "matrix": ("cvmplan.documents.matrix", "Matrix"),
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),
+    "td-params": ("cvmplan.documents.td", "TdParamsDocument"),
+    "td-info": ("cvmplan.documents.td", "TdInfoDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }
 

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from struct import Struct
+from struct import error as StructError  # noqa: N812 it is a class
 from typing import Any, ClassVar, Final, NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError
 from cvmplan.findings import Finding
+from cvmplan.plan import Input
 from cvmplan.records import Frozen, record
 from cvmplan.tdx import bits
 from cvmplan.tdx.modules import Module
@@ -65,6 +67,15 @@ class TdParams(Frozen):
     reserved_2: bytes
     cpuid_config: bytes
 
+    def __post_init__(self) -> None:
+        given = tuple(getattr(self, name) for name in OFFSETS)
+        try:
+            held = self.LAYOUT.unpack(self.LAYOUT.pack(*given))
+        except StructError:
+            held = ()
+        if held != given:
+            raise ConfigError("a value does not fit its field", at="TD_PARAMS")
+
 
 class Cpuid(NamedTuple):
     """One CPUID configuration; TD_PARAMS holds the four values, its place means the leaf."""
@@ -83,7 +94,7 @@ class Described(NamedTuple):
     assumed: Mapping[str, Any]
     cpuids: tuple[Cpuid, ...]
     findings: tuple[Finding, ...]
-    source: str = ""
+    inputs: tuple[Input, ...] = ()
 
 
 def made(settings: Mapping[str, Any], cpuids: Iterable[Cpuid] = ()) -> TdParams:
@@ -104,11 +115,6 @@ def made(settings: Mapping[str, Any], cpuids: Iterable[Cpuid] = ()) -> TdParams:
     empty = TdParams(*TdParams.LAYOUT.unpack(bytes(SIZE)))
     fields = {name: values.get(name, getattr(empty, name)) for name in OFFSETS}
     fields["cpuid_config"] = table.ljust(ENTRY * MOST_ENTRIES, b"\0")
-    for name, most in (("max_vcpus", 16), ("num_l2_vms", 8), ("msr_config_ctls", 8)):
-        if fields[name] >> most:
-            raise ConfigError(f"{fields[name]:#x} has more than {most} bits", at=name)
-    if fields["tsc_frequency"] >> 16:
-        raise ConfigError(f"{fields['tsc_frequency']} has more than 16 bits", at="tsc_frequency")
     return TdParams(**fields)
 
 

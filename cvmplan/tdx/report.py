@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from hashlib import sha384
 from struct import Struct
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
@@ -35,13 +35,33 @@ class ServiceTd(NamedTuple):
 
 
 class Identity(NamedTuple):
-    """TDINFO of a planned TD; `extended` are the RTMRs that were given, the others are zero."""
+    """
+    TDINFO of a planned TD; `extended` are the RTMRs that were given, the others are zero.
+
+    `asked` are the masks of the plan, to which what the module wants set was added.
+    """
 
     plan: Plan
     info: TdInfo
+    asked: Mapping[str, int]
     extended: tuple[str, ...]
     service_td: ServiceTd | None
+    module: Module
     findings: tuple[Finding, ...]
+    module_given: bool = False
+
+    @property
+    def given(self) -> dict[str, Any]:
+        """What was given: the plan's settings, the module."""
+        return {**self.plan.given, **({"module": self.module.name} if self.module_given else {})}
+
+    @property
+    def assumed(self) -> dict[str, Any]:
+        """What was assumed: the plan's settings, the masks that nobody gave, the module."""
+        masks = {"attributes": hex(self.info.attributes), "xfam": hex(self.info.xfam)}
+        told = {n: v for n, v in masks.items() if n not in self.plan.given and not self.asked[n]}
+        module = {} if self.module_given else {"module": self.module.name}
+        return {**self.plan.assumed, **told, **module}
 
     @property
     def tee_info_hash(self) -> bytes:
@@ -76,9 +96,7 @@ def identity(
     Bits that the module wants set (FIXED1) are set, as KVM does (Linux 7.0
     arch/x86/kvm/vmx/tdx.c, setup_tdparams).  UnsupportedError where the plan builds no TD.
     """
-    init = next((op for op in plan.ops if isinstance(op, TdxInitVm)), None)
-    if plan.platform != "tdx" or init is None:
-        raise UnsupportedError(f"TDINFO is about a TD, this is a launch for {plan.platform}")
+    init = check_platform(plan)
     given = dict(rtmrs or {})
     attributes = init.attributes | module.attributes_fixed1
     xfam = init.xfam | module.xfam_fixed1
@@ -97,7 +115,18 @@ def identity(
         *attribute_findings(attributes, module, "attributes"),
         *xfam_findings(xfam, module, "xfam"),
     )
-    return Identity(plan, info, tuple(n for n in RTMRS if n in given), service_td, found)
+    asked = {"attributes": init.attributes, "xfam": init.xfam}
+    extended = tuple(name for name in RTMRS if name in given)
+    return Identity(plan, info, asked, extended, service_td, module, found)
+
+
+def check_platform(plan: Plan, name: str = "") -> TdxInitVm:
+    """Return the call that makes the TD; UnsupportedError at `name` where there is none."""
+    init = next((op for op in plan.ops if isinstance(op, TdxInitVm)), None)
+    if plan.platform != "tdx" or init is None:
+        problem = f"TDINFO is about a TDX guest, this is a launch for {plan.platform}"
+        raise UnsupportedError(problem, at=name, hint="--platform tdx")
+    return init
 
 
 def pack(info: TdInfo) -> bytes:
