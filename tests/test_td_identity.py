@@ -29,6 +29,7 @@ from tests.build.ovmf import good_tdx
 from tests.manifests import document, region, run_on, write
 from tests.oracles import shared, vector
 from tests.run import Result, assert_refused, run
+from tests.test_startup import HEAVY, modules_loaded
 
 QUOTE = "tdx/gtg-tdx_prod_quote_SPR_E4.dat"
 # MRTD of mini-guid.fd: four other implementations agree (vectors/tdx/vectors.json).
@@ -179,7 +180,8 @@ SPOILED: list[tuple[dict[str, int], str, str]] = [
     ({"attributes": 1 << 1}, "td-attributes", "1.5"),  # no such bit
     ({"attributes": 1 << 31}, "td-attributes", "1.5"),  # KL: no module has it
     ({"attributes": 1 << 27}, "td-attributes", "1.5.01"),  # LASS: later modules do
-    ({"attributes": 1 << 62}, "td-attributes", "1.5.06"),  # TPA: later modules do
+    ({"attributes": 1 << 62}, "td-attributes", "1.5.28"),  # TPA: 2.0 has it
+    ({"attributes": 1 << 6}, "td-attributes", "1.5.28"),  # PMT_PROF: 2.0 has it
     ({"attributes": 1 << 29 | 1 << 63}, "td-attributes", "1.5"),  # MIGRATABLE, PERFMON
     ({"attributes": 1 << 16 | 1 << 63}, "td-attributes", "1.5"),  # ICSSD, PERFMON
     ({"xfam": 0x2}, "td-xfam", "1.5"),  # no X87
@@ -223,7 +225,7 @@ def test_what_the_module_refuses_is_an_error(
 FINE: list[tuple[dict[str, int], str]] = [
     ({"attributes": 1 << 28 | 1 << 29 | 1 << 30}, "1.5.01"),
     ({"attributes": 1 << 63 | 1 << 27}, "1.5.06"),
-    ({"attributes": 1 << 62 | 1 << 6}, "1.5.28"),
+    ({"attributes": 1 << 62 | 1 << 6}, "2.0"),
     ({"xfam": 0x6DBE7}, "1.5"),  # all that any module has
     ({"xfam": 0x3}, "1.5"),
     ({"max_vcpus": 576}, "1.5"),
@@ -643,6 +645,11 @@ def test_any_1024_bytes_are_read_and_judged(tmp_path: Path) -> None:
     good = good_tdx().build()
     for start in range(0, len(good) - 1024, 512):
         assert checked(tmp_path, good[start : start + 1024]).code in (0, 1)
+
+
+@pytest.mark.parametrize("args", [("td-info", "--example", "tdx"), ("td-params",)])
+def test_neither_verb_loads_a_document_library(args: tuple[str, ...]) -> None:
+    assert not modules_loaded(*args) & HEAVY
 
 
 def test_no_bytes_are_no_td_params() -> None:

@@ -73,16 +73,17 @@ MODULES: Final[dict[str, Module]] = {
     ),
     "1.5.28": Module(
         "1.5.28",
-        mask_of(*_LATER, 6, 62),
+        mask_of(*_LATER),
         mask_of(0, 1, 2, MAXPA_VIRT, MAXGPA_VIRT),
         28,
         576,
         (*_MIGRATION, (PERFMON, ICSSD)),
         ((MAXGPA_VIRT, MAXPA_VIRT),),
         "intel/tdx-module 30d2218 auto_gen_1_5/cpuid_configurations_defines.h "
-        "(MAX_NUM_CPUID_CONFIG); td_control_structures.h (TDX_ATTRIBUTES_FIXED0, "
-        "CONFIG_FLAGS_FIXED0)",
-        "source; inferred: most_vcpus from 1.5.06, and that both versions share their masks",
+        "(MAX_NUM_CPUID_CONFIG), td_control_structures.h (TDX_ATTRIBUTES_FIXED0, "
+        "CONFIG_FLAGS_FIXED0, TDX_XFAM_FIXED0)",
+        "source; inferred: most_vcpus from 1.5.06, and that this commit is version 1.5.28; a "
+        "module with TDX_FEATURES0.DEBUG_RO_TD_MIGRATION also takes DEBUG with MIGRATABLE",
     ),
     "2.0.12": Module(
         "2.0.12",
@@ -93,8 +94,8 @@ MODULES: Final[dict[str, Module]] = {
         (*_MIGRATION, (PERFMON, ICSSD)),
         ((MAXGPA_VIRT, MAXPA_VIRT),),
         "intel/tdx-module 1666adc auto_gen_2_0/cpuid_configurations_defines.h "
-        "(MAX_NUM_CPUID_CONFIG); td_control_structures.h (TDX_ATTRIBUTES_FIXED0, "
-        "CONFIG_FLAGS_FIXED0)",
+        "(MAX_NUM_CPUID_CONFIG), td_control_structures.h (TDX_ATTRIBUTES_FIXED0, "
+        "CONFIG_FLAGS_FIXED0, TDX_XFAM_FIXED0)",
         "source; inferred: most_vcpus from 1.5.06",
     ),
 }
