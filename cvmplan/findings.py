@@ -127,6 +127,34 @@ RULES: Final[dict[str, Rule]] = {
         "Planned pages share a 2 MiB block with a page that is mapped before them: a kernel "
         "that mapped the block at once would have covered them too early.",
     ),
+    "td-attributes": Rule(
+        "error",
+        "The TDX module refuses these ATTRIBUTES: bits that it lacks, or that exclude each other.",
+    ),
+    "td-xfam": Rule(
+        "error",
+        "The TDX module refuses this XFAM: X87 and SSE are always set, and AVX-512, CET and AMX "
+        "each go as a whole.",
+    ),
+    "td-max-vcpus": Rule("error", "TD_PARAMS ask for no vCPU, or for more than the module has."),
+    "td-l2-vms": Rule("error", "TD_PARAMS ask for more nested VMs than the TDX module has."),
+    "td-eptp-controls": Rule(
+        "error",
+        "The secure EPT is write-back, with a page walk of 4 or 5 levels; a guest address width "
+        "of 52 needs 5.",
+    ),
+    "td-config-flags": Rule(
+        "error", "CONFIG_FLAGS that the TDX module lacks, or that exclude each other."
+    ),
+    "td-tsc-frequency": Rule("error", "A TD's TSC runs at 100 MHz to 10 GHz."),
+    "td-cpuid-config": Rule(
+        "error", "TD_PARAMS have more CPUID configurations than the module's CPUID_CONFIG list."
+    ),
+    "td-params-reserved": Rule("error", "Bytes of TD_PARAMS that must be zero are not."),
+    "td-arch-capabilities": Rule(
+        "warning",
+        "IA32_ARCH_CAPABILITIES_CONFIG counts only where MSR_CONFIG_CTLS bit 0 is set.",
+    ),
     "host-differs": Rule(
         "error", "The kernel of this machine answers a call otherwise than the simulator."
     ),

@@ -8,16 +8,17 @@ profile and platform; errors name the option, or the path in the manifest.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from hashlib import sha256
+from hashlib import sha256, sha384
 from typing import Any, TypeAlias
 
-from cvmplan import cpus, profiles
+from cvmplan import cpus, profiles, values
+from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch import Opener
 from cvmplan.profiles import Profile
-from cvmplan.settings import TOP, cpu_signature
+from cvmplan.settings import IDENTITIES, TOP, cpu_signature
 from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 
 # For profiles that say nothing: reserved bit 17 and SMT (AMD 56860, "Guest Policy Structure");
@@ -57,7 +58,19 @@ def normal(settings: Mapping[str, Any], open_file: Opener, place: Place) -> dict
         _hash_of(given, name, open_file, place)
     if isinstance(given.get("svsm"), str):
         given["svsm"] = open_file(given["svsm"], "svsm")
+    for name in IDENTITIES:
+        if name in given:
+            given[name] = identity(given[name], name, open_file)
     return given
+
+
+def identity(value: bytes | str | Blob, name: str, open_file: Opener) -> bytes:
+    """Return 48 bytes as they are, or the SHA-384 of a file, file:PATH or opened; InputError."""
+    if isinstance(value, bytes):
+        return value
+    if isinstance(value, str):
+        value = open_file(value.removeprefix(values.FILE), name)
+    return sha384(value.data).digest()
 
 
 def beaten(manifest: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

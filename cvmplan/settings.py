@@ -42,6 +42,11 @@ def _ranges(written: object) -> tuple[tuple[int, int], ...]:
     return tuple(values.span(w) for w in (written if isinstance(written, list) else [written]))
 
 
+def _identity(name: str) -> Setting:
+    text = f"{name}: 48 bytes, hex or base64; or the SHA-384 of a file; not measured."
+    return Setting(values.octets_or_file(48), "HEX|file:PATH", text, ("tdx",))
+
+
 _U64 = values.integer
 _SHA256 = values.octets(32)
 
@@ -128,9 +133,9 @@ SETTINGS: Final[dict[str, Setting]] = {
     "tsc_khz": Setting(_U64, "KHZ", "TSC frequency; reported, not measured.", ("tdx",)),
     "attributes": Setting(_U64, "MASK", "TD ATTRIBUTES; not measured.", ("tdx",)),
     "xfam": Setting(_U64, "MASK", "TD XFAM; not measured.", ("tdx",)),
-    "mrconfigid": Setting(values.octets(48), "HEX", "MRCONFIGID; not measured.", ("tdx",)),
-    "mrowner": Setting(values.octets(48), "HEX", "MROWNER; not measured.", ("tdx",)),
-    "mrownerconfig": Setting(values.octets(48), "HEX", "MROWNERCONFIG; not measured.", ("tdx",)),
+    "mrconfigid": _identity("MRCONFIGID"),
+    "mrowner": _identity("MROWNER"),
+    "mrownerconfig": _identity("MROWNERCONFIG"),
     "host_data": Setting(values.octets(32), "HEX", "HOST_DATA; not measured.", ("snp",)),
     "id_block": Setting(values.octets(96), "HEX", "ID block; not measured.", ("snp",)),
     "id_auth": Setting(values.octets(4096), "HEX", "ID authentication; not measured.", ("snp",)),
@@ -139,6 +144,8 @@ SETTINGS: Final[dict[str, Setting]] = {
     "gosvw": Setting(values.octets(16), "HEX", "OS-visible workarounds; not measured.", ("snp",)),
 }
 
+IDENTITIES: Final = ("mrconfigid", "mrowner", "mrownerconfig")
+"""Settings of 48 bytes that may also be the SHA-384 of a file."""
 HEX: Final = frozenset(
     {
         "cpu_signature", "sev_features", "policy", "reset_eip", "hob_gpa", "attributes", "xfam",

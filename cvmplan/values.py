@@ -14,6 +14,7 @@ from collections.abc import Callable
 U64 = (1 << 64) - 1
 MOST_VCPUS = 4096  # Linux, arch/x86/Kconfig, KVM_MAX_NR_VCPUS: at most 4096
 _INTEGER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
+_HEX = re.compile(r"[0-9a-fA-F]+")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
@@ -68,6 +69,9 @@ def octets(length: int) -> Callable[[object], bytes]:
     def read(written: object) -> bytes:
         if not isinstance(written, str):
             raise ValueError(f"{_quoted(written)} is not a string")  # noqa: TRY004 see the module
+        if _is_shorter_hex(written, length):
+            problem = f"{_quoted(written)} is {len(written) // 2} bytes in hex, not {length}"
+            raise ValueError(f"{problem} ({2 * length} hex digits, or base64)")
         try:
             if len(written) == 2 * length:
                 return hex_string(written)
@@ -79,6 +83,32 @@ def octets(length: int) -> Callable[[object], bytes]:
                 f"{_quoted(written)} is not {length} bytes ({2 * length} hex digits, or base64)"
             )
         return value
+
+    return read
+
+
+def _is_shorter_hex(written: str, length: int) -> bool:
+    """Whether this is as long as base64 of `length` bytes, and yet a digest of fewer in hex."""
+    if 3 * len(written) != 4 * length or len(written) % 2 or set(written) == {"A"}:  # zeros
+        return False
+    return _HEX.fullmatch(written) is not None
+
+
+FILE = "file:"
+
+
+def octets_or_file(length: int) -> Callable[[object], bytes | str]:
+    """Return a reader as `octets`, which leaves file:PATH to whoever opens files."""
+
+    def read(written: object) -> bytes | str:
+        if isinstance(written, str) and written.startswith(FILE):
+            if written == FILE:
+                raise ValueError(f"{_quoted(written)} names no file")
+            return written
+        try:
+            return octets(length)(written)
+        except ValueError as error:
+            raise ValueError(f"{str(error).removesuffix(')')}, or file:PATH)") from None
 
     return read
 

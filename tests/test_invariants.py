@@ -37,10 +37,18 @@ LAUNCHES: dict[str, Callable[[], Plan]] = {
 }
 
 
+# What hashes no page: files of identities, TDINFO, keys, evidence, event logs.
+OTHER_HASHES = {
+    "resolve.py", "tdx/report.py", "snp/idblock.py", "evidence/signatures.py", "readers/wrappers.py",
+    "tdx/rtmr.py",
+}  # fmt: skip
+
+
 def test_i1_launch_hashes_are_made_in_the_folds_only() -> None:
     """Only a `digest` module hashes pages, and what it takes is a trace."""
     for path in ROOT.rglob("*.py"):
-        assert "sha384(" not in path.read_text() or path.name == "digest.py", path
+        if str(path.relative_to(ROOT)) not in OTHER_HASHES:
+            assert "sha384(" not in path.read_text() or path.name == "digest.py", path
     for platform in ("snp", "tdx", "sev", "vbs", "vm"):
         tree = ast.parse((ROOT / platform / "digest.py").read_text())
         public = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]

@@ -33,6 +33,8 @@ VERBS: Final = {
     "sweep": "Measurements of many configurations.",
     "verify": "A report or quote, held against a plan.",
     "idblock": "The ID block of an SNP launch, signed or checked.",
+    "td-params": "TD_PARAMS of a TDX guest, and the module's rules.",
+    "td-info": "TDINFO of a TDX guest, and TEE_INFO_HASH.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",
     "rules": "What 'check' looks for.",

@@ -27,6 +27,8 @@ DOCUMENTS: Final = {
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),
     "verification": ("cvmplan.documents.verification", "VerificationDocument"),
     "idblock": ("cvmplan.documents.identity", "IdBlockDocument"),
+    "td-params": ("cvmplan.documents.td", "TdParamsDocument"),
+    "td-info": ("cvmplan.documents.td", "TdInfoDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }
 

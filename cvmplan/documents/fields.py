@@ -30,6 +30,13 @@ Octets32 = Annotated[bytes, BeforeValidator(values.octets(32)), _OCTETS]
 Octets48 = Annotated[bytes, BeforeValidator(values.octets(48)), _OCTETS]
 Octets96 = Annotated[bytes, BeforeValidator(values.octets(96)), _OCTETS]
 Octets4096 = Annotated[bytes, BeforeValidator(values.octets(4096)), _OCTETS]
+Identity48 = Annotated[
+    bytes | str,
+    BeforeValidator(values.octets_or_file(48)),
+    WithJsonSchema(
+        {"type": "string", "description": "48 bytes, hex or base64; file:PATH is its SHA-384"}
+    ),
+]
 VcpuCount = Annotated[
     int,
     BeforeValidator(values.within(1, values.MOST_VCPUS)),

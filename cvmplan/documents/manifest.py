@@ -11,6 +11,7 @@ from cvmplan.documents.fields import (
     BitPosition,
     Document,
     HexBytes,
+    Identity48,
     Integer,
     Octets16,
     Octets32,
@@ -130,9 +131,9 @@ class GuestDocument(Document):
     gosvw: Octets16 | None = None
     attributes: Integer | None = None
     xfam: Integer | None = None
-    mrconfigid: Octets48 | None = None
-    mrowner: Octets48 | None = None
-    mrownerconfig: Octets48 | None = None
+    mrconfigid: Identity48 | None = None
+    mrowner: Identity48 | None = None
+    mrownerconfig: Identity48 | None = None
 
 
 class Manifest(Document):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cvmplan.emit.json import dumps
 from cvmplan.emit.json_identity import compared_line
-from cvmplan.evidence.verify import Verification
+
+if TYPE_CHECKING:
+    from cvmplan.evidence.verify import Verification
 
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 

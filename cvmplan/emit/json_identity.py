@@ -7,9 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from cvmplan.emit.json import dumps
-from cvmplan.evidence.idblock import key_digests
 from cvmplan.evidence.lines import Line
-from cvmplan.snp.idblock import IdAuth, IdBlock, pack
+from cvmplan.snp.idblock import IdAuth, IdBlock, key_digests, pack
 
 
 def identity(

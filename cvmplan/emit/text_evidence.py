@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from cvmplan.emit.lines import joined
 from cvmplan.emit.text_identity import compared_lines
 from cvmplan.evidence.lines import DIFFERS
-from cvmplan.evidence.verify import Verification
+
+if TYPE_CHECKING:
+    from cvmplan.evidence.verify import Verification
 
 
 def verification(found: Verification) -> str:

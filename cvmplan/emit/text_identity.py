@@ -6,9 +6,8 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.evidence.idblock import key_digests
 from cvmplan.evidence.lines import DIFFERS, Line
-from cvmplan.snp.idblock import IdAuth, IdBlock, pack
+from cvmplan.snp.idblock import IdAuth, IdBlock, key_digests, pack
 
 
 def identity(

@@ -90,12 +90,6 @@ def _check(message: bytes, signed: Signed, problem: str) -> None:
         raise MismatchError(f"BAD_SIGNATURE: {problem}", at="idblock", hint=hint)
 
 
-def key_digests(auth: IdAuth) -> tuple[bytes, bytes | None]:
-    """Return the digests of the ID key and of the author key, as reports have them: 48 bytes."""
-    author = key_digest(auth.author_key) if has_author(auth) else None
-    return key_digest(auth.id_key), author
-
-
 def of_directive(fields: Mapping[str, Any], policy: int, at: str) -> Identity:
     """
     Return the identity that a loader makes of the SNP_ID_BLOCK of an IGVM file.

@@ -18,6 +18,8 @@ from cvmplan.gpamap import Memory, Region, Role
 from cvmplan.launch import Declared, Opener
 from cvmplan.order import PAGE
 from cvmplan.readers import text
+from cvmplan.settings import IDENTITIES
+from cvmplan.values import FILE
 
 SCHEMA = "cvmplan.manifest/1"
 _ZEROS = Zeros()
@@ -48,6 +50,9 @@ def read(blob: Blob, open_file: Opener) -> Declared:
         given["svsm"] = files.open_unchecked(svsm, "svsm")
     elif svsm:
         given["svsm"] = files.open(svsm, "svsm", "guest.svsm")
+    for name in IDENTITIES:
+        if isinstance(value := given.get(name), str):
+            given[name] = files.open_unchecked(value.removeprefix(FILE), name)
     firmware = document.firmware
     if firmware and firmware.digest:
         given["firmware_digest"] = firmware.digest

@@ -143,6 +143,12 @@ def has_author(auth: IdAuth) -> bool:
     return any(auth.author_key) or any(auth.id_key_sig)
 
 
+def key_digests(auth: IdAuth) -> tuple[bytes, bytes | None]:
+    """Return the digests of the ID key and of the author key, as reports have them: 48 bytes."""
+    author = key_digest(auth.author_key) if has_author(auth) else None
+    return key_digest(auth.id_key), author
+
+
 def read_key(blob: Blob) -> Point:
     """Return the public key that `blob`, 1028 bytes, is; MalformedError, UnsupportedError."""
     key: EcdsaKey = _whole(EcdsaKey, blob)

@@ -1,0 +1,110 @@
+"""cvmplan td-info."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Optional
+
+import typer
+
+from cvmplan import values
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Output, Request, digest_option, launch_verb
+from cvmplan.cli.progress import watch_for
+from cvmplan.cli.td_params import MODULE, Format, answer_in
+from cvmplan.errors import ConfigError, MismatchError
+
+app = make_app()
+
+
+def _rtmr(number: int) -> Any:
+    text = f"RTMR{number}, 48 bytes, hex or base64.  [assumed: zeros, as at TDH.MR.FINALIZE]"
+    return typer.Option(f"--rtmr{number}", metavar="HEX", help=text)
+
+
+Rtmr0 = Annotated[Optional[str], _rtmr(0)]
+Rtmr1 = Annotated[Optional[str], _rtmr(1)]
+Rtmr2 = Annotated[Optional[str], _rtmr(2)]
+Rtmr3 = Annotated[Optional[str], _rtmr(3)]
+ServTd = Annotated[
+    Optional[str],
+    typer.Option(
+        "--servtd",
+        metavar="INFOHASH:TYPE:ATTR",
+        help="The service TD that is bound: SERVTD_INFO_HASH of 48 bytes, SERVTD_TYPE, "
+        "SERVTD_ATTR.  [assumed: none]",
+    ),
+]
+ModuleName = Annotated[Optional[str], typer.Option("--module", metavar="VERSION", help=MODULE)]
+Expect = Annotated[
+    Optional[str],
+    typer.Option("--expect", metavar="HEX", help="Exit with 1 unless TEE_INFO_HASH is this."),
+]
+
+
+@app.command()
+@launch_verb
+def td_info(
+    request: Request,
+    rtmr0: Rtmr0 = None,
+    rtmr1: Rtmr1 = None,
+    rtmr2: Rtmr2 = None,
+    rtmr3: Rtmr3 = None,
+    servtd: ServTd = None,
+    module: ModuleName = None,
+    expect: Expect = None,
+    format: Format = "text",
+    output: Output = None,
+) -> None:
+    """
+    Print TDINFO of a planned TDX guest, and TEE_INFO_HASH, the SHA-384 of its 512 bytes.
+
+    RTMRs that are not given are zero, which is what a TD has when it is finalized; firmware
+    extends them once it runs.
+    """
+    from cvmplan.plan import measure
+    from cvmplan.tdx import modules
+    from cvmplan.tdx.report import RTMRS, check_platform, identity, pack
+
+    wanted = None if expect is None else _digest(expect)
+    typed = dict(zip(RTMRS, (rtmr0, rtmr1, rtmr2, rtmr3), strict=True))
+    rtmrs = {name: _octets(f"--{name}", text) for name, text in typed.items() if text is not None}
+    bound = None if servtd is None else _service_td(servtd)
+    rules = modules.find(modules.DEFAULT if module is None else module)
+    plan = request.plan()
+    check_platform(plan, request.image.name)
+    mrtd = measure(plan, watch_for(plan, quiet=request.quiet)).digest
+    found = identity(plan, mrtd, rules, rtmrs, bound)._replace(module_given=module is not None)
+    if wanted is not None and wanted != found.tee_info_hash:
+        raise MismatchError(
+            f"TEE_INFO_HASH is {found.tee_info_hash.hex()}, want {wanted.hex()}",
+            at=request.image.name,
+        )
+    answer_in(format, output, "td_info", found, pack(found.info), found.findings)
+
+
+def _digest(written: str) -> bytes:
+    wanted = digest_option(written)
+    if len(wanted) != 48:
+        raise ConfigError(f"{written!r} is not a digest of 48 bytes in hex", at="--expect")
+    return wanted
+
+
+def _octets(at: str, written: str) -> bytes:
+    try:
+        return values.octets(48)(written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=at) from None
+
+
+def _service_td(written: str) -> Any:
+    """Return the service TD that --servtd names; ConfigError."""
+    from cvmplan.tdx.report import ServiceTd
+
+    parts = written.split(":")
+    if len(parts) != 3:
+        raise ConfigError("is not INFOHASH:TYPE:ATTR", at="--servtd", hint="TYPE of MigTD is 0")
+    info_hash = _octets("--servtd", parts[0])
+    try:
+        return ServiceTd(info_hash, values.within(0, 0xFFFF)(parts[1]), values.integer(parts[2]))
+    except ValueError as error:
+        raise ConfigError(str(error), at="--servtd") from None

@@ -1,0 +1,121 @@
+"""What `td-params` and `td-info` answer, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from cvmplan.emit import text
+from cvmplan.emit.lines import aligned, joined
+from cvmplan.plan import Input
+from cvmplan.tdx import bits
+from cvmplan.tdx.params import OFFSETS, Described, TdParams, entries
+from cvmplan.tdx.quote import TdInfo
+from cvmplan.tdx.report import RTMRS, Identity
+
+MASKS = {
+    "attributes": bits.ATTRIBUTES,
+    "xfam": bits.XFAM,
+    "config_flags": bits.CONFIG_FLAGS,
+    "msr_config_ctls": bits.MSR_CONFIG_CTLS,
+}
+INFO_OFFSETS = {
+    "attributes": 0, "xfam": 8, "mrtd": 16, "mrconfigid": 64, "mrowner": 112, "mrownerconfig": 160,
+    "rtmr0": 208, "rtmr1": 256, "rtmr2": 304, "rtmr3": 352, "servtd_hash": 400,
+}  # fmt: skip
+
+
+def td_params(answer: Described) -> str:
+    """Return every field with its meaning, what was given and assumed, and the findings."""
+    params = answer.params
+    rows = [("offset", "field", "value", "meaning"), *_fields(params), *_cpuids(answer)]
+    head = [
+        *_head(answer.inputs, answer.given, answer.assumed),
+        f"rules of TDX module {answer.module.name}: {answer.module.source}",
+        f"({answer.module.confidence})",
+        "",
+        *aligned(rows),
+        "",
+    ]
+    return joined(head) + text.findings(answer.findings)
+
+
+def td_info(answer: Identity) -> str:
+    """Return every field with its meaning, and TEE_INFO_HASH on the last line."""
+    plan = answer.plan
+    rows = [("offset", "field", "value", "meaning"), *_info(answer)]
+    head = [*_head(plan.inputs, answer.given, answer.assumed), *aligned(rows), ""]
+    if len(answer.extended) < len(RTMRS):
+        missing = " ".join(n.upper() for n in RTMRS if n not in answer.extended)
+        head.append(f"{missing}: not given, so zero, which they are at TDH.MR.FINALIZE; a TD that")
+        head += ["has run its firmware has others, and another TEE_INFO_HASH", ""]
+    found = [f for f in (*plan.findings, *answer.findings) if f.severity != "note"]
+    told = text.findings(found) + "\n" if found else ""
+    return joined(head) + told + joined([f"TEE_INFO_HASH (SHA-384)  {answer.tee_info_hash.hex()}"])
+
+
+def _head(
+    inputs: Iterable[Input], given: Mapping[str, Any], assumed: Mapping[str, Any]
+) -> Iterator[str]:
+    files = [
+        (i.role, i.path or "standard input", f"{i.size} bytes  sha256 {i.sha256}") for i in inputs
+    ]
+    rows = [(k, _setting(v), "given") for k, v in given.items()]
+    rows += [(k, _setting(v), "assumed") for k, v in assumed.items()]
+    if files:
+        yield from aligned(files)
+    if rows:
+        yield from aligned(rows)
+        yield ""
+
+
+def _setting(value: Any) -> str:
+    return "48 zeros" if value == "0" * 96 else str(value)
+
+
+def _value(value: int | bytes, name: str) -> str:
+    if isinstance(value, bytes):
+        return value.hex() if any(value) else f"{len(value)} zeros"
+    return hex(value) if name in MASKS or name in HEX else str(value)
+
+
+HEX = ("eptp_controls", "ia32_arch_capabilities_config")
+
+
+def _fields(params: TdParams) -> Iterator[tuple[str, ...]]:
+    for name, offset in OFFSETS.items():
+        value = getattr(params, name)
+        if name != "cpuid_config" and (not name.startswith("reserved") or any(value)):
+            yield str(offset), name, _value(value, name), _meaning(name, value)
+
+
+def _meaning(name: str, value: Any) -> str:
+    if name in MASKS:
+        return bits.names(value, MASKS[name])
+    if name == "eptp_controls":
+        kind = "write-back" if value & 7 == 6 else f"memory type {value & 7}"
+        return f"{kind}, {(value >> 3 & 7) + 1} levels"
+    return f"{value * 25} MHz" if name == "tsc_frequency" else ""
+
+
+def _cpuids(answer: Described) -> Iterator[tuple[str, ...]]:
+    for number, values in enumerate(entries(answer.params)):
+        named = answer.cpuids[number] if number < len(answer.cpuids) else None
+        if named or any(values):
+            shown = " ".join(f"{value:#x}" for value in values)
+            leaf = f"leaf {named.leaf:#x}, subleaf {named.subleaf:#x}, as given" if named else ""
+            yield str(OFFSETS["cpuid_config"] + 16 * number), f"cpuid_config[{number}]", shown, leaf
+
+
+def _info(answer: Identity) -> Iterator[tuple[str, ...]]:
+    info: TdInfo = answer.info
+    for name, offset in INFO_OFFSETS.items():
+        value = getattr(info, name)
+        meaning = bits.names(value, MASKS[name]) if name in MASKS else ""
+        if name in answer.asked and value != answer.asked[name]:
+            added = bits.names(value & ~answer.asked[name], MASKS[name])
+            meaning += f" (added, since the module wants it: {added})"
+        if name == "servtd_hash":
+            bound = answer.service_td
+            meaning = f"type {bound.type}, attributes {bound.attributes:#x}" if bound else "none"
+        yield str(offset), name, _value(value, name), meaning
