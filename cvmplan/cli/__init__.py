@@ -31,6 +31,7 @@ VERBS: Final = {
     "diff": "Where two launches part, and why.",
     "explain": "Which settings reproduce a measurement.",
     "sweep": "Measurements of many configurations.",
+    "events": "What a TD's event log says, and the RTMRs that it leads to.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",
     "rules": "What 'check' looks for.",

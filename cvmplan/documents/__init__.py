@@ -25,6 +25,7 @@ DOCUMENTS: Final = {
     "explanation": ("cvmplan.documents.explanation", "ExplanationDocument"),
     "matrix": ("cvmplan.documents.matrix", "Matrix"),
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),
+    "events": ("cvmplan.documents.events", "EventsDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }
 
