@@ -35,6 +35,7 @@ VERBS: Final = {
     "idblock": "The ID block of an SNP launch, signed or checked.",
     "td-params": "TD_PARAMS of a TDX guest, and the module's rules.",
     "td-info": "TDINFO of a TDX guest, and TEE_INFO_HASH.",
+    "events": "What a TD's event log says, and the RTMRs that it leads to.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",
     "rules": "What 'check' looks for.",

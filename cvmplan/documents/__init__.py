@@ -29,6 +29,7 @@ DOCUMENTS: Final = {
     "idblock": ("cvmplan.documents.identity", "IdBlockDocument"),
     "td-params": ("cvmplan.documents.td", "TdParamsDocument"),
     "td-info": ("cvmplan.documents.td", "TdInfoDocument"),
+    "events": ("cvmplan.documents.events", "EventsDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }
 

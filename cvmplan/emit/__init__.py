@@ -18,6 +18,7 @@ EMITTERS: Final = {
         "cvmplan.emit.text_answers",
         "cvmplan.emit.text_identity",
         "cvmplan.emit.text_evidence",
+        "cvmplan.emit.text_events",
         "cvmplan.emit.text_td",
     ),
     "json": (
@@ -25,6 +26,7 @@ EMITTERS: Final = {
         "cvmplan.emit.json_answers",
         "cvmplan.emit.json_identity",
         "cvmplan.emit.json_evidence",
+        "cvmplan.emit.json_events",
         "cvmplan.emit.json_td",
     ),
     "jsonl": ("cvmplan.emit.jsonl",),

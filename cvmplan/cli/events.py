@@ -1,0 +1,70 @@
+"""cvmplan events."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Annotated, Any, Optional
+
+import typer
+
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Format, Output, Shared, option, with_options, write
+from cvmplan.errors import ConfigError
+
+app = make_app()
+Log = Annotated[
+    str,
+    typer.Argument(metavar="LOG", help="A CCEL table's data, or dstack's JSON; - for stdin."),
+]
+_RTMRS = tuple(f"rtmr{number}" for number in range(4))
+
+
+def _shared() -> Shared:
+    """Return an option for each register."""
+    return {
+        name: (option(Optional[str], name, "HEX", f"What {name.upper()} is in the quote."), None)
+        for name in _RTMRS
+    }
+
+
+def _expected(values: dict[str, Any]) -> dict[int, bytes]:
+    """Return the registers that were given; ConfigError."""
+    from cvmplan.values import octets
+
+    found = {}
+    for number, name in enumerate(_RTMRS):
+        written = values.pop(name)
+        if written is None:
+            continue
+        try:
+            found[number] = octets(48)(written.removeprefix("0x"))
+        except ValueError as error:
+            raise ConfigError(str(error), at=f"--{name}") from None
+    return found
+
+
+@app.command()
+@partial(with_options, shared=_shared(), make=_expected)
+def events(
+    expected: dict[int, bytes], log: Log, format: Format = "text", output: Output = None
+) -> None:
+    """
+    Print the events of a TD's event log, and RTMR0 to RTMR3 after the last of them.
+
+    Of each event it is said whether its digest is the SHA-384 of its data, where the data are
+    what is hashed; where they only describe it, that is not checkable.  Linux has the log in
+    /sys/firmware/acpi/tables/data/CCEL.  Exit 1 when a digest is not that of its data, or a
+    register is not what --rtmr0 to --rtmr3 say: then also where it was last equal, or which
+    one event is too many.
+    """
+    from cvmplan.emit import emitter
+    from cvmplan.files import Files
+    from cvmplan.tdx.eventlog import read
+    from cvmplan.tdx.rtmr import check, compare
+
+    printer = emitter(format, "events")
+    found = read(Files().open(log, "event log"))
+    compared = compare(found, expected)
+    write(printer.events(found, compared), output)
+    if any(one.differs for one in compared) or any(map(check, found.events)):
+        raise typer.Exit(1)

@@ -1,0 +1,68 @@
+"""The event log of a TD, replayed, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cvmplan.emit.lines import aligned, joined
+from cvmplan.tdx.eventlog import Event, EventLog
+from cvmplan.tdx.rtmr import DIFFERS, Comparison, describe, fit, replay
+
+SHOWN = 16  # hex digits of a digest
+FORMS = {"ccel": "TCG crypto-agile log (CCEL)", "dstack": "JSON of dstack"}
+LONGEST = 72  # characters of a description
+CHECKED = {
+    "fits": "fits",
+    "differs": "DIFFERS",
+    "not-checkable": "not checkable",
+    "not-extended": "not extended",
+}
+
+
+def events(log: EventLog, compared: Sequence[Comparison]) -> str:
+    """Return every event, the registers after the last, and what was compared."""
+    return joined([*_head(log), "", *_events(log), *_registers(log), *_verdict(log, compared)])
+
+
+def _head(log: EventLog) -> Iterator[str]:
+    count = len(log.events)
+    yield f"event log: {FORMS[log.form]}, {count} event{'' if count == 1 else 's'}"
+    if log.header is not None:
+        names = ", ".join(name for name, _ in log.header.algorithms)
+        errata, platform = log.header.spec_errata, log.header.platform_class
+        yield f"header: {names}; errata {errata}, platform class {platform}"
+    if log.fill is not None:
+        byte, size = log.fill
+        yield f"behind the last event: {size} bytes {byte:#04x}"
+
+
+def _events(log: EventLog) -> Iterator[str]:
+    if log.events:
+        rows = [("#", "register", "type", "digest", "digest of data", "what")]
+        yield from aligned([*rows, *map(_row, log.events)])
+        yield ""
+
+
+def _row(event: Event) -> tuple[str, ...]:
+    told = describe(event)
+    short = told if len(told) <= LONGEST else f"{told[: LONGEST - 1]}…"
+    kind = event.type_name or hex(event.type)
+    check = CHECKED[fit(event).verdict]
+    return str(event.number), event.register, kind, event.digest.hex()[:SHOWN], check, short
+
+
+def _registers(log: EventLog) -> Iterator[str]:
+    for number, value in enumerate(replay(log.events)):
+        yield f"RTMR{number}  {value.hex()}"
+
+
+def _verdict(log: EventLog, compared: Sequence[Comparison]) -> Iterator[str]:
+    wrong = [(event, found) for event in log.events if (found := fit(event)).verdict == DIFFERS]
+    if wrong or compared:
+        yield ""
+    for event, found in wrong:
+        yield f"event {event.number} ({event.at}): the digest is {found.why}"
+    for one in compared:
+        yield f"RTMR{one.register} {'differs' if one.differs else 'is as expected'}" + (
+            f": want {one.expected.hex()}; {one.why}" if one.differs else ""
+        )
