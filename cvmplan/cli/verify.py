@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
@@ -26,10 +26,10 @@ from cvmplan.cli.progress import watch_for
 from cvmplan.errors import ConfigError
 
 if TYPE_CHECKING:
-    from cvmplan.evidence.lines import Line
     from cvmplan.evidence.planned import Wanted
     from cvmplan.evidence.signatures import Trust
     from cvmplan.readers.evidence import Evidence
+    from cvmplan.tdx.eventlog import EventLog
 
 app = make_app()
 _TEXT, _MANY = Optional[str], Optional[list[str]]
@@ -110,10 +110,10 @@ def verify(asked: Asked) -> None:
 
     printer = emitter(asked.own["format"], "verification")
     trust, wanted = _trust(asked), _wanted(asked.own)
-    registers = _registers(asked)
+    log = _log(asked)
     plan = asked.request.plan()
     result = measure(plan, watch_for(plan, quiet=asked.request.quiet))
-    found = stage.verify(plan, result, asked.evidence, trust, wanted, registers)
+    found = stage.verify(plan, result, asked.evidence, trust, wanted, log)
     write(printer.verification(found), asked.own["output"])
     if not found.holds:
         raise typer.Exit(1)
@@ -168,6 +168,15 @@ def _read(reader: Any, written: str, name: str) -> Any:
         raise ConfigError(str(error), at=f"--{name.replace('_', '-')}") from None
 
 
-def _registers(asked: Asked) -> Sequence[Line]:
-    """Return the registers of the evidence beside those of an event log."""
-    return ()
+def _log(asked: Asked) -> EventLog | None:
+    """Return the event log that is given, or comes with the evidence; ConfigError for SNP."""
+    blob = asked.evidence.source.event_log
+    if asked.own["event_log"] is not None:
+        if asked.evidence.td is None:
+            raise ConfigError("is of a TD, and the evidence is of none", at="--event-log")
+        blob = asked.request.files.open(asked.own["event_log"], "event log")
+    if blob is None:
+        return None
+    from cvmplan.tdx.eventlog import read
+
+    return read(blob)

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
+from cvmplan.documents.events import EventDocument
 from cvmplan.documents.fields import Document
 from cvmplan.documents.identity import LineDocument
 
@@ -34,6 +35,7 @@ class VerificationDocument(Document):
     anchor: str | None
     at: Time
     lines: list[LineDocument]
+    events: list[EventDocument]
     not_checked: list[str]
     holds: bool
     explain: list[str]

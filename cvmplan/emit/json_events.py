@@ -18,7 +18,7 @@ def events(log: EventLog, compared: Sequence[Comparison]) -> str:
             "form": log.form,
             "header": None if log.header is None else _header(log.header),
             "fill": None if log.fill is None else _fill(*log.fill),
-            "events": [_event(event) for event in log.events],
+            "events": [event_document(event) for event in log.events],
             "registers": [
                 {
                     "register": f"RTMR{number}",
@@ -48,7 +48,8 @@ def _fill(byte: int, size: int) -> dict[str, Any]:
     return {"byte": hex(byte), "size": size}
 
 
-def _event(event: Event) -> dict[str, Any]:
+def event_document(event: Event) -> dict[str, Any]:
+    """Return one event."""
     found = fit(event)
     return {
         "number": event.number,

@@ -21,7 +21,7 @@ CHECKED = {
 
 def events(log: EventLog, compared: Sequence[Comparison]) -> str:
     """Return every event, the registers after the last, and what was compared."""
-    return joined([*_head(log), "", *_events(log), *_registers(log), *_verdict(log, compared)])
+    return joined([*_head(log), "", *event_rows(log), *_registers(log), *_verdict(log, compared)])
 
 
 def _head(log: EventLog) -> Iterator[str]:
@@ -36,7 +36,8 @@ def _head(log: EventLog) -> Iterator[str]:
         yield f"behind the last event: {size} bytes {byte:#04x}"
 
 
-def _events(log: EventLog) -> Iterator[str]:
+def event_rows(log: EventLog) -> Iterator[str]:
+    """Yield a line for each event, and an empty one."""
     if log.events:
         rows = [("#", "register", "type", "digest", "digest of data", "what")]
         yield from aligned([*rows, *map(_row, log.events)])

@@ -6,11 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from cvmplan.evidence import planned, signatures
-from cvmplan.evidence.lines import DIFFERS, Line, all_hold
+from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
 from cvmplan.evidence.signatures import UNCHECKED, Trust
 from cvmplan.plan import Measurement, Plan
 from cvmplan.readers.evidence import Evidence
 from cvmplan.signing.chains import Certificate, anchor
+from cvmplan.tdx import rtmr
+from cvmplan.tdx.eventlog import EventLog
 
 MEASUREMENTS = ("measurement", "MRTD")
 
@@ -22,6 +24,7 @@ class Verification(NamedTuple):
     trust: Trust
     lines: tuple[Line, ...]
     explain: tuple[str, ...]
+    log: EventLog | None = None
 
     @property
     def holds(self) -> bool:
@@ -45,27 +48,35 @@ def verify(
     evidence: Evidence,
     trust: Trust,
     wanted: planned.Wanted,
-    registers: Sequence[Line] = (),
+    log: EventLog | None = None,
 ) -> Verification:
     """
     Return what holds of `evidence` under a plan and its measurement.
 
-    `registers` are the lines of an event log.  MismatchError for another platform,
+    `log` is replayed into the RTMRs of a TD.  MismatchError for another platform,
     MalformedError and UnsupportedError for evidence that cannot be checked.
     """
-    found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, registers))
+    found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, log))
     lines = (*signatures.lines(evidence, trust), *found)
     differs = any(line.status == DIFFERS and line.name in MEASUREMENTS for line in lines)
     command = (*search(plan), "--expect", evidence.digest.hex()) if differs else ()
-    return Verification(evidence, trust, lines, command)
+    return Verification(evidence, trust, lines, command, log)
 
 
-def _rtmrs(evidence: Evidence, registers: Sequence[Line]) -> Iterator[Line]:
-    if registers or evidence.td is None:
-        yield from registers
+def _rtmrs(evidence: Evidence, log: EventLog | None) -> Iterator[Line]:
+    """Yield the registers of a TD beside what a log leads to, and events that are not theirs."""
+    found = dict(enumerate(evidence.td.rtmrs if evidence.td else ()))
+    if log is None:
+        for number, value in found.items():
+            yield Line(f"RTMR{number}", None, value.hex(), NOT_IN_PLAN)
         return
-    for number, value in enumerate(evidence.td.rtmrs):
-        yield Line(f"RTMR{number}", None, value.hex(), "not in plan")
+    for one in rtmr.compare(log, found):
+        name, replayed = f"RTMR{one.register}", one.value.hex()
+        yield compared(name, replayed, one.expected.hex(), one.why, "replayed")
+    for event in log.events:
+        if why := rtmr.check(event):
+            expected = "the digest of its data"
+            yield Line(f"event {event.number}", expected, event.digest.hex(), DIFFERS, why)
 
 
 def search(plan: Plan) -> Iterator[str]:
