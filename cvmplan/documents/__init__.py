@@ -25,6 +25,8 @@ DOCUMENTS: Final = {
     "explanation": ("cvmplan.documents.explanation", "ExplanationDocument"),
     "matrix": ("cvmplan.documents.matrix", "Matrix"),
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),
+    "launch-measure": ("cvmplan.documents.session", "LaunchMeasureDocument"),
+    "session": ("cvmplan.documents.session", "SessionDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
 }
 

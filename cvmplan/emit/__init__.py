@@ -13,8 +13,8 @@ from typing import Final
 from cvmplan.errors import ConfigError
 
 EMITTERS: Final = {
-    "text": ("cvmplan.emit.text", "cvmplan.emit.text_answers"),
-    "json": ("cvmplan.emit.json", "cvmplan.emit.json_answers"),
+    "text": ("cvmplan.emit.text", "cvmplan.emit.text_answers", "cvmplan.emit.text_session"),
+    "json": ("cvmplan.emit.json", "cvmplan.emit.json_answers", "cvmplan.emit.json_session"),
     "jsonl": ("cvmplan.emit.jsonl",),
     "calls": ("cvmplan.emit.calls",),
     "csv": ("cvmplan.emit.csv",),
