@@ -204,25 +204,6 @@ def whole_bytes(path: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def new_folder(path: str) -> Iterator[None]:
-    """Make a folder where there is none, and take it away again when the block fails."""
-    import shutil
-
-    present = os.path.isdir(path)
-    try:
-        if not present:
-            os.mkdir(path)
-    except OSError as error:
-        raise InputError(f"cannot be made: {error.strerror}", at=path) from None
-    try:
-        yield
-    except BaseException:
-        if not present:
-            shutil.rmtree(path, ignore_errors=True)
-        raise
-
-
-@contextmanager
 def _replacing(target: str) -> Iterator[IO[bytes]]:
     """Open a file beside `target` that takes its place at the end."""
     import tempfile

@@ -39,7 +39,7 @@ LAUNCHES: dict[str, Callable[[], Plan]] = {
 
 # What hashes no page: files of identities, TDINFO, keys, evidence, event logs.
 OTHER_HASHES = {
-    "resolve.py", "tdx/report.py", "tdx/rtmr.py", "tdx/event_data.py", "snp/idblock.py",
+    "resolve.py", "tdx/report.py", "tdx/rtmr.py", "tdx/eventlog_json.py", "snp/idblock.py",
     "evidence/signatures.py",
 }  # fmt: skip
 

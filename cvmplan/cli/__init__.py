@@ -28,6 +28,8 @@ VERBS: Final = {
     "trace": "The firmware commands beneath the operations.",
     "simulate": "What a kernel answers to each call of a plan.",
     "measure": "The launch measurement.",
+    "launch-measure": "What SEV firmware answers to LAUNCH_MEASURE.",
+    "session": "A guest owner's session with SEV firmware, made or verified.",
     "diff": "Where two launches part, and why.",
     "explain": "Which settings reproduce a measurement.",
     "sweep": "Measurements of many configurations.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from base64 import b64decode
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -12,6 +13,7 @@ import typer
 from cvmplan import values
 from cvmplan.blob import Blob
 from cvmplan.cli import make_app
+from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import (
     Format,
     Request,
@@ -22,7 +24,6 @@ from cvmplan.cli.options import (
     with_options,
     write,
     write_bytes,
-    write_folder,
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.secrets import passphrase_of
@@ -133,8 +134,15 @@ def _make(asked: Asked, printer: Any) -> None:
     by_author = keys.signed(author, key_bytes(signed.key)) if any(author[1:]) else None
     proof = authenticated(made, signed, by_author)
     folder = own["output"]
-    names = write_folder(folder, identity.files(made, proof, mask)) if folder else []
+    names = _written(folder, identity.files(made, proof, mask)) if folder else []
     write(printer.identity(made, proof, names), None)
+
+
+def _written(folder: str, files: Mapping[str, bytes]) -> list[str]:
+    """Write files into a folder, over those of an earlier run; return their paths."""
+    contents = {name: Contents(data) for name, data in files.items()}
+    write_folder(folder, contents, force=True)
+    return [os.path.join(folder, name) for name in files]
 
 
 class _Keys:

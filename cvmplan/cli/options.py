@@ -21,7 +21,7 @@ import typer
 from cvmplan.api import chosen_profile
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
-from cvmplan.files import EXAMPLES, Files, new_folder, whole_bytes, whole_file
+from cvmplan.files import EXAMPLES, Files, whole_bytes, whole_file
 from cvmplan.launch import Launch
 from cvmplan.plan import Plan
 from cvmplan.settings import SETTINGS, TOP, read_options
@@ -233,15 +233,6 @@ def write_bytes(data: bytes, output: str | None) -> None:
         return
     with whole_bytes(output) as file:
         file.write(data)
-
-
-def write_folder(folder: str, files: Mapping[str, bytes]) -> list[str]:
-    """Write `files` into `folder`, which is made where it is not there; return their paths."""
-    with new_folder(folder):
-        paths = {os.path.join(folder, name): data for name, data in files.items()}
-        for path, data in paths.items():
-            write_bytes(data, path)
-    return [*paths]
 
 
 def _print(answer: str | bytes) -> None:

@@ -32,6 +32,8 @@ def private_key(blob: Blob, passphrase: Callable[[], bytes]) -> ec.EllipticCurve
     another passphrase's, UnsupportedError for a key of another kind.
     """
     data = _bounded(blob)
+    if data.count(b"PRIVATE KEY-----") > 2:
+        raise MalformedError("holds more than one private key", at=blob.name)
     load = _loader(data, serialization.load_pem_private_key, serialization.load_der_private_key)
     try:
         key = load(data, None)
@@ -56,6 +58,10 @@ def private_key(blob: Blob, passphrase: Callable[[], bytes]) -> ec.EllipticCurve
 def public_key(blob: Blob) -> ec.EllipticCurvePublicKey:
     """Return the P-384 public key of a PEM or DER file; MalformedError, UnsupportedError."""
     data = _bounded(blob)
+    if data.count(b"-----BEGIN") > 1:
+        raise MalformedError("holds more than one key", at=blob.name)
+    if b"PRIVATE KEY-----" in data:
+        raise ConfigError("is a private key, want the public one", at=blob.name)
     load = _loader(data, serialization.load_pem_public_key, serialization.load_der_public_key)
     try:
         key = load(data)
@@ -67,6 +73,11 @@ def public_key(blob: Blob) -> ec.EllipticCurvePublicKey:
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
         raise _other(blob)
     return key
+
+
+def is_key(blob: Blob) -> bool:
+    """Whether a file begins as a key does, PEM or DER, and not as an SEV certificate does."""
+    return bytes(blob.data[:1]) == b"0" or b"-----BEGIN" in bytes(blob.data[:LONGEST])
 
 
 def _bounded(blob: Blob) -> bytes:

@@ -1,0 +1,202 @@
+"""cvmplan launch-measure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional, TypeVar
+
+import typer
+
+from cvmplan import values
+from cvmplan.cli import make_app
+from cvmplan.cli.options import (
+    Format,
+    Output,
+    Request,
+    Shared,
+    launch_options,
+    option,
+    request,
+    with_options,
+    write,
+)
+from cvmplan.errors import ConfigError, MismatchError, UnsupportedError
+from cvmplan.files import Files
+from cvmplan.settings import read_options
+
+if TYPE_CHECKING:
+    from cvmplan.plan import Plan
+
+app = make_app()
+T = TypeVar("T")
+PLATFORMS = ("sev", "sev-es")
+DIGEST = "The launch digest, in place of IMAGE; with --policy."
+Tik = Annotated[
+    str, typer.Option("--tik", metavar="FILE", help="The transport integrity key: 16 bytes.")
+]
+Nonce = Annotated[
+    Optional[str],
+    typer.Option(
+        "--nonce",
+        metavar="HEX|BASE64",
+        help="MNONCE, which the firmware chose: 16 bytes.  [assumed: that of --expect]",
+    ),
+]
+Api = Annotated[
+    str, typer.Option("--api", metavar="MAJOR.MINOR", help="The firmware's API version.")
+]
+Build = Annotated[str, typer.Option("--build", metavar="N", help="The firmware's build number.")]
+Expect = Annotated[
+    Optional[str],
+    typer.Option(
+        "--expect",
+        metavar="HEX|BASE64",
+        help="Exit with 1 unless it is this: 32 bytes, or 48 with MNONCE behind.",
+    ),
+]
+
+
+class _Launched(NamedTuple):
+    """A launch of which the digest is known: `plan` where it was measured."""
+
+    name: str
+    platform: str | None
+    policy: int
+    digest: bytes
+    plan: Plan | None
+    files: Files
+
+
+def _shared() -> Shared:
+    """Return the options of a launch, and the digest that stands for one."""
+    digest = {"digest": (option(Optional[str], "digest", "HEX", DIGEST), None)}
+    return {n: o for n, o in launch_options().items() if n != "jobs"} | digest
+
+
+def _asked(given: dict[str, Any]) -> Callable[[], _Launched]:
+    """Return what finds the launch once the other options are known to be right."""
+    digest = given.pop("digest")
+    if digest is None:
+        made = request({**given, "jobs": 1})
+        return lambda: _measured(made)
+    return partial(_known, given, _read(values.octets(32), digest, "--digest"))
+
+
+@app.command()
+@partial(with_options, shared=_shared(), make=_asked)
+def launch_measure(
+    launched: Callable[[], _Launched],
+    tik: Tik,
+    api: Api,
+    build: Build,
+    nonce: Nonce = None,
+    expect: Expect = None,
+    format: Format = "text",
+    output: Output = None,
+) -> None:
+    """
+    Print what SEV firmware answers to LAUNCH_MEASURE: a MAC over the launch digest.
+
+    The key is the TIK that the guest owner's session brought to the firmware ('cvmplan
+    session'); it is read from a file and not printed.  The policy is the launch's.  VMMs and
+    libvirt report the measurement with MNONCE behind it, in base64: --expect takes that.
+    """
+    from cvmplan.emit import emitter
+    from cvmplan.sev.answers import LaunchMeasure
+    from cvmplan.sev.session import launch_measurement, read_key
+
+    printer = emitter(format, "launch_measure")
+    wanted, mnonce = _expected(expect, nonce)
+    version = _read(_version, api, "--api")
+    number = _read(values.within(0, 0xFF), build, "--build")
+    found = launched()
+    key = read_key(found.files.open(tik, "TIK"))
+    measurement = launch_measurement(found.digest, key, mnonce, version, number, found.policy)
+    if wanted is not None and wanted != measurement:
+        raise MismatchError(
+            f"MEASURE is {measurement.hex()}, want {wanted.hex()}",
+            at=found.name,
+            hint="it depends on digest, policy, TIK, MNONCE, and the firmware's API and build",
+        )
+    answer = LaunchMeasure(
+        found.platform, found.digest, found.policy, version, number, mnonce, measurement, found.plan
+    )
+    write(printer.launch_measure(answer), output)
+
+
+def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, bytes]:
+    """Return the measurement that is expected, if any, and MNONCE; MismatchError."""
+    wanted = mnonce = None
+    if expect is not None:
+        both = _read(_one_or_both, expect, "--expect")
+        wanted, mnonce = both[:32], both[32:] or None
+    if nonce is not None:
+        given = _read(values.octets(16), nonce, "--nonce")
+        if mnonce not in (None, given):
+            raise MismatchError(f"MNONCE is {given.hex()}, want {both[32:].hex()}", at="--nonce")
+        mnonce = given
+    if mnonce is None:
+        hint = "--expect with 48 bytes has it too"
+        raise ConfigError("wants MNONCE, which the firmware chose", at="--nonce", hint=hint)
+    return wanted, mnonce
+
+
+def _measured(asked: Request) -> _Launched:
+    """Return the launch of an image, measured; UnsupportedError for other platforms."""
+    from cvmplan.plan import measure
+    from cvmplan.sev.ops import SevLaunchStart
+
+    plan, name = asked.plan(), asked.image.name
+    if plan.platform not in PLATFORMS:
+        problem = f"LAUNCH_MEASURE is a command of {' and '.join(PLATFORMS)}, not {plan.platform}"
+        raise UnsupportedError(problem, at=name, hint="--platform sev or --platform sev-es")
+    digest = measure(plan).digest
+    policy = next(op.policy for op in plan.ops if isinstance(op, SevLaunchStart))
+    return _Launched(name, plan.platform, policy, digest, plan, asked.files)
+
+
+def _known(given: dict[str, Any], digest: bytes) -> _Launched:
+    """Return a launch of which only the digest is known; ConfigError for settings beside it."""
+    policy, platform = given.pop("policy"), given.pop("platform")
+    for name in ("quiet", "verbose"):
+        given.pop(name)
+    for name, value in given.items():
+        if value not in (None, False, []):
+            at = "IMAGE" if name == "path" else f"--{name.replace('_', '-')}"
+            raise ConfigError("goes without --digest, which stands for the launch", at=at)
+    if platform not in (None, *PLATFORMS):
+        problem = f"LAUNCH_MEASURE is a command of {' and '.join(PLATFORMS)}, not {platform}"
+        raise UnsupportedError(problem, at="--platform")
+    if policy is None:
+        raise ConfigError("is wanted with --digest", at="--policy")
+    read = read_options({"policy": policy})["policy"]
+    return _Launched("--digest", platform, read, digest, None, Files())
+
+
+def _read(reader: Callable[[object], T], written: str, at: str) -> T:
+    """Return what an option says; ConfigError names the option."""
+    try:
+        return reader(written.removeprefix("0x") if at in ("--digest", "--expect") else written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=at) from None
+
+
+def _version(written: object) -> tuple[int, int]:
+    """Return major and minor version of the firmware's API."""
+    found = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", str(written), re.ASCII)
+    numbers = tuple(map(int, found.groups())) if found else (0x100,)
+    if max(numbers) > 0xFF:
+        raise ValueError(f"{str(written)[:60]!r} is not an API version: MAJOR.MINOR, as 1.51")
+    return numbers[0], numbers[1]
+
+
+def _one_or_both(written: object) -> bytes:
+    """Return 32 bytes of measurement, or 48 with MNONCE behind it."""
+    for length in (32, 48):
+        try:
+            return values.octets(length)(written)
+        except ValueError:
+            continue
+    raise ValueError(f"{str(written)[:60]!r} is neither 32 nor 48 bytes in hex or base64")

@@ -1,0 +1,196 @@
+"""cvmplan session."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
+
+import typer
+
+from cvmplan import values
+from cvmplan.cli import make_app
+from cvmplan.cli.folder import Contents, write_folder
+from cvmplan.cli.options import Format, write
+from cvmplan.cli.secrets import passphrase_of
+from cvmplan.errors import ConfigError
+from cvmplan.files import Files
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ec import (
+        EllipticCurvePrivateKey,
+        EllipticCurvePublicKey,
+    )
+
+    from cvmplan.blob import Blob
+    from cvmplan.sev.answers import SessionAnswer
+
+app = make_app()
+T = TypeVar("T")
+Pdh = Annotated[
+    str,
+    typer.Option(
+        "--pdh",
+        metavar="FILE",
+        help="The other side's public key: SEV certificate, or PEM or DER.",
+    ),
+]
+Key = Annotated[
+    str, typer.Option("--godh-key", metavar="FILE", help="One's own P-384 private key, PEM or DER.")
+]
+Policy = Annotated[str, typer.Option("--policy", metavar="MASK", help="Guest policy, 32 bits.")]
+Read = Annotated[
+    Optional[str],
+    typer.Option("--read", metavar="FILE", help="Verify this session and make none."),
+]
+Tek = Annotated[
+    Optional[str],
+    typer.Option("--tek", metavar="FILE", help="TEK, 16 bytes.  [assumed: random]"),
+]
+Tik = Annotated[
+    Optional[str],
+    typer.Option("--tik", metavar="FILE", help="TIK, 16 bytes.  [assumed: random]"),
+]
+Nonce = Annotated[
+    Optional[str],
+    typer.Option("--nonce", metavar="HEX|BASE64", help="NONCE, 16 bytes.  [assumed: random]"),
+]
+Iv = Annotated[
+    Optional[str],
+    typer.Option("--iv", metavar="HEX|BASE64", help="WRAP_IV, 16 bytes.  [assumed: random]"),
+]
+Folder = Annotated[
+    Optional[str],
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Folder for the files.  [assumed: this one]"
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+
+
+@app.command()
+def session(
+    pdh: Pdh,
+    godh_key: Key,
+    policy: Policy,
+    read: Read = None,
+    tek: Tek = None,
+    tik: Tik = None,
+    nonce: Nonce = None,
+    iv: Iv = None,
+    output: Folder = None,
+    force: Force = False,
+    format: Format = "text",
+) -> None:
+    """
+    Make the guest owner's session with SEV firmware, or verify one.
+
+    Written are session.bin and godh.cert, which LAUNCH_START takes, both in base64 too (.b64),
+    and the keys tek.bin and tik.bin, which only their owner may read: all of them or none.
+    godh.cert is the certificate of --godh-key; firmware wants no signature on it, and it has
+    none.  Signatures of --pdh are not verified: verify the platform's chain before.
+
+    --read verifies a session's MACs for the policy, from either side of the key agreement,
+    and compares --tek and --tik where they are given; exit 1 when one does not hold.
+    """
+    from cvmplan.emit import emitter
+
+    printer = emitter(format, "session")
+    mask = _option(values.within(0, 0xFFFFFFFF), policy, "--policy")
+    made = {
+        name: None if written is None else _option(values.octets(16), written, f"--{name}")
+        for name, written in (("nonce", nonce), ("iv", iv))
+    }
+    if read is not None:
+        for name, value in (*made.items(), ("output", output), ("force", force or None)):
+            if value is not None:
+                raise ConfigError("means nothing with --read", at=f"--{name}")
+    files = Files()
+    private, agreed = _agreed(files, godh_key, pdh)
+    keys = {name: _key(files, path, name) for name, path in (("tek", tek), ("tik", tik))}
+    if read is not None:
+        answer = _verified(files.open(read, "session"), agreed, mask, keys)
+    else:
+        answer = _made(agreed, mask, {**keys, **made}, private, output or ".", force=force)
+    write(printer.session(answer._replace(public=files.inputs[pdh])), None)
+
+
+def _agreed(files: Files, own: str, other: str) -> tuple[EllipticCurvePrivateKey, bytes]:
+    """Return one's own key, and the secret that it has in common with the other side's."""
+    from cvmplan.signing import keys
+    from cvmplan.signing.session import shared_secret
+
+    public = _public(files.open(other, "public key"))
+    private = keys.private_key(files.open(own, "private key"), passphrase_of(own, None))
+    return private, shared_secret(private, public, other)
+
+
+def _public(blob: Blob) -> EllipticCurvePublicKey:
+    """Return the key of an SEV certificate, or of a file with the key alone."""
+    from cvmplan.sev.session import read_certificate
+    from cvmplan.signing import keys
+    from cvmplan.signing.session import point_key
+
+    if keys.is_key(blob):
+        return keys.public_key(blob)
+    return point_key(read_certificate(blob).point, blob.name)
+
+
+def _key(files: Files, path: str | None, name: str) -> bytes | None:
+    """Return the transport key that a file holds, None where none is named."""
+    from cvmplan.sev.session import read_key
+
+    return None if path is None else read_key(files.open(path, name.upper()))
+
+
+def _verified(
+    blob: Blob, agreed: bytes, policy: int, keys: dict[str, bytes | None]
+) -> SessionAnswer:
+    """Return what was verified of a session; MismatchError names what does not hold."""
+    from cvmplan.sev.answers import SessionAnswer
+    from cvmplan.sev.owner import confirmed, verify
+    from cvmplan.sev.session import read_session
+
+    found = read_session(blob)
+    checks = verify(agreed, found, policy, keys["tek"], keys["tik"])
+    return SessionAnswer(found, policy, checks=confirmed(checks, blob.name))
+
+
+def _made(
+    agreed: bytes,
+    policy: int,
+    given: dict[str, bytes | None],
+    private: EllipticCurvePrivateKey,
+    folder: str,
+    *,
+    force: bool,
+) -> SessionAnswer:
+    """Return a new session, its files written; what is not given is random."""
+    from cvmplan.sev.answers import SessionAnswer
+    from cvmplan.sev.owner import fresh, seal
+    from cvmplan.sev.session import SessionKeys, certificate
+    from cvmplan.signing.session import point_of
+
+    used = {name: fresh() if value is None else value for name, value in given.items()}
+    keys = SessionKeys(used["tek"], used["tik"])
+    session = seal(agreed, keys, policy, used["nonce"], used["iv"])
+    godh = certificate(*point_of(private.public_key())).pack()
+    files = {
+        "session.bin": Contents(session.pack()),
+        "session.b64": Contents(b64encode(session.pack())),
+        "godh.cert": Contents(godh),
+        "godh.b64": Contents(b64encode(godh)),
+        "tek.bin": Contents(keys.tek, secret=True),
+        "tik.bin": Contents(keys.tik, secret=True),
+    }
+    write_folder(folder, files, force=force)
+    random = tuple(name for name, value in given.items() if value is None)
+    return SessionAnswer(session, policy, random=random, folder=folder, files=tuple(files))
+
+
+def _option(reader: Callable[[object], T], written: str, at: str) -> T:
+    """Return what an option says; ConfigError names the option."""
+    try:
+        return reader(written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=at) from None

@@ -1,0 +1,43 @@
+"""What `launch-measure` and `session` answer; no secret is part of it."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from cvmplan.plan import Input, Plan
+from cvmplan.sev.owner import Check
+from cvmplan.sev.session import Session
+
+
+class LaunchMeasure(NamedTuple):
+    """
+    The firmware's answer to LAUNCH_MEASURE, and all that it depends on but the TIK.
+
+    `plan` is the launch, None where only its digest is known.
+    """
+
+    platform: str | None
+    digest: bytes
+    policy: int
+    api: tuple[int, int]
+    build: int
+    nonce: bytes
+    measurement: bytes
+    plan: Plan | None
+
+
+class SessionAnswer(NamedTuple):
+    """
+    A session that was made or verified.
+
+    `public` is the file of the other side's public key.  `random` names what was made up,
+    `folder` and `files` what was written, `checks` what was verified.
+    """
+
+    session: Session
+    policy: int
+    public: Input | None = None
+    random: tuple[str, ...] = ()
+    folder: str = ""
+    files: tuple[str, ...] = ()
+    checks: tuple[Check, ...] = ()
