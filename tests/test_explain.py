@@ -21,6 +21,7 @@ from typing import Any, Final
 import pytest
 
 from cvmplan.snp.vmsa import FIELDS
+from tests.build.evidence import intel, snp_report, td_quote
 from tests.build.ovmf import CPUID, HASHES, SEC_MEM, SECRETS, SVSM_CAA, Ovmf, SevSection, good_snp
 from tests.build.ovmf import good_tdx as tdx_image
 from tests.oracles import shared
@@ -646,13 +647,9 @@ def test_wrong_questions_are_refused(name: str, files: Path) -> None:
 def report(
     version: int, digest: str, *, policy: int = 0x30000, cpu: bytes = b"\x19\x01\x01"
 ) -> bytes:
-    """An SNP attestation report (AMD 56860, table ATTESTATION_REPORT), without a signature."""
-    made = bytearray(0x4A0)
-    struct.pack_into("<IIQ", made, 0, version, 0, policy)
-    made[0x90:0xC0] = bytes.fromhex(digest)
-    if version >= 3:
-        made[0x188:0x18B] = cpu
-    return bytes(made)
+    """An SNP attestation report without a signature."""
+    at = {0x8: struct.pack("<Q", policy), **({0x188: cpu} if version >= 3 else {})}
+    return snp_report(None, version, measurement=bytes.fromhex(digest), at=at)
 
 
 @pytest.mark.parametrize("version", [2, 3, 5])
@@ -675,12 +672,8 @@ def test_the_processor_of_a_report_is_tried(files: Path) -> None:
 
 
 def quote(version: int, digest: str) -> bytes:
-    """A TDX quote up to its signature (Intel DCAP, "Quote Format")."""
-    body = bytearray(584)
-    body[136:184] = bytes.fromhex(digest)
-    body[120:128] = struct.pack("<Q", 1)  # debug
-    header = struct.pack("<HHI40x", version, 2, 0x81)
-    return header + (struct.pack("<HI", 2, 584) if version == 5 else b"") + bytes(body) + bytes(4)
+    """A TDX quote of a TD that may be debugged."""
+    return td_quote(intel(), version, mrtd=bytes.fromhex(digest), td_attributes=b"\1")
 
 
 @pytest.mark.parametrize("version", [4, 5])
