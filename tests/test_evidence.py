@@ -435,7 +435,8 @@ def test_each_field_of_a_quote_that_is_planned_is_compared(tmp_path: Path) -> No
     for name in ("mrseam", "xfam", "mrtd", "mrconfigid", "mrowner", "mrownerconfig", "report_data"):
         value = bytearray({**FIELDS, "mrtd": digest("tdx")}[name])
         value[3] ^= 4
-        data = quote(chain, **{name: bytes(value)})
+        changed: dict[str, Any] = {name: bytes(value)}
+        data = quote(chain, **changed)
         assert differing(verify(tmp_path, data, *more, platform="tdx", pin=chain[-1].pin)) == {name}
     for mask, lines in ((0x10000001, {"debug", "attributes"}), (0x30000000, {"attributes"})):
         data = quote(chain, td_attributes=struct.pack("<Q", mask))

@@ -219,9 +219,12 @@ def test_launch_has_the_known_number_of_commands(file: Path) -> None:
     assert {name: found[name] for name in vector.commands} == vector.commands
 
 
-NOT_YET: Final = (
-    "idblock/", "sev/launch_measure_hmac", "[global2]", "RTMR0 ", "event digest ", "quote fields ",
-)  # fmt: skip
+# Answers that are no launch measurement, and the tests that have them.
+ELSEWHERE: Final = {
+    "idblock/": "test_idblock.py", "sev/launch_measure_hmac": "test_session.py",
+    "event digest ": "test_events.py", "quote fields ": "test_evidence.py",
+}  # fmt: skip
+NOT_YET: Final = ("[global2]", "RTMR0 ")  # what is not planned: registers that firmware extends
 
 
 @pytest.mark.parametrize("platform", ["snp", "tdx"])
@@ -229,4 +232,6 @@ def test_every_answer_of_the_peers_that_is_in_scope_has_a_file(platform: str) ->
     answers = json.loads(shared(f"vectors/{platform}/vectors.json").read_text("utf-8"))
     ours = {read_vector(file).expected for file in FILES}
     missing = [a["name"] for a in answers if a["expected_hex"] not in ours]
-    assert [name for name in missing if not any(part in name for part in NOT_YET)] == []
+    assert [
+        name for name in missing if not any(part in name for part in (*ELSEWHERE, *NOT_YET))
+    ] == []
