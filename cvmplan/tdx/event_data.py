@@ -10,6 +10,7 @@ TCG_PCClientTaggedEvent); UEFI 2.10, 3.1.3 (EFI_LOAD_OPTION) and 10.3 (device pa
 
 from __future__ import annotations
 
+from codecs import getincrementaldecoder
 from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import ClassVar, Final
@@ -20,6 +21,7 @@ from cvmplan.records import Frozen, record
 from cvmplan.tdx.eventlog import RUNTIME, Event
 
 MOST_SHOWN: Final = 300  # characters of a description
+MOST_LOOKED_AT: Final = 1024  # bytes of a text
 _FILE_PATH: Final = (4, 4)  # type and sub-type of a device path node
 _GUID_NODES: Final = ((4, 3), (4, 6), (4, 7))  # vendor's medium, firmware file, firmware volume
 _MOST_NODES: Final = 64
@@ -129,11 +131,18 @@ def describe(event: Event) -> str:
 
 def text_of(data: bytes) -> str | None:
     """Return data that are one text, UTF-16 or not, up to its NUL; None where they are not."""
-    wide = len(data) > 3 and len(data) % 2 == 0 and not any(data[1::2])
-    if wide:
-        return _utf16(data)
-    found = data.partition(b"\0")[0].decode("utf-8", "replace")
+    head = data[:MOST_LOOKED_AT]
+    if len(data) % 2 == 0 and _is_wide(head):
+        return _utf16(head)
+    try:
+        found = getincrementaldecoder("utf-8")().decode(head.partition(b"\0")[0])
+    except UnicodeDecodeError:
+        return None
     return found if found and found.isprintable() else None
+
+
+def _is_wide(head: bytes) -> bool:
+    return len(head) > 3 and not any(head[1::2])
 
 
 def _runtime(event: Event) -> str | None:
@@ -163,8 +172,8 @@ def _variable(data: bytes) -> str | None:
         return None
     option = _load_option(found.value) if found.name.startswith("Boot") else None
     if found.name == "BootOrder":
-        numbers = (found.value[i : i + 2][::-1].hex() for i in range(0, len(found.value), 2))
-        option = " ".join(numbers)
+        order = found.value[:MOST_LOOKED_AT]
+        option = " ".join(order[i : i + 2][::-1].hex() for i in range(0, len(order), 2))
     elif option is None:
         option = "empty" if not found.value else _hex(found.value)
     return f"{found.name} = {option} ({found.guid})"
@@ -174,7 +183,7 @@ def _load_option(value: bytes) -> str | None:
     """Return the description of a boot option."""
     if len(value) < LoadOption.LAYOUT.size:
         return None
-    name = value[LoadOption.LAYOUT.size :]
+    name = value[LoadOption.LAYOUT.size : MOST_LOOKED_AT]
     end = next((i for i in range(0, len(name) - 1, 2) if name[i : i + 2] == b"\0\0"), None)
     found = None if end is None else _utf16(name[:end])
     return f'"{found}"' if found else None
@@ -237,9 +246,9 @@ def _no_action(data: bytes) -> str | None:
 
 def _words(data: bytes) -> str | None:
     """Return the texts that stand in `data`, between NULs: fw_cfg events have two."""
-    if not any(data[1::2]) and len(data) > 3:
+    if _is_wide(data[:MOST_LOOKED_AT]):
         return text_of(data)
-    found = [text_of(part) for part in data.split(b"\0") if part]
+    found = [text_of(part) for part in data[:MOST_LOOKED_AT].split(b"\0") if part]
     return " ".join(part for part in found if part) if found and all(found) else None
 
 

@@ -23,6 +23,7 @@ from cvmplan.records import Frozen, record
 SHA384: Final = 0xC
 DIGEST_SIZE: Final = 48
 MOST_EVENTS: Final = 65536
+MOST_LOG: Final = 16 << 20  # bytes; firmware sets aside 64 KiB and more
 MOST_ALGORITHMS: Final = 16
 REGISTERS: Final = ("MRTD", "RTMR0", "RTMR1", "RTMR2", "RTMR3")
 ALGORITHMS: Final = {
@@ -192,6 +193,8 @@ def read(blob: Blob) -> EventLog:
     """
     from cvmplan.tdx import eventlog_json
 
+    if len(blob) > MOST_LOG:
+        raise MalformedError(f"a log of more than {MOST_LOG >> 20} MiB", at=blob.name)
     if eventlog_json.recognises(blob):
         return EventLog("dstack", eventlog_json.read(blob))
     header, sizes, at = _header(blob)

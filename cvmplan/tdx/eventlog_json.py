@@ -17,7 +17,6 @@ from cvmplan.readers import text
 from cvmplan.tdx.eventlog import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
 from cvmplan.values import hex_string
 
-MOST_JSON: Final = 64 << 20  # bytes
 _NEEDED: Final = ("imr", "event_type", "event", "event_payload")
 _KEYS: Final = (*_NEEDED, "digest", "version", "hash_input")
 _BOUNDS: Final = {"imr": (0, 3), "event_type": (0, 0xFFFFFFFF), "version": (1, 2)}
@@ -60,8 +59,6 @@ def digest_of(name: str, payload: bytes, version: int) -> bytes:
 
 
 def _parse(blob: Blob) -> Any:
-    if len(blob) > MOST_JSON:
-        raise MalformedError(f"a document of more than {MOST_JSON >> 20} MiB", at=blob.name)
     try:
         return text.parse_line(bytes(blob.data).decode())
     except UnicodeDecodeError as error:
