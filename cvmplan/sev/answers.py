@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cvmplan.plan import Input, Plan
-from cvmplan.sev.owner import Check
 from cvmplan.sev.session import Session
+
+
+class Check(NamedTuple):
+    """One thing that was verified, and what it means when it does not hold."""
+
+    name: str
+    holds: bool
+    meaning: str
 
 
 class LaunchMeasure(NamedTuple):

@@ -8,9 +8,9 @@ Source: as `sev.session`; the order of checks is that of the firmware (sev_chann
 from __future__ import annotations
 
 import secrets
-from typing import NamedTuple
 
 from cvmplan.errors import MismatchError
+from cvmplan.sev.answers import Check
 from cvmplan.sev.session import (
     KEY_SIZE,
     Session,
@@ -20,14 +20,6 @@ from cvmplan.sev.session import (
     wrapping_keys,
 )
 from cvmplan.signing.session import aes_ctr, same
-
-
-class Check(NamedTuple):
-    """One thing that was verified, and what it means when it does not hold."""
-
-    name: str
-    holds: bool
-    meaning: str
 
 
 def fresh() -> bytes:
