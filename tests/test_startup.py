@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.build.evidence import snp_report
 from tests.build.igvm import good_snp
+from tests.run import run
 
 HEAVY = {"pydantic", "rich", "cryptography", "yaml"}
 PROGRAM = """
@@ -54,6 +56,19 @@ def test_a_manifest_loads_pydantic(tmp_path: Path) -> None:
     document = {"schema": "cvmplan.manifest/1", "platform": "snp", "regions": [region]}
     path.write_text(json.dumps(document))
     assert "pydantic" in modules_loaded("measure", str(path))
+
+
+def test_cryptography_is_for_signatures_alone(tmp_path: Path) -> None:
+    plan, report = tmp_path / "plan.json", tmp_path / "report"
+    plan.write_text(run("plan", "--example", "snp", "--format", "json").out)
+    digest = run("measure", "--example", "snp", "--bare").out
+    report.write_bytes(snp_report(None, 2, measurement=bytes.fromhex(digest)))
+    for args in (["measure", str(plan)], ["diff", str(plan), str(plan)], ["schema", "idblock"]):
+        assert "cryptography" not in modules_loaded(*args)
+    assert "cryptography" not in modules_loaded(
+        "explain", "--example", "snp", "--report", str(report)
+    )
+    assert "cryptography" in modules_loaded("verify", str(report), "--example", "snp")
 
 
 def test_importing_the_package_imports_nothing_else() -> None:
