@@ -8,8 +8,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Shared, option, with_options, write
-from cvmplan.errors import ConfigError
+from cvmplan.cli.options import Format, Output, Shared, option, read_value, with_options, write
 
 app = make_app()
 Log = Annotated[
@@ -36,10 +35,7 @@ def _expected(values: dict[str, Any]) -> dict[int, bytes]:
         written = values.pop(name)
         if written is None:
             continue
-        try:
-            found[number] = octets(48)(written.removeprefix("0x"))
-        except ValueError as error:
-            raise ConfigError(str(error), at=f"--{name}") from None
+        found[number] = read_value(octets(48), written.removeprefix("0x"), f"--{name}")
     return found
 
 

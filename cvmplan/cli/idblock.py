@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
@@ -20,6 +20,7 @@ from cvmplan.cli.options import (
     Shared,
     launch_options,
     option,
+    read_value,
     request,
     with_options,
     write,
@@ -122,9 +123,9 @@ def _make(asked: Asked, printer: Any) -> None:
     from cvmplan.snp.idblock import key_bytes, pack
 
     own = asked.own
-    ids = _sixteen(own["family_id"], "family-id"), _sixteen(own["image_id"], "image-id")
-    svn = _read(values.within(0, 0xFFFFFFFF), own["guest_svn"] or 0, "guest-svn")
-    mask = _read(values.within(1, 0xFFFFFFFF), own["igvm_mask"] or 1, "igvm-mask")
+    ids = _sixteen(own["family_id"], "--family-id"), _sixteen(own["image_id"], "--image-id")
+    svn = read_value(values.within(0, 0xFFFFFFFF), own["guest_svn"] or 0, "--guest-svn")
+    mask = read_value(values.within(1, 0xFFFFFFFF), own["igvm_mask"] or 1, "--igvm-mask")
     made = block_for(*_measured(asked.request), *ids, svn)
     if own["emit_tbs"]:
         write_bytes(pack(made), own["emit_tbs"])
@@ -259,11 +260,4 @@ def _flag(name: str) -> str:
 
 
 def _sixteen(written: str | None, name: str) -> bytes:
-    return _read(values.octets(16), written, name) if written else bytes(16)
-
-
-def _read(reader: Callable[[object], Any], written: object, name: str) -> Any:
-    try:
-        return reader(written)
-    except ValueError as error:
-        raise ConfigError(str(error), at=f"--{name}") from None
+    return read_value(values.octets(16), written, name) if written else bytes(16)

@@ -18,6 +18,7 @@ from cvmplan.cli.options import (
     Shared,
     launch_options,
     option,
+    read_value,
     request,
     with_options,
     write,
@@ -81,7 +82,8 @@ def _asked(given: dict[str, Any]) -> Callable[[], _Launched]:
     if digest is None:
         made = request({**given, "jobs": 1})
         return lambda: _measured(made)
-    return partial(_known, given, _read(values.octets(32), digest, "--digest"))
+    known = read_value(values.octets(32), digest.removeprefix("0x"), "--digest")
+    return partial(_known, given, known)
 
 
 @app.command()
@@ -109,8 +111,8 @@ def launch_measure(
 
     printer = emitter(format, "launch_measure")
     wanted, mnonce = _expected(expect, nonce)
-    version = _read(_version, api, "--api")
-    number = _read(values.within(0, 0xFF), build, "--build")
+    version = read_value(_version, api, "--api")
+    number = read_value(values.within(0, 0xFF), build, "--build")
     found = launched()
     key = read_key(found.files.open(tik, "TIK"))
     measurement = launch_measurement(found.digest, key, mnonce, version, number, found.policy)
@@ -130,10 +132,10 @@ def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, byte
     """Return the measurement that is expected, if any, and MNONCE; MismatchError."""
     wanted = mnonce = None
     if expect is not None:
-        both = _read(_one_or_both, expect, "--expect")
+        both = read_value(_one_or_both, expect.removeprefix("0x"), "--expect")
         wanted, mnonce = both[:32], both[32:] or None
     if nonce is not None:
-        given = _read(values.octets(16), nonce, "--nonce")
+        given = read_value(values.octets(16), nonce, "--nonce")
         if mnonce not in (None, given):
             raise MismatchError(f"MNONCE is {given.hex()}, want {both[32:].hex()}", at="--nonce")
         mnonce = given
@@ -173,14 +175,6 @@ def _known(given: dict[str, Any], digest: bytes) -> _Launched:
         raise ConfigError("is wanted with --digest", at="--policy")
     read = read_options({"policy": policy})["policy"]
     return _Launched("--digest", platform, read, digest, None, Files())
-
-
-def _read(reader: Callable[[object], T], written: str, at: str) -> T:
-    """Return what an option says; ConfigError names the option."""
-    try:
-        return reader(written.removeprefix("0x") if at in ("--digest", "--expect") else written)
-    except ValueError as error:
-        raise ConfigError(str(error), at=at) from None
 
 
 def _version(written: object) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Optional, TypeAlias
+from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
 
@@ -27,6 +27,7 @@ from cvmplan.plan import Plan
 from cvmplan.settings import SETTINGS, TOP, read_options
 from cvmplan.values import printable
 
+T = TypeVar("T")
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
 JOBS = "Processes that hash page contents (SNP; the others are serial)."
 MOST_JOBS = 64
@@ -177,6 +178,14 @@ def request(values: dict[str, Any]) -> Request:
     if "vmm" in options:
         options["vmm"] = chosen_profile(options["vmm"], files.open)
     return Request(image, options, files, quiet, jobs)
+
+
+def read_value(reader: Callable[[object], T], written: object, at: str) -> T:
+    """Return what is written for the option `at`; ConfigError names it."""
+    try:
+        return reader(written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=at) from None
 
 
 def digest_option(written: str) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
@@ -11,7 +10,7 @@ import typer
 from cvmplan import values
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
-from cvmplan.cli.options import Format, write
+from cvmplan.cli.options import Format, read_value, write
 from cvmplan.cli.secrets import passphrase_of
 from cvmplan.errors import ConfigError
 from cvmplan.files import Files
@@ -96,9 +95,9 @@ def session(
     from cvmplan.emit import emitter
 
     printer = emitter(format, "session")
-    mask = _option(values.within(0, 0xFFFFFFFF), policy, "--policy")
+    mask = read_value(values.within(0, 0xFFFFFFFF), policy, "--policy")
     made = {
-        name: None if written is None else _option(values.octets(16), written, f"--{name}")
+        name: None if written is None else read_value(values.octets(16), written, f"--{name}")
         for name, written in (("nonce", nonce), ("iv", iv))
     }
     if read is not None:
@@ -186,11 +185,3 @@ def _made(
     write_folder(folder, files, force=force)
     random = tuple(name for name, value in given.items() if value is None)
     return SessionAnswer(session, policy, random=random, folder=folder, files=tuple(files))
-
-
-def _option(reader: Callable[[object], T], written: str, at: str) -> T:
-    """Return what an option says; ConfigError names the option."""
-    try:
-        return reader(written)
-    except ValueError as error:
-        raise ConfigError(str(error), at=at) from None

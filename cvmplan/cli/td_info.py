@@ -8,7 +8,7 @@ import typer
 
 from cvmplan import values
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Request, digest_option, launch_verb
+from cvmplan.cli.options import Output, Request, digest_option, launch_verb, read_value
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.td_params import MODULE, Format, answer_in
 from cvmplan.errors import ConfigError, MismatchError
@@ -90,10 +90,7 @@ def _digest(written: str) -> bytes:
 
 
 def _octets(at: str, written: str) -> bytes:
-    try:
-        return values.octets(48)(written)
-    except ValueError as error:
-        raise ConfigError(str(error), at=at) from None
+    return read_value(values.octets(48), written, at)
 
 
 def _service_td(written: str) -> Any:
@@ -104,7 +101,5 @@ def _service_td(written: str) -> Any:
     if len(parts) != 3:
         raise ConfigError("is not INFOHASH:TYPE:ATTR", at="--servtd", hint="TYPE of MigTD is 0")
     info_hash = _octets("--servtd", parts[0])
-    try:
-        return ServiceTd(info_hash, values.within(0, 0xFFFF)(parts[1]), values.integer(parts[2]))
-    except ValueError as error:
-        raise ConfigError(str(error), at="--servtd") from None
+    kind = read_value(values.within(0, 0xFFFF), parts[1], "--servtd")
+    return ServiceTd(info_hash, kind, read_value(values.integer, parts[2], "--servtd"))

@@ -12,7 +12,7 @@ import typer
 from cvmplan import values
 from cvmplan.blob import Blob
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Shared, option, with_options, write, write_bytes
+from cvmplan.cli.options import Output, Shared, option, read_value, with_options, write, write_bytes
 from cvmplan.errors import ConfigError, PlanError
 from cvmplan.files import Files
 from cvmplan.findings import Finding, has_errors
@@ -219,10 +219,7 @@ def _option_of(field: str) -> str:
 
 
 def _value(name: str, one: Field, written: str) -> Any:
-    try:
-        return one.read(written)
-    except ValueError as error:
-        raise ConfigError(str(error), at=f"--{name.replace('_', '-')}") from None
+    return read_value(one.read, written, f"--{name.replace('_', '-')}")
 
 
 def _shown(value: Any, one: Field) -> Any:

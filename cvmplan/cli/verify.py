@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
@@ -18,6 +18,7 @@ from cvmplan.cli.options import (
     Shared,
     launch_options,
     option,
+    read_value,
     request,
     with_options,
     write,
@@ -134,7 +135,7 @@ def _trust(asked: Asked) -> Trust:
     pins: Mapping[str, str] = PINNED[asked.evidence.platform]
     if asked.own["pin"]:
         read = values.octets(32)
-        pins = {_read(read, one, "pin").hex(): f"--pin {one}" for one in asked.own["pin"]}
+        pins = {read_value(read, one, "--pin").hex(): f"--pin {one}" for one in asked.own["pin"]}
     return Trust(chain_of(asked.evidence, given), pins, _time(asked.own["at"]))
 
 
@@ -152,20 +153,15 @@ def _time(written: str | None) -> datetime:
 def _wanted(own: Mapping[str, Any]) -> Wanted:
     from cvmplan.evidence.planned import Wanted
 
-    readers = {
+    readers: dict[str, Callable[[object], Any]] = {
         "report_data": values.octets(64),
         "vmpl": values.within(0, 3),
         "mrseam": values.octets(48),
         "mrservicetd": values.octets(48),
     }
-    return Wanted(**{n: _read(r, own[n], n) for n, r in readers.items() if own[n] is not None})
-
-
-def _read(reader: Any, written: str, name: str) -> Any:
-    try:
-        return reader(written)
-    except ValueError as error:
-        raise ConfigError(str(error), at=f"--{name.replace('_', '-')}") from None
+    given = [name for name in readers if own[name] is not None]
+    flags = {name: f"--{name.replace('_', '-')}" for name in given}
+    return Wanted(**{n: read_value(readers[n], own[n], flags[n]) for n in given})
 
 
 def _log(asked: Asked) -> EventLog | None:
