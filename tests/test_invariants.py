@@ -39,8 +39,10 @@ LAUNCHES: dict[str, Callable[[], Plan]] = {
 
 def test_i1_launch_hashes_are_made_in_the_folds_only() -> None:
     """Only a `digest` module hashes pages, and what it takes is a trace."""
+    after_launch = {"rtmr.py", "eventlog_json.py"}  # they hash events that a guest logs, no pages
     for path in ROOT.rglob("*.py"):
-        assert "sha384(" not in path.read_text() or path.name == "digest.py", path
+        hashes = "sha384(" in path.read_text()
+        assert not hashes or path.name in {"digest.py", *after_launch}, path
     for platform in ("snp", "tdx", "sev", "vbs", "vm"):
         tree = ast.parse((ROOT / platform / "digest.py").read_text())
         public = [n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name[0] != "_"]
