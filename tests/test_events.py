@@ -255,7 +255,7 @@ def test_sbat_level_of_a_published_log_fits() -> None:
 
 
 def test_a_grub_command_fits_without_its_prefix_and_nul() -> None:
-    """GRUB 2.04, grub-core/commands/tpm.c, grub_tpm_verify_string."""
+    """coreos/grub d6ca0a9, grub-core/commands/tpm.c, grub_tpm_verify_string."""
     data = b"grub_cmd: set pager=1\0"
     assert fit(one(LogEvent(data, build.IPL, hashed=b"set pager=1"))).verdict == "fits"
     assert check(one(LogEvent(data, build.IPL, hashed=b"set pager=2"))) is not None

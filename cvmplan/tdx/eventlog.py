@@ -30,7 +30,7 @@ ALGORITHMS: Final = {
     0x4: ("sha1", 20), 0xB: ("sha256", 32), SHA384: ("sha384", DIGEST_SIZE), 0xD: ("sha512", 64),
     0x12: ("sm3-256", 32), 0x27: ("sha3-256", 32), 0x28: ("sha3-384", 48), 0x29: ("sha3-512", 64),
 }  # fmt: skip
-"""TPM_ALG_ID to name and digest size: TCG Algorithm Registry 1.34, table 3."""
+"""TPM_ALG_ID to name and digest size: TCG Algorithm Registry, TPM_ALG_ID."""
 
 NO_ACTION: Final = 3
 SEPARATOR: Final = 4

@@ -207,7 +207,7 @@ def _hashed(event: Event) -> Iterator[tuple[str, bytes]]:
 
 
 def _is_loader_text(event: Event) -> bool:
-    """Whether GRUB 2.04 and later logged this text, which then is what it hashed."""
+    """Whether GRUB logged this text, which then is what it hashed."""
     starts = tuple(prefix + b": " for prefix in _LOADER_TEXTS)
     return event.type == _IPL and event.data.startswith(starts)
 
@@ -216,9 +216,9 @@ def _loader_text(data: bytes) -> Iterator[tuple[str, bytes]]:
     """
     Yield what a boot loader hashes of the text that it logs.
 
-    GRUB 2.04, grub-core/commands/tpm.c, grub_tpm_verify_string: the text behind "grub_cmd: ",
-    without its NUL.  Forks that write no colon hash the NUL too: a published log of an Alibaba
-    Cloud guest has 541610ba1bed91de… for "grub_cmd set pager=1".
+    coreos/grub d6ca0a9, grub-core/commands/tpm.c, grub_tpm_verify_string: the text behind
+    "grub_cmd: ", without its NUL.  Forks that write no colon hash the NUL too: a published log
+    of an Alibaba Cloud guest has 541610ba1bed91de… for "grub_cmd set pager=1".
     """
     text = data.partition(b"\0")[0]
     for prefix in _LOADER_TEXTS:
