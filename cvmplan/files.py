@@ -148,13 +148,25 @@ def map_file(path: str) -> Blob:
                 return Blob(path, memoryview(b""))
             if status.st_size <= SMALL:
                 return Blob(path, memoryview(file.read()))
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            mapped = _mapped(file)
+            if mapped is None:
+                return Blob(path, _bounded(file, path))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         many = isinstance(error, OSError) and error.errno == errno.EMFILE
         hint = "'ulimit -n' lets more files be open" if many else ""
         raise InputError(f"cannot be opened: {reason}", at=path or "''", hint=hint) from None
     return Blob(path, memoryview(mapped))
+
+
+def _mapped(file: IO[bytes]) -> mmap.mmap | None:
+    """Return a file, mapped; None where its file system maps none, as /sys does not."""
+    try:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise
+        return None
 
 
 def _encodes(path: str) -> bool:

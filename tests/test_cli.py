@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan.cli import VERBS
+from cvmplan.files import map_file
 from tests.build.ovmf import good_snp, good_tdx
 from tests.manifests import document, region, run_on
 from tests.run import assert_refused, run
@@ -278,3 +280,15 @@ def test_rules_and_profiles_print_as_json() -> None:
 def test_inspect_names_file_offsets(args: tuple[str, str]) -> None:
     tables = json.loads(run("inspect", *args, "--format", "json").out)["tables"]
     assert all("+0x" in row["at"] for table in tables for row in table["rows"])
+
+
+def test_a_file_that_cannot_be_mapped_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_device(*args: object, **more: object) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    data = bytes(range(256)) * 300
+    (tmp_path / "CCEL").write_bytes(data)
+    monkeypatch.setattr("cvmplan.files.mmap.mmap", no_device)
+    assert bytes(map_file(str(tmp_path / "CCEL")).data) == data
