@@ -285,7 +285,7 @@ def test_inspect_names_file_offsets(args: tuple[str, str]) -> None:
 def test_a_file_that_cannot_be_mapped_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def no_device(*args: object, **more: object) -> None:
+    def no_device(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
     data = bytes(range(256)) * 300
