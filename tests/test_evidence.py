@@ -342,6 +342,8 @@ def test_without_certificates_the_signature_is_not_looked_at(tmp_path: Path) -> 
     found = statuses(verify(tmp_path, snp_report(None, 2, measurement=digest("snp"))))
     assert found["signature"] == "not in plan"
     assert "certificate_chain" not in found
+    told = run("verify", str(tmp_path / "evidence"), "--example", "snp").out
+    assert "not checked: the signature; revocation" in told
 
 
 def test_a_throw_away_chain_ends_at_no_pinned_key(tmp_path: Path) -> None:

@@ -38,8 +38,9 @@ class Verification(NamedTuple):
 
     @property
     def not_checked(self) -> tuple[str, ...]:
-        """What was not looked at."""
-        return UNCHECKED[self.evidence.platform]
+        """What was not looked at, the signature first."""
+        signed = all(line.status != NOT_IN_PLAN for line in self.lines if line.name == "signature")
+        return (*(() if signed else ("the signature",)), *UNCHECKED[self.evidence.platform])
 
 
 def verify(
