@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
-from base64 import b64encode, encodebytes, urlsafe_b64encode
+from base64 import b64decode, b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -616,6 +617,13 @@ def test_files_that_are_no_certificates_are_refused(data: bytes, tmp_path: Path)
     assert_refused(result, {3})
 
 
+def test_a_certificate_of_an_unknown_version_is_refused(tmp_path: Path) -> None:
+    chain = amd()
+    der = chain[0].der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x06", 1)
+    odd = [Signer("odd", chain[0].key, der), *chain[1:]]
+    assert_refused(verify(tmp_path, report(chain), chain=odd), {3})
+
+
 def test_every_truncation_of_a_certificate_is_refused(tmp_path: Path) -> None:
     chain = amd()
     data = report(chain)
@@ -698,3 +706,28 @@ def test_an_event_log_is_replayed_into_the_registers(tmp_path: Path) -> None:
         pin=chain[-1].pin,
     )
     assert differing(again) == {"rtmr0"}
+
+
+def test_a_root_that_calls_its_issuer_otherwise_is_no_root(tmp_path: Path) -> None:
+    data, _ = real_quote()
+    pem = list(re.finditer(rb"-----BEGIN CERTIFICATE-----\n(.*?)\n-----END", data, re.DOTALL))[2]
+    der = b64decode(pem[1])
+    at = der.index(b"Intel SGX Root CA")
+    lines = encodebytes(der[:at] + b"intel" + der[at + 5 :]).replace(b"\n", b"")
+    width = pem[1].index(b"\n")
+    text = b"\n".join(lines[n : n + width] for n in range(0, len(lines), width))
+    spoiled = data[: pem.start(1)] + text + data[pem.end(1) :]
+    assert len(spoiled) == len(data)
+    result = verify(tmp_path, spoiled, "--ignore-trailing", platform="tdx")
+    assert differing(result) == {"certificate_chain", "mrtd"}
+
+
+def test_no_byte_of_what_is_signed_can_be_another(tmp_path: Path) -> None:
+    chain, whole = amd(), report(amd(), 3)
+    for at in range(0, 0x2A0, 11):
+        spoiled = with_byte(whole, at, whole[at] ^ 1 << at % 8)
+        assert verify(tmp_path, spoiled, chain=chain, pin=chain[-1].pin).code in (1, 3, 4)
+    pck, signed = intel(), quote(intel())
+    for at in range(0, signed.index(b"-----BEGIN"), 11):
+        spoiled = with_byte(signed, at, signed[at] ^ 1 << at % 8)
+        assert verify(tmp_path, spoiled, platform="tdx", pin=pck[-1].pin).code in (1, 3, 4)

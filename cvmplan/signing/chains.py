@@ -31,8 +31,12 @@ MOST: Final = 16  # certificates of one chain
 LONGEST: Final = 1 << 20
 _PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
 _KNOWN: Final = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
+_ROOTS: Final = ("ARK", "Intel SGX Root")  # names of pinned keys whose certificates sign themselves
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_MADE: Final = (ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension)
+_MADE: Final = (
+    ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)  # fmt: skip
 _CURVES: Final = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
 
 
@@ -111,8 +115,9 @@ def problems(
         yield from _alone(one, depth, at, serial_0 and depth == 0)
     for one, issuer in pairwise(chain):
         yield from _link(one, issuer)
-    if chain[-1].subject == chain[-1].issuer:
-        yield from _link(chain[-1], chain[-1])
+    last = chain[-1]
+    if last.subject == last.issuer or pins.get(last.spki, "").startswith(_ROOTS):
+        yield from _link(last, last)
     if anchor(chain, pins) is None:
         yield f"ends at {chain[-1].subject}, whose key {chain[-1].spki} is not pinned"
 
