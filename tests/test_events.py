@@ -16,7 +16,7 @@ from cvmplan import documents
 from cvmplan.blob import Blob
 from cvmplan.errors import CvmplanError
 from cvmplan.tdx import event_data, eventlog
-from cvmplan.tdx.eventlog import Event, EventLog
+from cvmplan.tdx.event import Event, EventLog
 from cvmplan.tdx.rtmr import MOST_LEFT_OUT, check, compare, describe, fit, replay
 from tests.build import eventlog as build
 from tests.build.eventlog import SHA256, SHA384, Log, LogEvent, runtime, variable

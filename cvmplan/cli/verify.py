@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cvmplan.evidence.planned import Wanted
     from cvmplan.evidence.signatures import Trust
     from cvmplan.readers.evidence import Evidence
-    from cvmplan.tdx.eventlog import EventLog
+    from cvmplan.tdx.event import EventLog
 
 app = make_app()
 _TEXT, _MANY = Optional[str], Optional[list[str]]

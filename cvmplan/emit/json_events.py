@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from cvmplan.emit.json import listed
-from cvmplan.tdx.eventlog import Event, EventLog, Header
+from cvmplan.tdx.event import Event, EventLog, Header
 from cvmplan.tdx.rtmr import Comparison, describe, fit, replay
 
 

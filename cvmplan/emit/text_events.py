@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.tdx.eventlog import Event, EventLog
+from cvmplan.tdx.event import Event, EventLog
 from cvmplan.tdx.rtmr import DIFFERS, Comparison, describe, fit, replay
 
 SHOWN = 16  # hex digits of a digest

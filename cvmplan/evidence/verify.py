@@ -12,7 +12,7 @@ from cvmplan.plan import Measurement, Plan
 from cvmplan.readers.evidence import Evidence
 from cvmplan.signing.chains import Certificate, anchor
 from cvmplan.tdx import rtmr
-from cvmplan.tdx.eventlog import EventLog
+from cvmplan.tdx.event import EventLog
 
 MEASUREMENTS = ("measurement", "MRTD")
 

@@ -19,43 +19,25 @@ from typing import ClassVar, Final
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
 from cvmplan.records import Frozen, record
+from cvmplan.tdx import eventlog_json
+from cvmplan.tdx.event import (
+    DIGEST_SIZE,
+    MOST_EVENTS,
+    NO_ACTION,
+    REGISTERS,
+    Event,
+    EventLog,
+    Header,
+)
 
 SHA384: Final = 0xC
-DIGEST_SIZE: Final = 48
-MOST_EVENTS: Final = 65536
 MOST_LOG: Final = 16 << 20  # bytes; firmware sets aside 64 KiB and more
 MOST_ALGORITHMS: Final = 16
-REGISTERS: Final = ("MRTD", "RTMR0", "RTMR1", "RTMR2", "RTMR3")
 ALGORITHMS: Final = {
     0x4: ("sha1", 20), 0xB: ("sha256", 32), SHA384: ("sha384", DIGEST_SIZE), 0xD: ("sha512", 64),
     0x12: ("sm3-256", 32), 0x27: ("sha3-256", 32), 0x28: ("sha3-384", 48), 0x29: ("sha3-512", 64),
 }  # fmt: skip
 """TPM_ALG_ID to name and digest size: TCG Algorithm Registry, TPM_ALG_ID."""
-
-NO_ACTION: Final = 3
-SEPARATOR: Final = 4
-RUNTIME: Final = 0x08000001
-_EFI: Final = 0x80000000
-TYPES: Final = {
-    0x0: "EV_PREBOOT_CERT", 0x1: "EV_POST_CODE", 0x2: "EV_UNUSED", NO_ACTION: "EV_NO_ACTION",
-    SEPARATOR: "EV_SEPARATOR", 0x5: "EV_ACTION", 0x6: "EV_EVENT_TAG", 0x7: "EV_S_CRTM_CONTENTS",
-    0x8: "EV_S_CRTM_VERSION", 0x9: "EV_CPU_MICROCODE", 0xA: "EV_PLATFORM_CONFIG_FLAGS",
-    0xB: "EV_TABLE_OF_DEVICES", 0xC: "EV_COMPACT_HASH", 0xD: "EV_IPL",
-    0xE: "EV_IPL_PARTITION_DATA", 0xF: "EV_NONHOST_CODE", 0x10: "EV_NONHOST_CONFIG",
-    0x11: "EV_NONHOST_INFO", 0x12: "EV_OMIT_BOOT_DEVICE_EVENTS", 0x13: "EV_POST_CODE2",
-    RUNTIME: "dstack runtime event",
-    _EFI + 0x1: "EV_EFI_VARIABLE_DRIVER_CONFIG", _EFI + 0x2: "EV_EFI_VARIABLE_BOOT",
-    _EFI + 0x3: "EV_EFI_BOOT_SERVICES_APPLICATION", _EFI + 0x4: "EV_EFI_BOOT_SERVICES_DRIVER",
-    _EFI + 0x5: "EV_EFI_RUNTIME_SERVICES_DRIVER", _EFI + 0x6: "EV_EFI_GPT_EVENT",
-    _EFI + 0x7: "EV_EFI_ACTION", _EFI + 0x8: "EV_EFI_PLATFORM_FIRMWARE_BLOB",
-    _EFI + 0x9: "EV_EFI_HANDOFF_TABLES", _EFI + 0xA: "EV_EFI_PLATFORM_FIRMWARE_BLOB2",
-    _EFI + 0xB: "EV_EFI_HANDOFF_TABLES2", _EFI + 0xC: "EV_EFI_VARIABLE_BOOT2",
-    _EFI + 0xD: "EV_EFI_GPT_EVENT2", _EFI + 0x10: "EV_EFI_HCRTM_EVENT",
-    _EFI + 0xE0: "EV_EFI_VARIABLE_AUTHORITY", _EFI + 0xE1: "EV_EFI_SPDM_FIRMWARE_BLOB",
-    _EFI + 0xE2: "EV_EFI_SPDM_FIRMWARE_CONFIG", _EFI + 0xE3: "EV_EFI_SPDM_DEVICE_POLICY",
-    _EFI + 0xE4: "EV_EFI_SPDM_DEVICE_AUTHORITY",
-}  # fmt: skip
-"""Event types: PFP 1.06, "Event Types"; the runtime event: dstack 270aaf8, cc-eventlog."""
 
 _SIGNATURE: Final = b"Spec ID Event03\0"
 _VERSION: Final = (2, 0)  # of the specification: PFP 1.06, "Specification ID Version Event"
@@ -122,77 +104,12 @@ class Short(Frozen):
     value: int
 
 
-@record
-class Event(Frozen):
-    """
-    One entry of a log, `number` from 1, at `at`.
-
-    `mr_index`: 0 MRTD, 1 to 4 RTMR0 to 3.  `digest`: SHA-384, 48 bytes, `computed` where the
-    log leaves it out.  `others`: name and digest by further algorithms.  `name`: what the JSON
-    calls the event, None in a binary log.  `version`: how a runtime event is hashed, 1 or 2.
-    """
-
-    number: int
-    at: str
-    mr_index: int
-    type: int
-    digest: bytes
-    data: bytes
-    others: tuple[tuple[str, bytes], ...] = ()
-    name: str | None = None
-    version: int = 1
-    computed: bool = False
-
-    @property
-    def register(self) -> str:
-        """The register's name."""
-        return REGISTERS[self.mr_index]
-
-    @property
-    def type_name(self) -> str | None:
-        """The name of the type, None where it has none."""
-        return TYPES.get(self.type)
-
-    @property
-    def extends(self) -> bool:
-        """Whether the event was extended into a register, and not only logged."""
-        return self.mr_index > 0 and self.type != NO_ACTION
-
-
-@record
-class Header(Frozen):
-    """What the first event of a binary log says of the log."""
-
-    mr_index: int
-    platform_class: int
-    spec_errata: int
-    uintn_size: int
-    algorithms: tuple[tuple[str, int], ...]
-    vendor_info: bytes
-
-
-@record
-class EventLog(Frozen):
-    """
-    A log: `form` is "ccel" or "dstack"; a binary one has a header.
-
-    `fill` is (byte, count) of what stands behind the last event, None where nothing does.
-    """
-
-    form: str
-    events: tuple[Event, ...]
-    header: Header | None = None
-    fill: tuple[int, int] | None = None
-
-
 def read(blob: Blob) -> EventLog:
     """
     Return the log that `blob` holds, binary or JSON.
 
     TruncatedError, MalformedError, and UnsupportedError for another kind of log.
     """
-    from cvmplan.tdx import eventlog_json
-
     if len(blob) > MOST_LOG:
         raise MalformedError(f"a log of more than {MOST_LOG >> 20} MiB", at=blob.name)
     if eventlog_json.recognises(blob):

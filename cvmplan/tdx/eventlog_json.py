@@ -14,7 +14,7 @@ from typing import Any, Final
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
 from cvmplan.readers import text
-from cvmplan.tdx.eventlog import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
+from cvmplan.tdx.event import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
 from cvmplan.values import hex_string
 
 _NEEDED: Final = ("imr", "event_type", "event", "event_payload")

@@ -14,8 +14,7 @@ from hashlib import sha384
 from typing import Final
 
 from cvmplan.records import Frozen, record
-from cvmplan.tdx.event_data import describe, variable
-from cvmplan.tdx.eventlog import (
+from cvmplan.tdx.event import (
     DIGEST_SIZE,
     NO_ACTION,
     REGISTERS,
@@ -24,6 +23,7 @@ from cvmplan.tdx.eventlog import (
     Event,
     EventLog,
 )
+from cvmplan.tdx.event_data import describe, variable
 from cvmplan.tdx.eventlog_json import preimage
 
 __all__ = ["Comparison", "Fit", "check", "compare", "describe", "fit", "replay", "values"]
