@@ -168,12 +168,12 @@ def _made(
     from cvmplan.sev.answers import SessionAnswer
     from cvmplan.sev.owner import fresh, seal
     from cvmplan.sev.session import SessionKeys, certificate
-    from cvmplan.signing.session import point_of
+    from cvmplan.signing.keys import point
 
     used = {name: fresh() if value is None else value for name, value in given.items()}
     keys = SessionKeys(used["tek"], used["tik"])
     session = seal(agreed, keys, policy, used["nonce"], used["iv"])
-    godh = certificate(*point_of(private.public_key())).pack()
+    godh = certificate(*point(private)).pack()
     files = {
         "session.bin": Contents(session.pack()),
         "session.b64": Contents(b64encode(session.pack())),

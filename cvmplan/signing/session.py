@@ -23,12 +23,6 @@ def point_key(point: tuple[int, int], at: str) -> ec.EllipticCurvePublicKey:
         raise MalformedError("the public key is no point of P-384", at=at) from None
 
 
-def point_of(key: ec.EllipticCurvePublicKey) -> tuple[int, int]:
-    """Return the coordinates of a public key."""
-    numbers = key.public_numbers()
-    return numbers.x, numbers.y
-
-
 def shared_secret(
     private: ec.EllipticCurvePrivateKey, public: ec.EllipticCurvePublicKey, at: str
 ) -> bytes:
