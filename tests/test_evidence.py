@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import struct
+import subprocess
+import sys
 from base64 import b64decode, b64encode, encodebytes, urlsafe_b64encode
 from collections.abc import Callable
 from contextlib import suppress
@@ -731,3 +733,22 @@ def test_no_byte_of_what_is_signed_can_be_another(tmp_path: Path) -> None:
     for at in range(0, signed.index(b"-----BEGIN"), 11):
         spoiled = with_byte(signed, at, signed[at] ^ 1 << at % 8)
         assert verify(tmp_path, spoiled, platform="tdx", pin=pck[-1].pin).code in (1, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("verb", "firmware"),
+    [
+        (["td-info"], "OVMF.inteltdx.ms.fd"),
+        (["idblock", "--emit-tbs", "-"], "OVMF.amdsev.fd"),
+    ],
+)
+def test_a_verb_of_one_platform_needs_not_be_told(verb: list[str], firmware: str) -> None:
+    image = str(shared(f"firmware/{firmware}"))
+    assert run("measure", image).code == 2
+    tail = ["-o", "/dev/null"] if verb == ["td-info"] else []
+    result = subprocess.run(
+        [sys.executable, "-m", "cvmplan", verb[0], image, *verb[1:], *tail],
+        capture_output=True,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")

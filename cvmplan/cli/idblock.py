@@ -18,6 +18,7 @@ from cvmplan.cli.options import (
     Format,
     Request,
     Shared,
+    assume_platform,
     launch_options,
     option,
     read_value,
@@ -88,7 +89,7 @@ class Asked(NamedTuple):
 
 def _asked(values: dict[str, Any]) -> Asked:
     own = {name: values.pop(name) for name in OWN}
-    return Asked(request(values), own)
+    return Asked(assume_platform(request(values), "snp"), own)
 
 
 @app.command()

@@ -13,7 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
@@ -178,6 +178,15 @@ def request(values: dict[str, Any]) -> Request:
     if "vmm" in options:
         options["vmm"] = chosen_profile(options["vmm"], files.open)
     return Request(image, options, files, quiet, jobs)
+
+
+def assume_platform(made: Request, platform: str) -> Request:
+    """Return a request for `platform` where nothing says another: neither option nor document."""
+    from cvmplan import readers
+
+    if "platform" in made.options or readers.recognise(made.image)[0] in ("plan", "manifest"):
+        return made
+    return replace(made, options={**made.options, "platform": platform})
 
 
 def read_value(reader: Callable[[object], T], written: object, at: str) -> T:

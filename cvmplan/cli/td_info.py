@@ -8,7 +8,14 @@ import typer
 
 from cvmplan import values
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Request, digest_option, launch_verb, read_value
+from cvmplan.cli.options import (
+    Output,
+    Request,
+    assume_platform,
+    digest_option,
+    launch_verb,
+    read_value,
+)
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.td_params import MODULE, Format, answer_in
 from cvmplan.errors import ConfigError, MismatchError
@@ -70,7 +77,7 @@ def td_info(
     rtmrs = {name: _octets(f"--{name}", text) for name, text in typed.items() if text is not None}
     bound = None if servtd is None else _service_td(servtd)
     rules = modules.find(modules.DEFAULT if module is None else module)
-    plan = request.plan()
+    plan = assume_platform(request, "tdx").plan()
     check_platform(plan, request.image.name)
     mrtd = measure(plan, watch_for(plan, quiet=request.quiet)).digest
     found = identity(plan, mrtd, rules, rtmrs, bound)._replace(module_given=module is not None)

@@ -16,6 +16,7 @@ from cvmplan.cli.options import (
     Output,
     Request,
     Shared,
+    assume_platform,
     launch_options,
     option,
     read_value,
@@ -87,12 +88,7 @@ def _asked(values_given: dict[str, Any]) -> Asked:
         if values_given["path"] or values_given["example"]:
             raise ConfigError("goes without an image", at="--plan")
         values_given["path"] = own["plan"]
-    made = request(values_given)
-    from cvmplan import readers
-
-    if readers.recognise(made.image)[0] not in ("plan", "manifest"):
-        made.options.setdefault("platform", found.platform)  # type: ignore[attr-defined]  # a dict
-    return Asked(found, made, own)
+    return Asked(found, assume_platform(request(values_given), found.platform), own)
 
 
 @app.command()
