@@ -752,3 +752,41 @@ def test_a_verb_of_one_platform_needs_not_be_told(verb: list[str], firmware: str
         check=False,
     )
     assert (result.returncode, result.stderr) == (0, b"")
+
+
+def test_bytes_behind_base64_are_refused(tmp_path: Path) -> None:
+    text = b64encode(report(amd()))
+    for more in (b"AAAAAAAA", b"=" + text[:40], b"=====", b"!"):
+        assert_refused(verify(tmp_path, text + more), {3, 4})
+
+
+def test_much_space_takes_no_time(tmp_path: Path) -> None:
+    assert_refused(verify(tmp_path, b" " * (1 << 20) + b"!"), {4})
+
+
+def test_a_guest_svn_of_129_makes_no_quote_of_a_report(tmp_path: Path) -> None:
+    data = snp_report(None, 2, measurement=digest("snp"), at={4: b"\x81"})
+    assert differing(verify(tmp_path, data)) == set()
+
+
+def test_a_signer_that_is_no_pck_certificate_fails(tmp_path: Path) -> None:
+    chain = intel()
+    for wrong in (chain[2:], chain[1:]):
+        found = differing(verify(tmp_path, quote(wrong), platform="tdx", pin=chain[-1].pin))
+        assert found == {"certificate_chain", "signers_certificate"}
+
+
+@pytest.mark.parametrize(
+    "args",
+    [("--mrseam", "00" * 48), ("--pin", "00" * 32), ("--at", "0001-01-01T00:00:00+14:00")],
+)
+def test_what_would_be_ignored_is_refused(args: tuple[str, ...], tmp_path: Path) -> None:
+    assert_refused(verify(tmp_path, report(amd()), *args), {2})
+
+
+@pytest.mark.parametrize("name", ["mrsignerseam", "seam_attributes"])
+def test_a_module_that_intel_did_not_sign_differs(name: str, tmp_path: Path) -> None:
+    chain = intel()
+    changed: dict[str, Any] = {name: b"\1"}
+    result = verify(tmp_path, quote(chain, **changed), platform="tdx", pin=chain[-1].pin)
+    assert differing(result) == {name}

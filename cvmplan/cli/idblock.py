@@ -250,7 +250,9 @@ def _octets(blob: Blob, size: int) -> Blob:
     """Return a blob of raw bytes, or of their base64."""
     if len(blob) != size and len(blob) < 2 * size:
         try:
-            return Blob(blob.name, memoryview(b64decode(bytes(blob.data).strip(), validate=True)))
+            return Blob(
+                blob.name, memoryview(b64decode(b"".join(bytes(blob.data).split()), validate=True))
+            )
         except ValueError:
             pass
     return blob

@@ -25,7 +25,7 @@ def passphrase_of(key: str, file: Blob | None) -> Callable[[], bytes]:
         if file is not None:
             return bytes(file.data[:LONGEST]).partition(b"\n")[0].rstrip(b"\r")
         if sys.stdin is None or not sys.stdin.isatty():
-            hint = "--passphrase-file FILE, or run it on a terminal"
+            hint = "run it on a terminal, or with --passphrase-file FILE where the verb has it"
             raise ConfigError("is encrypted, and there is nobody to ask", at=key, hint=hint)
         return getpass(f"Passphrase of {printable(key)}: ").encode()
 

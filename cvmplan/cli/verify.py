@@ -106,7 +106,7 @@ def verify(asked: Asked) -> None:
     from cvmplan.plan import measure
 
     printer = emitter(asked.own["format"], "verification")
-    trust, wanted = _trust(asked), _wanted(asked.own)
+    trust, wanted = _trust(asked), _wanted(asked.own, asked.evidence.platform)
     log = _log(asked)
     plan = asked.request.plan()
     result = measure(plan, watch_for(plan, quiet=asked.request.quiet))
@@ -132,7 +132,12 @@ def _trust(asked: Asked) -> Trust:
     if asked.own["pin"]:
         read = values.octets(32)
         pins = {read_value(read, one, "--pin").hex(): f"--pin {one}" for one in asked.own["pin"]}
-    return Trust(chain_of(asked.evidence, given), pins, _time(asked.own["at"]))
+    if given and asked.evidence.mac is not None:
+        raise ConfigError("sign no TDREPORT: it has a MAC", at="--certs")
+    chain = chain_of(asked.evidence, given)
+    if asked.own["pin"] and not chain:
+        raise ConfigError("goes with certificates", at="--pin", hint="--certs FILE")
+    return Trust(chain, pins, _time(asked.own["at"]))
 
 
 def _time(written: str | None) -> datetime:
@@ -140,13 +145,13 @@ def _time(written: str | None) -> datetime:
         return datetime.now(UTC)
     try:
         time = datetime.fromisoformat(written)
-    except ValueError:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
         hint = "2026-01-31, or 2026-01-31T12:00:00Z"
         raise ConfigError(f"{written!r} is no time", at="--at", hint=hint) from None
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def _wanted(own: Mapping[str, Any]) -> Wanted:
+def _wanted(own: Mapping[str, Any], platform: str) -> Wanted:
     from cvmplan.evidence.planned import Wanted
 
     readers: dict[str, Callable[[object], Any]] = {
@@ -156,6 +161,9 @@ def _wanted(own: Mapping[str, Any]) -> Wanted:
         "mrservicetd": values.octets(48),
     }
     given = [name for name in readers if own[name] is not None]
+    for name in {"snp": ("mrseam", "mrservicetd"), "tdx": ("vmpl",)}[platform]:
+        if name in given:
+            raise ConfigError(f"means nothing for evidence of {platform}", at=f"--{name}")
     flags = {name: f"--{name.replace('_', '-')}" for name in given}
     return Wanted(**{n: read_value(readers[n], own[n], flags[n]) for n in given})
 

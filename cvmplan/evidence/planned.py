@@ -122,6 +122,9 @@ def _tdx(plan: Plan, result: Measurement, td: Td, wanted: Wanted) -> Iterator[Li
     service = "not in this quote" if td.mrservicetd is None else td.mrservicetd.hex()
     yield compared("MRSERVICETD", _hex(wanted.mrservicetd), service)
     yield compared("MRSEAM", _hex(wanted.mrseam), td.mrseam.hex())
+    why = "not a TDX module that Intel signed for production"  # DCAP: both are 0 for Intel's
+    yield compared("MRSIGNERSEAM", bytes(48).hex(), td.mrsignerseam.hex(), why)
+    yield compared("SEAM attributes", hex(0), hex(td.seam_attributes), why)
     yield compared("report data", _hex(wanted.report_data), td.report_data.hex())
 
 

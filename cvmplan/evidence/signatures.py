@@ -29,6 +29,7 @@ _SPLS: Final = {
     "bootloader": f"{_OID}3.1", "tee": f"{_OID}3.2", "snp": f"{_OID}3.3",
     "microcode": f"{_OID}3.8", "fmc": f"{_OID}3.9",
 }  # fmt: skip
+_PCK: Final = "Intel SGX PCK Certificate"  # Intel, SGX PCK certificate profile, subject CN
 _HWID: Final = f"{_OID}4"
 _QE_REPORT_DATA: Final = slice(320, 384)
 UNCHECKED: Final = {
@@ -139,6 +140,8 @@ def _of_quote(signed: Signed, trust: Trust) -> Iterator[Line]:
     )
     yield _verdict("QE report", by_pck, f"by PCK {trust.chain[0].subject}", "not by this PCK")
     yield _chain(trust, "P-256", serial_0=False)
+    named = chains.common_name(trust.chain[0]) or trust.chain[0].subject
+    yield compared("signer's certificate", _PCK, named)
 
 
 def _pair(data: bytes) -> tuple[int, int]:

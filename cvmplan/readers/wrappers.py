@@ -13,7 +13,7 @@ certificates that come with it are as good as the key that they end at.  Sources
 from __future__ import annotations
 
 import re
-from base64 import b64decode, urlsafe_b64decode
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from hashlib import sha256, sha384, sha512
 from struct import Struct
@@ -29,8 +29,8 @@ from cvmplan.tdx import quote
 
 DEEPEST: Final = 6  # wrappers in one another
 MOST_JSON: Final = 16 << 20
-_HEX = re.compile(rb"\s*(0x)?[0-9a-fA-F\s]+")
-_BASE64 = re.compile(rb"[A-Za-z0-9+/=_\-\s]+")
+_HEX = re.compile(rb"(?:0x)?[0-9a-fA-F]+")
+_BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]+|[A-Za-z0-9_-]+)={0,2}")
 _HASHES: Final = {1: sha256, 2: sha384, 3: sha512}
 _SLOT: Final = 1184  # bytes of an HCL report for that of the hardware
 _KINDS: Final = {2: report.SIZE, 4: quote.REPORT_SIZE}  # HCL's report type: SNP, TDX
@@ -107,16 +107,13 @@ def unwrap(blob: Blob, depth: int = 0) -> Unwrapped:
 
 def _decoded(data: bytes) -> tuple[str, bytes] | None:
     """Return how text is encoded, and the bytes; None where it is neither hex nor base64."""
-    if not data.strip():
-        return None
+    joined = b"".join(data.split())
     try:
-        if _HEX.fullmatch(data):
-            return "hex", bytes.fromhex(data.decode().strip().removeprefix("0x"))
-        if _BASE64.fullmatch(data):
-            joined = b"".join(data.split())
-            decode = urlsafe_b64decode if set(b"-_") & set(joined) else b64decode
-            padded = joined + b"=" * (-len(joined) % 4)
-            return "base64", decode(padded)
+        if _HEX.fullmatch(joined):
+            return "hex", bytes.fromhex(joined.decode().removeprefix("0x"))
+        if _BASE64.fullmatch(joined):
+            digits = joined.rstrip(b"=").translate(bytes.maketrans(b"-_", b"+/"))
+            return "base64", b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except ValueError:
         pass
     return None

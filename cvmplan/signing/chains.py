@@ -142,6 +142,8 @@ def _alone(one: Certificate, depth: int, at: datetime, serial_0: bool) -> Iterat
         yield f"{one.at}: an RSA key of {key.key_size} bits"
     if depth:
         yield from _issues(one, extensions, depth)
+    elif (own := extensions.get(ExtensionOID.BASIC_CONSTRAINTS)) is not None and own.value.ca:
+        yield f"{one.at}: the signer's certificate is one of a certificate authority"
 
 
 def _issues(one: Certificate, extensions: Mapping[Any, Any], depth: int) -> Iterator[str]:

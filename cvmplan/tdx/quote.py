@@ -23,7 +23,7 @@ BODIES: Final = {2: 584, 3: 648}  # type of a version 5 body to its size: TDX 1.
 ECDSA_P256: Final = 2  # attestation key type
 QE_REPORT: Final = 6  # certification data: the QE's report, and what certifies that
 PCK_CHAIN: Final = 5  # certification data: the PCK certificate chain in PEM
-SHORTEST: Final = 48 + 584
+SHORTEST: Final = 48 + 584 + 4 + 128 + 6 + 384 + 64 + 2 + 6  # bytes, without certificates
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,8 @@ class Td(NamedTuple):
     mrseam: bytes
     mrservicetd: bytes | None
     report_data: bytes
+    mrsignerseam: bytes
+    seam_attributes: int
 
 
 class Signed(NamedTuple):
@@ -175,7 +177,7 @@ class Quote(NamedTuple):
 
 def is_quote(blob: Blob) -> bool:
     """Whether the bytes begin as a quote of a TD does."""
-    return len(blob) >= Header.LAYOUT.size and blob.take(Header, 0).tee_type == TEE_TYPE
+    return len(blob) >= SHORTEST and blob.take(Header, 0).tee_type == TEE_TYPE
 
 
 def is_report(blob: Blob) -> bool:
@@ -211,16 +213,21 @@ def _td(blob: Blob, at: int, size: int) -> Td:
     body = blob.take(Body, at)
     tail = blob.take(BodyTail, at + BODIES[2]) if size == BODIES[3] else None
     service = tail.mrservicetd if tail else None
-    return _as_td(body, body.td_attributes, body.mrseam, service, body.report_data)
+    seam = body.mrseam, body.mrsignerseam, body.seam_attributes
+    return _as_td(body, body.td_attributes, seam, service, body.report_data)
 
 
 def _as_td(
-    record: Any, attributes: int, mrseam: bytes, mrservicetd: bytes | None, report_data: bytes
+    record: Any,
+    attributes: int,
+    seam: tuple[bytes, bytes, int],
+    mrservicetd: bytes | None,
+    report_data: bytes,
 ) -> Td:
     return Td(
         attributes, record.xfam, record.mrtd, record.mrconfigid, record.mrowner,
         record.mrownerconfig, (record.rtmr0, record.rtmr1, record.rtmr2, record.rtmr3),
-        mrseam, mrservicetd, report_data,
+        seam[0], mrservicetd, report_data, *seam[1:],
     )  # fmt: skip
 
 
@@ -272,4 +279,5 @@ def read_report(blob: Blob) -> tuple[Td, ReportMac]:
     reserved = (mac.reserved_03, *mac.reserved_04, *mac.reserved_c0, *tcb.padding)
     if any((*reserved, *info.reserved)):
         raise MalformedError("reserved bytes that are not 0", at=blob.name)
-    return _as_td(info, info.attributes, tcb.mrseam, info.servtd_hash, mac.report_data), mac
+    seam = tcb.mrseam, tcb.mrsignerseam, tcb.attributes
+    return _as_td(info, info.attributes, seam, info.servtd_hash, mac.report_data), mac

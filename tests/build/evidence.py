@@ -140,7 +140,8 @@ def snp_report(signer: Signer | None, version: int = 2, **fields: Any) -> bytes:
 
 # Offsets in a TD10 body: Intel DCAP, "Quote Format", version 4.
 BODY = {
-    "mrseam": 16, "td_attributes": 120, "xfam": 128, "mrtd": 136, "mrconfigid": 184,
+    "mrseam": 16, "mrsignerseam": 64, "seam_attributes": 112,
+    "td_attributes": 120, "xfam": 128, "mrtd": 136, "mrconfigid": 184,
     "mrowner": 232, "mrownerconfig": 280, "rtmr0": 328, "rtmr1": 376, "rtmr2": 424,
     "rtmr3": 472, "report_data": 520, "mrservicetd": 600,
 }  # fmt: skip
@@ -182,7 +183,7 @@ def td_report(**fields: bytes) -> bytes:
     at = {"attributes": 0, "xfam": 8, "mrtd": 16, "mrconfigid": 64, "rtmr0": 208, "servtd": 400}
     for name, data in fields.items():
         info[at[name] : at[name] + len(data)] = data
-    tcb = bytes(range(239))
+    tcb = bytes(range(72)) + bytes(56) + bytes(range(111))
     mac = bytearray(256)
     mac[0] = 0x81
     mac[32:80], mac[80:128] = sha384(tcb).digest(), sha384(info).digest()
