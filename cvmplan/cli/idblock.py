@@ -106,6 +106,7 @@ def idblock(asked: Asked) -> None:
 
     own = asked.own
     printer = emitter(own["format"], "identity")
+    _check_emitted(own)
     if own["verify"] or own["block"] or own["auth"]:
         _verify(asked, printer)
     elif own["emit_author_tbs"]:
@@ -115,6 +116,16 @@ def idblock(asked: Asked) -> None:
         write_bytes(key_bytes(key), own["emit_author_tbs"])
     else:
         _make(asked, printer)
+
+
+def _check_emitted(own: Mapping[str, Any]) -> None:
+    """Raise ConfigError for options that would be ignored where bytes to sign are written."""
+    emitted = [name for name in ("emit_tbs", "emit_author_tbs") if own[name]]
+    unused = ["signature", "author_key", "author_signature", "output"]
+    unused += ["id_key"] if "emit_tbs" in emitted else []
+    ignored = [*emitted[1:], *(name for name in unused if emitted and own[name])]
+    if ignored:
+        raise ConfigError(f"goes without {_flag(emitted[0])}", at=_flag(ignored[0]))
 
 
 def _make(asked: Asked, printer: Any) -> None:

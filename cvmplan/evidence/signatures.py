@@ -29,6 +29,7 @@ _SPLS: Final = {
     "bootloader": f"{_OID}3.1", "tee": f"{_OID}3.2", "snp": f"{_OID}3.3",
     "microcode": f"{_OID}3.8", "fmc": f"{_OID}3.9",
 }  # fmt: skip
+_ISSUERS: Final = {"VCEK": "ASK", "VLEK": "ASVK"}  # AMD 57230: CN SEV-Milan, SEV-VLEK-Milan
 _PCK: Final = "Intel SGX PCK Certificate"  # Intel, SGX PCK certificate profile, subject CN
 _HWID: Final = f"{_OID}4"
 _QE_REPORT_DATA: Final = slice(320, 384)
@@ -103,6 +104,12 @@ def _of_report(evidence: Evidence, found: AttestationReport, trust: Trust) -> It
     yield _chain(trust, "P-384", serial_0=True)
     named = chains.common_name(leaf).removeprefix("SEV-")
     yield compared("signer's certificate", found.signer, named or leaf.subject)
+    for issuer in trust.chain[1:2]:
+        name = chains.common_name(issuer)
+        role = (
+            "ASVK" if name.startswith("SEV-VLEK-") else "ASK" if name.startswith("SEV-") else name
+        )
+        yield compared("signer's issuer", _ISSUERS[found.signer], role)
     yield from _of_leaf(leaf, found)
 
 
