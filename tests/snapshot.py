@@ -35,9 +35,7 @@ IMAGES = (
 EVIDENCE = ("cases/evidence/**/*.bin", "cases/evidence/**/*.dat", "vectors/tdx/*.dat")
 LOGS = ("cases/events/**/*", "vectors/rtmr/*CCEL*", "vectors/rtmr/*ccel*")
 RECORDED = ("cases/simulate/**/*", "vectors/recordings/*.jsonl")
-JUDGING = (
-    ("check",), ("map",), ("plan",), ("trace",), ("measure",),
-)  # fmt: skip
+JUDGING = ("check", "map", "plan", "trace", "measure")
 FORMATS = (("--format", "json"), ())
 
 
@@ -55,17 +53,17 @@ def of_images() -> Iterator[tuple[str, ...]]:
             yield ("inspect", *image, *form)
             for platform in PLATFORMS:
                 for verb in JUDGING:
-                    yield (*verb, *image, "--platform", platform, *form)
+                    yield (verb, *image, "--platform", platform, *form)
         for platform, vmms in VMMS.items():
             for vmm in vmms:
                 more = ("--platform", platform, "--vmm", vmm, "--vcpus", "2")
                 yield ("plan", *image, *more, "--format", "json")
                 yield ("measure", *image, *more)
             for kernel in KERNELS:
-                more = ("--platform", platform, "--abi", kernel)
-                yield ("check", *image, *more)
-                yield ("plan", *image, *more, "--format", "calls")
-                yield ("plan", *image, *more, "--format", "vendor")
+                under = ("--platform", platform, "--abi", kernel)
+                yield ("check", *image, *under)
+                yield ("plan", *image, *under, "--format", "calls")
+                yield ("plan", *image, *under, "--format", "vendor")
         yield ("sweep", *image, "--vcpus", "1-3", "--platform", "snp")
         yield ("diff", *image, *image, "--platform", "snp", "--b", "--vcpus 2", "--format", "json")
         yield ("explain", *image, "--platform", "snp", "--expect", "ab" * 48, "--quiet")
