@@ -76,6 +76,9 @@ RULES: Final[dict[str, Rule]] = {
     "digest-differs": Rule(
         "error", "The calls lead to another measurement than their document says."
     ),
+    "not-finalized": Rule(
+        "error", "A recorded launch ends before it is finalized, so the guest never ran."
+    ),
     "added-twice": Rule("error", "A recorded launch adds a page that it added before."),
     "maybe-added-twice": Rule(
         "warning",

@@ -181,7 +181,9 @@ def test_an_id_block_of_another_launch_is_an_error_of_check_and_a_warning_of_mea
 ) -> None:
     """The digest is needed to make the block; the launch would end in BAD_MEASUREMENT."""
     path = tmp_path / "plan.json"
-    document = changed("snp-launch-finish", id_block="00" * 96)(planned("snp", "kvm-6.16"))
+    document = changed("snp-launch-finish", id_block="00" * 96, id_auth="00" * 4096)(
+        planned("snp", "kvm-6.16")
+    )
     path.write_text(json.dumps(document))
     checked = run("check", str(path), "--format", "json")
     assert checked.code == 1

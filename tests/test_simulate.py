@@ -188,7 +188,7 @@ def test_states_that_a_kernel_measures_and_the_plan_does_not_know_leave_no_diges
 
 def test_an_id_block_for_another_digest_is_bad_measurement() -> None:
     ops = guest("snp", update(0x100000))
-    ops[-1]["id_block"] = "00" * 96
+    ops[-1] |= {"id_block": "00" * 96, "id_auth": "00" * 4096}
     answers = simulate("snp", ops, "kvm-6.11")
     finish = answers.results[-1]
     assert (finish["errno"], finish["fw_error"]) == ("EIO", 0xB)
@@ -273,7 +273,7 @@ def test_the_simulator_takes_nothing_of_the_planner() -> None:
 def test_kernels_are_named_in_their_table_only() -> None:
     names = [re.escape(n) for n in ABIS if n.startswith(("kvm-", "rfc-", "isolated"))]
     for path in Path(cvmplan.__file__).parent.rglob("*.py"):
-        if path.name != "abi.py":
+        if path.name not in ("abi.py", "releases.py"):
             assert not re.findall("|".join(names), path.read_text()), path
 
 

@@ -77,14 +77,14 @@ def _simulated(request: Request, image: str | None) -> Simulation:
 
 
 def _replayed(request: Request, image: str | None) -> Simulation:
-    from cvmplan.kvm.abi import earliest, find
+    from cvmplan.kvm.abi import find, newest
     from cvmplan.kvm.replay import replay
     from cvmplan.readers import recorded
 
     options = dict(request.options)
     recording = recorded.read(request.image, options.get("platform"))
     named = options.pop("abi", None)
-    abi = find(named) if named else earliest(recording.platform)
+    abi = find(named) if named else newest(recording.platform)
     options["platform"] = recording.platform
     if image is None:
         others = [name for name in options if name not in ("platform", "gpaw")]

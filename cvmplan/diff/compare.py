@@ -216,11 +216,13 @@ def _who(contents: Contents) -> str:
 
 
 def _twice(a: Side, b: Side) -> Iterator[Difference]:
-    for side, here in ((a, True), (b, False)):
-        for low, high, piece in side.twice():
-            told = f"added again ({piece.place})"
-            both = (told, "") if here else ("", told)
-            yield _pages("added twice", low, high, *both)
+    """Yield the pages that one side adds a second time and the other does not, in the same kind."""
+    again = [{(low, high, piece.kind): piece for low, high, piece in s.twice()} for s in (a, b)]
+    for number, side in enumerate(again):
+        for key, piece in side.items():
+            if key not in again[1 - number]:
+                both = [f"added again ({piece.place})", ""][:: 1 if number == 0 else -1]
+                yield _pages("added twice", key[0], key[1], *both)
 
 
 def _order(a: Side, b: Side, rows: list[Row]) -> Iterator[Difference]:

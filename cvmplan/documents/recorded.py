@@ -42,7 +42,8 @@ class RecordedLine(Document):
     cvmplan.recorded/1: one call of a launch, in JSON Lines.
 
     `ret` is what the call returned: 0, or an errno as a negative number; absent where it
-    was not recorded.  `page_type` goes with SNP's add, `measured` with TDX's.
+    was not recorded.  `page_type` goes with SNP's add, `measured` with TDX's; SEV's add may
+    lack the `gpa`, which the call itself does not have.
     """
 
     model_config = ConfigDict(title="cvmplan.recorded/1")
@@ -63,6 +64,8 @@ class RecordedLine(Document):
     @model_validator(mode="after")
     def _is_complete(self) -> RecordedLine:
         needs = ["gpa", "size"] if self.op in RANGED else []
+        if self.op == "sev-launch-update-data":  # the call has a host address, and no guest's
+            needs = ["size"]
         needs += ["page_type"] if self.op == "snp-launch-update" else []
         needs += ["measured"] if self.op in ("tdx-add", "tdx-init-mem-region") else []
         missing = [name for name in needs if getattr(self, name) is None]

@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 PAGE, LARGE, HUGE = 4096, 2 << 20, 1 << 30
 CONFIDENTIAL: Final = ("snp", "tdx")
 OPEN: Final = ("default", "sw-protected", "sev", "sev-es")  # mapping is allowed from creation
+U64: Final = (1 << 64) - 1
 
 
 class Fact(NamedTuple):
@@ -22,6 +23,43 @@ class Fact(NamedTuple):
     fact: str
     source: str
     confidence: str = "source"
+
+
+class Bits(NamedTuple):
+    """
+    Which values of a mask are taken.
+
+    `known` bits may be set, `must` bits have to be, `clear` bits may not be although they are
+    known; `host` are known bits that only some hosts offer.
+    """
+
+    known: int = U64
+    must: int = 0
+    clear: int = 0
+    host: int = 0
+
+    def refuses(self, value: int) -> str:
+        """Return why `value` is refused, "" where it is taken."""
+        for bits, problem in (
+            (value & ~self.known, "not supported"),
+            (self.must & ~value, "not set"),
+            (value & self.clear, "set and must be clear"),
+        ):
+            if bits:
+                return f"{bit_numbers(bits)} {problem}"
+        return ""
+
+
+def bit_numbers(mask: int) -> str:
+    """Name the bits of `mask`: "bit 17 is", "bits 16, 17 are"; at most eight by number."""
+    numbers = [str(n) for n in range(64) if mask >> n & 1]
+    if len(numbers) == 1:
+        return f"bit {numbers[0]} is"
+    return f"bits {', '.join(numbers[:8])}{' …' if len(numbers) > 8 else ''} are"
+
+
+FIRMWARE_POLICY: Final = Bits(known=(1 << 26) - 1, must=1 << 17)
+"""What SEV-SNP firmware takes as a guest policy.  Source: AMD 56860, "Guest Policy Structure"."""
 
 
 class Abi(NamedTuple):
@@ -35,6 +73,7 @@ class Abi(NamedTuple):
 
     vm_types              platforms that can be created
     runs                  a kernel that was built has it, so its refusals have an errno
+    released              a release of Linux has it
     plans, simulates      whether plans are made for it, and simulated under it
     map_call              the operation that maps and does nothing else, "" where there is none
     map_early             platforms on which that is allowed before the guest is finalized
@@ -46,7 +85,12 @@ class Abi(NamedTuple):
     tdx_add               operations that add pages of a TD
     double_add            platform to what a second add of a page answers; None: not an errno
     folio_check           an add refuses a page that was populated before, whatever happened since
-    empty_add             what an SNP add of no page answers
+    empty_add             what an SNP add of no page answers, "" for success
+    no_source             platform to what an add from address 0 answers
+    bound_twice           what a second binding of a guest_memfd range answers
+    snp_policy            guest policies that SNP_LAUNCH_START takes
+    snp_features          SEV_FEATURES that an SNP guest can have, None: not known
+    es_features           the same for SEV-ES
     dies                  a TD is dead after the module refused an add
     counts_mapped         a TD is not finalized while a page is mapped whose add failed
     attributes            where private attributes live: "vm" or "gmem"
@@ -65,6 +109,7 @@ class Abi(NamedTuple):
     tdx_extend: str = "fused"
     vm_types: tuple[str, ...] = (*OPEN, "snp", "tdx")
     runs: bool = True
+    released: bool = False
     plans: bool = True
     simulates: bool = True
     map_call: str = "pre-fault-memory"
@@ -77,7 +122,12 @@ class Abi(NamedTuple):
     tdx_add: tuple[str, ...] = ("tdx-init-mem-region",)
     double_add: tuple[tuple[str, str | None], ...] = (("snp", "EIO"), ("tdx", "EEXIST"))
     folio_check: bool = True
-    empty_add: str = "EIO"
+    empty_add: str = ""
+    no_source: tuple[tuple[str, str], ...] = (("snp", "EIO"), ("tdx", "EFAULT"))
+    bound_twice: str = "EINVAL"
+    snp_policy: Bits = FIRMWARE_POLICY
+    snp_features: Bits | None = None
+    es_features: Bits | None = None
     dies: bool = False
     counts_mapped: bool = False
     attributes: str = "vm"

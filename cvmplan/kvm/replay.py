@@ -16,8 +16,8 @@ from typing import Any, Final, NamedTuple
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, Result, Simulation
-from cvmplan.kvm.guest import MOST_FINDINGS
 from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.memslots import MOST_FINDINGS
 from cvmplan.kvm.simulate import ADDS, MOST_NAMED, Host, finished
 from cvmplan.kvm.source import Source
 
@@ -32,7 +32,8 @@ class Attempt:
     One recorded call, on line `seq`; fields as in a plan.
 
     `returned` is "" for success, the name of an errno, or None where it was not recorded;
-    `residual` the (gpa, size) that the kernel left over.
+    `residual` the (gpa, size) that the kernel left over; `note` what the VMM said about it;
+    not `placed` is an add of which the guest address was not recorded.
     """
 
     seq: int
@@ -51,6 +52,8 @@ class Attempt:
     fw_error: int | None = None
     residual: tuple[int, int] | None = None
     gmem: int | None = None
+    note: str = ""
+    placed: bool = True
 
     @property
     def end(self) -> int:
@@ -96,6 +99,9 @@ def replay(
     host.assume_set_up(calls, vcpus, image.pages if image else ())
     replayed = _Replay(host, recording.attempts, image)
     outcome = finished(host, replayed.results(), replayed.findings)
+    if not outcome.finalized:
+        problem = "the recording ends before the launch is finalized"
+        outcome = outcome._replace(findings=(*outcome.findings, Finding("not-finalized", problem)))
     return outcome if image and outcome.finalized else outcome._replace(digest=None)
 
 
@@ -111,25 +117,32 @@ class _Replay:
     def results(self) -> Iterator[Result]:
         """Yield the answer to each attempt."""
         for number, attempt in enumerate(self._attempts):
-            if attempt.op in ADDS:
-                answer = self._add(number, attempt)
-            elif attempt.op in ("create-vcpu", "tdx-init-vcpu") and not attempt.returned:
-                answer = self._vcpus(attempt)
-            elif attempt.returned:
-                again = attempt.returned in AGAIN
-                why = "recorded: to be called again" if again else "recorded"
-                answer = Answer("nop" if again else "error", attempt.returned, why)
-            else:
-                answer = self._host.answer(self._completed(attempt), None)
+            answer = self._answer(number, attempt)
+            if attempt.note:
+                why = f"{answer.why}; {attempt.note}" if answer.why else attempt.note
+                answer = answer._replace(why=why)
             yield Result(attempt.seq, attempt.op, answer)
+
+    def _answer(self, number: int, attempt: Attempt) -> Answer:
+        if attempt.op in ADDS:
+            return self._add(number, attempt)
+        if attempt.returned:
+            again = attempt.returned in AGAIN
+            why = "recorded: to be called again" if again else "recorded"
+            return Answer("nop" if again else "error", attempt.returned, why, attempt.fw_error)
+        if attempt.op in ("create-vcpu", "tdx-init-vcpu"):
+            return self._vcpus(attempt)
+        return self._host.answer(self._completed(attempt), None)
 
     def _vcpus(self, attempt: Attempt) -> Answer:
         """Take calls on vCPUs one by one, as a VMM makes them."""
         vm = self._host.vm
-        if vm is not None and attempt.op == "create-vcpu":
+        if vm is None or (attempt.op == "create-vcpu" and vm.vcpus is None):
+            return self._host.answer(replace(attempt, count=max(attempt.count, 1)), None)
+        if attempt.op == "create-vcpu":
             vm.vcpus = (vm.vcpus or 0) + max(attempt.count, 1)
-        elif vm is not None:
-            vm.vcpus_inited = True
+        elif not vm.vcpus_inited:
+            return self._host.answer(replace(attempt, count=vm.vcpus or 1), None)
         return Answer()
 
     def _completed(self, attempt: Attempt) -> Attempt:
@@ -137,19 +150,40 @@ class _Replay:
         return replace(attempt, vmsas=self._image.vmsas if self._image else ())
 
     def _add(self, number: int, attempt: Attempt) -> Answer:
+        if not attempt.placed:
+            self._host.forget()
+            return Answer(why="its guest address was not recorded: not checked against other adds")
         if not attempt.size:
             return self._host.answer(attempt, None)
         judged = self._judge(number, attempt)
         if attempt.returned in ("EBUSY", "EIO") and self._host.vm:
             self._host.vm.failed(judged.stop)
         if judged.stop <= attempt.gpa:
-            return judged.answer or Answer()
+            return self._explained(number, attempt, judged)
         done = replace(attempt, size=judged.stop - attempt.gpa)
         twice = self._added_before(done)
         answer = self._host.answer(done, None)
-        if twice is not None:
+        if twice:
             answer = self._blame(number, done, twice, answer)
-        return judged.answer or answer
+        return self._explained(number, attempt, judged) if judged.answer else answer
+
+    def _explained(self, number: int, attempt: Attempt, judged: _Judged) -> Answer:
+        """Return the answer that was recorded; of a refusal also what the kernel's rules say."""
+        answer = judged.answer or Answer()
+        vm = self._host.vm
+        if answer.result != "error" or attempt.fw_error or vm is None:
+            return answer
+        rest = replace(attempt, gpa=judged.stop, size=attempt.end - judged.stop)
+        twice = self._added_before(rest)
+        if twice and twice[0][0] == rest.gpa:
+            line = self._line_of(number, rest.gpa)
+            for low, high in twice[:1]:
+                problem = f"line {attempt.seq} adds what {line} added, and was refused"
+                self._tell("added-twice", problem, low, high - PAGE)
+            return answer._replace(why=f"recorded: {rest.gpa:#x} was added before, by {line}")
+        if vm.memory.private.first(rest.gpa, rest.gpa + PAGE, value=False) is not None:
+            return answer._replace(why=f"recorded: {rest.gpa:#x} is not private")
+        return answer
 
     def _judge(self, number: int, attempt: Attempt) -> _Judged:
         """Decide how far an attempt came, by its result or else by the call that follows."""
@@ -178,42 +212,53 @@ class _Replay:
 
     def _judge_result(self, number: int, attempt: Attempt) -> _Judged:
         left = attempt.residual
+        following = self._neighbour(number + 1)
+        if not attempt.returned and left is None and following and _is_rest(attempt, following):
+            why = f"goes on in line {following.seq}: what it left over was not recorded"
+            return _Judged(following.gpa, Answer(why=why))
         if not attempt.returned:
             why = f"left {left[0]:#x}-{sum(left):#x}" if left and left[1] else ""
             return _Judged(left[0] if left else attempt.end, Answer(why=why) if why else None)
         stop = left[0] if left else attempt.gpa
-        following = self._neighbour(number + 1)
         if left is None and following and _goes_on(attempt, following):
             stop = following.gpa  # what is called again says how far the first call came
         if attempt.returned in AGAIN:
             return _Judged(stop, Answer("nop", attempt.returned, "recorded: to be called again"))
-        corrected = attempt.page_type == "cpuid" and attempt.fw_error == INVALID_PARAM
-        before = self._neighbour(number - 1)
-        if corrected and not (before and _same(before, attempt)):
-            why = "recorded: the firmware corrected the CPUID page, which is tried once more"
-            return _Judged(stop, Answer("nop", attempt.returned, why, attempt.fw_error))
-        return _Judged(stop, Answer("error", attempt.returned, "recorded", attempt.fw_error))
+        told = "recorded"
+        if attempt.page_type == "cpuid" and attempt.fw_error == INVALID_PARAM:
+            told = "recorded: the firmware corrected the CPUID page"
+            before = self._neighbour(number - 1)
+            if following and _same(attempt, following) and not (before and _same(before, attempt)):
+                why = f"{told}, which is tried once more"
+                return _Judged(stop, Answer("nop", attempt.returned, why, attempt.fw_error))
+        return _Judged(stop, Answer("error", attempt.returned, told, attempt.fw_error))
 
     def _neighbour(self, number: int) -> Attempt | None:
         inside = 0 <= number < len(self._attempts)
         return self._attempts[number] if inside else None
 
-    def _added_before(self, done: Attempt) -> int | None:
-        """Return the first page of `done` that was added before, None where none was."""
+    def _added_before(self, done: Attempt) -> list[tuple[int, int]]:
+        """Return the runs [low, high) of `done` that were added before."""
         vm = self._host.vm
         runs = vm.memory.measured.runs(done.gpa, done.end) if vm else ()
-        return next((low for low, _, times in runs if times), None)
+        return [(low, high) for low, high, times in runs if times]
 
-    def _blame(self, number: int, done: Attempt, page: int, answer: Answer) -> Answer:
-        """Report a page that was added before, with both lines; the kernel's word may differ."""
-        line = self._line_of(number, page)
-        problem = f"line {done.seq} adds what {line} added"
-        if answer.result == "error" and done.returned == "":
-            told = answer.errno or "an error"
-            problem += f"; it is recorded as done, where {self._host.abi.name} answers {told}"
+    def _blame(
+        self, number: int, done: Attempt, twice: list[tuple[int, int]], answer: Answer
+    ) -> Answer:
+        """Report the pages that were added before, with both lines, whatever the kernel answers."""
+        forgotten = answer.result == "error" and done.returned == ""
+        for low, high in twice[:MOST_FINDINGS]:
+            line = self._line_of(number, low)
+            problem = f"line {done.seq} adds what {line} added"
+            if forgotten:
+                told = answer.errno or "an error"
+                problem += f"; it is recorded as done, where {self._host.abi.name} answers {told}"
+            self._tell("added-twice", problem, low, high - PAGE)
+        line = self._line_of(number, twice[0][0])
+        if forgotten:
             self._host.forget()
-            answer = Answer(why=problem)
-        self._tell("added-twice", problem, page, done.end - PAGE)
+            return Answer(why=f"recorded as done; {twice[0][0]:#x} was added before, by {line}")
         return answer._replace(why=f"{answer.why}, by {line}") if answer.why else answer
 
     def _line_of(self, number: int, page: int) -> str:
@@ -227,6 +272,11 @@ class _Replay:
 
 def _same(one: Attempt, other: Attempt) -> bool:
     return _goes_on(one, other) and one.gpa == other.gpa
+
+
+def _is_rest(one: Attempt, other: Attempt) -> bool:
+    """Whether the sources show that `other` goes on where `one` stopped."""
+    return _goes_on(one, other) and other.gpa > one.gpa and _source_moved(one, other)
 
 
 def _source_moved(one: Attempt, other: Attempt) -> bool:

@@ -57,8 +57,22 @@ class SevVm(Vm):
         """KVM_SEV_INIT2, or KVM_SEV_ES_INIT."""
         if self.inited or self.vcpus is not None:
             return no("EINVAL", "the VM was initialised, or a vCPU created, before")
+        why = self._refuses_features(op.vmsa_features, legacy=bool(op.legacy))
+        if why:
+            return no("EINVAL", f"SEV_FEATURES {op.vmsa_features:#x}: {why}")
         self.inited, self.legacy = True, bool(op.legacy)
         return Answer()
+
+    def _refuses_features(self, features: int, *, legacy: bool) -> str:
+        """Return why the VM cannot have these SEV_FEATURES, "" where it can."""
+        bits = self.abi.es_features
+        if bits is None:
+            return ""
+        if self.platform != "sev-es" and features:
+            return "an SEV guest has none"
+        if legacy and features:
+            return "KVM_SEV_ES_INIT sets none"
+        return bits.refuses(features)
 
     def _in(self, state: str, call: Any, op: Any) -> Answer:
         """Answer through `call` in one state of the guest; the firmware refuses the others."""

@@ -14,8 +14,8 @@ from typing import Any, Final
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Answer, Result, Simulation, no
-from cvmplan.kvm.guest import MOST_FINDINGS
 from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.memslots import MOST_FINDINGS
 from cvmplan.kvm.ranges import END
 from cvmplan.kvm.sev_vm import SevVm
 from cvmplan.kvm.snp_vm import SnpVm
@@ -54,10 +54,12 @@ class Host:
         """
         Begin with a VM of `vcpus` that is set up as far as `calls` do not set it up themselves.
 
+        Its memory is private where no call makes it so.
+
         `pages` are (gpa, size, contents) where those are known.
         """
         self.vm = VMS[self.platform](self.platform, self.abi, self.settings)
-        self.vm.memory.assume_all(pages)
+        self.vm.memory.assume_all(pages, private="set-private" not in calls)
         self.vm.assume_set_up(calls, vcpus)
 
     def forget(self) -> None:

@@ -13,14 +13,13 @@ from typing import Any, NamedTuple
 
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.digest import SnpDigest
-from cvmplan.kvm.guest import Frame, Slot
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
+from cvmplan.kvm.memslots import Frame, Slot
 from cvmplan.kvm.source import NOTHING, Source
 from cvmplan.kvm.vms import Vm, states_of
 
 VMSA_GPA = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B
-POLICY_MUST, POLICY_KNOWN = 1 << 17, (1 << 26) - 1  # AMD 56860, "Guest Policy Structure"
 INVALID_GUEST_STATE, POLICY_FAILURE, BAD_MEASUREMENT = 2, 7, 0xB  # AMD 56860, "Status Codes"
 
 
@@ -38,7 +37,7 @@ class SnpVm(Vm):
     def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
         super().__init__(platform, abi, settings)
         self._digest = SnpDigest()
-        self.started = False
+        self.started = self._finished = False
         self.features: int | None = None
         self.policy = 0
         self.calls |= {
@@ -67,6 +66,10 @@ class SnpVm(Vm):
             return no("EINVAL", "the VM was initialised before")
         if self.vcpus is not None:
             return no("EINVAL", "a vCPU was created before")
+        bits = self.abi.snp_features
+        why = bits.refuses(op.vmsa_features | bits.must) if bits else ""
+        if why:
+            return no("EINVAL", f"SEV_FEATURES {op.vmsa_features:#x}: {why}")
         self.inited, self.features = True, op.vmsa_features
         return Answer()
 
@@ -82,8 +85,9 @@ class SnpVm(Vm):
             return no("ENOTTY", "the VM was not initialised as an SNP guest")
         if self.started:
             return no("EINVAL", "the launch was started before")
-        if not op.policy & POLICY_MUST or op.policy & ~POLICY_KNOWN:
-            return no("EINVAL", f"policy {op.policy:#x} lacks bit 17 or has a bit above 25")
+        why = self.abi.snp_policy.refuses(op.policy)
+        if why:
+            return no("EINVAL", f"policy {op.policy:#x}: {why}")
         self.started, self.policy = True, op.policy
         return Answer()
 
@@ -104,11 +108,17 @@ class SnpVm(Vm):
         if op.page_type == "vmsa":
             return no("EINVAL", "VMSAs are the kernel's: user space hands none over")
         if not op.size:
-            return no(self.abi.empty_add, "no page is added")
+            return self._empty()
         if source is None and not self.memory.in_place and op.page_type != "zero":
-            errno = "EINVAL" if self.abi.empty_add == "EINVAL" else "EIO"
+            errno = dict(self.abi.no_source).get("snp")
             return no(errno, "no source address", residual=(op.gpa, op.size))
         return None
+
+    def _empty(self) -> Answer:
+        """Answer an add of no page."""
+        if self.abi.empty_add:
+            return no(self.abi.empty_add, "no page is added")
+        return Answer("nop", why="no page is added")
 
     def _populate(self, op: Any, source: Source | None) -> Answer:
         at, end, crossed = op.gpa, op.gpa + op.size, 0
@@ -235,9 +245,12 @@ class SnpVm(Vm):
             return no("ENOTTY", "the VM was not initialised as an SNP guest")
         if not self.started:
             return no("EINVAL", "the launch was not started")
-        if self.finalized:
-            return no(None, "the launch was finished before; what KVM answers is not established")
+        if self._finished:
+            return no("EINVAL", "the launch was finished before, or failed to")
+        self._finished = True
         why = self._measure_vcpus(op.vmsas)
+        if op.id_block is not None and getattr(op, "id_auth", b"") is None:
+            return no("EINVAL", "an ID block without an ID authentication")
         refused = self._refuses_id_block(op.id_block)
         if refused is not None:
             return refused

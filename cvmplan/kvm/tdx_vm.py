@@ -13,8 +13,8 @@ from typing import Any
 
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.digest import TdxDigest
-from cvmplan.kvm.guest import Frame, Slot, whole_pages
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
+from cvmplan.kvm.memslots import Frame, Slot, whole_pages
 from cvmplan.kvm.ranges import END, Ranges
 from cvmplan.kvm.source import NOTHING, Source
 from cvmplan.kvm.vms import NO_SUCH_CALL, Vm
@@ -114,7 +114,7 @@ class TdxVm(Vm):
         if refused is None and op.measured and self.abi.tdx_extend == "separate":
             refused = no(None, f"{self.abi.name} extends in a call of its own")
         if refused is None and source is None and not self.memory.in_place:
-            refused = no("EINVAL", "no source address")
+            refused = no(dict(self.abi.no_source).get("tdx"), "no source address")
         if refused is not None:
             return refused
         at, end = op.gpa, op.gpa + op.size
@@ -316,6 +316,9 @@ class TdxVm(Vm):
         waiting = self.memory.leaf.first(0, 1 << self._bit, "mapped")
         if waiting is not None:
             return no("EINVAL", f"{waiting:#x} is mapped, and was never added")
+        if self.vcpus is None:
+            self.dead = True
+            return no("EIO", "the TD has no vCPU", seamcall_status="TDX_NO_VCPUS")
         self.memory.finalized = True
         return Answer()
 

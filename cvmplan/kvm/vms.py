@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from cvmplan.kvm.answers import Answer, no
-from cvmplan.kvm.guest import Memory, whole_pages
+from cvmplan.kvm.guest import Memory
 from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.memslots import whole_pages
 from cvmplan.kvm.source import NOTHING, Source
 
 MOST_VCPUS = 4096  # linux arch/x86/Kconfig, KVM_MAX_NR_VCPUS

@@ -2,8 +2,9 @@
 Recorded launches: a VMM's trace of its SNP calls, or JSON Lines of any launch.
 
 The trace events are kvm_sev_snp_launch_start, _update and _finish as the VMM's log prints
-them, with or without "pid@time:" before them; each is printed before its call, so there is
-no result.  Other lines of such a log are passed over.
+them, with or without "pid@time:" before them ("addr" for "src" in AMD's QEMU before 9.1); each
+is printed before its call, so the result is known only where the VMM's errors tell it (see
+`vmm_errors`).  Other lines of such a log are passed over.
 """
 
 from __future__ import annotations
@@ -12,21 +13,23 @@ import errno
 import re
 from base64 import b64decode
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, Final
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError
 from cvmplan.kvm.replay import Attempt, Recording
-from cvmplan.readers import text
+from cvmplan.readers import text, vmm_errors
 
 EVENT: Final = b"kvm_sev_snp_launch_"
 BOM: Final = b"\xef\xbb\xbf"
 _HEX = r"(0x[0-9a-fA-F]{1,16})"
-_ALONE = re.compile(r"^(?:\d+@\d+(?:\.\d+)?:)?\s*kvm_sev_snp_launch_(\w+)(?:\s+(.*?))?\s*$")
+_STAMP = re.compile(r"\d{1,20}@\d{1,20}(?:\.\d{1,20})?:")
+_ALONE = re.compile(r"kvm_sev_snp_launch_(\w+)(?:\s+(\S.*))?")
 _INSIDE = re.compile(
-    r"[\s:]kvm_sev_snp_launch_(start|update|finish)\s+((?:policy|src|id_block) .*?)\s*$"
+    r"[\s:]kvm_sev_snp_launch_(start|update|finish)\s+((?:policy|src|addr|id_block) .*)"
 )
-_UPDATE = re.compile(rf"src {_HEX} gpa {_HEX} len {_HEX} \((\w+) page\)")
+_UPDATE = re.compile(rf"(?:src|addr) {_HEX} gpa {_HEX} len {_HEX} \((\w+) page\)")
 _START = re.compile(rf"policy {_HEX}(?: gosvw.*)?")
 _FINISH = re.compile(r"(?:id_block (\S*))?.*")
 SEARCHED: Final = 64 << 20  # bytes of a log in which the first event is looked for
@@ -45,7 +48,8 @@ def recognises(blob: Blob) -> bool:
 def _has_events(blob: Blob) -> bool:
     if bytes(blob.data[:MOST_LINE]).removeprefix(BOM).lstrip()[:1] == b"{":
         return False
-    return EVENT in bytes(blob.data[:SEARCHED])
+    searched = bytes(blob.data[:SEARCHED])
+    return EVENT in searched or vmm_errors.REFUSED in searched
 
 
 def read(blob: Blob, platform: str | None = None) -> Recording:
@@ -86,14 +90,44 @@ def lines(blob: Blob) -> Iterator[tuple[int, str]]:
 
 
 def _trace(blob: Blob) -> Iterator[Attempt]:
+    """Yield the calls of a log, each with what the VMM's own errors say of it."""
+    log = vmm_errors.Log()
+    last: Attempt | None = None
     for number, line in lines(blob):
-        if EVENT.decode() not in line:
+        line = line.strip()  # noqa: PLW2901
+        told = _told(number, line, f"{blob.name}:{number}")
+        if told is None:
+            log.read(line)
+            if last is None and log.page is not None:
+                last = _refused_page(number, log)
             continue
-        at = f"{blob.name}:{number}"
-        found = _ALONE.match(line) or _INSIDE.search(line)
-        if found is None:  # another line, which mentions an event
-            continue
-        yield _event(number, found[1], found[2] or "", at)
+        if last is not None:
+            yield _with_errors(last, log)
+        last, log = told, vmm_errors.Log()
+    if last is not None:
+        yield _with_errors(last, log)
+
+
+def _told(number: int, line: str, at: str) -> Attempt | None:
+    """Return the call that a line tells of, None for another line."""
+    if EVENT.decode() not in line:
+        return None
+    stamp = _STAMP.match(line)
+    found = _ALONE.fullmatch(line[stamp.end() :].lstrip() if stamp else line)
+    found = found or _INSIDE.search(line)
+    return _event(number, found[1], found[2] or "", at) if found else None
+
+
+def _refused_page(number: int, log: vmm_errors.Log) -> Attempt:
+    """Return the add that the VMM's errors name, where the log has no trace of it."""
+    gpa, size, page_type = log.page or (0, 0, "")
+    return Attempt(number, "snp-launch-update", gpa, size, page_type=page_type)
+
+
+def _with_errors(attempt: Attempt, log: vmm_errors.Log) -> Attempt:
+    if log.ret is None or attempt.op != "snp-launch-update":
+        return attempt
+    return replace(attempt, returned=_errno(log.ret), fw_error=log.fw_error, note=log.correction())
 
 
 def _event(number: int, name: str, told: str, at: str) -> Attempt:
@@ -164,6 +198,7 @@ def _attempt(number: int, document: Any, at: str) -> Attempt:
         **told,
         returned=None if document.ret is None else _errno(document.ret),
         residual=None if left is None else (left.gpa, left.size),
+        placed=document.gpa is not None or document.size is None,
     )
 
 

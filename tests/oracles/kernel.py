@@ -25,6 +25,9 @@ KERNELS: Final = {
     "kvm-6.18": (6, 18),
     "kvm-6.19": (6, 19),
     "kvm-7.0": (7, 0),
+    "kvm-7.1": (7, 1),
+    "kvm-7.2": (7, 2),
+    "kvm-7.3": (7, 3),
     "map-memory": (7, 0),  # where its own rules, in PureMapping, do not say otherwise
 }
 SNP_TYPES: Final = {"normal": 1, "vmsa": 2, "zero": 3, "unmeasured": 4, "secrets": 5, "cpuid": 6}
@@ -76,6 +79,7 @@ class GuestPage:
     mapped: bool = False
     leaf: str = "free"  # awaiting (map-memory ABI), added, present
     huge: bool = False  # madvise: the host may back it with a large page
+    small: bool = False  # the host backs its 2 MiB block by single pages
 
 
 @dataclass
@@ -182,7 +186,7 @@ def span(op: Document) -> tuple[int, int]:
 
 def whole(address: int, size: int) -> bool:
     """Whether it is one page or more, and not past the last address."""
-    return address % PAGE == 0 and size % PAGE == 0 and size > 0 and address + size <= END
+    return address % PAGE == 0 and size % PAGE == 0 and size > 0 and address + size < END
 
 
 def pages_of(op: Document) -> Iterator[int]:
@@ -214,9 +218,11 @@ class Vm:
     initialised: bool = False  # KVM_SEV_INIT2, KVM_TDX_INIT_VM
     started: bool = False
     finalized: bool = False
+    finished: bool = False  # SNP_LAUNCH_FINISH was tried
     vcpus: int = 0
     vcpus_ready: bool = False  # KVM_TDX_INIT_VCPU
     gmems: dict[int, int] = field(default_factory=dict)
+    mapped_files: set[int] = field(default_factory=set)
     slots: dict[int, Slot] = field(default_factory=dict)
     guest: dict[int, GuestPage] = field(default_factory=dict)
     backing: dict[tuple[int, int], GmemPage] = field(default_factory=dict)
@@ -299,12 +305,14 @@ class Vm:
     def create_gmem(self, op: Document) -> None:
         """Flags are known from 6.18; a VM with private memory begins with none shared."""
         size, flags = number(op["size"]), op.get("flags") or []
-        need(size > 0 and size % PAGE == 0, "EINVAL")
+        need(0 < size < 1 << 63 and size % PAGE == 0, "EINVAL")
         need(not flags or not self.before(6, 18), "EINVAL")
         has_private = self.platform in ("snp", "tdx", "sw-protected")
         need("init-shared" not in flags or not has_private, "EINVAL")
         need(op["gmem"] not in self.gmems, None)  # a number names one file of the plan
         self.gmems[op["gmem"]] = size
+        if {"mmap", "init-shared"} <= set(flags):
+            self.mapped_files.add(op["gmem"])
 
     def has_gmem(self) -> bool:
         """Whether a slot may have a guest_memfd behind it."""
@@ -312,21 +320,41 @@ class Vm:
             return not self.before(6, 18)
         return self.platform not in ("sev", "sev-es")
 
-    def set_memslot(self, op: Document) -> None:
-        """KVM_SET_USER_MEMORY_REGION2."""
+    def set_memslot(self, op: Document) -> bool:
+        """
+        KVM_SET_USER_MEMORY_REGION2; whether it changed nothing.
+
+        A slot in use: real-kernels.md, "same slot".  52 bits: the widest host.
+        """
         gpa, size = span(op)
         gmem, offset = op.get("gmem"), number(op.get("gmem_offset") or 0)
         need(gmem is None or self.has_gmem(), "EINVAL")
-        need(whole(gpa, size), "EINVAL")
-        need(op["slot"] not in self.slots, "EINVAL")
+        need(op["slot"] < 32764, "EINVAL")
+        need(gpa % PAGE == 0 and size % PAGE == 0 and gpa + size <= 1 << 52, "EINVAL")
         slot = Slot(range(gpa // PAGE, (gpa + size) // PAGE), gmem, offset // PAGE)
-        need(all(self.slot(page) is None for page in slot.pages), "EEXIST")
-        if gmem is not None:
+        old = self.slots.get(op["slot"])
+        need(size > 0 or old is not None, "EINVAL")
+        if old is not None and size > 0:
+            need(old.gmem is None and gmem is None, "EINVAL")
+            need(len(old.pages) == len(slot.pages), "EINVAL")
+        others = [s for n, s in self.slots.items() if n != op["slot"]]
+        free = all(page not in other.pages for other in others for page in slot.pages)
+        need(free, "EEXIST")
+        if old is None and gmem is not None:
             need(gmem in self.gmems, "EBADF")
             need(offset % PAGE == 0 and offset + size <= self.gmems[gmem], "EINVAL")
             bound = {s.gmem_page(p) for s in self.slots.values() if s.gmem == gmem for p in s.pages}
-            need(all(slot.gmem_page(page) not in bound for page in slot.pages), "EINVAL")
-        self.slots[op["slot"]] = slot
+            twice = "EINVAL" if self.before(7, 2) else "EEXIST"
+            need(all(slot.gmem_page(page) not in bound for page in slot.pages), twice)
+        if old is not None and old.pages == slot.pages:
+            return True
+        for page in old.pages if old is not None else ():
+            self.unmap(page)
+        if size:
+            self.slots[op["slot"]] = slot
+        else:
+            del self.slots[op["slot"]]
+        return False
 
     def set_private(self, op: Document) -> bool:
         """KVM_SET_MEMORY_ATTRIBUTES(PRIVATE); whether nothing changed."""
@@ -338,7 +366,7 @@ class Vm:
 
     def convert(self, op: Document, *, private: bool) -> bool:
         """Unmap what changes; folio, RMP and measurement stay (1.6, 6.4)."""
-        need(self.platform in ("snp", "tdx", "sw-protected"), "EINVAL")
+        need(not private or self.platform in ("snp", "tdx", "sw-protected"), "EINVAL")
         need(whole(*span(op)), "EINVAL")
         changed = [page for page in pages_of(op) if self.page(page).private != private]
         for page in changed:
@@ -379,8 +407,18 @@ class Vm:
             self.page(page).huge = op["advice"] == "hugepage"
 
     def write(self, op: Document) -> None:
-        """A write to the host's memory."""
+        """A write to the host's memory, which is then there (real-kernels.md)."""
         self.held(op)
+        gpa, size = span(op)
+        for page in range(gpa // PAGE, (gpa + size - 1) // PAGE + 1):
+            self.touch(page)
+
+    def touch(self, page: int) -> None:
+        """The host's page is there: of a block that was not advised as a whole, singly."""
+        block = range(page - page % HUGE, page - page % HUGE + HUGE)
+        if not all(self.page(n).huge for n in block):
+            for n in block:
+                self.page(n).small = True
 
     # --- SNP: kvm.md 1.5, 2.3, 6.3
 
@@ -389,17 +427,29 @@ class Vm:
         policy = number(op["policy"])
         need(self.platform == "snp" and self.initialised, "ENOTTY")
         need(not self.started, "EINVAL")
-        need(policy >> 17 & 1 == 1 and policy >> 26 == 0, "EINVAL")
+        need(self.takes_policy({bit for bit in range(64) if policy >> bit & 1}), "EINVAL")
         self.started = True
 
-    def snp_launch_update(self, op: Document) -> None:
-        """SNP_LAUNCH_UPDATE, called until nothing is left of the range."""
+    def takes_policy(self, bits: set[int]) -> bool:
+        """Whether the kernel takes a policy: the table in corrections.md 2."""
+        if self.before(6, 18):
+            return bits <= {*range(18), 19, 20} and {16, 17} <= bits and 20 not in bits
+        known = {*range(18), 19, 20} if self.before(6, 19) else {*range(18), *range(19, 26)}
+        return bits <= known and 17 in bits
+
+    def snp_launch_update(self, op: Document) -> bool:
+        """
+        SNP_LAUNCH_UPDATE, called until nothing is left of the range; whether it adds nothing.
+
+        Length 0: corrections.md 3.
+        """
         gpa, size = span(op)
         need(self.started, "EINVAL")
         need(gpa % PAGE == 0 and size % PAGE == 0, "EINVAL")
         need(op["page_type"] != "vmsa", "EINVAL")
-        need(size > 0, "EIO" if self.before(7, 0) else "EINVAL")
+        need(size > 0 or self.before(6, 18), "EINVAL")
         each_page(op, lambda page: self.update_page(op, page))
+        return size == 0
 
     def update_page(self, op: Document, page: int) -> None:
         """sev_gmem_post_populate: whatever refuses a page, the caller sees EIO."""
@@ -419,7 +469,8 @@ class Vm:
         """SNP_LAUNCH_FINISH: KVM measures the VMSA of each vCPU, in order, then the firmware."""
         need(self.platform == "snp" and self.initialised, "ENOTTY")
         need(self.started, "EINVAL")
-        need(not self.finalized, None)  # errno not established: kvm.md 7
+        need(not self.finished, "EINVAL")  # corrections.md 3
+        self.finished = True
         states = []
         for state in op["vmsas"]:
             low, _, high = state["vcpus"].partition("-")
@@ -495,6 +546,9 @@ class Vm:
         del op
         need(self.platform == "tdx", "ENOTTY")
         need(self.initialised and not self.finalized, "EINVAL")
+        if not self.vcpus:  # TDX_NO_VCPUS: corrections.md 3
+            self.dead = True
+            raise Refusal("EIO")
         self.finalized = True
 
     def tdx_page_aug(self, op: Document) -> None:
@@ -535,6 +589,8 @@ class Vm:
         need(not state.private or behind is not None, "EFAULT")
         if state.mapped:
             return True
+        if not self.in_file(slot, state):
+            self.touch(page)
         for neighbour in self.block(slot, page):
             self.page(neighbour).mapped = True
         if state.private and behind is not None:
@@ -546,11 +602,17 @@ class Vm:
         behind.assigned = behind.assigned or self.platform == "snp"
         state.leaf = "present"
 
+    def in_file(self, slot: Slot, state: GuestPage) -> bool:
+        """Whether a page comes from the guest_memfd, which has single pages (1.4)."""
+        return slot.gmem is not None and (state.private or slot.gmem in self.mapped_files)
+
     def block(self, slot: Slot, page: int) -> range:
         """The pages of one mapping: large where nothing but the host's memory decides (1.4)."""
         block = range(page - page % HUGE, page - page % HUGE + HUGE)
         inside = block[0] in slot.pages and block[-1] in slot.pages
-        if slot.gmem is None and inside and all(self.page(n).huge for n in block):
+        states = [self.page(n) for n in block]
+        fits = inside and not self.in_file(slot, self.page(page))
+        if fits and all(s.huge and not s.small and not s.private for s in states):
             return block
         return range(page, page + 1)
 
@@ -575,6 +637,10 @@ class PureMapping(Vm):
         """None was ever specified (kvm.md 7)."""
         del refusal
         return None
+
+    def takes_policy(self, bits: set[int]) -> bool:
+        """What the firmware takes (corrections.md 2)."""
+        return bits <= {*range(26)} and 17 in bits
 
     def map_memory(self, op: Document) -> bool:
         """KVM_MAP_MEMORY, at any time."""

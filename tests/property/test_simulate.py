@@ -24,7 +24,11 @@ from tests.run import run
 
 Op: TypeAlias = dict[str, Any]
 
-KERNELS: Final = ("kvm-6.11", "kvm-6.16", "kvm-6.18", "kvm-6.19", "kvm-7.0")
+KERNELS: Final = (
+    "kvm-6.11", "kvm-6.16", "kvm-6.18", "kvm-6.19", "kvm-7.0", "kvm-7.1", "kvm-7.2", "kvm-7.3",
+)  # fmt: skip
+BEFORE_7_0: Final = KERNELS[:4]
+FROM_7_0: Final = KERNELS[4:]
 TDX_KERNELS: Final = KERNELS[1:]
 KINDS: Final = {
     "create-gmem": "memory", "set-memslot": "memory", "set-private": "memory",
@@ -116,6 +120,7 @@ PLAIN: Final = (op("set-memslot", slot=0, gpa=GPA, size=4 * PAGE),)
 START: Final = (op("snp-launch-start", policy="0x30000"),)
 VCPU: Final = (op("create-vcpu", count=1),)
 VCPUS: Final = (*VCPU, op("tdx-init-vcpu", count=1, rcx="0x0"))
+BOUND_AGAIN: Final = op("set-memslot", slot=1, gpa=0, size=PAGE, gmem=0)
 PRIVATE: Final = op("set-private", gpa=GPA, size=PAGE)
 SHARED: Final = op("set-shared", gpa=GPA, size=PAGE)
 PUNCH: Final = op("punch-hole", gmem=0, offset=0, size=PAGE)
@@ -208,10 +213,10 @@ ROWS: Final[dict[str, tuple[tuple[str, ...], tuple[Op, ...], list[Op], str]]] = 
     "SNP FM": (KERNELS, SNP, [PRIVATE, FINISH, MAP, UPDATE], "ok, ok, ok, EIO"),
     "SNP FA": (KERNELS, SNP, [PRIVATE, UPDATE, FINISH, UPDATE, MAP], "ok, ok, ok, EIO, nop"),
     "SNP length 0": (
-        KERNELS[:-1], SNP, [PRIVATE, {**UPDATE, "size": "0x0"}], "ok, EIO",
+        KERNELS[:2], SNP, [PRIVATE, {**UPDATE, "size": "0x0"}], "ok, nop",
     ),
     "SNP length 0 later": (
-        KERNELS[-1:], SNP, [PRIVATE, {**UPDATE, "size": "0x0"}], "ok, EINVAL",
+        KERNELS[2:], SNP, [PRIVATE, {**UPDATE, "size": "0x0"}], "ok, EINVAL",
     ),
     "SNP arguments": (
         KERNELS,
@@ -230,15 +235,46 @@ ROWS: Final[dict[str, tuple[tuple[str, ...], tuple[Op, ...], list[Op], str]]] = 
     "TDX N": (TDX_KERNELS, (*CREATE["tdx"], *VCPUS), [PRIVATE, REGION], "ok, EINVAL"),
     "TDX S": (TDX_KERNELS, TDX, [REGION, FINALIZE], "EINVAL, ok"),
     "TDX P": (TDX_KERNELS, TDX, [PRIVATE, REGION, FINALIZE], "ok, ok, ok"),
-    "TDX AM": (TDX_KERNELS[:-1], TDX, [PRIVATE, REGION, REGION, FINALIZE], "ok, ok, EEXIST, ok"),
-    "TDX AM later": (TDX_KERNELS[-1:], TDX, [PRIVATE, REGION, REGION, FINALIZE], "ok, ok, EIO, ok"),
+    "TDX AM": (BEFORE_7_0[1:], TDX, [PRIVATE, REGION, REGION, FINALIZE], "ok, ok, EEXIST, ok"),
+    "TDX AM later": (FROM_7_0, TDX, [PRIVATE, REGION, REGION, FINALIZE], "ok, ok, EIO, ok"),
     "TDX no vCPU": (TDX_KERNELS, (*CREATE["tdx"], *GMEM), [REGION, *VCPU, REGION],
                     "EBADF, ok, EINVAL"),
+    # corrections.md 3
+    "TDX ends without a vCPU": (
+        TDX_KERNELS, CREATE["tdx"], [FINALIZE, *VCPU, FINALIZE], "EIO, EIO, EIO",
+    ),
+    "SNP ends twice": (KERNELS, SNP, [FINISH, FINISH], "ok, EINVAL"),
+    "a file bound twice": (KERNELS[:6], SW, [BOUND_AGAIN], "EINVAL"),
+    "a file bound twice later": (KERNELS[6:], SW, [BOUND_AGAIN], "EEXIST"),
+    # real-kernels.md, "same slot"
+    "a slot again": (
+        KERNELS, (*CREATE["default"], *PLAIN),
+        [*PLAIN, {**PLAIN[0], "gpa": "0x0"}, {**PLAIN[0], "size": "0x2000"},
+         {**PLAIN[0], "size": "0x0"}, {**PLAIN[0], "size": "0x0"}, *PLAIN],
+        "nop, ok, EINVAL, ok, EINVAL, ok",
+    ),
+    "a slot of a file again": (
+        KERNELS, SW, [GMEM[1], {**GMEM[1], "size": "0x0"}, GMEM[1]], "EINVAL, ok, ok",
+    ),
+    "slots and addresses at the end": (
+        KERNELS, SW,
+        [op("set-memslot", slot=32763, gpa=0, size=PAGE),
+         op("set-memslot", slot=32764, gpa=PAGE, size=PAGE),
+         op("set-memslot", slot=1, gpa=1 << 52, size=PAGE),
+         op("set-private", gpa=1 << 52, size=PAGE),
+         op("set-private", gpa=(1 << 64) - PAGE, size=PAGE),
+         op("create-gmem", gmem=1, size=1 << 63),
+         op("create-gmem", gmem=1, size=1 << 62)],
+        "ok, EINVAL, EINVAL, ok, EINVAL, EINVAL, ok",
+    ),
+    "attributes of a default VM": (
+        KERNELS, (*CREATE["default"], *PLAIN), [PRIVATE, SHARED], "EINVAL, nop",
+    ),
     "TDX no punch": (
-        TDX_KERNELS[:-1], TDX, [PRIVATE, REGION, SHARED, PRIVATE, REGION], "ok, ok, ok, ok, EEXIST",
+        BEFORE_7_0[1:], TDX, [PRIVATE, REGION, SHARED, PRIVATE, REGION], "ok, ok, ok, ok, EEXIST",
     ),
     "TDX no punch later": (
-        TDX_KERNELS[-1:], TDX, [PRIVATE, REGION, SHARED, PRIVATE, REGION], "ok, ok, ok, ok, ok",
+        FROM_7_0, TDX, [PRIVATE, REGION, SHARED, PRIVATE, REGION], "ok, ok, ok, ok, ok",
     ),
     "TDX loophole": (
         TDX_KERNELS, TDX, [PRIVATE, REGION, SHARED, PUNCH, PRIVATE, REGION],
@@ -294,10 +330,9 @@ ROWS: Final[dict[str, tuple[tuple[str, ...], tuple[Op, ...], list[Op], str]]] = 
     "two slots on a file": (
         KERNELS,
         SW,
-        [op("set-memslot", slot=1, gpa=0, size=PAGE, gmem=0),
-         op("set-memslot", slot=1, gpa=GPA, size=PAGE, gmem=0),
+        [op("set-memslot", slot=1, gpa=GPA, size=PAGE, gmem=0),
          op("set-memslot", slot=1, gpa=0, size=PAGE, gmem=1)],
-        "EINVAL, EEXIST, EBADF",
+        "EEXIST, EBADF",
     ),
 }  # fmt: skip
 
