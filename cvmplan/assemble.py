@@ -59,6 +59,8 @@ def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener)
         resolve.normal(options, open_file, place),
     )
     platform = source.platform(options)
+    if given.get("xfam") == 0:  # no TD has none: what reaches the module is assumed, and printed
+        given.pop("xfam")
     profile = resolve.profile(given, platform, place, source.format)
     usual = profile.abis[0] if profile.abis else abis.DEFAULT
     abi = abis.find(str(given.get("abi", usual)), place("abi"))
@@ -83,7 +85,10 @@ def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener)
             prefault=tuple((*r, place("prefault")) for r in settings.get("prefault", ())),
             present=firmware.required if firmware else (),
         ),
-        findings=source.declared.findings,
+        findings=(
+            *source.declared.findings,
+            *resolve.kernel_findings(source.declared.settings, options, profile, open_file),
+        ),
         given=given,
         assumed=assumed,
     )
@@ -168,8 +173,9 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     found = (*launch.findings, *declared, *layout.findings)
     found += (*pages.findings(launch), *_no_early_map(launch))
     if not any(r.is_mapped for r in layout.regions if r.role is not Role.VMSA):
-        problem = "the launch adds no page: legal, and of no use"
-        found += (Finding("empty-region", problem, at=launch.name, severity="warning"),)
+        grave = "warning" if launch.platform in ("default", "sw-protected") else "error"
+        problem = "the launch adds no page, so nothing could start"
+        found += (Finding("empty-region", problem, at=launch.name, severity=grave),)
     return layout, found
 
 
@@ -204,8 +210,15 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
         documented(launch.assumed),
         inputs,
         checked.findings,
-        promised=tuple((b.ld, b.at) for b in launch.image.id_blocks) if launch.image else (),
+        promised=_promised(launch),
     )
+
+
+def _promised(launch: Launch) -> tuple[tuple[bytes, str], ...]:
+    """Return the digests that ID blocks of the image name, where the loader takes those."""
+    if launch.image is None or launch.profile.ignores_id_block:
+        return ()
+    return tuple((b.ld, b.at) for b in launch.image.id_blocks)
 
 
 def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:

@@ -44,13 +44,13 @@ TABLES: Final = {
         (*_WITH_CAA, (0x811000, 0x1F000, SEC_MEM), _HASHES),
         "Debian 2026.08 OVMF.amdsev.fd; tianocore/edk2 pull request 11540",
     ),
-    "amdsev-202408": SectionTable(
-        "AmdSev from edk2-stable202408 to 202508: hashes last",
+    "amdsev-202411": SectionTable(
+        "AmdSev from edk2-stable202411 to 202508: hashes last",
         (*_WITH_CAA, (0x811000, 0xF000, SEC_MEM), _HASHES),
-        "tianocore/edk2 0bad2dc1, pull request 6054",
+        "tianocore/edk2 0bad2dc1, pull request 6054; moved by 5c63e22a9f (2024-08-31)",
     ),
     "amdsev-202405": SectionTable(
-        "AmdSev of edk2-stable202405: SVSM_CAA, hashes in the middle",
+        "AmdSev of edk2-stable202405 to 202408.01: SVSM_CAA, hashes in the middle",
         (*_WITH_CAA, _HASHES, (0x811000, 0xF000, SEC_MEM)),
         "the test fixture of sev-snp-measure 0.0.13; RossComputerGuy/edk2 662e3848",
     ),
@@ -63,7 +63,7 @@ TABLES: Final = {
     "amdsev-202402": SectionTable(
         "AmdSev of edk2-stable202402 and its forks: hashes, before SVSM_CAA",
         (*_BEGIN, *_FILLED, (0x80F000, 0x1000, HASHES), (0x810000, 0x10000, SEC_MEM)),
-        "SNPGuard/ovmf f3728a36 (layout; the place of the hashes is inferred)",
+        "tianocore/edk2 tag edk2-stable202402; SNPGuard/ovmf f3728a36",
         hash_table=0x80FC00,
     ),
     "x64-202202": SectionTable(
@@ -73,13 +73,13 @@ TABLES: Final = {
         hash_table=0,
     ),
     "amdsev-rfc": SectionTable(
-        "AmdSev of the forks of 2022: the page of the hashes in no section",
+        "AmdSev of the forks of 2022, of no release: the page of the hashes in no section",
         (*_BEGIN, *_FILLED, (0x810000, 0x10000, SEC_MEM)),
         "confidential-containers-demo/edk2 26c9231c (layout inferred)",
         hash_table=0x80FC00,
     ),
     "amdsev-2022": SectionTable(
-        "AmdSev of 2022, without a section for hashes",
+        "AmdSev from edk2-stable202205 to 202311, without a section for hashes",
         (
             (0x800000, 0x9000, SEC_MEM),
             (0x80A000, 0x4000, SEC_MEM),
@@ -87,7 +87,7 @@ TABLES: Final = {
             (0x80F000, 0x1000, CPUID),
             (0x810000, 0x10000, SEC_MEM),
         ),
-        "kraxel/edk2 d9026563 (inferred)",
+        "tianocore/edk2 tags edk2-stable202205 to 202311; kraxel/edk2 d9026563",
         hash_table=0x80CC00,
     ),
     "2026-later": SectionTable(
@@ -107,13 +107,16 @@ TABLES: Final = {
     ),
 }
 """Name to table, the likelier first."""
+ALIASES: Final = {"amdsev-202408": "amdsev-202405", "amdsev-202205": "amdsev-2022"}
+"""Other releases to the name of the table that they have."""
 
 
 def last_page(name: str) -> bytes:
     """Return the last 4096 bytes of a firmware image with the table `name`; ConfigError."""
+    name = ALIASES.get(name, name)
     if name not in TABLES:
-        hint = f"there are {', '.join(TABLES)}"
-        raise ConfigError(f"there is no section table {name!r}", at=PREFIX + name, hint=hint)
+        hint = f"choose from {', '.join((*TABLES, *ALIASES))}"
+        raise ConfigError(f"unknown section table {name!r}", at=PREFIX + name, hint=hint)
     table = TABLES[name]
     page = bytearray(SIZE)
     sections = b"".join(_SECTION.pack(*section) for section in table.sections)

@@ -106,12 +106,34 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "portable": Rule("note", "Whether all loaders would compute one digest for this IGVM file."),
     "policy-mask": Rule(
-        "warning", "The guest policy has bits that its specification reserves, or lacks bit 17."
+        "error",
+        "The guest policy has bits that firmware or kernel refuse, or lacks one that must be set; "
+        "as a note: it has a bit that only some firmware takes.",
     ),
+    "id-block-incomplete": Rule(
+        "error", "An ID block without its ID authentication, or the reverse: neither starts."
+    ),
+    "no-vcpu-state": Rule(
+        "error", "The image gives no initial vCPU state, and the loader takes it from there."
+    ),
+    "no-reset-vector": Rule(
+        "warning", "No page is added where a TD's vCPUs start (0xfffff000), so it never runs."
+    ),
+    "kernel-not-hashed": Rule(
+        "error",
+        "The VMM starts this kernel format without hashing it, and ends where hashes are wanted.",
+    ),
+    "kernel-hashes-not-measured": Rule(
+        "warning",
+        "The VMM writes the kernel hashes into guest memory, and the firmware's metadata has no "
+        "section for them: they are not added, so the measurement does not cover the kernel.",
+    ),
+    "not-checked": Rule("note", "What the interface may refuse and is not modelled."),
     "sev-features": Rule(
         "warning",
         "SEV_FEATURES that no kernel sets: SNP active (bit 0) belongs to SNP guests, all of them "
-        "and no others.",
+        "and no others; an error where the kernel interface refuses them, a note where only some "
+        "hosts offer them.",
     ),
     "policy-debug": Rule("warning", "The guest policy lets the host read the guest's memory."),
     "firmware-for-other-platform": Rule(

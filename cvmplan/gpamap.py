@@ -54,6 +54,7 @@ class Role(StrEnum):
     INSERT = "insert"
     ERROR_RANGE = "error-range"
     VP_CONTEXT = "vp-context"
+    OTHER_CONTEXT = "other-context"  # of another platform of the file
     REGION = "region"  # a manifest names the page type itself
     VMSA = "vmsa"  # the pages that KVM adds for the vCPUs, all at one address
     UNKNOWN = "unknown"

@@ -30,6 +30,7 @@ TYPES: Final = {
         Role.PAGE: "normal", Role.EMPTY_PAGE: "normal", Role.UNMEASURED: "unmeasured",
         Role.SECRETS: "secrets", Role.CPUID: "cpuid", Role.CPUID_XF: "cpuid",
         Role.INSERT: "unmeasured", Role.ERROR_RANGE: "inaccessible", Role.VP_CONTEXT: "vmsa",
+        Role.OTHER_CONTEXT: "vmsa",
     },
     "tdx": {
         **_MEASURED,
@@ -57,6 +58,8 @@ def typed(launch: Launch) -> tuple[Region, ...]:
     """Return the regions of an IGVM launch with their page types, in the order of the loader."""
     regions = [_typed(launch, region) for region in launch.regions]
     kept = [r for r in regions if r.size or r.added]
+    if not launch.profile.all_contexts:
+        kept = [r for r in kept if r.role is not Role.OTHER_CONTEXT]
     if not launch.abi.imports:
         kept = [r for r in kept if r.role is not Role.VP_CONTEXT]
     if launch.profile.sorted_by_gpa:
@@ -127,6 +130,8 @@ def _continues(one: Region, two: Region) -> bool:
 
 def guest_policy(profile: Profile, policies: Sequence[int]) -> int:
     """Return which of the file's guest policies, one or more, the loader takes."""
+    if profile.fixed_policy is not None:
+        return profile.fixed_policy
     if profile.guest_policy == "last":
         return policies[-1]
     if profile.guest_policy == "first-set":
@@ -147,7 +152,6 @@ def findings(launch: Launch) -> Iterator[Finding]:
     yield from _large(launch)
     if launch.platform == "snp":
         yield from _states(launch, image)
-        yield _portable(launch, image, roles)
     if launch.platform == "tdx" and not launch.abi.imports:
         problem = "no VMM on KVM loads IGVM files for TDX yet"
         grave = "warning" if launch.profile.abis else "error"
@@ -182,12 +186,21 @@ def _refused(launch: Launch, image: Image, roles: Mapping[Role, Region]) -> Iter
     for role, region in roles.items():
         if role not in types or role.name in profile.refuses:
             yield refused(f"{role} pages on {launch.platform}", region.at)
+    yield from (refused(what, launch.name) for what in _not_once(launch))
     if launch.abi.imports and not profile.abis:
         yield refused(f"a launch by {launch.abi.name}: it runs on KVM", launch.name)
     if profile.wants_policy and not image.policies and launch.platform == "snp":
         yield Finding("loader-refuses", f"{profile.name} wants a guest policy", at=launch.name)
     if profile.one_id_block and len(image.id_blocks) > 1:
         yield refused(f"{len(image.id_blocks)} ID blocks", image.id_blocks[1].at)
+
+
+def _not_once(launch: Launch) -> Iterator[str]:
+    """Yield what the loader wants exactly once and the file has not, or more often."""
+    for name in launch.profile.once:
+        count = sum(r.role.name == name for r in launch.regions)
+        if count != 1:
+            yield f"{count} {name} pages, it takes exactly one"
 
 
 def _large(launch: Launch) -> Iterator[Finding]:
@@ -205,7 +218,7 @@ def _states(launch: Launch, image: Image) -> Iterator[Finding]:
     states, vcpus = image.states, launch.guest.vcpus
     if launch.abi.imports:
         return
-    if launch.profile.abis and not _as_kvm(launch.regions):
+    if launch.profile.abis and not as_kvm(launch.regions):
         problem = f"KVM measures the VMSAs last, at {KVM_VMSA:#x}, and the file does not"
         yield Finding("loader-refuses", problem, at=launch.name)
     numbers = [s.vp_index for s in states]
@@ -216,12 +229,15 @@ def _states(launch: Launch, image: Image) -> Iterator[Finding]:
     for state in states:
         for problem in _unfit(launch.profile, state, covered):
             yield Finding("loader-refuses", f"{launch.profile.name}: {problem}", at=state.at)
-    if len(states) != vcpus:
-        grave = "error" if len(states) > vcpus or not launch.profile.vmsa else "warning"
-        if not (launch.profile.vmsa and launch.profile.vmsa.boot):
-            grave = "error"
+    if not states:
+        problem = "the file has no VMSA: no vCPU could start"
+        yield Finding("no-vcpu-state", problem, at=launch.name)
+    elif len(states) > vcpus:
         problem = f"{len(states)} VMSAs for {vcpus} vCPUs"
-        yield Finding("vmsa-count", problem, at=launch.name, severity=grave)
+        yield Finding("vmsa-count", problem, at=launch.name, severity="error")
+    elif len(states) < vcpus:
+        problem = f"{len(states)} VMSAs for {vcpus} vCPUs: the others keep KVM's reset state"
+        yield Finding("vmsa-count", problem, at=launch.name, severity="warning")
 
 
 def _unfit(profile: Profile, state: VpState, covered: Collection[int]) -> Iterator[str]:
@@ -242,7 +258,7 @@ def _covered(regions: Iterable[Region], states: Iterable[VpState]) -> frozenset[
     return frozenset(gpa for low, high in spans for gpa in gpas[low:high])
 
 
-def _as_kvm(regions: Sequence[Region]) -> bool:
+def as_kvm(regions: Sequence[Region]) -> bool:
     """Whether all VMSAs come last, where KVM has them."""
     roles = [r.role is Role.VP_CONTEXT for r in regions]
     fixed = all(r.gpa == KVM_VMSA for r in regions if r.role is Role.VP_CONTEXT)
@@ -257,55 +273,22 @@ def _beyond_kvm(page: bytes) -> bool:
     return rest != bytes(len(rest)) or not page[0x3B0] & 1
 
 
-def _portable(launch: Launch, image: Image, roles: Mapping[Role, Region]) -> Finding:
-    """Say whether all loaders compute one digest, and if not, what makes them differ."""
-    others = [*_refusing(launch, image, roles)]
-    reasons = [*_differences(launch.regions, image)]
-    if others:
-        reasons.append(f"{', '.join(others)} would refuse the file")
-    if not reasons:
-        return Finding("portable", "all loaders compute one digest for this file")
-    return Finding("portable", f"loaders differ: {'; '.join(reasons)}")
-
-
-def _refusing(launch: Launch, image: Image, roles: Mapping[Role, Region]) -> Iterator[str]:
+def refusing(launch: Launch) -> Iterator[str]:
     """Yield the loaders that refuse the file, each under the kernel that it usually has."""
+    image, roles = launch.image, _first_of_each(launch.regions)
+    for other in loaders(launch):
+        if image is not None:
+            found = (*_refused(other, image, roles), *_states(other, image))
+            if any(f.severity == "error" for f in found):
+                yield other.profile.name
+
+
+def loaders(launch: Launch) -> Iterator[Launch]:
+    """Yield `launch` as each loader of IGVM files would do it, under its usual kernel."""
     for profile in PROFILES.values():
-        if not profile.loads_igvm or launch.platform not in profile.platforms or profile.is_tool:
-            continue
-        usual = abis.find(profile.abis[0] if profile.abis else abis.DEFAULT)
-        other = replace(launch, profile=profile, abi=usual)
-        found = (*_refused(other, image, roles), *_states(other, image))
-        if any(f.severity == "error" for f in found):
-            yield profile.name
-
-
-def _differences(regions: Sequence[Region], image: Image) -> Iterator[str]:
-    inserts = [r for r in regions if r.role is Role.INSERT]
-    if not _as_kvm(regions):
-        yield "a VMSA is not last, or not where KVM measures it"
-    if len(image.states) != 1:
-        yield f"{len(image.states)} VMSAs"
-    order = [r.gpa for r in regions if r.role is not Role.VP_CONTEXT]
-    if order != sorted(order):
-        yield "pages are not in the order of their addresses"
-    first = next((n for n, r in enumerate(regions) if r.kind), len(regions))
-    if any(r.role is Role.INSERT for r in regions[first:]):
-        yield "a parameter insert after the first page"
-    if any(r.size != PAGE for r in inserts):
-        yield "a parameter area of other than one page"
-    shared = next(filter(is_shared, regions), None)
-    if shared:
-        yield f"shared pages ({shared.origin})"
-    for role, what in (
-        (Role.EMPTY_PAGE, "measured pages without data"),
-        (Role.CPUID_XF, "CPUID_XF pages"),
-    ):
-        found = next((r for r in regions if r.role is role), None)
-        if found:
-            yield f"{what} ({found.origin})"
-    if any(is_large(r) for r in regions):
-        yield "2 MiB pages"
+        if profile.loads_igvm and launch.platform in profile.platforms and profile.is_current:
+            usual = abis.find(profile.abis[0] if profile.abis else abis.DEFAULT)
+            yield replace(launch, profile=profile, abi=usual)
 
 
 def added(regions: Iterable[Region]) -> Iterator[Region]:

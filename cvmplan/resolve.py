@@ -7,13 +7,14 @@ profile and platform; errors name the option, or the path in the manifest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256, sha384
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from cvmplan import cpus, profiles, values
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
+from cvmplan.findings import Finding
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch import Opener
@@ -25,6 +26,8 @@ from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 # NODBG; NODBG and ES (AMD 55766, SEV API, "Guest Policy Structure").
 POLICIES = {"snp": 0x30000, "sev": 0x1, "sev-es": 0x5}
 _BOOT = ("kernel", "initrd", "append")
+MULTIBOOT: Final = 0x1BADB002.to_bytes(4, "little")
+MULTIBOOT_SEARCH: Final = 8192  # bytes
 
 
 Place: TypeAlias = Callable[[str], str]
@@ -104,6 +107,39 @@ def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) 
     given[name] = blob.name
 
 
+def kernel_findings(
+    manifest: Mapping[str, Any], options: Mapping[str, Any], profile: Profile, open_file: Opener
+) -> Iterator[Finding]:
+    """Yield an error for a kernel whose format the VMM starts without hashing it."""
+    kernel = None if "kernel_hash" in options else {**manifest, **options}.get("kernel")
+    if kernel is None or not profile.unhashed_kernels:
+        return
+    blob = open_file(kernel, "kernel") if isinstance(kernel, str) else kernel
+    found = kernel_format(bytes(blob.data[:MULTIBOOT_SEARCH]))
+    if found in profile.unhashed_kernels:
+        problem = f"{profile.name} does not hash {found} kernels: a launch with hashes ends"
+        yield Finding("kernel-not-hashed", problem, at=blob.name)
+
+
+def kernel_format(head: bytes) -> str:
+    """
+    Return the format of a kernel by its first 8 KiB: "linux", "multiboot", "elf" or "".
+
+    Sources: Linux Documentation/arch/x86/boot.rst (HdrS at 0x202); Multiboot Specification
+    0.6.96, 3.1 (a header at a multiple of 4 in the first 8192 bytes); System V ABI, ELF header.
+    """
+    if head[0x202:0x206] == b"HdrS":
+        return "linux"
+    at = head.find(MULTIBOOT)
+    while at >= 0:
+        if at % 4 == 0 and at + 12 <= len(head):
+            words = (int.from_bytes(head[at + n : at + n + 4], "little") for n in (0, 4, 8))
+            if sum(words) % (1 << 32) == 0:
+                return "multiboot"
+        at = head.find(MULTIBOOT, at + 1)
+    return "elf" if head[:4] == b"\x7fELF" else ""
+
+
 def profile(given: dict[str, Any], platform: str, place: Place, image: str) -> Profile:
     """Return the profile that is given, or assumed for an image; `given` gets its name."""
     chosen = given.get("vmm", profiles.DEFAULTS.get(image, profiles.DEFAULTS[""]))
@@ -134,6 +170,7 @@ def assumed(platform: str, profile: Profile, given: Mapping[str, Any], abi: Abi)
         separate = abi.tdx_extend == "separate"
         order = "two-pass" if separate else profile.page_order
         defaults |= {"page_order": order, "gpaw": 48, "pad": profile.padding}
+        defaults |= {"attributes": profile.td_attributes, "xfam": profile.td_xfam}
     if "cpu_signature" in given:
         defaults.pop("cpu", None)
     if "kernel_hash" in given:

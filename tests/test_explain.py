@@ -228,7 +228,7 @@ GENERATIONS: Final = {
     "hashes in the middle": (
         (*BEGIN, CAA, HASHES_PAGE, (0x811000, 0xF000, SEC_MEM)), ("amdsev-202405",)
     ),
-    "hashes last": ((*BEGIN, CAA, (0x811000, 0xF000, SEC_MEM), HASHES_PAGE), ("amdsev-202408",)),
+    "hashes last": ((*BEGIN, CAA, (0x811000, 0xF000, SEC_MEM), HASHES_PAGE), ("amdsev-202411",)),
 }  # fmt: skip
 """
 Section tables as sev-snp-measure-go's fixture, sev-snp-measure's and edk2 0bad2dc1 have them,
@@ -682,7 +682,10 @@ def test_a_quote_is_explained(version: int, tmp_path: Path) -> None:
     (tmp_path / "quote").write_bytes(quote(version, mrtd(tdx_image(), two_pass=True)))
     document = explain(str(tmp_path / "td.fd"), "--report", str(tmp_path / "quote"))
     assert "--page-order two-pass" in " ".join(document["command"])
-    assert document["doubts"] == ["attributes is 0x1, the launch has 0x0: not measured"]
+    assert document["doubts"] == [
+        "attributes is 0x1, the launch has 0x10000000: not measured",
+        "xfam is 0x0, the launch has 0x3: not measured",
+    ]
 
 
 SPOILED: Final[dict[str, Callable[[], bytes]]] = {

@@ -124,8 +124,8 @@ def test_page_types_and_order_are_the_profiles() -> None:
 
 def test_the_policy_is_the_profiles_unless_given() -> None:
     data = good_snp().build()
-    assert plan_image(data, vmm="gce").assumed["policy"] == "0x70000"
-    assert plan_image(data, vmm="gce", policy="0x30000").given["policy"] == "0x30000"
+    assert plan_image(data, vmm="gce").assumed["policy"] == "0x30000"
+    assert plan_image(data, vmm="gce", policy="0xb0000").given["policy"] == "0xb0000"
 
 
 @pytest.mark.parametrize(
@@ -214,7 +214,7 @@ def test_a_debug_policy_is_a_warning() -> None:
     found = json.loads(
         run("check", "--example", "snp", "--policy", "0x10000", "--format", "json").out
     )
-    assert [f["rule"] for f in found["findings"] if f["severity"] == "warning"] == ["policy-mask"]
+    assert [f["rule"] for f in found["findings"] if f["severity"] == "error"] == ["policy-mask"]
 
 
 def test_firmware_with_sevs_hash_table_is_doubtful_for_tdx() -> None:

@@ -10,6 +10,7 @@ import pytest
 from cvmplan import plan_image
 from cvmplan.cli import progress
 from cvmplan.plan import measure
+from cvmplan.profiles import PROFILES
 from tests.build.ovmf import good_snp, good_tdx
 from tests.manifests import document, region, run_on
 from tests.run import run
@@ -21,7 +22,7 @@ def test_every_profile_prints_its_sources() -> None:
         text = run("profiles", line.split()[0]).out
         assert "[" in text
         assert "platforms" in text
-    assert len(listed) == 18
+    assert len(listed) == len(PROFILES)
 
 
 def test_rules_and_abis_print_a_line_each() -> None:

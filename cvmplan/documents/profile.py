@@ -65,6 +65,9 @@ class ProfileDocument(Document):
     padding: Literal["refuse", "zero", "file"] = "refuse"
     policies: dict[PlatformName, Integer] = {}
     sev_features: Integer = 1
+    td_attributes: Integer = 0
+    td_xfam: Integer = 0x3
+    unhashed_kernels: list[Literal["elf", "multiboot"]] = []
     svsm: bool = False
     abis: list[str] = []
     loads_igvm: bool = False
@@ -73,6 +76,12 @@ class ProfileDocument(Document):
     insert_pages: Literal["all", "first"] = "all"
     large_pages: Literal["first", "whole"] = "first"
     fixed_vmsa: bool = False
+    carries: list[str] | None = None
+    passes_features: bool = True
+    all_contexts: bool = False
+    once: list[Literal["VP_CONTEXT", "CPUID"]] = []
+    fixed_policy: Integer | None = None
+    ignores_id_block: bool = False
     vmsa_apart: bool = False
     guest_policy: Literal["first", "last", "first-set"] = "first"
     wants_policy: bool = False
@@ -80,4 +89,5 @@ class ProfileDocument(Document):
     refuses_all: bool = False
     refuses: list[str] = []
     is_tool: bool = False
+    earlier: bool = False
     sources: list[ProfileSource] = []

@@ -51,9 +51,9 @@ SVSM = KVM_6_11._replace(
     vm_types=("snp",),
     snp_policy=FIRMWARE_POLICY,
     snp_features=None,
+    not_modelled=("guest policies and SEV_FEATURES that the kernel refuses",),
     facts=(
         *facts_but(KVM_6_11, "policy bits", "SEV_FEATURES"),
-        Fact("which policies and SEV_FEATURES it refuses is not modelled", "-", "known"),
         Fact(
             "SNP_LAUNCH_FINISH hands over the boot vCPU's VMSA and no other",
             "AMDESE linux, KVM_SEV_SNP_SVSM; coconut-svsm issue 353",

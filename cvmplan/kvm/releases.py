@@ -91,6 +91,14 @@ _NO_VCPUS = Fact(
     "linux 6.17.8 to 7.3.4 arch/x86/kvm/vmx/tdx.c tdx_td_finalize; intel/tdx-module, "
     "TDH.MR.FINALIZE",
 )
+_TD_MASKS = Fact(
+    "KVM_TDX_INIT_VM takes of ATTRIBUTES only SEPT_VE_DISABLE, of XFAM what host and module have; "
+    "other bits are EINVAL; then it sets the bits that the module wants set (XFAM 0x3), and what "
+    "TDH.MNG.INIT refuses is EINVAL too",
+    "linux 6.17.8 to 7.3.4 arch/x86/kvm/vmx/tdx.c tdx_get_supported_attrs, "
+    "tdx_get_supported_xfam, setup_tdparams; KVM_SUPPORTED_TD_ATTRS",
+)
+SEPT_VE_DISABLE, TD_XFAM = 1 << 28, 0x6DBE7  # intel/tdx-module 1e63698, TDX_XFAM_FIXED0
 _BIT_17, _BIT_16, _BIT_20 = 1 << 17, 1 << 16, 1 << 20
 _OLD_BITS = (1 << 18) - 1 | 1 << 19 | _BIT_20
 _NEW_BITS = _OLD_BITS | 0x1F << 21
@@ -143,6 +151,8 @@ KVM_6_16 = KVM_6_11._replace(
     vm_types=(*OPEN, "snp", "tdx"),
     double_add=(("snp", "EIO"), ("tdx", "EEXIST")),
     counts_mapped=True,
+    td_attributes=Bits(SEPT_VE_DISABLE),
+    td_xfam=Bits(TD_XFAM, host=TD_XFAM & ~0x3),
     facts=(
         *KVM_6_11.facts,
         _TDX_ADD,
@@ -154,6 +164,7 @@ KVM_6_16 = KVM_6_11._replace(
         ),
         _PREMAPPED,
         _NO_VCPUS,
+        _TD_MASKS,
     ),
 )
 KVM_6_18 = KVM_6_16._replace(

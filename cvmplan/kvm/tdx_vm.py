@@ -17,6 +17,7 @@ from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.kvm.memslots import Frame, Slot, whole_pages
 from cvmplan.kvm.ranges import END, Ranges
 from cvmplan.kvm.source import NOTHING, Source
+from cvmplan.kvm.td_masks import refused_masks
 from cvmplan.kvm.vms import NO_SUCH_CALL, Vm
 
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW"
@@ -63,9 +64,11 @@ class TdxVm(Vm):
 
     def init_vm(self, op: Any) -> Answer:
         """KVM_TDX_INIT_VM."""
-        del op
         if self.inited:
             return no("EINVAL", "the TD was initialised before")
+        why = refused_masks(self.abi, getattr(op, "attributes", 0), getattr(op, "xfam", 0))
+        if why:
+            return no("EINVAL", why)
         self.inited = True
         return Answer()
 

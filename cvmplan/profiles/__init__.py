@@ -21,6 +21,7 @@ from cvmplan.profiles.igvm import (
     IGVMMEASURE_ZERO,
     OPENVMM,
     OPENVMM_MSHV,
+    OPENVMM_MSHV_SORTED,
 )
 from cvmplan.profiles.record import (
     HARDWARE,
@@ -52,6 +53,7 @@ PROFILES: Final = {
         CLOUD_HYPERVISOR_MSHV,
         OPENVMM,
         OPENVMM_MSHV,
+        OPENVMM_MSHV_SORTED,
         IGVMMEASURE,
         IGVMMEASURE_ZERO,
         QEMU_2023,

@@ -17,6 +17,7 @@ QEMU_2023 = replace(
     QEMU,
     name="qemu-2023",
     title="QEMU of the SNP patches on AMD's host kernels up to 6.8: no FPU state",
+    earlier=True,
     platforms=("snp",),
     vmsa=Vmsa(_NO_FPU, _NO_FPU),
     loads_igvm=False,
@@ -35,6 +36,7 @@ QEMU_2023_GENOA = replace(
     QEMU_2023,
     name="qemu-2023-genoa",
     title="the same on Genoa before version 9 of the series: VMSAs at 0x7fffffffff000",
+    earlier=True,
     vmsa=Vmsa(_NO_FPU, _NO_FPU, gpa=0x7FFFFFFFFF000),
     sources=(
         Fact(
@@ -49,6 +51,7 @@ QEMU_HASHES_FIRST = replace(
     QEMU_2023,
     name="qemu-hashes-first",
     title="QEMU of the SNP patches before March 2023: kernel hashes right behind the firmware",
+    earlier=True,
     hashes_first=True,
     sources=(
         Fact(
@@ -65,6 +68,7 @@ EC2_RDX_0 = replace(
     EC2,
     name="ec2-rdx-0",
     title="Amazon EC2 as tools knew it before April 2026: RDX 0",
+    earlier=True,
     vmsa=Vmsa({**_NO_RDX, "cs.attrib": 0x9A}, _NO_RDX),
     sources=(
         Fact(

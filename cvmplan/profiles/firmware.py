@@ -25,6 +25,8 @@ QEMU = Profile(
     page_types=_ZERO_SECTIONS,
     vmsa=Vmsa(_QEMU_STATE, _QEMU_STATE),
     policies={"snp": 0x30000, "sev": 0x1, "sev-es": 0x5},
+    td_attributes=0x10000000,
+    unhashed_kernels=("elf", "multiboot"),
     augmented="add",
     section_types=(0, 1, 2, 3),
     legacy_pointer=False,
@@ -92,6 +94,20 @@ QEMU = Profile(
             "policies: SNP 0x30000, SEV 0x1; SEV-ES needs bit 2 on top",
             "qemu target/i386/sev.c, the defaults of sev-snp-guest and sev-guest",
             SOURCE,
+        ),
+        Fact(
+            "TDX: ATTRIBUTES 0x10000000 (SEPT_VE_DISABLE), XFAM of the CPU model, 0x3 at least",
+            "qemu target/i386/kvm/tdx.c; calls of QEMU 11.1.3 recorded",
+            TWO,
+            since="10.1",
+        ),
+        Fact(
+            "a multiboot or ELF kernel is started before the hashes are made, and with kernel "
+            "hashes on that ends in an assertion",
+            "qemu hw/i386/x86-common.c x86_load_linux, hw/i386/multiboot.c load_multiboot, "
+            "load_elfboot; target/i386/sev.c",
+            SOURCE,
+            since="9.1",
         ),
         Fact(
             "SEV and SEV-ES: firmware, then the 176-byte hash table, then each VMSA",
@@ -164,17 +180,23 @@ GCE = Profile(
     platforms=("snp", "tdx"),
     page_types={**_ZERO_SECTIONS, "sec-mem": "unmeasured"},
     vmsa=Vmsa(_GCE_STATE, _GCE_STATE),
-    policies={"snp": 0x70000},
+    policies={"snp": 0x30000},
     augmented="add",
     section_types=(0, 1, 2, 3),
     covers_file=True,
     sources=(
         Fact(
-            "SEC_MEM is UNMEASURED; G_PAT 0x70106; RDX 0x600; no FPU state; policy 0x70000",
+            "SEC_MEM is UNMEASURED; G_PAT 0x70106; RDX 0x600; no FPU state",
             "google/gce-tcb-verifier sev/ld_from_ovmf.go, sev/abi.go; "
             "virtee/sev-snp-measure 0.0.13 vmsa.py",
             TWO,
             commit="74582c0, 8f2b337",
+        ),
+        Fact(
+            "policy 0x30000; 0x70000 is the most that an endorsement allows, and kernels refuse "
+            "its bit 18",
+            "two GCP Milan reports with verified chains; google/gce-tcb-verifier sevpolicy.go",
+            HARDWARE,
         ),
         Fact(
             "VMSAs at 0xfffffffff000 (48-bit products; the verifier has a wider one for Genoa)",

@@ -5,11 +5,26 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cvmplan.kvm.abi import IMPORT
-from cvmplan.profiles.record import SOURCE, TWO, Fact, Profile, Vmsa
+from cvmplan.profiles.record import HARDWARE, SOURCE, TWO, Fact, Profile, Vmsa
 
 IMPORTS = (IMPORT.name,)
-_AT_KVM = Vmsa({}, {})
+_KVM_RESET = {"rdx": 0x600, "mxcsr": 0x1F80, "x87_fcw": 0x37F}
+_AT_KVM = Vmsa(_KVM_RESET, _KVM_RESET)
+"""A vCPU for which the file has no state keeps what KVM has after reset."""
+_PARTS = ("selector", "attrib", "limit", "base")
+_CARRIED = (
+    *(f"{s}.{part}" for s in ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr") for part in _PARTS),
+    "gdtr.limit", "gdtr.base", "idtr.limit", "idtr.base", "cr0", "cr3", "cr4", "efer", "rflags",
+    "rip", "rsp", "rax", "rbx", "rcx", "rdx", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
+    "r12", "r13", "r14", "r15",
+)  # fmt: skip
 
+KVM_STATE = Fact(
+    "KVM sets EFER.SVME and CR4.MCE itself, whatever the VMSA of a file says",
+    "linux 7.3.4 arch/x86/kvm/svm/svm.c svm_set_efer, svm_set_cr4; each digest that signed "
+    "evidence confirmed has both",
+    HARDWARE,
+)
 HYPER_V = Profile(
     name="hyper-v",
     title="Hyper-V: directives in file order, as the igvm crate measures them",
@@ -37,6 +52,8 @@ CLOUD_HYPERVISOR = Profile(
     zero_pages="zero",
     shared_pages="add",
     vmsa=_AT_KVM,
+    carries=_CARRIED,
+    passes_features=False,
     vmsa_apart=True,
     guest_policy="first-set",
     one_id_block=True,
@@ -49,6 +66,15 @@ CLOUD_HYPERVISOR = Profile(
             SOURCE,
             commit="ae44c29",
         ),
+        Fact(
+            "of a VMSA it sets segments, GDT and IDT, CR0, CR3, CR4, EFER, the general registers, "
+            "RIP and RFLAGS; PAT, XCR0, debug and FPU registers keep KVM's reset values; vCPUs "
+            "without a VMSA keep KVM's reset state",
+            "cloud-hypervisor hypervisor/src/kvm/mod.rs setup_sev_snp_regs",
+            SOURCE,
+            commit="ae44c29",
+        ),
+        KVM_STATE,
     ),
 )
 CLOUD_HYPERVISOR_MSHV = replace(
@@ -60,6 +86,7 @@ CLOUD_HYPERVISOR_MSHV = replace(
     insert_pages="first",
     sorted_by_gpa=True,
     vmsa=None,
+    carries=None,
     sources=(
         Fact(
             "pages sorted by address, VMSA among them, one page of an insert; the flag shared is "
@@ -77,6 +104,7 @@ OPENVMM = Profile(
     loads_igvm=True,
     shared_pages="skip-normal",
     vmsa=_AT_KVM,
+    passes_features=False,
     wants_policy=True,
     refuses=("CPUID_XF", "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION", "IS_2MB_PAGE"),
     sources=(
@@ -87,23 +115,52 @@ OPENVMM = Profile(
             SOURCE,
             commit="1488a37",
         ),
+        Fact(
+            "all fields of a VMSA are set; vCPUs without one keep KVM's reset state",
+            "microsoft/openvmm virt_kvm/src/snp.rs",
+            SOURCE,
+            commit="1488a37",
+        ),
+        KVM_STATE,
     ),
 )
 OPENVMM_MSHV = replace(
     OPENVMM,
     name="openvmm-mshv",
-    title="openvmm on the Microsoft hypervisor: the order of imports is kept",
+    title="openvmm on the Microsoft hypervisor since pull request 4361: the file's order is kept",
     platforms=("snp", "vbs"),
     abis=IMPORTS,
     vmsa=None,
     refuses=("CPUID_XF", "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION"),
     sources=(
         Fact(
-            "imports in file order, a VMSA at its place, shared measured pages left out; with "
-            "relocation page tables are built anew after all headers, which is not modelled",
-            "microsoft/openvmm openvmm_core/src/worker/vm_loaders/igvm.rs",
+            "imports in file order, policy and ID block of the file, a VMSA at its place, shared "
+            "measured pages left out; with relocation page tables are built anew after all "
+            "headers, which is not modelled",
+            "microsoft/openvmm pull request 4361 (2026-09), by its description only",
             SOURCE,
-            commit="1488a37",
+        ),
+    ),
+)
+OPENVMM_MSHV_SORTED = replace(
+    OPENVMM_MSHV,
+    name="openvmm-mshv-before-4361",
+    title="openvmm on the Microsoft hypervisor before pull request 4361: sorted by address",
+    platforms=("snp",),
+    sorted_by_gpa=True,
+    shared_pages="skip",
+    once=("VP_CONTEXT", "CPUID"),
+    fixed_policy=0x3001F,
+    ignores_id_block=True,
+    wants_policy=False,
+    earlier=True,
+    sources=(
+        Fact(
+            "pages sorted by address, exactly one VMSA and one CPUID page, policy 0x3001f, no ID "
+            "block, shared pages left out",
+            "microsoft/openvmm, the MSHV backend for SNP",
+            SOURCE,
+            commit="105e7d3f, 0035832e, 1858731e",
         ),
     ),
 )
@@ -116,8 +173,16 @@ IGVMMEASURE = Profile(
     shared_pages="add",
     insert_pages="first",
     refuses=("IS_2MB_PAGE",),
+    all_contexts=True,
     is_tool=True,
     sources=(
+        Fact(
+            "the compatibility mask is not applied to VP contexts: VMSAs of the file's other "
+            "SEV platforms are measured too",
+            "coconut-svsm/svsm tools/igvmmeasure/src/igvm_measure.rs, the SnpVpContext arm",
+            SOURCE,
+            commit="f4bc4bc",
+        ),
         Fact(
             "file order, the flag shared is not looked at, one page of an insert, a VMSA at its "
             "place; 2 MiB pages end it",

@@ -66,6 +66,10 @@ class Profile(Frozen):
     padding         TDX: measured sections longer than their data: "refuse", "zero", "file"
     policies        platform to the guest policy that is assumed
     sev_features    the SEV_FEATURES that are assumed for SNP
+    td_attributes   the ATTRIBUTES that are assumed for a TD
+    td_xfam         the XFAM that is assumed for a TD: the least that one can have
+    unhashed_kernels  kernel formats that it boots without hashing them ("elf", "multiboot"),
+                    which ends a launch that wants the hashes
     svsm            an SVSM binary is launched below the firmware and owns the metadata
 
     IGVM files:
@@ -79,6 +83,13 @@ class Profile(Frozen):
     sorted_by_gpa   pages are added by address, not in the file's order
     inserts_first   a run of pages waits until another begins, inserts do not
     fixed_vmsa      a VMSA must lie where KVM measures it
+    carries         VMSA fields of a file that it sets on KVM, which keeps its reset state for the
+                    others; None: all
+    passes_features  SEV_FEATURES of a file are handed to the kernel; not known where False
+    all_contexts    VMSAs of the file's other platforms are added as well
+    once            what a file must have exactly once: "VP_CONTEXT", "CPUID"
+    fixed_policy    the guest policy, whatever the file says
+    ignores_id_block  it launches without the file's ID block
     vmsa_apart      a VMSA may not share the address of a page with data
     guest_policy    of several guest policies the "first", the "last", the "first-set"
     wants_policy    a file without a guest policy is refused
@@ -86,6 +97,7 @@ class Profile(Frozen):
     refuses         headers that it cannot do
     refuses_all     those of other platforms as well
     is_tool         it computes a digest and launches nothing
+    earlier         an earlier generation, beside which there is a later one
     """
 
     name: str
@@ -104,6 +116,9 @@ class Profile(Frozen):
     padding: str = "refuse"
     policies: Mapping[str, int] = field(default_factory=lambda: {"snp": 0x30000})
     sev_features: int = 1
+    td_attributes: int = 0
+    td_xfam: int = 0x3
+    unhashed_kernels: tuple[str, ...] = ()
     vmsa: Vmsa | None = None
     svsm: bool = False
     loads_igvm: bool = False
@@ -115,6 +130,12 @@ class Profile(Frozen):
     sorted_by_gpa: bool = False
     inserts_first: bool = False
     fixed_vmsa: bool = False
+    carries: tuple[str, ...] | None = None
+    passes_features: bool = True
+    all_contexts: bool = False
+    once: tuple[str, ...] = ()
+    fixed_policy: int | None = None
+    ignores_id_block: bool = False
     vmsa_apart: bool = False
     guest_policy: str = "first"
     wants_policy: bool = False
@@ -122,10 +143,17 @@ class Profile(Frozen):
     refuses: tuple[str, ...] = ()
     refuses_all: bool = False
     is_tool: bool = False
+    earlier: bool = False
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it launches guests today."""
+        return not (self.is_tool or self.earlier)
 
 
 IGVM_FIELDS: Final = (
     "loads_igvm", "zero_pages", "shared_pages", "insert_pages", "large_pages", "fixed_vmsa",
     "vmsa_apart", "guest_policy", "wants_policy", "one_id_block", "refuses_all", "is_tool",
+    "passes_features", "all_contexts", "ignores_id_block", "earlier",
 )  # fmt: skip
 """Fields about IGVM files that documents have as they are."""

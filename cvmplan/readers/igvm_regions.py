@@ -76,6 +76,8 @@ class _Reader:
         self._file = file
         self._mask = mask
         self._platform = platform
+        others = [m for name, m in file.platforms.items() if name == "SEV_ES" != platform]
+        self._other_vmsas = sum(others) if platform == "SEV_SNP" else 0
         self._areas: dict[int, int] = {}
         self.findings: list[Finding] = []
         self.states: list[VpState] = []
@@ -96,7 +98,10 @@ class _Reader:
             named = header.named()
             at = self._file.blob.where(header.offset)
             self.all_names.setdefault(header.name, at)
-            if not named.get("compatibility_mask", self._mask) & self._mask:
+            mask = named.get("compatibility_mask", self._mask)
+            if not mask & self._mask:
+                if header.name == "VP_CONTEXT" and mask & self._other_vmsas:
+                    yield self._other_context(header, named, at)
                 continue
             self.names.setdefault(header.name, at)
             yield from self._other(header, named, at)
@@ -149,6 +154,14 @@ class _Reader:
                 first = named["relocation_region_gpa"]
                 problem = f"header {header.number}: the region at {first:#x} may move"
                 self.findings.append(Finding("relocatable", problem, at=at))
+
+    def _other_context(self, header: Header, named: dict[str, Any], at: str) -> Region:
+        """Return the VMSA of another platform, which one tool measures with those of SNP."""
+        page, rows = self._file.data(named["file_offset"], PAGE, at), self._rows(header)
+        origin = rows.at(0)
+        return Region(
+            named["gpa"], PAGE, Role.OTHER_CONTEXT, origin, contents=page, at=at, rows=rows
+        )
 
     def _context(self, named: dict[str, Any], region: Any, at: str) -> Iterator[Region]:
         offset = named["file_offset"]

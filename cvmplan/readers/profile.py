@@ -15,7 +15,8 @@ def read(blob: Blob) -> Profile:
     """Return the profile in `blob`; ConfigError with place and path where it is wrong."""
     document = text.validate(blob, text.parse(blob), "profile")
     vmsa = document.vmsa
-    for field in {**vmsa.boot, **vmsa.others} if vmsa else ():
+    set_up = {**vmsa.boot, **vmsa.others} if vmsa else {}
+    for field in (*set_up, *(document.carries or ())):
         if field not in FIELDS:
             raise ConfigError(f"the VMSA has no field {field!r}", at=f"{blob.name}: vmsa")
     return Profile(
@@ -35,12 +36,18 @@ def read(blob: Blob) -> Profile:
         padding=document.padding,
         policies=document.policies,
         sev_features=document.sev_features,
+        td_attributes=document.td_attributes,
+        td_xfam=document.td_xfam,
+        unhashed_kernels=tuple(document.unhashed_kernels),
         vmsa=vmsa and Vmsa(vmsa.boot, vmsa.others, vmsa.gpa, vmsa.entry, vmsa.boot_entry),
         svsm=document.svsm,
         sorted_by_gpa=document.order.sorted_by_gpa,
         inserts_first=document.order.inserts_first,
         abis=tuple(document.abis),
         refuses=tuple(document.refuses),
+        carries=None if document.carries is None else tuple(document.carries),
+        once=tuple(document.once),
+        fixed_policy=document.fixed_policy,
         **{name: getattr(document, name) for name in IGVM_FIELDS},
     )
 

@@ -23,7 +23,8 @@ from cvmplan.sev.ops import (
 )
 from cvmplan.sev.steps import GRANULE
 from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.planner import entry_findings, features_findings, vcpu_pages
+from cvmplan.snp.planner import vcpu_pages
+from cvmplan.snp.rules import entry_findings, features_findings
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
@@ -47,7 +48,7 @@ def layout(launch: Launch) -> Layout:
     if launch.platform == "sev-es" and not pages.is_igvm(launch):
         findings += entry_findings(launch)
     if launch.platform == "sev-es":
-        findings += features_findings(launch)
+        findings += [*features_findings(launch), *_legacy_findings(launch)]
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
     return Layout(tuple(regions), limits, tuple(findings))
 
@@ -56,11 +57,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
     guest = launch.guest
     yield CreateVm(launch.platform)
-    fpu = launch.abi.es_fpu_state or guest.es_init
-    legacy = fpu == "legacy"
-    if pages.is_igvm(launch) and launch.image and launch.image.states:
-        legacy = not any(launch.image.states[0].page[MXCSR : MXCSR + 4])
-    yield Init(guest.sev_features, legacy=launch.platform == "sev-es" and legacy)
+    yield Init(guest.sev_features, legacy=launch.platform == "sev-es" and _is_legacy(launch))
     made_of = memory.backing(launch.platform, guest.backing, launch.abi)
     regions = gpa_map.regions
     yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
@@ -74,6 +71,23 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield SevLaunchUpdateVmsa(vmsas(launch))
     yield SevLaunchMeasure()
     yield SevLaunchFinish()
+
+
+def _is_legacy(launch: Launch) -> bool:
+    """Whether the VM is initialised by KVM_SEV_ES_INIT, which leaves the FPU state zero."""
+    if pages.is_igvm(launch) and launch.image and launch.image.states:
+        return not any(launch.image.states[0].page[MXCSR : MXCSR + 4])
+    return (launch.abi.es_fpu_state or launch.guest.es_init) == "legacy"
+
+
+def _legacy_findings(launch: Launch) -> Iterator[Finding]:
+    """Yield an error for SEV_FEATURES that KVM_SEV_ES_INIT cannot set."""
+    features = launch.guest.sev_features
+    bits = launch.abi.es_features
+    if bits is not None and features and not bits.refuses(features) and _is_legacy(launch):
+        problem = f"{launch.abi.name} refuses SEV_FEATURES {features:#x}: KVM_SEV_ES_INIT sets none"
+        hint = "--es-init init2"
+        yield Finding("sev-features", problem, severity="error", hint=hint)
 
 
 def vmsas(launch: Launch) -> tuple[Vcpus, ...]:

@@ -22,6 +22,7 @@ from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, Op
 from cvmplan.profiles import State
 from cvmplan.profiles import Vmsa as VmsaProfile
+from cvmplan.snp import portable
 from cvmplan.snp.hashes import TABLE_SIZE
 from cvmplan.snp.ops import (
     ImportComplete,
@@ -31,13 +32,18 @@ from cvmplan.snp.ops import (
     SnpLaunchUpdate,
     Vmsa,
 )
+from cvmplan.snp.rules import (
+    SNP_ACTIVE,
+    entry_findings,
+    features_findings,
+    id_block_findings,
+    not_checked,
+    passes_features,
+    policy_findings,
+)
 from cvmplan.snp.steps import PHYSICAL_END, PageType
-from cvmplan.snp.vmsa import BOOT_EIP, RESET, real_mode_entry, vmsa_page
+from cvmplan.snp.vmsa import BOOT_EIP, RESET, kvm_page, real_mode_entry, vmsa_page
 
-SNP_ACTIVE = 1 << 0  # AMD 24593, APM volume 2, "SEV_FEATURES"
-POLICY_MUST = 1 << 17  # AMD 56860, table "Guest Policy Structure": reserved, must be one
-POLICY_KNOWN = (1 << 26) - 1
-POLICY_DEBUG = 1 << 19
 PAGE_TYPES = {t.label: t for t in PageType}
 FILLED: dict[str, Contents] = {t: Filled(t) for t in ("secrets", "cpuid")}
 HOST_FILLED = ("unmeasured", "secrets", "cpuid")
@@ -50,11 +56,15 @@ def layout(launch: Launch) -> Layout:
     findings = (
         *_metadata_findings(launch),
         *_state_findings(launch, regions),
-        *policy_findings(launch.guest.policy),
+        *policy_findings(launch),
+        *id_block_findings(launch),
+        *not_checked(launch),
         *features_findings(launch),
         *unmeasured_contents(regions, HOST_FILLED),
         *two_megabyte_neighbours(regions, launch.abi.map_level),
     )
+    if launch.image and pages.is_igvm(launch):
+        findings += (portable.finding(launch, launch.image),)
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
     states = () if launch.abi.imports else (_vmsa_region(launch),)
     return Layout((*regions, *states), limits, findings)
@@ -69,7 +79,10 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield from _imported(launch, added)
         return
     made_of = memory.backing(launch.platform, guest.backing, abi)
-    yield Init(guest.sev_features & ~1)
+    told = guest.sev_features & ~SNP_ACTIVE
+    if abi.snp_features and not passes_features(launch):
+        told &= abi.snp_features.known
+    yield Init(told)
     yield SnpLaunchStart(guest.policy, guest.gosvw)
     yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
     yield CreateVcpu(guest.vcpus)
@@ -130,8 +143,10 @@ def _file_pages(launch: Launch) -> Iterator[tuple[range, bytes]]:
     """Yield the states that an IGVM file has, then the reset state for further vCPUs."""
     states = sorted(launch.image.states if launch.image else ())
     states = states[:1] if launch.abi.vmsa_scope != "all" else states
+    carried = launch.profile.carries
     for number, state in enumerate(states):
-        yield range(number, number + 1), state.page
+        page = state.page if launch.abi.imports else kvm_page(state.page, carried)
+        yield range(number, number + 1), page
     if len(states) < launch.guest.vcpus and launch.abi.vmsa_scope == "all":
         others = range(len(states), launch.guest.vcpus)
         yield others, _state_page(launch, _template(launch).others, BOOT_EIP, {})
@@ -266,10 +281,12 @@ def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
     sections = [r for r in _in_order(launch) if r.role is Role.KERNEL_HASHES]
     if len(sections) > 1 or any(s.size != PAGE for s in sections):
         yield finding("the kernel-hashes section is not exactly one page", *sections)
-    elif launch.hash_table and not sections:
-        yield finding("a kernel was given, and the firmware has no kernel-hashes section")
     elif launch.hash_table and image.hash_table is None:
         yield finding("a kernel was given, and the firmware names no SEV hash table", *sections)
+    elif launch.hash_table and not sections:
+        problem = "the firmware has a hash table and no kernel-hashes section: the digest does "
+        problem += "not cover kernel, initrd and command line"
+        yield Finding("kernel-hashes-not-measured", problem, at=image.blob.name)
     elif launch.hash_table and image.hash_table:
         gpa, size = image.hash_table
         page = sections[0]
@@ -281,21 +298,6 @@ def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
             yield finding(problem, *sections)
 
 
-def entry_findings(launch: Launch) -> Iterator[Finding]:
-    """Yield an error where nothing says at which address application processors start."""
-    image = launch.image
-    if (
-        launch.guest.reset_eip
-        or (image and image.reset_eip)
-        or (image is None and launch.guest.vcpus == 1)
-    ):
-        return
-    what = "the firmware's SEV-ES reset block is absent or 0" if image else "no reset_eip is given"
-    at = image.blob.name if image else launch.name
-    hint = "give the address with --reset-eip, if the VMM has another source for it"
-    yield Finding("ap-without-entry", what, at=at, hint=hint)
-
-
 def _state_findings(launch: Launch, regions: Sequence[Region]) -> Iterator[Finding]:
     """Yield what is wrong with where the vCPUs' initial states come from."""
     held = [r for r in regions if r.page_type == "vmsa"]
@@ -305,7 +307,7 @@ def _state_findings(launch: Launch, regions: Sequence[Region]) -> Iterator[Findi
         yield from entry_findings(launch)
         yield from _refused(held)
     elif not held and pages.is_igvm(launch):
-        yield Finding("vmsa-count", "the file has no VMSA: no vCPU could start", at=launch.name)
+        yield Finding("no-vcpu-state", "the file has no VMSA: no vCPU could start", at=launch.name)
     elif not held:
         problem = f"{launch.abi.name} takes vCPU states from the image, which has none"
         yield Finding("loader-refuses", problem, at=launch.name)
@@ -318,20 +320,3 @@ def _refused(held: Sequence[Region]) -> Iterator[Finding]:
     for region in held:
         problem = f"{region.origin}: the kernel makes the VMSAs and takes none from the image"
         yield Finding("loader-refuses", problem, origins=(region.origin,), at=region.at)
-
-
-def features_findings(launch: Launch) -> Iterator[Finding]:
-    """Yield a warning where SEV_FEATURES have SNP active on SEV-ES, or lack it on SNP."""
-    features = launch.guest.sev_features
-    if bool(features & SNP_ACTIVE) != (launch.platform == "snp"):
-        problem = f"no kernel gives {launch.platform} guests SEV_FEATURES {features:#x}: bit 0"
-        yield Finding("sev-features", f"{problem} is SNP active")
-
-
-def policy_findings(policy: int) -> Iterator[Finding]:
-    """Yield what is doubtful about an SNP guest policy (AMD 56860, "Guest Policy Structure")."""
-    if not policy & POLICY_MUST or policy & ~POLICY_KNOWN:
-        problem = f"policy {policy:#x} lacks bit 17 or has a bit above 25; the kernel refuses it"
-        yield Finding("policy-mask", problem)
-    if policy & POLICY_DEBUG:
-        yield Finding("policy-debug", f"policy {policy:#x} allows debugging")

@@ -8,7 +8,7 @@ all other bytes are zero in every launch known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cvmplan.errors import ConfigError
@@ -70,3 +70,30 @@ def vmsa_page(states: Iterable[Mapping[str, int]]) -> bytes:
                 raise ConfigError(f"VMSA field {name}: {value:#x} does not fit in {size} bytes")
             page[offset : offset + size] = value.to_bytes(size, "little")
     return bytes(page)
+
+
+_KVM_SETS: Final = {"efer": 0x1000, "cr4": 0x40}
+"""Bits that KVM sets itself.  Source: linux 7.3.4 arch/x86/kvm/svm/svm.c, svm_set_efer,
+svm_set_cr4 (EFER.SVME; CR4.MCE as the host has it, which every host does)."""
+_KVM_KEEPS: Final = {"rdx": 0x600, "mxcsr": 0x1F80, "x87_fcw": 0x37F}
+
+
+def kvm_page(page: bytes, carried: Sequence[str] | None) -> bytes:
+    """
+    Return the VMSA that KVM measures after a loader has set the vCPU to the state in `page`.
+
+    `carried` are the fields that the loader sets, None for all; the others keep KVM's reset
+    values.  SEV_FEATURES are those of the launch, which are the file's.
+    """
+    made = bytearray(page)
+    if carried is not None:
+        reset = (RESET, real_mode_entry(BOOT_EIP), _KVM_KEEPS)
+        made = bytearray(vmsa_page(reset))
+        for name in (*carried, "sev_features"):
+            offset, size = FIELDS[name]
+            made[offset : offset + size] = page[offset : offset + size]
+    for name, bits in _KVM_SETS.items():
+        offset, size = FIELDS[name]
+        value = int.from_bytes(made[offset : offset + size], "little") | bits
+        made[offset : offset + size] = value.to_bytes(size, "little")
+    return bytes(made)

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cvmplan import pages
 from cvmplan.contents import Zeros
 from cvmplan.errors import UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.findings import Finding, has_errors
 from cvmplan.gpamap import (
     GpaMap,
     Limits,
@@ -16,10 +16,12 @@ from cvmplan.gpamap import (
     Role,
 )
 from cvmplan.kvm import memory
+from cvmplan.kvm.interface import bit_numbers
 from cvmplan.launch import Launch, Layout
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Op
+from cvmplan.tdx.modules import MODULES
 from cvmplan.tdx.ops import (
     ImportComplete,
     ImportPage,
@@ -30,9 +32,11 @@ from cvmplan.tdx.ops import (
     TdxInitVcpu,
     TdxInitVm,
 )
+from cvmplan.tdx.params import attribute_findings, xfam_findings
 from cvmplan.tdx.steps import SHARED_BIT
 
-DEBUG = 1 << 0  # ATTRIBUTES.DEBUG
+RESET_PAGE = 0xFFFFF000  # Intel TDX Module base specification: vCPUs start at 0xfffffff0
+FIXED_XFAM = 0x3  # X87 and SSE: TDX_XFAM_FIXED1
 
 
 def layout(launch: Launch) -> Layout:
@@ -44,7 +48,8 @@ def layout(launch: Launch) -> Layout:
     findings = (
         *_refused(launch),
         *_for_other_platform(launch),
-        *_debug_warning(launch),
+        *_mask_findings(launch),
+        *_no_reset_vector(launch, regions),
         *_order_note(launch, regions),
         *unmeasured_contents(regions, ("unmeasured",)),
         *two_megabyte_neighbours(regions, launch.abi.map_level),
@@ -150,9 +155,51 @@ def _for_other_platform(launch: Launch) -> Iterator[Finding]:
         yield Finding("firmware-for-other-platform", problem, at=launch.image.blob.name)
 
 
-def _debug_warning(launch: Launch) -> Iterator[Finding]:
-    if launch.guest.attributes & DEBUG:
-        yield Finding("policy-debug", f"attributes {launch.guest.attributes:#x} allow debugging")
+def _mask_findings(launch: Launch) -> Iterator[Finding]:
+    """
+    Yield what is wrong with ATTRIBUTES and XFAM, in KVM's order.
+
+    First the bits that the kernel takes, then, with those set that it sets itself, what every
+    known TDX module refuses.  Source: linux 7.3.4 arch/x86/kvm/vmx/tdx.c setup_tdparams.
+    """
+    guest, abi = launch.guest, launch.abi
+    refused = False
+    for rule, name, mask, bits in (
+        ("td-attributes", "ATTRIBUTES", guest.attributes, abi.td_attributes),
+        ("td-xfam", "XFAM", guest.xfam, abi.td_xfam),
+    ):
+        why = bits.refuses(mask) if bits else ""
+        if why:
+            refused = True
+            yield Finding(rule, f"{abi.name} refuses {name} {mask:#x}: {why}")
+        elif bits and mask & bits.host:
+            problem = f"XFAM {mask:#x}: {bit_numbers(mask & bits.host)} taken only if the host has"
+            yield Finding(rule, f"{problem} them", severity="note")
+    xfam = guest.xfam | (0 if abi.imports else FIXED_XFAM)
+    if not refused:
+        yield from _module_findings(guest.attributes, xfam, launch.name)
+
+
+def _module_findings(attributes: int, xfam: int, at: str) -> Iterator[Finding]:
+    """Yield what every known module refuses, as the newest does, and the doubts about DEBUG."""
+    found: list[list[Finding]] = []
+    for module in MODULES.values():
+        mine = [
+            *attribute_findings(attributes, module, at), *xfam_findings(xfam, module, at),
+        ]  # fmt: skip
+        found.append(mine)
+    if all(has_errors(tuple(mine)) for mine in found):
+        yield from found[-1]
+    else:
+        yield from (f for f in found[-1] if f.severity != "error")
+
+
+def _no_reset_vector(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:
+    """Warn where no page is added at which the vCPUs of a TD start."""
+    held = any(r.gpa <= RESET_PAGE < r.end for r in regions if r.is_mapped and r.size > 0)
+    if not held:
+        problem = f"no page is added at {RESET_PAGE:#x}, where a TD's vCPUs start"
+        yield Finding("no-reset-vector", problem, RESET_PAGE, RESET_PAGE, at=launch.name)
 
 
 def _order_note(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:

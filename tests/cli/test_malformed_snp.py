@@ -151,7 +151,6 @@ KERNEL_HASHES = {
     "hashes_twice_with_kernel": Case(
         with_more(SevSection(FREE, 0x1000, HASHES)), EITHER, kernel=True
     ),
-    "hashes_section_absent_with_kernel": Case(without(HASHES), ANY, kernel=True),
     "hash_table_absent_with_kernel": Case(replace(GOOD, hash_table=None), ANY, kernel=True),
     "hash_table_at_0_with_kernel": Case(replace(GOOD, hash_table=(0, 0x400)), ANY, kernel=True),
     "hash_table_in_another_page_with_kernel": Case(
