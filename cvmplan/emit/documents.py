@@ -8,7 +8,8 @@ from typing import Any
 from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Result, Simulation
 from cvmplan.kvm.calls import KernelCall, calls_of
-from cvmplan.kvm.interface import Abi
+from cvmplan.kvm.interface import Abi, Bits
+from cvmplan.kvm.refusals import of_interface
 from cvmplan.profiles import IGVM_FIELDS, Profile
 
 
@@ -30,11 +31,20 @@ def finding(found: Finding) -> dict[str, Any]:
 def abi_document(chosen: Abi) -> dict[str, Any]:
     """Return a kernel interface as a document."""
     return {
-        **chosen._asdict(),
+        **{name: _bits(value) for name, value in chosen._asdict().items()},
         "double_add": dict(chosen.double_add),
+        "no_source": dict(chosen.no_source),
         "calls": [_kernel_call(call) for call in calls_of(chosen)],
         "facts": [fact._asdict() for fact in chosen.facts],
+        "refusals": [refusal._asdict() for refusal in of_interface(chosen)],
     }
+
+
+def _bits(value: Any) -> Any:
+    """Return the bits of a mask as hex strings, anything else as it is."""
+    if isinstance(value, Bits):
+        return {name: hex(mask) for name, mask in value._asdict().items()}
+    return value
 
 
 def _kernel_call(call: KernelCall) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.answers import Simulation
 from cvmplan.kvm.calls import calls_of
-from cvmplan.kvm.interface import Abi
+from cvmplan.kvm.interface import Abi, Bits
+from cvmplan.kvm.refusals import of_interface
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile
@@ -263,7 +264,9 @@ def abi(chosen: Abi) -> str:
     lines += [*aligned(calls), ""] if calls else []
     for fact in chosen.facts:
         lines += [f"[{fact.confidence}] {fact.fact}", f"  {fact.source}"]
-    return joined(lines)
+    rows = [(r.call, r.situation, r.answer, r.where) for r in of_interface(chosen)]
+    titles = ("call", "refused", "answer", "modelled in")
+    return joined([*lines, "", *aligned([titles, *rows])] if rows else lines)
 
 
 def profiles() -> str:
@@ -298,6 +301,8 @@ def profile(chosen: Profile) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, Bits):
+        return ", ".join(f"{name} {mask:#x}" for name, mask in value._asdict().items() if mask)
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
     if isinstance(value, tuple):

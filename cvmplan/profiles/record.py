@@ -85,7 +85,8 @@ class Profile(Frozen):
     fixed_vmsa      a VMSA must lie where KVM measures it
     carries         VMSA fields of a file that it sets on KVM, which keeps its reset state for the
                     others; None: all
-    passes_features  SEV_FEATURES of a file are handed to the kernel; not known where False
+    passes_features  SEV_FEATURES of a file are what the kernel is asked for, so that they are
+                    refused where it refuses them; False: that is not checked
     all_contexts    VMSAs of the file's other platforms are added as well
     once            what a file must have exactly once: "VP_CONTEXT", "CPUID"
     fixed_policy    the guest policy, whatever the file says

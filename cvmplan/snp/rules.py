@@ -47,8 +47,8 @@ def features_findings(launch: Launch) -> Iterator[Finding]:
         return
     why = bits.refuses(features)
     if why and not passes_features(launch):
-        problem = f"not checked: whether {launch.profile.name} hands the file's SEV_FEATURES "
-        problem += f"{features:#x} to the kernel, which refuses them: {why}"
+        problem = f"not checked: whether the host takes SEV_FEATURES {features:#x} of the file; "
+        problem += f"{launch.abi.name} as released refuses them: {why}"
         yield Finding("not-checked", problem, severity="warning", at=launch.name)
         return
     yield from mask_findings("sev-features", f"SEV_FEATURES {features:#x}", features, bits, launch)
