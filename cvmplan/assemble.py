@@ -47,7 +47,8 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
     `options` are values by the names of `settings.SETTINGS`, and "platform", "vmm" (a
     name or a Profile), "abi".  Where regions lie is not checked yet.
     """
-    return launch_source(open_source(image, open_file), options, open_file)
+    source = open_source(image, open_file, options.get("platform"))
+    return launch_source(source, options, open_file)
 
 
 def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener) -> Launch:

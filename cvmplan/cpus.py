@@ -8,6 +8,7 @@ of one model share family, model and stepping.
 
 from __future__ import annotations
 
+from difflib import get_close_matches
 from typing import Final
 
 from cvmplan.errors import ConfigError
@@ -27,10 +28,20 @@ def signature(family: int, model: int, stepping: int) -> int:
 _MODELS = {
     "EPYC": (signature(23, 1, 2), ("IBPB", "v1", "v2", "v3", "v4", "v5")),
     "EPYC-Rome": (signature(23, 49, 0), ("v1", "v2", "v3", "v4", "v5")),
-    "EPYC-Milan": (signature(25, 1, 1), ("v1", "v2", "v3")),
-    "EPYC-Genoa": (signature(25, 17, 0), ("v1", "v2")),
+    "EPYC-Milan": (signature(25, 1, 1), ("v1", "v2", "v3", "v4")),
+    "EPYC-Genoa": (signature(25, 17, 0), ("v1", "v2", "v3")),
     "EPYC-Turin": (signature(26, 0, 0), ("v1", "v2")),
+    "Dhyana": (signature(24, 0, 1), ("v1", "v2")),
 }
+CHIPS: Final = {
+    0xA00F11: "Milan", 0xA00F12: "Milan", 0xA10F11: "Genoa", 0xA10F12: "Genoa",
+    0xAA0F02: "Bergamo", 0xB00F21: "Turin", 0xB10F10: "Turin Dense",
+}  # fmt: skip
+"""
+Signatures of processors, which a guest has with the CPU model "host".
+
+Source: AMD revision guides 57095 (Milan), 57504 (Genoa), 58268 (Turin); public launch reports.
+"""
 
 SIGNATURES: Final = {
     name: value
@@ -41,10 +52,27 @@ DEFAULT: Final = "EPYC-v4"
 
 
 def find(name: str) -> int:
-    """Return the signature of the CPU model `name`; ConfigError for unknown ones."""
-    if name not in SIGNATURES:
+    """
+    Return the signature of the CPU model `name`; ConfigError for unknown ones.
+
+    The name is taken in any case, and with the flags that a VMM's command line has behind it
+    ("EPYC-v4,+amd-ssbd"): they do not change the signature.
+    """
+    model = name.partition(",")[0].strip().lower()
+    found = {known.lower(): value for known, value in SIGNATURES.items()}.get(model)
+    if found is not None:
+        return found
+    if model in ("host", "max"):
+        chips = ", ".join(f"{value:#x} {chip}" for value, chip in CHIPS.items())
         raise ConfigError(
-            f"there is no CPU model {name!r}",
-            hint=f"known are {', '.join(SIGNATURES)}; or a signature such as 0xa00f11",
+            f"{model!r} names no model: the signature is that of the host's processor",
+            hint=f"give it as --cpu 0x…; known are {chips}",
         )
-    return SIGNATURES[name]
+    near = get_close_matches(model, [known.lower() for known in SIGNATURES], n=1)
+    nearest = next((known for known in SIGNATURES if [known.lower()] == near), "")
+    raise ConfigError(
+        f"unknown CPU model {name[:60]!r}",
+        hint=f"did you mean {nearest}?"
+        if nearest
+        else f"choose from {', '.join(SIGNATURES)}; or give a signature such as 0xa00f11",
+    )

@@ -103,9 +103,13 @@ class Source(Frozen):
         return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)
 
 
-def open_source(image: Blob, open_file: Opener) -> Source:
-    """Return what `image` is; InputError, UnsupportedError, ConfigError."""
-    name, reader = recognise(image)
+def open_source(image: Blob, open_file: Opener, platform: object = None) -> Source:
+    """
+    Return what `image` is; InputError, UnsupportedError, ConfigError.
+
+    `platform` as for `recognise`.
+    """
+    name, reader = recognise(image, platform)
     if name == "plan":
         raise UnsupportedError("a plan is not an image", at=image.name)
     if name != "manifest":
@@ -113,7 +117,8 @@ def open_source(image: Blob, open_file: Opener) -> Source:
     declared: Declared = reader.read(image, open_file)
     if declared.firmware is None:
         return Source(image, declared, None, image.name)
-    name, reader = recognise(declared.firmware)
+    chosen = platform or declared.settings.get("platform")
+    name, reader = recognise(declared.firmware, chosen)
     if name in ("manifest", "plan"):
         raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
     return Source(image, declared, reader, image.name, name)

@@ -94,6 +94,39 @@ def _is_shorter_hex(written: str, length: int) -> bool:
     return _HEX.fullmatch(written) is not None
 
 
+def digest(written: str) -> bytes:
+    """
+    Return a digest of 32 or 48 bytes as people and tools write it.
+
+    Hex in either case, with 0x, or with blanks, colons or line ends between; base64 of the
+    bytes; base64 of the hex text.  ValueError for anything else.
+    """
+    compact = "".join(written.replace(":", " ").split())
+    found = _as_hex(compact.removeprefix("0x").removeprefix("0X"))
+    if found is None:
+        try:
+            decoded = b64decode("".join(written.split()), validate=True)
+        except ValueError:
+            decoded = b""
+        found = decoded if len(decoded) in DIGESTS else None
+        if found is None and decoded.isascii():
+            found = _as_hex(decoded.decode().strip().removeprefix("0x"))
+    if found is None:
+        raise ValueError(
+            f"{_quoted(written)} is not a digest of 32 or 48 bytes (hex, base64, or @FILE)"
+        )
+    return found
+
+
+DIGESTS = (32, 48)
+
+
+def _as_hex(text: str) -> bytes | None:
+    if len(text) in [2 * n for n in DIGESTS] and _HEX.fullmatch(text):
+        return bytes.fromhex(text)
+    return None
+
+
 FILE = "file:"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 
@@ -18,6 +18,7 @@ from cvmplan.cli.options import (
     Shared,
     digest_option,
     launch_options,
+    option,
     request,
     with_options,
     write,
@@ -26,6 +27,7 @@ from cvmplan.cli.progress import bar
 from cvmplan.errors import ConfigError
 from cvmplan.explain import ask, explain_measurement
 from cvmplan.explain.search import OverBudgetError
+from cvmplan.files import Files
 from cvmplan.readers.evidence import Evidence
 
 app = make_app()
@@ -50,22 +52,45 @@ Budget = Annotated[
 ]
 
 
-def _request(values: dict[str, Any]) -> Request:
+class Wanted(NamedTuple):
+    """The request, and further command lines to try."""
+
+    request: Request
+    lines: tuple[str, ...]
+
+
+def _request(values: dict[str, Any]) -> Wanted:
     """Return the request; firmware of which only a digest is known needs no image."""
+    lines = [*(values.pop("append") or ())]
+    for path in values.pop("append_file") or ():
+        blob = Files().open(path, "command line")
+        if len(blob) > MOST_LINE:
+            raise ConfigError(f"a command line of more than {MOST_LINE} bytes", at=path)
+        lines.append(bytes(blob.data).decode("utf-8", "surrogateescape"))
+    values["append"] = lines[0] if lines else None
     if values["path"] is None and values["example"] is None and values["firmware_digest"]:
         values["path"] = edk2.PREFIX + next(iter(edk2.TABLES))
-    return request({**values, "jobs": 1})
+    return Wanted(request({**values, "jobs": 1}), tuple(lines[1:]))
 
 
 def _shared() -> Shared:
-    """Return the options of a launch; the search is one process."""
-    return {name: option for name, option in launch_options().items() if name != "jobs"}
+    """Return the options of a launch, several command lines among them; in one process."""
+    shared = {name: option for name, option in launch_options().items() if name != "jobs"}
+    many = Optional[list[str]]
+    lines = "Kernel command line, to the byte; repeat it with others to try."
+    files = "File that holds the command line, to the byte; repeats, tried like --append."
+    shared["append"] = (option(many, "append", "TEXT", lines), None)
+    shared["append_file"] = (option(many, "append_file", "FILE", files), None)
+    return shared
+
+
+MOST_LINE = 1 << 16  # bytes of a command line
 
 
 @app.command()
 @partial(with_options, shared=_shared(), make=_request)
 def explain(
-    request: Request,
+    asked_for: Wanted,
     expect: Expect = None,
     report: Report = None,
     others: Try = None,
@@ -82,6 +107,7 @@ def explain(
     """
     from cvmplan.emit import emitter
 
+    request = asked_for.request
     if (expect is None) == (report is None):
         raise ConfigError("wants --expect HEX, or --report FILE", at="explain")
     printer = emitter(format, "explanation")
@@ -93,7 +119,8 @@ def explain(
     else:
         wanted = digest_option(expect or "")
     tries = [request.files.open(path, "image") for path in others or ()]
-    asked = ask(request.image, request.options, request.files.open, tries, wanted)
+    files = request.files
+    asked = ask(request.image, request.options, files.open, tries, wanted, asked_for.lines)
     with bar("searching", budget, quiet=request.quiet) as advance:
         answer = explain_measurement(asked, wanted, _clock(budget, advance))
     write(printer.explanation(answer), output)

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
 
+from cvmplan import values
 from cvmplan.api import chosen_profile
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
@@ -71,7 +72,7 @@ class Request:
         """Return the plan of the image, or the plan that the file itself holds."""
         from cvmplan import assemble, readers
 
-        name, reader = readers.recognise(self.image)
+        name, reader = readers.recognise(self.image, self.options.get("platform"))
         if name == "plan":
             if self.options:
                 at = f"--{next(iter(self.options)).replace('_', '-')}"
@@ -198,15 +199,28 @@ def read_value(reader: Callable[[object], T], written: object, at: str) -> T:
 
 
 def digest_option(written: str) -> bytes:
-    """Return the digest that --expect names; ConfigError."""
-    digits = written.removeprefix("0x")
+    """
+    Return the digest that --expect names, or that the file behind "@" holds; ConfigError.
+
+    The file has the digest as text, or as 32 or 48 bytes.  InputError where it cannot be read.
+    """
+    if not written.startswith("@"):
+        return _digest(written, "--expect")
+    blob = Files().open(written[1:], "digest")
+    data = bytes(blob.data[:MOST_DIGEST])
+    if len(blob) in values.DIGESTS:
+        return data
+    return _digest(data.decode(errors="replace"), f"--expect {written}")
+
+
+def _digest(written: str, at: str) -> bytes:
     try:
-        wanted = bytes.fromhex(digits)
-    except ValueError:
-        wanted = b""
-    if len(wanted) not in (32, 48) or len(digits) != 2 * len(wanted):
-        raise ConfigError(f"{written!r} is not a digest of 32 or 48 bytes in hex", at="--expect")
-    return wanted
+        return values.digest(written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=at) from None
+
+
+MOST_DIGEST = 4096  # bytes of a file that holds a digest
 
 
 def _tell(message: str) -> None:

@@ -92,7 +92,7 @@ def td_info(
 def _digest(written: str) -> bytes:
     wanted = digest_option(written)
     if len(wanted) != 48:
-        raise ConfigError(f"{written!r} is not a digest of 48 bytes in hex", at="--expect")
+        raise ConfigError(f"{len(wanted)} bytes, TEE_INFO_HASH has 48", at="--expect")
     return wanted
 
 

@@ -66,6 +66,7 @@ class Asked(NamedTuple):
     evidence: Evidence
     request: Request
     own: Mapping[str, Any]
+    path: str
 
 
 def _shared() -> Shared:
@@ -88,7 +89,7 @@ def _asked(values_given: dict[str, Any]) -> Asked:
         if values_given["path"] or values_given["example"]:
             raise ConfigError("goes without an image", at="--plan")
         values_given["path"] = own["plan"]
-    return Asked(found, assume_platform(request(values_given), found.platform), own)
+    return Asked(found, assume_platform(request(values_given), found.platform), own, path)
 
 
 @app.command()
@@ -110,7 +111,8 @@ def verify(asked: Asked) -> None:
     log = _log(asked)
     plan = asked.request.plan()
     result = measure(plan, watch_for(plan, quiet=asked.request.quiet))
-    found = stage.verify(plan, result, asked.evidence, trust, wanted, log)
+    path = None if asked.path == "-" else asked.path
+    found = stage.verify(plan, result, asked.evidence, trust, wanted, log, path)
     write(printer.verification(found), asked.own["output"])
     if not found.holds:
         raise typer.Exit(1)

@@ -19,6 +19,7 @@ class ProfileVmsa(Document):
     gpa: Integer = 0xFFFFFFFFF000
     entry: Literal["real-mode", "flat"] = "real-mode"
     boot_entry: Literal["reset-vector", "image"] = "reset-vector"
+    others_entry: Literal["reset-vector", "image"] = "image"
 
 
 class ProfileOrder(Document):
@@ -57,6 +58,7 @@ class ProfileDocument(Document):
     page_types: dict[SectionRole, SnpType] = {}
     order: ProfileOrder = ProfileOrder()
     vmsa: ProfileVmsa | None = None
+    extends_all: bool = False
     augmented: Literal["skip", "add"] = "skip"
     section_types: list[Count] | None = None
     legacy_pointer: bool = True

@@ -10,6 +10,7 @@ from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compare
 from cvmplan.evidence.signatures import UNCHECKED, Trust
 from cvmplan.plan import Measurement, Plan
 from cvmplan.readers.evidence import Evidence
+from cvmplan.settings import SETTINGS, TOP
 from cvmplan.signing.chains import Certificate, anchor
 from cvmplan.tdx import rtmr
 from cvmplan.tdx.event import EventLog
@@ -50,17 +51,20 @@ def verify(
     trust: Trust,
     wanted: planned.Wanted,
     log: EventLog | None = None,
+    path: str | None = None,
 ) -> Verification:
     """
     Return what holds of `evidence` under a plan and its measurement.
 
-    `log` is replayed into the RTMRs of a TD.  MismatchError for another platform,
-    MalformedError and UnsupportedError for evidence that cannot be checked.
+    `path` is the file of the evidence, which the search for a reason can read.  `log` is
+    replayed into the RTMRs of a TD.  MismatchError for another platform, MalformedError and
+    UnsupportedError for evidence that cannot be checked.
     """
     found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, log))
     lines = (*signatures.lines(evidence, trust), *found)
     differs = any(line.status == DIFFERS and line.name in MEASUREMENTS for line in lines)
-    command = (*search(plan), "--expect", evidence.digest.hex()) if differs else ()
+    told = ("--expect", evidence.digest.hex()) if path is None else ("--report", path)
+    command = (*search(plan), *told) if differs else ()
     return Verification(evidence, trust, lines, command, log)
 
 
@@ -87,6 +91,8 @@ def search(plan: Plan) -> Iterator[str]:
     yield from ("cvmplan", "explain", f"./{path}" if path.startswith("-") and path != "-" else path)
     yield from ("--platform", plan.platform)
     for name, value in plan.given.items():
+        if name not in TOP and name not in SETTINGS:
+            continue  # a document cannot bring options of its own into a command
         hashed = name.removesuffix("_hash")
         if name in ("platform", "cpu") or (hashed != name and hashed in plan.given):
             continue

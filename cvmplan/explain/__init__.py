@@ -31,14 +31,16 @@ def ask(
     open_file: Opener,
     tries: Sequence[Blob],
     wanted: bytes | Evidence,
+    lines: Sequence[str] = (),
 ) -> Asked:
     """
-    Return what is to be explained: `image` under `options`, or with one of `tries` in place.
+    Return what is to be explained: `image` under `options`, or with one of `tries` in place, or
+    one of the command `lines`.
 
     Kernel and initrd are read once, here.  ConfigError where the measurement is no such
     platform's, InputError and UnsupportedError for what is no image.
     """
-    source = open_source(image, open_file)
+    source = open_source(image, open_file, options.get("platform"))
     size = len(wanted.digest if isinstance(wanted, Evidence) else wanted)
     if isinstance(wanted, Evidence):
         options = {"platform": wanted.platform, **options}
@@ -56,7 +58,8 @@ def ask(
             path = settings.pop(name)
             settings[f"{name}_hash"] = sha256(open_file(path, name).data).digest()
             named[settings[f"{name}_hash"]] = path
-    return Asked(Candidate(source, image.name), settings, platform, tries, named, open_file)
+    shown = Candidate(source, image.name)
+    return Asked(shown, settings, platform, tries, named, open_file, lines)
 
 
 def _platform(source: Any, options: Mapping[str, Any], size: int) -> str:

@@ -197,7 +197,10 @@ def _searched(asked: Asked, axes: Sequence[Axis], search: Search) -> Iterator[tu
         yield axis.name, "; ".join(map(_named, axis.choices))
     if asked.platform in ("snp", "sev-es") and search.done:
         yield "vCPUs", _reaches(search)
-        yield "CPU signatures", ", ".join(hex(s) for s in sorted(set(cpus.SIGNATURES.values())))
+        yield (
+            "CPU signatures",
+            ", ".join(map(hex, sorted({*cpus.SIGNATURES.values(), *cpus.CHIPS}))),
+        )
         single = ", and single bits" if any(t.features is None for t in search.done) else ""
         yield "SEV_FEATURES", ", ".join(map(hex, FEATURES)) + single
 

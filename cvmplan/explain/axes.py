@@ -7,6 +7,7 @@ own; the states themselves (`states`) cost a step of the chain each.
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -52,16 +53,21 @@ class Choice(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """Choices of which a launch has one, or none of them."""
+    """
+    Choices of which a launch has one, or none of them.
+
+    `alone`: they are many, and not tried together with those of other axes.
+    """
 
     name: str
     choices: tuple[Choice, ...]
+    alone: bool = False
 
 
 class Asked(NamedTuple):
     """
     What is to be explained: an image with settings as they were given, its platform, and files
-    to try in place of those that were given.
+    to try in place of those that were given; `lines` are further command lines to try.
 
     Kernel and initrd are given by hash; `named` has the path to the SHA-256 of each file.
     """
@@ -72,6 +78,7 @@ class Asked(NamedTuple):
     tries: Sequence[Blob]
     named: Mapping[bytes, str]
     open_file: Opener
+    lines: Sequence[str] = ()
 
     def given(self, name: str) -> Any:
         """Return a setting as it was given, by option or manifest; None where it was not."""
@@ -83,6 +90,7 @@ def axes(asked: Asked) -> list[Axis]:
     images, others = _sorted(asked)
     found = [
         Axis("command line, kernel, initrd", tuple(_boot(asked, others))),
+        Axis("vCPUs with nr_cpus=", tuple(_coupled(asked)), alone=True),
         Axis("page order", tuple(_page_orders(asked))),
         Axis("VMM", tuple(_vmms(asked))),
         Axis("FPU state of SEV-ES", tuple(_fpu_states(asked))),
@@ -109,8 +117,7 @@ def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
     if asked.platform not in ("snp", "sev", "sev-es"):
         return
     line = asked.given("append")
-    if isinstance(line, str):
-        yield from _command_lines(line)
+    yield from _lines(asked)
     booted = asked.given("kernel") is not None or asked.given("kernel_hash") is not None
     for blob in others:
         digest = sha256(blob.data).digest()
@@ -131,6 +138,37 @@ def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
         yield Choice(nothing, "no kernel is measured: kernel-hashes=off, or a boot from disk")
     elif asked.options.keys() & {*nothing}:
         yield Choice(nothing, "kernel, initrd and command line are those of the manifest")
+
+
+def _lines(asked: Asked) -> Iterator[Choice]:
+    """Yield variants of the command line that was given, and the others that may be it."""
+    line = asked.given("append")
+    if isinstance(line, str):
+        yield from _command_lines(line)
+    for other in asked.lines:
+        yield Choice({"append": other, "append_hash": None}, "another command line that was given")
+        yield from _command_lines(other)
+
+
+NR_CPUS: Final = re.compile(r"(?<!\S)nr_cpus=(\d{1,4})(?!\S)")
+MOST_COUPLED: Final = 512  # vCPUs
+
+
+def _coupled(asked: Asked) -> Iterator[Choice]:
+    """
+    Yield numbers of vCPUs together with the same number behind nr_cpus= in the command line.
+
+    Kata up to 3.30 writes the number of vCPUs there, so that both change at once.
+    """
+    line = asked.given("append")
+    found = NR_CPUS.search(line) if isinstance(line, str) else None
+    if found is None or asked.platform not in ("snp", "sev", "sev-es"):
+        return
+    for count in range(1, MOST_COUPLED + 1):
+        if int(found[1]) != count:
+            other = f"{line[: found.start(1)]}{count}{line[found.end(1) :]}"
+            changes = {"append": other, "append_hash": None, "vcpus": count}
+            yield Choice(changes, f"{count} vCPUs, which the command line names too")
 
 
 def _command_lines(line: str) -> Iterator[Choice]:

@@ -108,6 +108,8 @@ class Search:
 
     def _choices(self, count: int) -> Iterator[Choices]:
         for axes in combinations(self._axes, count):
+            if count > 1 and any(axis.alone for axis in axes):
+                continue
             yield from product(*(axis.choices for axis in axes))
 
     def _try(self, choices: Choices, tier: Tier) -> Found | None:

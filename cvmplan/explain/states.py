@@ -69,7 +69,7 @@ class Pages:
     @property
     def signatures(self) -> tuple[int, ...]:
         """The CPU signatures that there are to try, the launch's first."""
-        launch, known = self.launch, tuple(cpus.SIGNATURES.values())
+        launch, known = self.launch, (*cpus.SIGNATURES.values(), *cpus.CHIPS)
         template = launch.profile.vmsa
         states = {**template.boot, **template.others} if template else {}
         if "cpu_signature" not in states.values() or pages.is_igvm(launch):

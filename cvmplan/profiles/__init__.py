@@ -7,12 +7,13 @@ from typing import Final
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.profiles.earlier import (
     EC2_RDX_0,
+    GCE_2024,
     GCE_GENOA,
     QEMU_2023,
     QEMU_2023_GENOA,
     QEMU_HASHES_FIRST,
 )
-from cvmplan.profiles.firmware import EC2, GCE, QEMU, QEMU_82_TDX, SVSM_QEMU, TD_SHIM
+from cvmplan.profiles.firmware import EC2, GCE, LIBKRUN, QEMU, QEMU_82_TDX, SVSM_QEMU, TD_SHIM
 from cvmplan.profiles.igvm import (
     CLOUD_HYPERVISOR,
     CLOUD_HYPERVISOR_MSHV,
@@ -48,6 +49,7 @@ PROFILES: Final = {
         GCE,
         TD_SHIM,
         SVSM_QEMU,
+        LIBKRUN,
         HYPER_V,
         CLOUD_HYPERVISOR,
         CLOUD_HYPERVISOR_MSHV,
@@ -60,6 +62,7 @@ PROFILES: Final = {
         QEMU_2023_GENOA,
         QEMU_HASHES_FIRST,
         EC2_RDX_0,
+        GCE_2024,
         GCE_GENOA,
     )
 }

@@ -94,3 +94,20 @@ GCE_GENOA = replace(
         ),
     ),
 )
+GCE_2024 = replace(
+    GCE,
+    name="gce-2024",
+    title="Google Compute Engine before October 2024: every TDX section extended",
+    earlier=True,
+    platforms=("tdx",),
+    extends_all=True,
+    sources=(
+        Fact(
+            "every section is extended, whatever its attribute; what the host fills later counts "
+            "as zeros",
+            "google/gce-tcb-verifier issue 49",
+            SOURCE,
+            until="2024-10",
+        ),
+    ),
+)

@@ -11,6 +11,7 @@ _ZERO_SECTIONS = {
 _QEMU_STATE: State = {"rdx": "cpu_signature", "mxcsr": 0x1F80, "x87_fcw": 0x37F}
 _EC2_STATE: State = {"ss.attrib": 0x92, "tr.attrib": 0x83, "rdx": 0x600}
 _GCE_STATE: State = {"g_pat": 0x70106, "rdx": 0x600}
+_KVM_RESET: State = {"rdx": 0x600, "mxcsr": 0x1F80, "x87_fcw": 0x37F}
 _FLAT = {"selector": 0x10, "attrib": 0xC93, "limit": 0xFFFFFFFF}
 _SVSM_STATE: State = {
     **{f"{seg}.{name}": value for seg in ("es", "ss", "ds", "fs") for name, value in _FLAT.items()},
@@ -167,8 +168,9 @@ EC2 = Profile(
         Fact(
             "segment attributes of CS, SS and TR; no FPU state; RDX 0x600 (the Go and Rust "
             "tools still have 0)",
-            "virtee/sev-snp-measure 0.0.13 vmsa.py, pull request 60",
-            SOURCE,
+            "virtee/sev-snp-measure 0.0.13 vmsa.py, pull request 60: equal to a live c6a.xlarge "
+            "with 4 vCPUs",
+            HARDWARE,
             commit="8f2b337",
         ),
     ),
@@ -243,6 +245,28 @@ SVSM_QEMU = Profile(
             "virtee/sev-snp-measure 0.0.13 guest.py svsm_calc_launch_digest, vmsa.py VMSA_SVSM",
             SOURCE,
             commit="8f2b337",
+        ),
+    ),
+)
+
+LIBKRUN = Profile(
+    name="libkrun",
+    title="libkrun: a manifest lists its pages, KVM's reset state starts each vCPU",
+    platforms=("snp", "tdx"),
+    vmsa=Vmsa(_KVM_RESET, _KVM_RESET, others_entry="reset-vector"),
+    sources=(
+        Fact(
+            "SNP, in this order: NORMAL qboot at 0xffff0000 (64 KiB), NORMAL kernel, NORMAL initrd "
+            "at 0xa00000, NORMAL 0x7000, ZERO 0x0, SECRETS 0x5000, CPUID 0x6000, ZERO 0x8000 to "
+            "0xefff, then the VMSAs in KVM's reset state",
+            "containers/libkrun src/vmm, the SEV launch",
+            SOURCE,
+        ),
+        Fact(
+            "TDX: [0, 2 GiB) added without being measured, then qboot at 0xffff0000 added and "
+            "extended; RCX of each vCPU 0",
+            "containers/libkrun src/vmm, the TDX launch (before pull request 694)",
+            SOURCE,
         ),
     ),
 )

@@ -39,7 +39,8 @@ class Vmsa(NamedTuple):
 
     `gpa`: where it is measured.  `boot` for vCPU 0, `others` for the rest.  `entry`:
     "real-mode" splits the start address into CS base and RIP, "flat" keeps it in RIP.
-    `boot_entry`: vCPU 0 starts at the "reset-vector", or where the "image" says.
+    `boot_entry`: vCPU 0 starts at the "reset-vector", or where the "image" says; so do the
+    others by `others_entry`.
     """
 
     boot: State
@@ -47,6 +48,7 @@ class Vmsa(NamedTuple):
     gpa: int = 0xFFFFFFFFF000
     entry: str = "real-mode"
     boot_entry: str = "reset-vector"
+    others_entry: str = "image"
 
 
 @record
@@ -58,6 +60,7 @@ class Profile(Frozen):
     cpuid_last      the CPUID page is added after all other metadata pages
     hashes_first    the page of kernel hashes is added right behind the firmware
     page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
+    extends_all     TDX: every section that is added is extended, whatever its attribute
     augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
     section_types   TDX section types that the loader takes, None for all that exist
     legacy_pointer  TDX metadata is also found without a GUID table
@@ -109,6 +112,7 @@ class Profile(Frozen):
     cpuid_last: bool = False
     hashes_first: bool = False
     page_order: str = "single-pass"
+    extends_all: bool = False
     augmented: str = "skip"
     section_types: tuple[int, ...] | None = None
     legacy_pointer: bool = True

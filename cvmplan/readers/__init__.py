@@ -15,17 +15,27 @@ READERS: Final = {
     "tdvf": "cvmplan.readers.tdvf",
     "plan": "cvmplan.readers.plan",
     "manifest": "cvmplan.readers.manifest",
+    "rom": "cvmplan.readers.rom",
 }
+PLAIN: Final = ("sev", "sev-es")
+"""Platforms that measure a file as it is."""
 
 
-def recognise(blob: Blob) -> tuple[str, ModuleType]:
-    """Return (format, its reader) of `blob`, by content; InputError or UnsupportedError."""
+def recognise(blob: Blob, platform: object = None) -> tuple[str, ModuleType]:
+    """
+    Return (format, its reader) of `blob`, by content; InputError or UnsupportedError.
+
+    `platform` is what it was said to be launched as: plain SEV takes any whole pages.
+    """
     if not len(blob):
         raise InputError("the file is empty", at=blob.name)
     for name, module in READERS.items():
         reader = import_module(module)
         if reader.recognises(blob):
             return name, reader
+    rom = import_module(READERS["rom"])
+    if platform in PLAIN and rom.fits(blob):
+        return "rom", rom
     raise UnsupportedError(
         "not recognised as a firmware image with OVMF or TDX metadata, an IGVM file, a manifest "
         "or a plan",

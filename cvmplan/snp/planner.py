@@ -46,6 +46,8 @@ from cvmplan.snp.vmsa import BOOT_EIP, RESET, kvm_page, real_mode_entry, vmsa_pa
 
 PAGE_TYPES = {t.label: t for t in PageType}
 FILLED: dict[str, Contents] = {t: Filled(t) for t in ("secrets", "cpuid")}
+EMPTY = (Role.SEC_MEM, Role.SVSM_CAA, Role.KERNEL_HASHES)
+"""Sections of which length 0 adds nothing: VMMs hand them on, and kernels up to 6.17 take that."""
 HOST_FILLED = ("unmeasured", "secrets", "cpuid")
 
 
@@ -136,7 +138,8 @@ def vcpu_pages(
     yield range(1), _state_page(launch, template.boot, boot_eip, override or {})
     if launch.guest.vcpus > 1 and launch.abi.vmsa_scope == "all":
         others = range(1, launch.guest.vcpus)
-        yield others, _state_page(launch, template.others, eip, override or {})
+        at = BOOT_EIP if template.others_entry == "reset-vector" else eip
+        yield others, _state_page(launch, template.others, at, override or {})
 
 
 def _file_pages(launch: Launch) -> Iterator[tuple[range, bytes]]:
@@ -179,13 +182,21 @@ def _resolved(state: State, settings: Mapping[str, int]) -> dict[str, int]:
 
 def _in_order(launch: Launch) -> tuple[Region, ...]:
     """Return the regions in the order in which the VMM adds them."""
-    image = [r for r in launch.regions if r.role is not Role.REGION]
+    image = [
+        r for r in launch.regions if r.role is not Role.REGION and not _adds_nothing(launch, r)
+    ]
     rest = [r for r in launch.regions if r.role is Role.REGION]
     if launch.profile.hashes_first:
         image = [*_hashes_first(launch, image)]
     if launch.profile.cpuid_last:
         image.sort(key=lambda r: r.role is Role.CPUID)
     return (*image, *rest)
+
+
+def _adds_nothing(launch: Launch, region: Region) -> bool:
+    """Whether a metadata section has no page, and the interface takes an add of none."""
+    refused = launch.abi.runs and launch.abi.empty_add
+    return not region.size and region.role in EMPTY and not refused
 
 
 def _hashes_first(launch: Launch, regions: Sequence[Region]) -> Iterator[Region]:

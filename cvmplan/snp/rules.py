@@ -19,7 +19,9 @@ POLICY_DEBUG = 1 << 19  # AMD 56860, table "Guest Policy Structure"
 
 def entry_findings(launch: Launch) -> Iterator[Finding]:
     """Yield an error where nothing says at which address application processors start."""
-    image = launch.image
+    image, states = launch.image, launch.profile.vmsa
+    if states is not None and states.others_entry == "reset-vector":
+        return
     if (
         launch.guest.reset_eip
         or (image and image.reset_eip)

@@ -3,7 +3,8 @@ The event log of dstack: a JSON array with an object for each event.
 
 Source: dstack 1988d17, cc-eventlog/src/tdx.rs, TdxEvent (`imr` 0 to 3 are RTMR0 to 3; a log
 may leave out the payloads of boot events and the digests of runtime events, `stripped`), and
-270aaf8, cc-eventlog/src/runtime_events.rs, RuntimeEvent.hash_input.
+312dc60, cc-eventlog/src/runtime_events.rs (pull request 646): what is hashed is told as
+`preimage`, whose name was `hash_input` before.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from cvmplan.tdx.event import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
 from cvmplan.values import hex_string
 
 _NEEDED: Final = ("imr", "event_type", "event", "event_payload")
-_KEYS: Final = (*_NEEDED, "digest", "version", "hash_input")
+PREIMAGES: Final = ("preimage", "hash_input")
+_KEYS: Final = (*_NEEDED, "digest", "version", *PREIMAGES)
 _BOUNDS: Final = {"imr": (0, 3), "event_type": (0, 0xFFFFFFFF), "version": (1, 2)}
 _BLANK: Final = b" \t\r\n"
 
@@ -43,11 +45,12 @@ def preimage(name: str, payload: bytes, version: int) -> bytes:
     """
     Return what is hashed of a runtime event, `version` 1 or 2.
 
-    1: type (u32, little endian) ":" name ":" payload.  2: canonical JSON (RFC 8785).
+    1: type (u32, little endian) ":" name ":" payload.  2: canonical JSON of name, payload and
+    type, in this order (RFC 8785); the version itself is not hashed.
     """
     if version == 1:
         return b":".join((RUNTIME.to_bytes(4, "little"), name.encode(), payload))
-    told = {"event": name, "event_type": RUNTIME, "payload": payload.hex(), "version": version}
+    told = {"name": name, "payload": payload.hex(), "type": RUNTIME}
     return json.dumps(told, ensure_ascii=False, separators=(",", ":")).encode()
 
 
@@ -90,12 +93,11 @@ def _event(raw: Any, number: int, at: str) -> Event:
     if len(digest) != DIGEST_SIZE:
         problem = f"{len(digest)} bytes, want the {DIGEST_SIZE} of SHA-384"
         raise MalformedError(problem, at=f"{at}.digest")
-    hashed = raw.get("hash_input")
-    if hashed is not None and (
-        kind != RUNTIME or _bytes(raw, "hash_input", at) != preimage(name, payload, version)
-    ):
-        problem = "not what a runtime event of this name, payload and version hashes"
-        raise MalformedError(problem, at=f"{at}.hash_input")
+    wanted = preimage(name, payload, version) if kind == RUNTIME else None
+    for key in PREIMAGES:
+        if raw.get(key) is not None and _bytes(raw, key, at) != wanted:
+            problem = "not what a runtime event of this name, payload and version hashes"
+            raise MalformedError(problem, at=f"{at}.{key}")
     mr_index = _number(raw, "imr", at) + 1
     return Event(number, at, mr_index, kind, digest, payload, (), name, version, computed)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cvmplan import pages
-from cvmplan.contents import Zeros
+from cvmplan.contents import Filled, Zeros
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding, has_errors
 from cvmplan.gpamap import (
@@ -114,9 +114,13 @@ def _hob_gpa(launch: Launch, gpa_map: GpaMap) -> int:
 
 
 def _typed(launch: Launch, region: Region) -> Region:
-    declared = region.page_type == "augmented" and region.role is not Role.REGION
-    if declared and launch.profile.augmented == "add":
-        return replace(region, page_type="unmeasured")
+    if region.role is Role.REGION:
+        return region
+    if region.page_type == "augmented" and launch.profile.augmented == "add":
+        region = replace(region, page_type="unmeasured")
+    if region.page_type == "unmeasured" and launch.profile.extends_all:
+        known = None if isinstance(region.contents, Filled) else region.contents
+        return replace(region, page_type="measured", contents=known)
     return region
 
 
