@@ -173,7 +173,8 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     declared = launch.image.findings if launch.image else ()
     found = (*launch.findings, *declared, *layout.findings)
     found += (*pages.findings(launch), *_no_early_map(launch))
-    if not any(r.is_mapped for r in layout.regions if r.role is not Role.VMSA):
+    states = (Role.VMSA, Role.VP_CONTEXT)
+    if not any(r.is_mapped for r in layout.regions if r.role not in states):
         grave = "warning" if launch.platform in ("default", "sw-protected") else "error"
         problem = "the launch adds no page, so nothing could start"
         found += (Finding("empty-region", problem, at=launch.name, severity=grave),)

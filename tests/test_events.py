@@ -634,17 +634,23 @@ def test_a_runtime_event_with_another_name_or_payload_differs(changes: dict[str,
 
 
 def test_a_runtime_event_of_version_2_is_the_hash_of_canonical_json() -> None:
-    """The text is that of dstack 270aaf8, runtime_events.rs, v2_digest_is_canonical_json_hash."""
-    text = b'{"event":"compose-hash","event_type":134217729,"payload":"abcd","version":2}'
-    digest = hashlib.sha384(text).hexdigest()
-    changes = {"event": "compose-hash", "event_payload": "abcd", "version": 2, "digest": digest}
-    event = runtime(**changes, hash_input=text.hex())
-    assert told(dstack(event))["events"][0]["check"] == "fits"
-    special = 'event"with\\special\nchars'
-    text = (
-        rb'{"event":"event\"with\\special\nchars",'
-        rb'"event_type":134217729,"payload":"ff","version":2}'
+    """Digest and text are those of dstack 312dc60, v2_digest_is_canonical_json_hash."""
+    text = b'{"name":"compose-hash","payload":"abcd","type":134217729}'
+    digest = (
+        "9dde1673f544faa94b921825209593ddde08d0baf9cd6990175dffaf3081f1bb"
+        "10311d56de189491feb33842a050ad7b"
     )
+    assert hashlib.sha384(text).hexdigest() == digest
+    changes = {"event": "compose-hash", "event_payload": "abcd", "version": 2, "digest": digest}
+    for key in ("preimage", "hash_input"):  # today's name, and the one before
+        found = told(dstack(runtime(**changes, **{key: text.hex()})))
+        assert found["events"][0]["check"] == "fits"
+        assert found["registers"][3]["value"] == (
+            "6b5684141bb1f141c6af192d97d0bae1ef1b2245e3bec30d7b24b07650a09446"
+            "e3782019784af02abd6e1bdf202c98b8"
+        )
+    special = 'event"with\\special\nchars'
+    text = rb'{"name":"event\"with\\special\nchars","payload":"ff","type":134217729}'
     changes |= {"event": special, "event_payload": "ff"}
     changes["digest"] = hashlib.sha384(text).hexdigest()
     assert told(dstack(runtime(**changes)))["events"][0]["check"] == "fits"
