@@ -7,12 +7,13 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import MismatchError
-from cvmplan.evidence.lines import Line, compared
+from cvmplan.evidence.lines import DIFFERS, Line, compared
 from cvmplan.plan import Measurement, Plan
 from cvmplan.readers.evidence import IDENTITIES, Evidence
 from cvmplan.snp.idblock import has_author, key_digest, read_auth, read_block
 from cvmplan.snp.ops import ImportComplete, SnpLaunchFinish, SnpLaunchStart
 from cvmplan.snp.report import AttestationReport
+from cvmplan.tdx import bits
 from cvmplan.tdx.ops import TdxInitVm
 from cvmplan.tdx.quote import Td
 
@@ -115,8 +116,9 @@ def _tdx(plan: Plan, result: Measurement, td: Td, wanted: Wanted) -> Iterator[Li
     why = "the host can read the TD's memory"
     yield compared("debug", _on(allowed), _on(bool(td.attributes & DEBUG)), why)
     for name in ("attributes", "xfam"):
-        mask = planned.get(name)
-        yield compared(name, None if mask is None else hex(mask), hex(getattr(td, name)))
+        mask, value = planned.get(name), getattr(td, name)
+        wrong = _impossible(name, value) if mask is None else None
+        yield wrong or compared(name, None if mask is None else hex(mask), hex(value))
     for name in ("mrconfigid", "mrowner", "mrownerconfig"):
         yield compared(name.upper(), _hex(planned.get(name)), getattr(td, name).hex())
     service = "not in this quote" if td.mrservicetd is None else td.mrservicetd.hex()
@@ -126,6 +128,34 @@ def _tdx(plan: Plan, result: Measurement, td: Td, wanted: Wanted) -> Iterator[Li
     yield compared("MRSIGNERSEAM", bytes(48).hex(), td.mrsignerseam.hex(), why)
     yield compared("SEAM attributes", hex(0), hex(td.seam_attributes), why)
     yield compared("report data", _hex(wanted.report_data), td.report_data.hex())
+
+
+# google/go-tdx-guest 13f12b2, validate/validate.go: tdAttributesFixed0, xfamFixed0, xfamFixed1.
+_ALLOWED: Final = {"attributes": bits.mask_of(0, 28, 30, 63), "xfam": 0x6DBE7}
+_FORCED: Final = {"attributes": 0, "xfam": 0x3}
+
+
+def _impossible(name: str, value: int) -> Line | None:
+    """
+    Return the line of a mask that no TD of a production module has; None where it may be.
+
+    A plan that names the mask is compared instead.
+    """
+    more, less = value & ~_ALLOWED[name], _FORCED[name] & ~value
+    if not (more or less):
+        return None
+    wrong = [f"must be clear: {_named(more, name)}"] if more else []
+    wrong += [f"must be set: {_named(less, name)}"] if less else []
+    expected = f"bits of {_ALLOWED[name]:#x}"
+    if _FORCED[name]:
+        expected += f", with {_FORCED[name]:#x}"
+    return Line(name, expected, hex(value), DIFFERS, ", ".join(wrong))
+
+
+def _named(mask: int, name: str) -> str:
+    table = {"attributes": bits.ATTRIBUTES, "xfam": bits.XFAM}[name]
+    known = [named for bit, named in table.items() if mask >> bit & 1]
+    return f"{mask:#x} ({' '.join(known)})" if known else hex(mask)
 
 
 def _on(flag: bool) -> str:

@@ -20,7 +20,7 @@ from cvmplan.signing.chains import Certificate
 from cvmplan.signing.keys import is_signed
 from cvmplan.snp import idblock, report
 from cvmplan.snp.report import AttestationReport
-from cvmplan.tdx import quote
+from cvmplan.tdx import enclave, quote
 from cvmplan.tdx.quote import ReportMac, Signed
 
 # AMD 57230, table "x509 certificate extensions": what a VCEK or VLEK certificate says.
@@ -35,7 +35,7 @@ _HWID: Final = f"{_OID}4"
 _QE_REPORT_DATA: Final = slice(320, 384)
 UNCHECKED: Final = {
     "snp": ("revocation of certificates", "whether the reported TCB is recent"),
-    "tdx": ("TCB level of platform and TDX module", "revocation of certificates", "QE identity"),
+    "tdx": ("TCB level of platform, QE and TDX module", "revocation of certificates"),
 }
 
 
@@ -146,6 +146,8 @@ def _of_quote(signed: Signed, trust: Trust) -> Iterator[Line]:
         and is_signed(signed.qe_report, _pair(signed.qe_signature), leaf[1], "P-256")
     )
     yield _verdict("QE report", by_pck, f"by PCK {trust.chain[0].subject}", "not by this PCK")
+    for name, of_intel, said, why in enclave.identity(signed):
+        yield compared(name, of_intel, said, why)
     yield _chain(trust, "P-256", serial_0=False)
     named = chains.common_name(trust.chain[0]) or trust.chain[0].subject
     yield compared("signer's certificate", _PCK, named)

@@ -147,6 +147,16 @@ BODY = {
 }  # fmt: skip
 
 
+# The report of Intel's TD quoting enclave (Intel SDM 3D, REPORT): ATTRIBUTES, MRSIGNER, ISVPRODID
+# as in the quotes of hardware under ../shared/vectors.
+QE = {
+    48: bytes.fromhex("1500000000000000e700000000000000"),
+    128: bytes.fromhex("dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5"),
+    256: b"\2\0",
+}
+QE_VENDOR = bytes.fromhex("939a7233f79c4ca9940a0db3957f0607")
+
+
 def quote_body(fields: Mapping[str, bytes], size: int = 584) -> bytes:
     made = bytearray(size)
     for name, data in fields.items():
@@ -155,11 +165,20 @@ def quote_body(fields: Mapping[str, bytes], size: int = 584) -> bytes:
 
 
 def td_quote(
-    chain: Sequence[Signer], version: int = 4, body_type: int = 2, **fields: bytes
+    chain: Sequence[Signer],
+    version: int = 4,
+    body_type: int = 2,
+    qe: Mapping[int, bytes] | None = None,
+    vendor: bytes = QE_VENDOR,
+    **fields: bytes,
 ) -> bytes:
-    """A quote with the whole path of signatures from the PCK certificate to the TD."""
+    """
+    A quote with the whole path of signatures from the PCK certificate to the TD.
+
+    `qe` are bytes of the quoting enclave's report by offset, in place of those of Intel's.
+    """
     size = {2: 584, 3: 648}[body_type]
-    header = struct.pack("<HHIHH16s20s", version, 2, 0x81, 0, 0, b"vendor", b"user")
+    header = struct.pack("<HHIHH16s20s", version, 2, 0x81, 0, 0, vendor, b"user")
     described = struct.pack("<HI", body_type, size) if version == 5 else b""
     message = header + described + quote_body(fields, size)
     attestation = new_key("P-256", "attestation key")
@@ -168,9 +187,11 @@ def td_quote(
     authentication = bytes(range(32))
     report = bytearray(384)
     report[320:352] = sha256(key + authentication).digest()
-    qe = numbers(chain[0].key, bytes(report), hashes.SHA256(), 32, "big")
+    for at, data in {**QE, **(qe or {})}.items():
+        report[at : at + len(data)] = data
+    qe_signed = numbers(chain[0].key, bytes(report), hashes.SHA256(), 32, "big")
     pem = b"".join(one.pem for one in chain)
-    inner = bytes(report) + qe + struct.pack("<H", 32) + authentication
+    inner = bytes(report) + qe_signed + struct.pack("<H", 32) + authentication
     inner += struct.pack("<HI", 5, len(pem)) + pem
     signed = numbers(attestation, message, hashes.SHA256(), 32, "big")
     data = signed + key + struct.pack("<HI", 6, len(inner)) + inner
