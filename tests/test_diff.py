@@ -409,7 +409,7 @@ WRONG: Final[dict[str, tuple[list[str], int]]] = {
     "an illegal launch": (["a.fd", "a.fd", "--b", "--vmm cloud-hypervisor"], 2),
     "a plan with settings": (["plan.json", "a.fd", "--a", "--vcpus 2"], 2),
     "standard input twice": (["-", "-"], 2),
-    "a trace that is none": (["trace.json", "a.fd"], 2),
+    "a trace that is none": (["trace.json", "a.fd"], 3),
     "lines that are no trace": (["trace.jsonl", "a.fd"], 3),
     "a trace of nothing": (["empty.jsonl", "a.fd"], 3),
 }

@@ -270,7 +270,8 @@ WRONG_TEXT = {
     "yaml_with_an_odd_escape": ('schema: cvmplan.manifest/1\na: "\\UFFFFFFFF"', 3, "YAML"),
     "half_a_character": (
         ('{"schema": "cvmplan.manifest/1", "platform": "snp", "regions": '
-        '[{"gpa": 0, "type": "normal", "source": {"file": "\\ud800"}}]}'), 2, "no file name",
+        '[{"gpa": 0, "type": "normal", "source": {"file": "\\ud800"}}]}'),
+        2, r"source.file: '\ud800' is not Unicode",
     ),
     "toml_that_is_broken": ('schema = "cvmplan.manifest/1"\nplatform = ', 3, "TOML"),
     "toml_with_a_key_twice": ('schema = "cvmplan.manifest/1"\nvmm = "a"\nvmm = "b"', 3, "TOML"),

@@ -13,7 +13,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from cvmplan import values
 
-HEX = "^0x[0-9a-f]+$"
+HEX = "^0x[0-9a-f]{1,16}$"
+MOST = (1 << 63) - 1  # of a count: file offsets and sizes are signed on every system
 _NUMBER: list[dict[str, Any]] = [
     {"type": "integer", "minimum": 0},
     {"type": "string", "pattern": "^(0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19})$"},
@@ -56,7 +57,7 @@ HexBytes = Annotated[
     WithJsonSchema({"type": "string", "pattern": "^([0-9a-fA-F]{2})*$"}),
 ]
 Address = Annotated[str, Field(pattern=HEX)]
-Count = Annotated[int, Field(ge=0)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
 PlatformName = Literal["snp", "tdx", "sev", "sev-es", "vbs", "sw-protected", "default"]
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from cvmplan.documents.fields import Address, Count, Document, PlatformName
+from cvmplan.values import MOST_VCPUS
 
 
 class FindingDocument(Document):
@@ -81,13 +82,13 @@ class TraceCommand(Document):
 
     step: Count
     op: Count
-    command: str
+    command: Annotated[str, Field(pattern="^[A-Z][A-Z_.+]{0,63}$")]
     gpa: Address | None = None
     size: Address | None = None
-    page_type: str | None = None
+    page_type: Annotated[str, Field(pattern="^[a-z-]{1,32}$")] | None = None
     level: Count | None = None
     count: Count | None = None
-    vcpus: str | None = None
+    vcpus: Annotated[str, Field(pattern="^[0-9]{1,4}(-[0-9]{1,4})?$")] | None = None
     policy: Address | None = None
     attributes: Address | None = None
     xfam: Address | None = None
@@ -95,7 +96,17 @@ class TraceCommand(Document):
     acceptance: Count | None = None
     measured: bool | None = None
     vtl: Count | None = None
-    digest: str | None = None
+    digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")] | None = None
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> TraceCommand:
+        if self.vcpus is not None:
+            first, _, last = self.vcpus.partition("-")
+            if not int(first) <= int(last or first) < MOST_VCPUS:
+                raise ValueError(f"{self.vcpus} are not vCPUs of 0 to {MOST_VCPUS - 1}")
+        if int(self.gpa or "0", 16) + int(self.size or "0", 16) > 1 << 64:
+            raise ValueError(f"{self.size} bytes at {self.gpa} end past 2^64")
+        return self
 
 
 class Trace(Document):

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.kvm.source import NOTHING, UNKNOWN, Source
-from cvmplan.readers import text
 from cvmplan.readers.plan import Finder
+from cvmplan.readers.plan_document import load
 
 
 class Calls(NamedTuple):
@@ -28,7 +28,7 @@ def read(blob: Blob, find: Finder) -> Calls:
 
     ConfigError where the document is wrong, InputError where an input is not found.
     """
-    document = text.validate(blob, text.parse(blob), "plan")
+    document = load(blob)
     settings = {**document.assumed, **document.given}
     if settings.get("gpaw", 48) not in (48, 52):
         raise ConfigError(f"gpaw is {settings['gpaw']!r}, want 48 or 52", at=blob.name)

@@ -18,7 +18,7 @@ from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.simulate import first_refusal
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
-from cvmplan.readers import text
+from cvmplan.readers.plan_document import load
 
 SCHEMA = re.compile(rb'"schema"\s*:\s*"cvmplan\.plan/')
 
@@ -43,7 +43,7 @@ def read(blob: Blob, find: Finder) -> Plan:
     ConfigError where the document is wrong, InputError where an input that an operation
     refers to is not found with the hash that the plan names.
     """
-    document = text.validate(blob, text.parse(blob), "plan")
+    document = load(blob)
     abi = abis.find(document.abi, at=f"{blob.name}: abi")
     _check_complete(blob.name, document, abi)
     used = {op.source.input for op in document.ops if getattr(op, "source", None)}
@@ -235,7 +235,7 @@ def _finding(document: Any) -> Finding:
 
 def inspect(blob: Blob) -> dict[str, Any]:
     """Return the inputs that the plan refers to (a JSON document)."""
-    document = text.validate(blob, text.parse(blob), "plan")
+    document = load(blob)
     rows = [i.model_dump(exclude_none=True) for i in document.inputs]
     return {
         "format": document.schema_,

@@ -14,14 +14,16 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.errors import ConfigError, MalformedError
 
 Path = tuple[str | int, ...]
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[{}\[\],:]|[^\s{}\[\],:"]+')
 _DEEPEST = 100
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\."""
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… nests as deep
+_TOML = re.compile(r"""^[ \t]*+["']?schema["']?[ \t]*+=""", re.MULTILINE)
 MOST_TEXT = 512 << 20  # bytes of a document
+_PIECE = 1 << 20
 
 
 def is_text(blob: Blob) -> bool:
@@ -42,15 +44,73 @@ def parse(blob: Blob) -> Any:
     """Return the document that `blob` holds; MalformedError, ConfigError or UnsupportedError."""
     if len(blob) > MOST_TEXT:
         raise MalformedError(f"a document of more than {MOST_TEXT >> 20} MiB", at=blob.name)
+    text = decode(blob)
+    if text.lstrip()[:1] == "{":
+        raw = _json(blob.name, text)
+    elif _TOML.search(text):
+        raw = _toml(blob.name, text)
+    else:
+        from cvmplan.readers import yaml_text
+
+        raw = yaml_text.parse(blob.name, text)
+    check_values(raw, blob.name)
+    return raw
+
+
+def decode(blob: Blob) -> str:
+    """Return the text of `blob` without a byte order mark; MalformedError, at the first NUL too."""
+    for start in range(0, len(blob), _PIECE):
+        found = bytes(blob.data[start : start + _PIECE]).find(b"\0")
+        if found >= 0:
+            raise MalformedError("a NUL, which is no text", at=blob.where(start + found))
     try:
-        text = bytes(blob.data).decode("utf-8-sig")
+        return bytes(blob.data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise MalformedError("not UTF-8 text", at=blob.where(error.start)) from None
-    if text.lstrip()[:1] == "{":
-        return _json(blob.name, text)
-    if re.search(r"""^[ \t]*["']?schema["']?[ \t]*=""", text, re.MULTILINE):
-        return _toml(blob.name, text)
-    return _yaml(blob.name, text)
+
+
+def check_values(raw: Any, at: str) -> None:
+    """Raise MalformedError for values nested too deep, ConfigError for a string of no Unicode."""
+    level = [raw]
+    for _ in range(_DEEPEST + 1):
+        below: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                below += one
+                below += one.values()
+            elif isinstance(one, list):
+                below += one
+            elif isinstance(one, str) and not _is_unicode(one):
+                path = spell(next(_wrong(raw, ()), ()))
+                problem = f"{one[:40]!r} is not Unicode: half a surrogate pair"
+                raise ConfigError(problem, at=f"{at}: {path}" if path else at)
+        if not below:
+            return
+        level = below
+    raise MalformedError("nested too deep", at=at)
+
+
+def _wrong(raw: Any, path: Path) -> Iterator[Path]:
+    """Yield the paths of strings that are not Unicode; a key's is that of its object."""
+    if isinstance(raw, dict):
+        for key, value in raw.items():
+            yield from _wrong(key, path)
+            yield from _wrong(value, (*path, key))
+    elif isinstance(raw, list):
+        for number, value in enumerate(raw):
+            yield from _wrong(value, (*path, number))
+    elif isinstance(raw, str) and not _is_unicode(raw):
+        yield path
+
+
+def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def parse_line(line: str) -> Any:
@@ -177,53 +237,3 @@ def _toml(name: str, text: str) -> Any:
         raise MalformedError(f"not TOML: {error}", at=name) from None
     except RecursionError:
         raise MalformedError("nested too deep", at=name) from None
-
-
-def _yaml(name: str, text: str) -> Any:
-    try:
-        import yaml
-    except ImportError:
-        raise UnsupportedError(
-            "this looks like YAML, and PyYAML is not installed",
-            at=name,
-            hint="pip install 'cvmplan[yaml]', or write it in JSON or TOML",
-        ) from None
-    try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
-        raise MalformedError(f"not YAML: {reason}", at=name) from None
-    except RecursionError:
-        raise MalformedError("nested too deep", at=name) from None
-    return _plain(name, node, (), set()) if node else None
-
-
-def _plain(name: str, node: Any, path: Path, visited: set[int]) -> Any:
-    """Return the plain value of a YAML node; scalars are read as JSON would have them."""
-    at = f"{name}:{node.start_mark.line + 1}: {spell(path)}"
-    if node.id == "scalar":
-        return _scalar(node)
-    if len(path) > _DEEPEST or id(node) in visited:
-        raise MalformedError("nested too deep, or an alias, which is not taken", at=at)
-    visited.add(id(node))
-    if node.id == "sequence":
-        return [_plain(name, n, (*path, i), visited) for i, n in enumerate(node.value)]
-    made: dict[str, Any] = {}
-    for key, value in node.value:
-        if key.id != "scalar":
-            raise ConfigError("a key is not a string", at=at)
-        if key.value in made:
-            line = key.start_mark.line + 1
-            where = f"{name}:{line}: {spell((*path, key.value))}"
-            raise ConfigError("the key stands twice", at=where)
-        made[key.value] = _plain(name, value, (*path, key.value), visited)
-    return made
-
-
-def _scalar(node: Any) -> Any:
-    text = str(node.value)
-    if node.style is not None:
-        return text
-    if re.fullmatch(r"0|[1-9][0-9]{0,19}", text):
-        return int(text)
-    return {"true": True, "false": False, "null": None, "": None}.get(text, text)

@@ -12,6 +12,7 @@ from cvmplan.readers import recorded, text
 
 SCHEMA: Final = re.compile(rb'"schema"\s*:\s*"cvmplan\.trace/')
 LINE: Final = re.compile(rb'\s*\{\s*"step"\s*:')
+UNMEASURED: Final = ("default", "sw-protected")
 HEAD: Final = 1 << 16  # bytes in which the schema is looked for
 
 
@@ -22,11 +23,17 @@ def recognises(blob: Blob) -> bool:
 
 
 def read(blob: Blob) -> tuple[str, list[Any]]:
-    """Return the platform and the commands of a trace; MalformedError, ConfigError."""
+    """Return the platform and the commands of a trace; MalformedError."""
     if LINE.match(bytes(blob.data[:HEAD]).removeprefix(recorded.BOM)):
         commands = [*_lines(blob)]
         return _platform(blob, commands), commands
-    document = text.validate(blob, text.parse(blob), "trace")
+    try:
+        document = text.validate(blob, text.parse(blob), "trace")
+    except ConfigError as error:
+        raise MalformedError(str(error.args[0]), at=error.at, hint=error.hint) from None
+    if document.platform in UNMEASURED and any(step.digest for step in document.steps):
+        problem = f"a digest, and {document.platform} guests have none"
+        raise MalformedError(problem, at=blob.name)
     return document.platform, document.steps
 
 
@@ -42,7 +49,8 @@ def _lines(blob: Blob) -> Iterator[Any]:
             yield TraceCommand.model_validate(text.parse_line(line))
         except ValidationError as error:
             path, reason = problems(error)[0]
-            raise ConfigError(reason, at=f"{at}: {text.spell(path)}" if path else at) from None
+            where = f"{at}: {text.spell(path)}" if path else at
+            raise MalformedError(reason, at=where) from None
         except (ValueError, RecursionError):
             raise MalformedError("not JSON, or a key stands twice", at=at) from None
 
