@@ -25,6 +25,8 @@ from cvmplan.plan import Input
 
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
 SMALL = 1 << 16  # bytes of a file that is read, so that it stays open no longer
+MOST_UNSIZED = 1 << 25  # bytes of a file that does not say how many it has
+PIECE = 1 << 20
 MOST_UNMAPPED = 1 << 29  # bytes of what cannot be mapped: standard input, pipes
 
 
@@ -144,10 +146,8 @@ def map_file(path: str) -> Blob:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
                 return Blob(path, _bounded(file, path))
-            if status.st_size == 0:
-                return Blob(path, memoryview(b""))
-            if status.st_size <= SMALL:
-                return Blob(path, memoryview(file.read()))
+            if status.st_size <= SMALL:  # /proc says 0 and /sys a page, whatever there is
+                return Blob(path, _bounded(file, path, MOST_UNSIZED))
             mapped = _mapped(file)
             if mapped is None:
                 return Blob(path, _bounded(file, path))
@@ -184,11 +184,16 @@ def _stdin() -> Blob:
     return Blob("-", _bounded(sys.stdin.buffer, "-"))
 
 
-def _bounded(file: IO[bytes], name: str) -> memoryview:
-    data = file.read(MOST_UNMAPPED + 1)
-    if len(data) > MOST_UNMAPPED:
-        raise InputError(f"more than {MOST_UNMAPPED >> 20} MiB that cannot be mapped", at=name)
-    return memoryview(data)
+def _bounded(file: IO[bytes], name: str, most: int = MOST_UNMAPPED) -> memoryview:
+    """Return what can be read up to the end, at most so many bytes; InputError."""
+    pieces: list[bytes] = []
+    left = most
+    while left >= 0 and (piece := file.read(min(left + 1, PIECE))):
+        pieces.append(piece)
+        left -= len(piece)
+    if left < 0:
+        raise InputError(f"more than {most >> 20} MiB that cannot be mapped", at=name)
+    return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
 
 
 @contextmanager

@@ -73,7 +73,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         values.within(1, 0xFFFFFFFF), "GPA", "Where application processors start.", AMD
     ),
     "c_bit": Setting(
-        values.within(0, 63), "N", "Page-table bit that marks memory as encrypted.", AMD
+        values.within(*values.C_BITS), "N", "Page-table bit that marks memory as encrypted.", AMD
     ),
     "firmware_digest": Setting(
         values.octets(48),

@@ -12,6 +12,9 @@ from base64 import b64decode
 from collections.abc import Callable
 
 U64 = (1 << 64) - 1
+# AMD APM 2, 15.34.1: a bit of physical addresses, of which there are at most 52; firmware that
+# ends at 4 GiB lies below it.  Processors have 47 (Naples, Rome) and 51 (since Milan).
+C_BITS = (32, 51)
 MOST_VCPUS = 4096  # Linux, arch/x86/Kconfig, KVM_MAX_NR_VCPUS: at most 4096
 _INTEGER = re.compile(r"0x[0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,19}")
 _HEX = re.compile(r"[0-9a-fA-F]+")

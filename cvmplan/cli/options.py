@@ -12,8 +12,9 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
@@ -32,6 +33,7 @@ T = TypeVar("T")
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
 JOBS = "Processes that hash page contents (SNP; the others are serial)."
 MOST_JOBS = 64
+AT_ONCE = 4096  # lines that are printed together
 CLOSED_PIPE = 141  # what a shell reports for SIGPIPE
 
 
@@ -249,13 +251,15 @@ def open_image(path: str | None, example: str | None) -> Blob:
     return _open(Files(), path, example)
 
 
-def write(text: str, output: str | None) -> None:
-    """Print `text`, or put it into the file `output`, whole or not at all."""
+def write(text: str | Iterable[str], output: str | None) -> None:
+    """Print `text` or lines, or put them into the file `output`, whole or not at all."""
+    lines = iter((text,) if isinstance(text, str) else text)
     if output is None or output == "-":
-        _print(text)
+        while piece := "".join(islice(lines, AT_ONCE)):
+            _print(piece)
         return
     with whole_file(output) as file:
-        file.write(text)
+        file.writelines(lines)
 
 
 def write_bytes(data: bytes, output: str | None) -> None:

@@ -28,6 +28,7 @@ from cvmplan.sweep.matrix import COMMAS, ORDER, Product
 
 app = make_app()
 DATABASE = "sqlite"
+MOST_LINES = 16 << 20  # bytes of a file of command lines
 _TOP = {
     "platform": ("NAME,…", "What the images are launched as.  [assumed: the one that they allow]"),
     "vmm": ("NAME|FILE,…", "VMM profiles ('cvmplan profiles').  [assumed: qemu]"),
@@ -86,7 +87,10 @@ def _asked(values: dict[str, Any]) -> Asked:
 
 def _lines(files: Files, path: str) -> list[str]:
     """Return the command lines in a file; ConfigError where there is none."""
-    text = bytes(files.open(path, "append").data).decode("utf-8", "surrogateescape")
+    blob = files.open(path, "append")
+    if len(blob) > MOST_LINES:
+        raise ConfigError(f"command lines of more than {MOST_LINES >> 20} MiB", at=path)
+    text = bytes(blob.data).decode("utf-8", "surrogateescape")
     lines = text.removesuffix("\n").split("\n") if text else []
     if not lines:
         raise ConfigError("has no line", at=path)
@@ -128,10 +132,10 @@ def sweep(
     """
     if executor is not None and jobs != 1:
         raise ConfigError("goes without --executor", at="--jobs")
-    if format == DATABASE and output in (None, "-"):
+    if format == DATABASE and output in (None, "-", ""):
         raise ConfigError("needs a file", at="--format", hint="-o values.db")
     with ExitStack() as stack:
-        tally = _Tally(sum(map(len, asked.products)), quiet=quiet)
+        tally = _Tally(sum(product.size for product in asked.products), quiet=quiet)
         if format == DATABASE:
             from cvmplan.sweep.store import Store
 

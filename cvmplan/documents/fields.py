@@ -7,9 +7,16 @@ hex strings, counts and file offsets as integers.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+)
 
 from cvmplan import values
 
@@ -45,8 +52,8 @@ VcpuCount = Annotated[
 ]
 BitPosition = Annotated[
     int,
-    BeforeValidator(values.within(0, 63)),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": 63}),
+    BeforeValidator(values.within(*values.C_BITS)),
+    WithJsonSchema({"type": "integer", "minimum": values.C_BITS[0], "maximum": values.C_BITS[1]}),
 ]
 Address32 = Annotated[
     int, BeforeValidator(values.within(0, 0xFFFFFFFF)), WithJsonSchema({"anyOf": _NUMBER})
@@ -59,6 +66,11 @@ HexBytes = Annotated[
 Address = Annotated[str, Field(pattern=HEX)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 PlatformName = Literal["snp", "tdx", "sev", "sev-es", "vbs", "sw-protected", "default"]
+
+
+T = TypeVar("T")
+Many: TypeAlias = Annotated[list[T], Field(fail_fast=True)]
+"""A list that is read up to its first wrong item: a million of them say no more than one."""
 
 
 class Document(BaseModel):

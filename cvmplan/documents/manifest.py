@@ -13,6 +13,7 @@ from cvmplan.documents.fields import (
     HexBytes,
     Identity48,
     Integer,
+    Many,
     Octets16,
     Octets32,
     Octets48,
@@ -145,10 +146,10 @@ class Manifest(Document):
     vmm: str | None = None
     abi: str | None = None
     guest: GuestDocument = GuestDocument()
-    memory: list[Range] | None = None
-    required: list[Range] = []
+    memory: Many[Range] | None = None
+    required: Many[Range] = []
     firmware: FirmwareDocument | None = None
     boot: BootDocument | None = None
     backing: Literal["guest-memfd", "vma"] | None = None
-    prefault: list[Range] = []
-    regions: list[RegionDocument] = []
+    prefault: Many[Range] = []
+    regions: Many[RegionDocument] = []

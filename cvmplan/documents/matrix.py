@@ -6,11 +6,11 @@ from typing import Annotated, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field
 
-from cvmplan.documents.fields import Document
+from cvmplan.documents.fields import Document, Many
 
 Value: TypeAlias = str | Annotated[int, Field(ge=0, strict=True)]
-Values: TypeAlias = Value | Annotated[list[Value], Field(min_length=1)]
-Texts: TypeAlias = str | Annotated[list[str], Field(min_length=1)]
+Values: TypeAlias = Value | Annotated[Many[Value], Field(min_length=1)]
+Texts: TypeAlias = str | Annotated[Many[str], Field(min_length=1)]
 
 
 class SweepDocument(Document):
@@ -20,7 +20,7 @@ class SweepDocument(Document):
     `vcpus` also takes ranges ("1-512"); file names belong to the folder of the document.
     """
 
-    images: Annotated[list[str], Field(min_length=1)]
+    images: Annotated[Many[str], Field(min_length=1)]
     vcpus: Values | None = None
     platform: Texts | None = None
     vmm: Texts | None = None
@@ -50,7 +50,7 @@ class Matrix(Document):
 
     model_config = ConfigDict(title="cvmplan.matrix/1")
     schema_: Literal["cvmplan.matrix/1"] = Field(alias="schema")
-    sweeps: Annotated[list[SweepDocument], Field(min_length=1)]
+    sweeps: Annotated[Many[SweepDocument], Field(min_length=1)]
 
 
 class SweepLine(Document):

@@ -12,6 +12,7 @@ from cvmplan.documents.fields import (
     Document,
     HexBytes,
     Integer,
+    Many,
     Octets16,
     Octets32,
     Octets48,
@@ -66,7 +67,7 @@ _OPTIONAL: dict[str, Any] = {
     "mrconfigid": Octets48, "mrowner": Octets48, "mrownerconfig": Octets48,
     "digest_after": Octets48, "gmem": Count, "largest_level": Address, "author_key_enabled": bool,
     "vcek_disabled": bool, "legacy": bool, "gmem_offset": Integer, "preserve": bool,
-    "flags": list[Literal["mmap", "init-shared"]], "source": PlanSource,
+    "flags": Many[Literal["mmap", "init-shared"]], "source": PlanSource,
     "fd": Annotated[str, Field(pattern="^(kvm|vm|(gmem|vcpu):[0-9]{1,10}(-[0-9]{1,4})?)$")],
     "retry": Literal["invalid-param-once"],
 }  # fmt: skip
@@ -99,7 +100,7 @@ _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     ),
     "snp-launch-finish": (
         "control",
-        {"vmsas": list[VmsaDocument]},
+        {"vmsas": Many[VmsaDocument]},
         ("host_data", "id_block", "id_auth", "author_key_enabled", "vcek_disabled"),
     ),
     "tdx-init-vm": (
@@ -115,13 +116,13 @@ _OPS: dict[str, tuple[str, dict[str, Any], tuple[str, ...]]] = {
     "tdx-finalize": ("control", {}, ()),
     "sev-launch-start": ("control", {"policy": Integer}, ()),
     "sev-launch-update-data": ("add", _PAGES, ()),
-    "sev-launch-update-vmsa": ("add", {"vmsas": list[VmsaDocument]}, ()),
+    "sev-launch-update-vmsa": ("add", {"vmsas": Many[VmsaDocument]}, ()),
     "sev-launch-measure": ("control", {}, ()),
     "sev-launch-finish": ("control", {}, ()),
     "import-page": ("add", {**_PAGES, "page_type": _IMPORT_TYPE}, ("digest_after",)),
     "import-registers": (
         "control",
-        {"vtl": Count, "registers": list[RegisterDocument]},
+        {"vtl": Count, "registers": Many[RegisterDocument]},
         (),
     ),
     "import-complete": ("control", {}, ("host_data", "id_block", "id_auth")),
@@ -171,9 +172,9 @@ class PlanDocument(Document):
     platform: PlatformName
     vmm: str
     abi: str
-    inputs: list[InputDocument]
+    inputs: Many[InputDocument]
     given: dict[str, Any]
     assumed: dict[str, Any]
-    ops: list[OpDocument]
+    ops: Many[OpDocument]
     measurement: PlanMeasurement | None = None
-    findings: list[FindingDocument]
+    findings: Many[FindingDocument]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
-from cvmplan.documents.fields import Count, Document, Integer, PlatformName
+from cvmplan.documents.fields import Count, Document, Integer, Many, PlatformName
 
 State = dict[str, Integer | Literal["cpu_signature"]]
 
@@ -54,13 +54,13 @@ class ProfileDocument(Document):
     schema_: Literal["cvmplan.profile/1"] = Field(alias="schema")
     name: str
     title: str = ""
-    platforms: list[PlatformName]
+    platforms: Many[PlatformName]
     page_types: dict[SectionRole, SnpType] = {}
     order: ProfileOrder = ProfileOrder()
     vmsa: ProfileVmsa | None = None
     extends_all: bool = False
     augmented: Literal["skip", "add"] = "skip"
-    section_types: list[Count] | None = None
+    section_types: Many[Count] | None = None
     legacy_pointer: bool = True
     aligned_data: bool = False
     covers_file: bool = False
@@ -69,19 +69,19 @@ class ProfileDocument(Document):
     sev_features: Integer = 1
     td_attributes: Integer = 0
     td_xfam: Integer = 0x3
-    unhashed_kernels: list[Literal["elf", "multiboot"]] = []
+    unhashed_kernels: Many[Literal["elf", "multiboot"]] = []
     svsm: bool = False
-    abis: list[str] = []
+    abis: Many[str] = []
     loads_igvm: bool = False
     zero_pages: Literal["normal", "zero"] = "normal"
     shared_pages: Literal["skip", "skip-normal", "add"] = "skip"
     insert_pages: Literal["all", "first"] = "all"
     large_pages: Literal["first", "whole"] = "first"
     fixed_vmsa: bool = False
-    carries: list[str] | None = None
+    carries: Many[str] | None = None
     passes_features: bool = True
     all_contexts: bool = False
-    once: list[Literal["VP_CONTEXT", "CPUID"]] = []
+    once: Many[Literal["VP_CONTEXT", "CPUID"]] = []
     fixed_policy: Integer | None = None
     ignores_id_block: bool = False
     vmsa_apart: bool = False
@@ -89,7 +89,7 @@ class ProfileDocument(Document):
     wants_policy: bool = False
     one_id_block: bool = False
     refuses_all: bool = False
-    refuses: list[str] = []
+    refuses: Many[str] = []
     is_tool: bool = False
     earlier: bool = False
-    sources: list[ProfileSource] = []
+    sources: Many[ProfileSource] = []

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
-from cvmplan.documents.fields import Address, Count, Document, PlatformName
+from cvmplan.documents.fields import Address, Count, Document, Many, PlatformName
 from cvmplan.values import MOST_VCPUS
 
 
@@ -18,7 +18,7 @@ class FindingDocument(Document):
     message: str
     first: Address | None = None
     last: Address | None = None
-    origins: list[str] = []
+    origins: Many[str] = []
     at: str | None = None
     hint: str | None = None
 
@@ -28,7 +28,7 @@ class Findings(Document):
 
     model_config = ConfigDict(title="cvmplan.findings/1")
     schema_: Literal["cvmplan.findings/1"] = Field(alias="schema")
-    findings: list[FindingDocument]
+    findings: Many[FindingDocument]
 
 
 class InputDocument(Document):
@@ -71,10 +71,10 @@ class MeasurementDocument(Document):
     digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")]
     pages: Count
     coverage: CoverageDocument
-    inputs: list[InputDocument]
+    inputs: Many[InputDocument]
     given: dict[str, Any]
     assumed: dict[str, Any]
-    findings: list[FindingDocument]
+    findings: Many[FindingDocument]
 
 
 class TraceCommand(Document):
@@ -115,7 +115,7 @@ class Trace(Document):
     model_config = ConfigDict(title="cvmplan.trace/1")
     schema_: Literal["cvmplan.trace/1"] = Field(alias="schema")
     platform: PlatformName
-    steps: list[TraceCommand]
+    steps: Many[TraceCommand]
 
 
 class Mapped(Document):
@@ -154,10 +154,10 @@ class SimulationDocument(Document):
     schema_: Literal["cvmplan.simulation/1"] = Field(alias="schema")
     platform: PlatformName
     abi: str
-    results: list[SimulationResult]
+    results: Many[SimulationResult]
     digest: Annotated[str, Field(pattern="^([0-9a-f]{64}|[0-9a-f]{96})$")] | None
     finalized: bool
-    findings: list[FindingDocument]
+    findings: Many[FindingDocument]
 
 
 class MapRegion(Document):
@@ -182,6 +182,6 @@ class Map(Document):
 
     model_config = ConfigDict(title="cvmplan.map/1")
     schema_: Literal["cvmplan.map/1"] = Field(alias="schema")
-    regions: list[MapRegion]
-    gaps: list[Gap]
-    findings: list[FindingDocument]
+    regions: Many[MapRegion]
+    gaps: Many[Gap]
+    findings: Many[FindingDocument]

@@ -1,7 +1,8 @@
 """
 Output formats: one module each, with a function for each thing that it can print.
 
-Every function returns the whole text; nothing is printed before all of it is known.
+A function returns the whole text, or yields its lines once nothing can go wrong any more:
+nothing is printed before an error.
 """
 
 from __future__ import annotations

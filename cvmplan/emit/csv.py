@@ -1,11 +1,22 @@
-"""Comma-separated values (RFC 4180), with a line of column names."""
+"""
+Comma-separated values (RFC 4180), with a line of column names.
+
+Cells come from names and command lines that others chose.  Control characters are written as
+escapes, and a cell that a spreadsheet would take for a formula begins with an apostrophe
+(OWASP, "CSV Injection").
+"""
 
 from __future__ import annotations
 
 import csv
 from types import SimpleNamespace
+from typing import Final
 
 from cvmplan.sweep.rows import COLUMNS, Row
+from cvmplan.values import printable
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+"""How a cell begins that is computed: also the full-width signs."""
 
 
 def heading() -> str:
@@ -20,5 +31,10 @@ def value(row: Row) -> str:
 
 def _line(cells: tuple[str | int, ...]) -> str:
     written: list[str] = []
-    csv.writer(SimpleNamespace(write=written.append), lineterminator="\n").writerow(cells)
+    shown = [_safe(cell) if isinstance(cell, str) else cell for cell in cells]
+    csv.writer(SimpleNamespace(write=written.append), lineterminator="\n").writerow(shown)
     return "".join(written)
+
+
+def _safe(cell: str) -> str:
+    return ("'" if cell.startswith(_FORMULA) else "") + printable(cell)

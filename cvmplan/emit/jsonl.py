@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 from cvmplan.emit.json import commands, final_digest
 from cvmplan.plan import Plan
 from cvmplan.sweep.rows import Row
 
 
-def trace(plan: Plan) -> str:
-    """Return one line a command, on SNP with the launch digest after it."""
+def trace(plan: Plan) -> Iterator[str]:
+    """
+    Yield one line a command, on SNP with the launch digest after it.
+
+    PlanError comes before the first line: all steps are gone through once without their
+    commands, of which there may be millions.
+    """
+    for _ in plan.lowered():
+        pass
     single = ((op, command) for op, step in plan.lowered() for command in step.commands())
-    return "".join(
-        f"{json.dumps(c)}\n" for c in commands(plan.platform, single, final_digest(plan))
-    )
+    for document in commands(plan.platform, single, final_digest(plan)):
+        yield f"{json.dumps(document)}\n"
 
 
 def heading() -> str:

@@ -18,6 +18,7 @@ from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.simulate import first_refusal
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
+from cvmplan.readers import text
 from cvmplan.readers.plan_document import load
 
 SCHEMA = re.compile(rb'"schema"\s*:\s*"cvmplan\.plan/')
@@ -32,8 +33,11 @@ class Finder(Protocol):
 
 def recognises(blob: Blob) -> bool:
     """Whether the text is a JSON object that names the plan's schema."""
-    head = bytes(blob.data[: 1 << 16]).lstrip(b"\xef\xbb\xbf \t\r\n")
-    return head[:1] == b"{" and SCHEMA.search(blob.data) is not None
+    head = bytes(blob.data[: 1 << 16])
+    if len(blob) > text.MOST_TEXT or b"\0" in head:
+        return False
+    begins = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"{"
+    return begins and SCHEMA.search(blob.data) is not None
 
 
 def read(blob: Blob, find: Finder) -> Plan:

@@ -24,6 +24,7 @@ _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… 
 _TOML = re.compile(r"""^[ \t]*+["']?schema["']?[ \t]*+=""", re.MULTILINE)
 MOST_TEXT = 512 << 20  # bytes of a document
 _PIECE = 1 << 20
+_LONGEST_KEY = 80  # characters of a key that an error shows
 
 
 def is_text(blob: Blob) -> bool:
@@ -156,7 +157,11 @@ def spell(path: Path) -> str:
     """Write a path as people do: regions[2].gpa."""
     text = ""
     for part in path:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        if isinstance(part, int):
+            text += f"[{part}]"
+            continue
+        shown = part if len(part) <= _LONGEST_KEY else f"{part[:_LONGEST_KEY]}…"
+        text += f".{shown}" if text else shown
     return text
 
 

@@ -29,6 +29,7 @@ from cvmplan.tdx import quote
 
 DEEPEST: Final = 6  # wrappers in one another
 MOST_JSON: Final = 16 << 20
+MOST_HCL: Final = 1 << 16  # bytes; an NV index of a TPM, which holds it, has 2600
 _HEX = re.compile(rb"(?:0x)?[0-9a-fA-F]+")
 _BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]+|[A-Za-z0-9_-]+)={0,2}")
 _HASHES: Final = {1: sha256, 2: sha384, 3: sha512}
@@ -107,7 +108,7 @@ def unwrap(blob: Blob, depth: int = 0) -> Unwrapped:
 
 def _decoded(data: bytes) -> tuple[str, bytes] | None:
     """Return how text is encoded, and the bytes; None where it is neither hex nor base64."""
-    joined = b"".join(data.split())
+    joined = data.translate(None, b" \t\r\n\v\f")
     try:
         if _HEX.fullmatch(joined):
             return "hex", bytes.fromhex(joined.decode().removeprefix("0x"))
@@ -121,6 +122,8 @@ def _decoded(data: bytes) -> tuple[str, bytes] | None:
 
 def _hcl(blob: Blob) -> Unwrapped:
     """Return the hardware's report in an HCL report, and the hash that it is bound to."""
+    if len(blob) > MOST_HCL:
+        raise MalformedError(f"an HCL report of more than {MOST_HCL >> 10} KiB", at=blob.name)
     header = blob.take(HclHeader, 0)
     if header.version not in (1, 2):
         problem = f"an HCL report of version {header.version}"
@@ -135,8 +138,8 @@ def _hcl(blob: Blob) -> Unwrapped:
     body = blob.slice(begin, begin + size)
     start = at + HclData.LAYOUT.size
     claims = blob.slice(start, start + data.variable_size)
-    rest = (*blob.data[begin + size : at], *blob.data[start + data.variable_size :])
-    if any(rest):
+    rest = blob.data[begin + size : at], blob.data[start + data.variable_size :]
+    if any(bytes(part).strip(b"\0") for part in rest):
         raise MalformedError("bytes behind its parts that are not 0", at=blob.name)
     bound = _HASHES[data.hash_type](claims.data).digest()
     return Unwrapped(body, ("Azure HCL report",), bound=bound)

@@ -9,7 +9,6 @@ taken for them alone.
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
@@ -29,7 +28,9 @@ from cvmplan.errors import MalformedError
 
 MOST: Final = 16  # certificates of one chain
 LONGEST: Final = 1 << 20
-_PEM: Final = re.compile(rb"-----BEGIN CERTIFICATE-----.*?-----END CERTIFICATE-----", re.DOTALL)
+_BEGIN: Final = b"-----BEGIN"
+_FIRST: Final = b"-----BEGIN CERTIFICATE-----"
+_LAST: Final = b"-----END CERTIFICATE-----"
 _KNOWN: Final = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
 _ROOTS: Final = ("ARK", "Intel SGX Root")  # names of pinned keys whose certificates sign themselves
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -57,16 +58,28 @@ def read(blob: Blob) -> list[Certificate]:
     if len(blob) > LONGEST:
         raise MalformedError(f"{len(blob)} bytes are no certificates", at=blob.name)
     data = bytes(blob.data).rstrip(b"\0")
-    if b"-----BEGIN" not in data:
+    if _BEGIN not in data:
         return [_parsed(bytes(blob.data), blob.name, x509.load_der_x509_certificate)]
-    found = _PEM.findall(data)
-    if not found or data.count(b"-----BEGIN") != len(found) or len(found) > MOST:
+    found = _blocks(data) if data.count(_BEGIN) <= MOST else []
+    if not found or data.count(_BEGIN) != len(found):
         raise MalformedError(f"is not 1 to {MOST} certificates in PEM", at=blob.name)
     many = len(found) > 1
     return [
         _parsed(one, f"{blob.name}, certificate {n}" if many else blob.name, _PEM_LOADER)
         for n, one in enumerate(found, 1)
     ]
+
+
+def _blocks(data: bytes) -> list[bytes]:
+    """Return the certificates in PEM, each from its first line to the next last line."""
+    found, start = [], data.find(_FIRST)
+    while start >= 0:
+        end = data.find(_LAST, start)
+        if end < 0:
+            break
+        found.append(data[start : end + len(_LAST)])
+        start = data.find(_FIRST, end)
+    return found
 
 
 _PEM_LOADER: Final = x509.load_pem_x509_certificate

@@ -33,6 +33,7 @@ COMMAS: Final = {
 """Settings whose values may also stand in one text, with commas between them."""
 
 BOOT: Final = ("kernel", "initrd", "append")
+MOST_LAUNCHES: Final = 1 << 32  # a thousand a second would take seven weeks
 FILES: Final = {"kernel", "initrd", "svsm"}
 
 
@@ -50,7 +51,9 @@ class Product(NamedTuple):
             for values in product(*(self.settings[name] for name in names)):
                 yield image, dict(zip(names, values, strict=True))
 
-    def __len__(self) -> int:
+    @property
+    def size(self) -> int:
+        """How many launches these are."""
         count = len(self.images) * max(len(self.vcpus), 1)
         for values in self.settings.values():
             count *= len(values)
@@ -91,15 +94,27 @@ def read(
         if name not in (*ORDER, "vcpus"):
             raise ConfigError("cannot vary", at=place)
         try:
-            pieces = [p for value in several for p in _pieces(name, value)]
+            pieces = dict.fromkeys(p for value in several for p in _pieces(name, value))
             if name == "vcpus":
                 vcpus = tuple(dict.fromkeys(n for piece in pieces for n in _counts(piece)))
             else:
                 values = [_value(name, piece, open_file) for piece in pieces]
-                settings[name] = tuple(v for n, v in enumerate(values) if v not in values[:n])
+                settings[name] = _distinct(values)
         except ValueError as error:
             raise ConfigError(str(error), at=place) from None
-    return Product(tuple(images), settings, vcpus)
+    made = Product(tuple(dict.fromkeys(images)), settings, vcpus)
+    if made.size > MOST_LAUNCHES:
+        problem = f"{made.size} combinations, at most {MOST_LAUNCHES} are measured"
+        raise ConfigError(problem, at=at)
+    return made
+
+
+def _distinct(several: Sequence[Any]) -> tuple[Any, ...]:
+    """Return values without those that were there before; profiles have no hash."""
+    try:
+        return tuple(dict.fromkeys(several))
+    except TypeError:
+        return tuple({repr(one): one for one in several}.values())
 
 
 def _pieces(name: str, value: Any) -> list[Any]:

@@ -7,10 +7,12 @@ then.  Results of another version of this program count as missing and are repla
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Final, Self
+from urllib.parse import quote
 
 from cvmplan import __version__
 from cvmplan.errors import InputError
@@ -37,13 +39,18 @@ class Store:
     def __init__(self, path: str) -> None:
         self._path = path
         with self._errors():
-            self._file = sqlite3.connect(path, isolation_level=None)
-            self._file.execute("PRAGMA journal_mode = WAL")
-            self._file.execute("PRAGMA synchronous = NORMAL")
-            self._file.execute(_CREATE)
-            found = [row[1] for row in self._file.execute(f"PRAGMA table_info({TABLE})")]
-        if tuple(found) != COLUMNS:
-            raise InputError(f"its table {TABLE} has other columns", at=path, hint="another file")
+            place = os.path.join(os.path.curdir, path)  # a file, also where it is named ":memory:"
+            if os.path.exists(place):
+                _check(place)
+            self._file = sqlite3.connect(place, isolation_level=None)
+        try:
+            with self._errors():
+                self._file.execute("PRAGMA journal_mode = WAL")
+                self._file.execute("PRAGMA synchronous = NORMAL")
+                self._file.execute(_CREATE)
+        except BaseException:
+            self._file.close()
+            raise
 
     def missing(self, row: Row, vcpus: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return which of `vcpus` have no result; None where all do."""
@@ -70,5 +77,24 @@ class Store:
     def _errors(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.Error as error:
-            raise InputError(f"is no database of ours: {error}", at=self._path) from None
+        except (sqlite3.Error, _ForeignError, ValueError) as error:
+            hint = "name a new file, or one that 'sweep' wrote"
+            problem = f"not a database of 'sweep': {error}"
+            raise InputError(problem, at=self._path or "''", hint=hint) from None
+
+
+class _ForeignError(Exception):
+    """A database is not one of results."""
+
+
+def _check(path: str) -> None:
+    """Raise _ForeignError or sqlite3.Error, with nothing written, unless a file may be used."""
+    if not os.path.isfile(path):
+        raise _ForeignError("not a regular file")
+    with closing(sqlite3.connect(f"file:{quote(path)}?mode=ro", uri=True)) as file:
+        tables = {name for (name,) in file.execute("SELECT name FROM sqlite_master")}
+        found = tuple(row[1] for row in file.execute(f"PRAGMA table_info({TABLE})"))
+    if tables and TABLE not in tables:
+        raise _ForeignError(f"it has other tables and no {TABLE!r}")
+    if tables and found != COLUMNS:
+        raise _ForeignError(f"its table {TABLE!r} has other columns")
