@@ -177,9 +177,12 @@ def _known(given: dict[str, Any], digest: bytes) -> _Launched:
     return _Launched("--digest", platform, read, digest, None, Files())
 
 
+_VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
+
+
 def _version(written: object) -> tuple[int, int]:
     """Return major and minor version of the firmware's API."""
-    found = re.fullmatch(r"([0-9]{1,3})\.([0-9]{1,3})", str(written), re.ASCII)
+    found = _VERSION.fullmatch(str(written))
     numbers = tuple(map(int, found.groups())) if found else (0x100,)
     if max(numbers) > 0xFF:
         raise ValueError(f"{str(written)[:60]!r} is not an API version: MAJOR.MINOR, as 1.51")

@@ -21,7 +21,7 @@ from cvmplan.plan import Input, Op, Plan, stage
 from cvmplan.readers import text
 from cvmplan.readers.plan_document import load
 
-SCHEMA = re.compile(rb'"schema"\s*:\s*"cvmplan\.plan/')
+SCHEMA = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.plan/')
 
 
 class Finder(Protocol):

@@ -32,6 +32,7 @@ _INSIDE = re.compile(
 _UPDATE = re.compile(rf"(?:src|addr) {_HEX} gpa {_HEX} len {_HEX} \((\w+) page\)")
 _START = re.compile(rf"policy {_HEX}(?: gosvw.*)?")
 _FINISH = re.compile(r"(?:id_block (\S*))?.*")
+_CALL = re.compile(rb'\A\s*+\{(?:[^{}]|\{[^{}]*+\})*"op"\s*+:')
 SEARCHED: Final = 64 << 20  # bytes of a log in which the first event is looked for
 MOST_LINE: Final = 1 << 16  # characters
 PAGE_TYPES: Final = ("normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa")
@@ -40,7 +41,7 @@ PAGE_TYPES: Final = ("normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa")
 def recognises(blob: Blob) -> bool:
     """Whether the text has a trace event, or begins with a JSON object of a call."""
     head = bytes(blob.data[:MOST_LINE]).removeprefix(BOM)
-    if re.match(rb'\s*\{(?:[^{}]|\{[^{}]*\})*"op"\s*:', head):
+    if _CALL.match(head):
         return True
     return b"\0" not in head and _has_events(blob)
 

@@ -10,8 +10,8 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError
 from cvmplan.readers import recorded, text
 
-SCHEMA: Final = re.compile(rb'"schema"\s*:\s*"cvmplan\.trace/')
-LINE: Final = re.compile(rb'\s*\{\s*"step"\s*:')
+SCHEMA: Final = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.trace/')
+LINE: Final = re.compile(rb'\A\s*+\{\s*+"step"\s*+:')
 UNMEASURED: Final = ("default", "sw-protected")
 HEAD: Final = 1 << 16  # bytes in which the schema is looked for
 
