@@ -209,6 +209,8 @@ def whole_file(path: str) -> Iterator[IO[str]]:
 @contextmanager
 def whole_bytes(path: str) -> Iterator[IO[bytes]]:
     """Open `path` for bytes that replace it when the block ends well, and not otherwise."""
+    if not path or "\0" in path or not _encodes(path):
+        raise InputError("cannot be written: not a file name", at=repr(path))
     try:
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
             with open(path, "wb") as file:

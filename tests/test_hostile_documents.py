@@ -194,3 +194,23 @@ def test_depth_is_bounded_in_every_form(opening: str, tmp_path: Path) -> None:
     ):
         path.write_text(text)
         assert_refused(run("measure", str(path)), {3})
+
+
+@pytest.mark.parametrize("path", ["\0", "a\0b", HALF, "a/\ud800/b"])
+def test_what_is_no_file_name_is_one_line(path: str) -> None:
+    for verb in ("plan", "measure", "sweep", "inspect"):
+        assert_refused(run(verb, "--example", "snp", "-o", path), {2, 3})
+        assert_refused(run(verb, path), {1, 2, 3})
+
+
+def test_a_command_line_of_half_a_character_is_no_launch() -> None:
+    args = ("--example", "snp", "--kernel-hash", "55" * 32, "--append", HALF)
+    assert_refused(run("measure", *args), {2})
+    assert run("sweep", *args).code in (1, 2)
+
+
+def test_bytes_that_are_no_text_are_options_too() -> None:
+    args = ("--example", "snp", "--kernel-hash", "55" * 32, "--append", "a\udcff")
+    assert run("measure", *args).code == 0  # os.fsdecode: what a shell passes on is bytes
+    assert "a\\udcff" in run("plan", *args, "--format", "json").out
+    assert "a\\xff" in run("sweep", *args).out.replace("\\\\", "\\")

@@ -68,7 +68,11 @@ def _row(profile: Profile | None, settings: Mapping[str, Any]) -> Row:
 
 def text(written: str) -> str:
     """Return a path or command line as text that is valid Unicode; other bytes as escapes."""
-    return written.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        data = written.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # half a pair that stands for no byte
+        data = written.encode("utf-8", "backslashreplace")
+    return data.decode("utf-8", "backslashreplace")
 
 
 def with_result(row: Row, result: Result) -> Row:
