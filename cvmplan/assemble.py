@@ -24,6 +24,7 @@ from cvmplan.order import PAGE
 from cvmplan.plan import Input, Plan, stage
 from cvmplan.profiles import Profile
 from cvmplan.settings import AMD, check_platform, documented
+from cvmplan.snp.vmsa import value_of
 from cvmplan.sources import Source, open_source
 
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
@@ -117,6 +118,8 @@ def _decided(
     firmware = source.firmware(platform, {**assumed, **given}, profile, place)
     if firmware and firmware.format == "igvm":
         assumed = _with_file(assumed, firmware, platform, profile, given, place)
+        if abi.es_fpu_state is None and "es_init" in assumed and _has_fpu_state(firmware):
+            assumed["es_init"] = "init2"
     return firmware, assumed
 
 
@@ -126,6 +129,11 @@ def _refuse_firmware_settings(given: Mapping[str, Any], place: resolve.Place) ->
         if name in given:
             shown = "kernel" if name == "kernel_hash" and "kernel" in given else name
             raise ConfigError("means nothing for an IGVM file", at=place(shown))
+
+
+def _has_fpu_state(image: Image) -> bool:
+    """Whether a vCPU state of the file has FPU state, which only KVM_SEV_INIT2 measures."""
+    return any(value_of(s.page, name) for s in image.states for name in ("mxcsr", "x87_fcw"))
 
 
 def _with_file(
@@ -173,7 +181,7 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     declared = launch.image.findings if launch.image else ()
     found = (*launch.findings, *declared, *layout.findings)
     found += (*pages.findings(launch), *_no_early_map(launch))
-    states = (Role.VMSA, Role.VP_CONTEXT)
+    states = (Role.VMSA, Role.VP_CONTEXT, Role.OTHER_CONTEXT)
     if not any(r.is_mapped for r in layout.regions if r.role not in states):
         grave = "warning" if launch.platform in ("default", "sw-protected") else "error"
         problem = "the launch adds no page, so nothing could start"

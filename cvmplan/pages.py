@@ -7,15 +7,14 @@ together.  Source of each quirk: the profile that has it.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
 from cvmplan.findings import Finding
 from cvmplan.gpamap import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
 from cvmplan.kvm import abi as abis
-from cvmplan.launch import Image, Launch, VpState
+from cvmplan.launch import Image, Launch
 from cvmplan.order import PAGE
 from cvmplan.profiles import PROFILES, Profile
 
@@ -41,12 +40,6 @@ TYPES: Final = {
     "sev-es": _SEV,
 }  # fmt: skip
 """Platform to the page type of what an IGVM file declares; what is not there it cannot do."""
-# VMSA bytes that KVM can set: segments to TR, EFER, CR4, CR0, DR7 to RIP, RSP, RAX, G_PAT, the
-# general registers, SEV_FEATURES, XCR0, MXCSR, FCW (qemu target/i386/sev.c, 2025-07).
-_SETTABLE: Final = (
-    (0x0, 0xA0), (0xD0, 0xD8), (0x148, 0x180), (0x1D8, 0x1E0), (0x1F8, 0x200), (0x268, 0x270),
-    (0x308, 0x320), (0x328, 0x380), (0x3B0, 0x3B8), (0x3E8, 0x3F0), (0x408, 0x412),
-)  # fmt: skip
 
 
 def is_igvm(launch: Launch) -> bool:
@@ -147,11 +140,8 @@ def findings(launch: Launch) -> Iterator[Finding]:
     image = launch.image
     if image is None or not is_igvm(launch):
         return
-    roles = _first_of_each(launch.regions)
-    yield from _refused(launch, image, roles)
+    yield from refused(launch, image)
     yield from _large(launch)
-    if launch.platform == "snp":
-        yield from _states(launch, image)
     if launch.platform == "tdx" and not launch.abi.imports:
         problem = "no VMM on KVM loads IGVM files for TDX yet"
         grave = "warning" if launch.profile.abis else "error"
@@ -170,35 +160,36 @@ def _first_of_each(regions: Iterable[Region]) -> dict[Role, Region]:
     return found
 
 
-def _refused(launch: Launch, image: Image, roles: Mapping[Role, Region]) -> Iterator[Finding]:
+def refused(launch: Launch, image: Image) -> Iterator[Finding]:
+    """Yield what the loader refuses of the file, vCPU states apart."""
     profile = launch.profile
 
-    def refused(what: str, at: str) -> Finding:
+    def finding(what: str, at: str) -> Finding:
         return Finding("loader-refuses", f"{profile.name} cannot do {what}", at=at)
 
     if not profile.loads_igvm:
-        yield refused("IGVM files", launch.name)
+        yield finding("IGVM files", launch.name)
     names = image.all_names if profile.refuses_all else image.names
     for name in profile.refuses:
         if name in names:
-            yield refused(name, names[name])
+            yield finding(name, names[name])
     types = TYPES[launch.platform]
-    for role, region in roles.items():
+    for role, region in _first_of_each(launch.regions).items():
         if role not in types or role.name in profile.refuses:
-            yield refused(f"{role} pages on {launch.platform}", region.at)
-    yield from (refused(what, launch.name) for what in _not_once(launch))
+            yield finding(f"{role} pages on {launch.platform}", region.at)
+    yield from (finding(what, launch.name) for what in _not_once(launch))
     if launch.abi.imports and not profile.abis:
-        yield refused(f"a launch by {launch.abi.name}: it runs on KVM", launch.name)
+        yield finding(f"a launch by {launch.abi.name}: it runs on KVM", launch.name)
     if profile.wants_policy and not image.policies and launch.platform == "snp":
         yield Finding("loader-refuses", f"{profile.name} wants a guest policy", at=launch.name)
     if profile.one_id_block and len(image.id_blocks) > 1:
-        yield refused(f"{len(image.id_blocks)} ID blocks", image.id_blocks[1].at)
+        yield finding(f"{len(image.id_blocks)} ID blocks", image.id_blocks[1].at)
 
 
 def _not_once(launch: Launch) -> Iterator[str]:
     """Yield what the loader wants exactly once and the file has not, or more often."""
     for name in launch.profile.once:
-        count = sum(r.role.name == name for r in launch.regions)
+        count = sum(r.size // PAGE for r in launch.regions if r.role.name == name)
         if count != 1:
             yield f"{count} {name} pages, it takes exactly one"
 
@@ -213,74 +204,11 @@ def _large(launch: Launch) -> Iterator[Finding]:
             yield Finding("large-page", problem, at=region.at, severity="warning")
 
 
-def _states(launch: Launch, image: Image) -> Iterator[Finding]:
-    """Yield what is wrong with the vCPU states of the file under this loader."""
-    states, vcpus = image.states, launch.guest.vcpus
-    if launch.abi.imports:
-        return
-    if launch.profile.abis and not as_kvm(launch.regions):
-        problem = f"KVM measures the VMSAs last, at {KVM_VMSA:#x}, and the file does not"
-        yield Finding("loader-refuses", problem, at=launch.name)
-    numbers = [s.vp_index for s in states]
-    if sorted(numbers) != list(range(len(numbers))):
-        problem = f"{len(numbers)} VMSAs, and not one of each vCPU from 0 on"
-        yield Finding("loader-refuses", problem, at=launch.name)
-    covered = _covered(launch.regions, states) if launch.profile.vmsa_apart else frozenset()
-    for state in states:
-        for problem in _unfit(launch.profile, state, covered):
-            yield Finding("loader-refuses", f"{launch.profile.name}: {problem}", at=state.at)
-    if not states:
-        problem = "the file has no VMSA: no vCPU could start"
-        yield Finding("no-vcpu-state", problem, at=launch.name)
-    elif len(states) > vcpus:
-        problem = f"{len(states)} VMSAs for {vcpus} vCPUs"
-        yield Finding("vmsa-count", problem, at=launch.name, severity="error")
-    elif len(states) < vcpus:
-        problem = f"{len(states)} VMSAs for {vcpus} vCPUs: the others keep KVM's reset state"
-        yield Finding("vmsa-count", problem, at=launch.name, severity="warning")
-
-
-def _unfit(profile: Profile, state: VpState, covered: Collection[int]) -> Iterator[str]:
-    """Yield why KVM, or the loader, does not take the state of one vCPU."""
-    if profile.fixed_vmsa and state.gpa != KVM_VMSA:
-        yield f"a VMSA at {state.gpa:#x} is refused, KVM has it at {KVM_VMSA:#x}"
-    if _beyond_kvm(state.page):
-        yield "the VMSA has fields that KVM cannot set, or SEV_FEATURES without SNP active"
-    if state.gpa in covered:
-        yield f"the VMSA at {state.gpa:#x} lies over a page with data"
-
-
-def _covered(regions: Iterable[Region], states: Iterable[VpState]) -> frozenset[int]:
-    """Return the addresses of VMSAs that lie in pages with data."""
-    gpas = sorted({s.gpa for s in states})
-    with_data = (r for r in regions if r.contents and r.role is not Role.VP_CONTEXT)
-    spans = ((bisect_left(gpas, r.gpa), bisect_left(gpas, r.end)) for r in with_data)
-    return frozenset(gpa for low, high in spans for gpa in gpas[low:high])
-
-
 def as_kvm(regions: Sequence[Region]) -> bool:
     """Whether all VMSAs come last, where KVM has them."""
     roles = [r.role is Role.VP_CONTEXT for r in regions]
     fixed = all(r.gpa == KVM_VMSA for r in regions if r.role is Role.VP_CONTEXT)
     return fixed and roles == sorted(roles)
-
-
-def _beyond_kvm(page: bytes) -> bool:
-    """Whether a VMSA has a byte that KVM cannot set, or lacks SNP active in SEV_FEATURES."""
-    rest = bytearray(page)
-    for low, high in _SETTABLE:
-        rest[low:high] = bytes(high - low)
-    return rest != bytes(len(rest)) or not page[0x3B0] & 1
-
-
-def refusing(launch: Launch) -> Iterator[str]:
-    """Yield the loaders that refuse the file, each under the kernel that it usually has."""
-    image, roles = launch.image, _first_of_each(launch.regions)
-    for other in loaders(launch):
-        if image is not None:
-            found = (*_refused(other, image, roles), *_states(other, image))
-            if any(f.severity == "error" for f in found):
-                yield other.profile.name
 
 
 def loaders(launch: Launch) -> Iterator[Launch]:

@@ -79,6 +79,9 @@ class ProfileDocument(Document):
     large_pages: Literal["first", "whole"] = "first"
     fixed_vmsa: bool = False
     carries: Many[str] | None = None
+    takes: Many[str] | None = None
+    sets: dict[str, Integer] = {}
+    cuts_tables: bool = True
     passes_features: bool = True
     all_contexts: bool = False
     once: Many[Literal["VP_CONTEXT", "CPUID"]] = []

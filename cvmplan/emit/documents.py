@@ -97,17 +97,26 @@ def profile_document(chosen: Profile) -> dict[str, Any]:
         "td_xfam": hex(chosen.td_xfam),
         "unhashed_kernels": list(chosen.unhashed_kernels),
         "svsm": chosen.svsm,
-        **{name: getattr(chosen, name) for name in IGVM_FIELDS},
-        "carries": None if chosen.carries is None else list(chosen.carries),
-        "once": list(chosen.once),
-        "fixed_policy": None if chosen.fixed_policy is None else hex(chosen.fixed_policy),
+        **_igvm_part(chosen),
         "abis": list(chosen.abis),
-        "refuses": list(chosen.refuses),
         "sources": [
             {name: value for name, value in s._asdict().items() if value} for s in chosen.sources
         ],
     }
     return {key: value for key, value in document.items() if value is not None}
+
+
+def _igvm_part(chosen: Profile) -> dict[str, Any]:
+    """Return what a profile says about IGVM files."""
+    return {
+        **{name: getattr(chosen, name) for name in IGVM_FIELDS},
+        "carries": None if chosen.carries is None else list(chosen.carries),
+        "takes": None if chosen.takes is None else list(chosen.takes),
+        "sets": {name: hex(bits) for name, bits in chosen.sets.items()},
+        "once": list(chosen.once),
+        "fixed_policy": None if chosen.fixed_policy is None else hex(chosen.fixed_policy),
+        "refuses": list(chosen.refuses),
+    }
 
 
 def _state(state: Mapping[str, int | str]) -> dict[str, str]:

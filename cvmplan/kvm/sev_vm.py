@@ -16,7 +16,7 @@ from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.digest import SevDigest
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.kvm.source import Source
-from cvmplan.kvm.vms import Vm, states_of
+from cvmplan.kvm.vms import Vm, breakpoint_of, states_of
 
 INVALID_GUEST_STATE, INVALID_LENGTH = 2, 4  # AMD 55766, "Status Codes"
 GRANULE = 16
@@ -116,6 +116,9 @@ class SevVm(Vm):
         """KVM_SEV_LAUNCH_UPDATE_VMSA: the state of each vCPU."""
         if self.platform != "sev-es":
             return no("ENOTTY", "an SEV guest has no encrypted vCPU state")
+        why = breakpoint_of(op.vmsas)
+        if why:
+            return no("EINVAL", why)
         pages, why = states_of(op.vmsas, self.vcpus or 0, surplus=False)
         for _, page in pages:
             if page is not None and self.legacy not in (None, not any(page[MXCSR : MXCSR + 4])):

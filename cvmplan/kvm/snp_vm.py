@@ -16,7 +16,7 @@ from cvmplan.kvm.digest import SnpDigest
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.kvm.memslots import Frame, Slot
 from cvmplan.kvm.source import NOTHING, Source
-from cvmplan.kvm.vms import Vm, states_of
+from cvmplan.kvm.vms import Vm, breakpoint_of, states_of
 
 VMSA_GPA = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B
@@ -243,11 +243,13 @@ class SnpVm(Vm):
         """KVM_SEV_SNP_LAUNCH_FINISH, with the VMSA of each vCPU before it."""
         if not self.inited:
             return no("ENOTTY", "the VM was not initialised as an SNP guest")
-        if not self.started:
-            return no("EINVAL", "the launch was not started")
+        early = "" if self.started else "the launch was not started"
         if self._finished:
-            return no("EINVAL", "the launch was finished before, or failed to")
-        self._finished = True
+            early = "the launch was finished before, or failed to"
+        self._finished = self.started
+        early = early or breakpoint_of(op.vmsas)
+        if early:
+            return no("EINVAL", early)
         why = self._measure_vcpus(op.vmsas)
         if op.id_block is not None and getattr(op, "id_auth", b"") is None:
             return no("EINVAL", "an ID block without an ID authentication")

@@ -20,6 +20,7 @@ from cvmplan.kvm.source import NOTHING, Source
 MOST_VCPUS = 4096  # linux arch/x86/Kconfig, KVM_MAX_NR_VCPUS
 UNMEASURED = ("default", "sw-protected")
 NO_SUCH_CALL = "{} has no such call"
+DR7, DR7_FIXED = 0x160, 0x400  # AMD 24593, APM volume 2, appendix B; bit 10 is always set
 
 
 class Vm:
@@ -143,3 +144,16 @@ def states_of(
         return pages, ""
     pages.append((0, None))
     return pages, f"{given} vCPU states for {wanted} vCPUs: the digest is not known"
+
+
+def breakpoint_of(vmsas: Any) -> str:
+    """
+    Return why the kernel refuses these states: DR7 has a breakpoint; "" where none has.
+
+    Source: linux arch/x86/kvm/svm/sev.c, sev_es_sync_vmsa; APM volume 2, appendix B.
+    """
+    for vmsa in vmsas:
+        dr7 = int.from_bytes(vmsa.hex[DR7 : DR7 + 8], "little")
+        if dr7 & ~DR7_FIXED:
+            return f"DR7 of vCPU {vmsa.vcpus} has a breakpoint: {dr7:#x}"
+    return ""

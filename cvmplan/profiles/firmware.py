@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cvmplan.profiles.record import HARDWARE, SOURCE, TWO, Fact, Profile, State, Vmsa
+from cvmplan.profiles.states import KVM_STATE, WHOLE_STATE
 
 _ZERO_SECTIONS = {
     "sec-mem": "zero", "secrets": "secrets", "cpuid": "cpuid", "svsm-caa": "zero",
@@ -37,6 +38,8 @@ QEMU = Profile(
     large_pages="whole",
     inserts_first=True,
     fixed_vmsa=True,
+    takes=WHOLE_STATE,
+    sets={"cr0": 0x10},
     guest_policy="last",
     wants_policy=True,
     one_id_block=True,
@@ -66,6 +69,15 @@ QEMU = Profile(
             SOURCE,
             commit="03025db6",
         ),
+        Fact(
+            "IGVM: of a VMSA all fields are set that it takes, and CR0.ET; further vCPUs have "
+            "QEMU's reset state, RDX the signature of the CPU model",
+            "qemu target/i386/sev.c sev_apply_cpu_context, check_vmsa_supported; "
+            "target/i386/helper.c cpu_x86_update_cr0",
+            SOURCE,
+            since="10.1",
+        ),
+        *KVM_STATE,
         Fact(
             "SNP: metadata in table order after the firmware, VMSAs last; page types ZERO, "
             "SECRETS and CPUID, the kernel-hashes page as NORMAL, the vCPU state",

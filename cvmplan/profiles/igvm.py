@@ -5,26 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cvmplan.kvm.abi import IMPORT
-from cvmplan.profiles.record import HARDWARE, SOURCE, TWO, Fact, Profile, Vmsa
+from cvmplan.profiles.record import SOURCE, TWO, Fact, Profile, Vmsa
+from cvmplan.profiles.states import KVM_STATE, PLAIN_STATE, WHOLE_STATE
 
 IMPORTS = (IMPORT.name,)
 _KVM_RESET = {"rdx": 0x600, "mxcsr": 0x1F80, "x87_fcw": 0x37F}
 _AT_KVM = Vmsa(_KVM_RESET, _KVM_RESET)
 """A vCPU for which the file has no state keeps what KVM has after reset."""
-_PARTS = ("selector", "attrib", "limit", "base")
-_CARRIED = (
-    *(f"{s}.{part}" for s in ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr") for part in _PARTS),
-    "gdtr.limit", "gdtr.base", "idtr.limit", "idtr.base", "cr0", "cr3", "cr4", "efer", "rflags",
-    "rip", "rsp", "rax", "rbx", "rcx", "rdx", "rbp", "rsi", "rdi", "r8", "r9", "r10", "r11",
-    "r12", "r13", "r14", "r15",
-)  # fmt: skip
-
-KVM_STATE = Fact(
-    "KVM sets EFER.SVME and CR4.MCE itself, whatever the VMSA of a file says",
-    "linux 7.3.4 arch/x86/kvm/svm/svm.c svm_set_efer, svm_set_cr4; each digest that signed "
-    "evidence confirmed has both",
-    HARDWARE,
-)
 HYPER_V = Profile(
     name="hyper-v",
     title="Hyper-V: directives in file order, as the igvm crate measures them",
@@ -52,7 +39,8 @@ CLOUD_HYPERVISOR = Profile(
     zero_pages="zero",
     shared_pages="add",
     vmsa=_AT_KVM,
-    carries=_CARRIED,
+    carries=PLAIN_STATE,
+    cuts_tables=False,
     passes_features=False,
     vmsa_apart=True,
     guest_policy="first-set",
@@ -68,13 +56,14 @@ CLOUD_HYPERVISOR = Profile(
         ),
         Fact(
             "of a VMSA it sets segments, GDT and IDT, CR0, CR3, CR4, EFER, the general registers, "
-            "RIP and RFLAGS; PAT, XCR0, debug and FPU registers keep KVM's reset values; vCPUs "
+            "RIP and RFLAGS; PAT, XCR0, debug and FPU registers keep KVM's reset values, other "
+            "fields are not looked at; limits of GDT and IDT above 16 bits are an error; vCPUs "
             "without a VMSA keep KVM's reset state",
             "cloud-hypervisor hypervisor/src/kvm/mod.rs setup_sev_snp_regs",
             SOURCE,
             commit="ae44c29",
         ),
-        KVM_STATE,
+        *KVM_STATE,
     ),
 )
 CLOUD_HYPERVISOR_MSHV = replace(
@@ -87,6 +76,7 @@ CLOUD_HYPERVISOR_MSHV = replace(
     sorted_by_gpa=True,
     vmsa=None,
     carries=None,
+    cuts_tables=True,
     sources=(
         Fact(
             "pages sorted by address, VMSA among them, one page of an insert; the flag shared is "
@@ -104,7 +94,10 @@ OPENVMM = Profile(
     loads_igvm=True,
     shared_pages="skip-normal",
     vmsa=_AT_KVM,
+    takes=(*WHOLE_STATE, "xss", "x87_fsw", "x87_dp", "x87_fop", "x87_rip"),
+    cuts_tables=False,
     passes_features=False,
+    once=("VP_CONTEXT",),
     wants_policy=True,
     refuses=("CPUID_XF", "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION", "IS_2MB_PAGE"),
     sources=(
@@ -116,12 +109,14 @@ OPENVMM = Profile(
             commit="1488a37",
         ),
         Fact(
-            "all fields of a VMSA are set; vCPUs without one keep KVM's reset state",
-            "microsoft/openvmm virt_kvm/src/snp.rs",
+            "one VMSA, of vCPU 0, of which all fields are set that KVM can be given, and others "
+            "refused; further vCPUs keep KVM's reset state",
+            "microsoft/openvmm virt_kvm/src/snp.rs prepare_snp_config, "
+            "validate_snp_igvm_vmsa_state, set_snp_igvm_vmsa_state",
             SOURCE,
             commit="1488a37",
         ),
-        KVM_STATE,
+        *KVM_STATE,
     ),
 )
 OPENVMM_MSHV = replace(
@@ -131,6 +126,9 @@ OPENVMM_MSHV = replace(
     platforms=("snp", "vbs"),
     abis=IMPORTS,
     vmsa=None,
+    takes=None,
+    cuts_tables=True,
+    once=(),
     refuses=("CPUID_XF", "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION"),
     sources=(
         Fact(

@@ -87,7 +87,11 @@ class Profile(Frozen):
     inserts_first   a run of pages waits until another begins, inserts do not
     fixed_vmsa      a VMSA must lie where KVM measures it
     carries         VMSA fields of a file that it sets on KVM, which keeps its reset state for the
-                    others; None: all
+                    others; None: all that KVM can be given
+    takes           VMSA fields that a file may set: it refuses a state with any other; None: the
+                    others are not looked at
+    sets            VMSA bits that it sets itself, beside those of the file
+    cuts_tables     limits of GDT and IDT above 16 bits are cut on KVM; False: refused
     passes_features  SEV_FEATURES of a file are what the kernel is asked for, so that they are
                     refused where it refuses them; False: that is not checked
     all_contexts    VMSAs of the file's other platforms are added as well
@@ -136,6 +140,9 @@ class Profile(Frozen):
     inserts_first: bool = False
     fixed_vmsa: bool = False
     carries: tuple[str, ...] | None = None
+    takes: tuple[str, ...] | None = None
+    sets: Mapping[str, int] = field(default_factory=dict)
+    cuts_tables: bool = True
     passes_features: bool = True
     all_contexts: bool = False
     once: tuple[str, ...] = ()
@@ -159,6 +166,6 @@ class Profile(Frozen):
 IGVM_FIELDS: Final = (
     "loads_igvm", "zero_pages", "shared_pages", "insert_pages", "large_pages", "fixed_vmsa",
     "vmsa_apart", "guest_policy", "wants_policy", "one_id_block", "refuses_all", "is_tool",
-    "passes_features", "all_contexts", "ignores_id_block", "earlier",
+    "cuts_tables", "passes_features", "all_contexts", "ignores_id_block", "earlier",
 )  # fmt: skip
 """Fields about IGVM files that documents have as they are."""

@@ -16,7 +16,7 @@ def read(blob: Blob) -> Profile:
     document = text.validate(blob, text.parse(blob), "profile")
     vmsa = document.vmsa
     set_up = {**vmsa.boot, **vmsa.others} if vmsa else {}
-    for field in (*set_up, *(document.carries or ())):
+    for field in (*set_up, *(document.carries or ()), *(document.takes or ()), *document.sets):
         if field not in FIELDS:
             raise ConfigError(f"the VMSA has no field {field!r}", at=f"{blob.name}: vmsa")
     return Profile(
@@ -47,6 +47,8 @@ def read(blob: Blob) -> Profile:
         abis=tuple(document.abis),
         refuses=tuple(document.refuses),
         carries=None if document.carries is None else tuple(document.carries),
+        takes=None if document.takes is None else tuple(document.takes),
+        sets=document.sets,
         once=tuple(document.once),
         fixed_policy=document.fixed_policy,
         **{name: getattr(document, name) for name in IGVM_FIELDS},

@@ -22,13 +22,13 @@ from cvmplan.sev.ops import (
     Vcpus,
 )
 from cvmplan.sev.steps import GRANULE
+from cvmplan.snp import states
 from cvmplan.snp.hashes import TABLE_SIZE
 from cvmplan.snp.planner import vcpu_pages
 from cvmplan.snp.rules import entry_findings, features_findings
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
-MXCSR = 0x408  # AMD 24593, APM volume 2, appendix B
 LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
 
 
@@ -49,6 +49,8 @@ def layout(launch: Launch) -> Layout:
         findings += entry_findings(launch)
     if launch.platform == "sev-es":
         findings += [*features_findings(launch), *_legacy_findings(launch)]
+        if launch.image and pages.is_igvm(launch):
+            findings += states.findings(launch, launch.image)
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
     return Layout(tuple(regions), limits, tuple(findings))
 
@@ -75,8 +77,6 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
 
 def _is_legacy(launch: Launch) -> bool:
     """Whether the VM is initialised by KVM_SEV_ES_INIT, which leaves the FPU state zero."""
-    if pages.is_igvm(launch) and launch.image and launch.image.states:
-        return not any(launch.image.states[0].page[MXCSR : MXCSR + 4])
     return (launch.abi.es_fpu_state or launch.guest.es_init) == "legacy"
 
 
@@ -92,9 +92,8 @@ def _legacy_findings(launch: Launch) -> Iterator[Finding]:
 
 def vmsas(launch: Launch) -> tuple[Vcpus, ...]:
     """Return the initial states of all vCPUs."""
-    fpu = launch.abi.es_fpu_state or launch.guest.es_init
-    states = vcpu_pages(launch, LEGACY_FPU if fpu == "legacy" else {})
-    return tuple(Vcpus(vcpus, page) for vcpus, page in states)
+    made = vcpu_pages(launch, LEGACY_FPU if _is_legacy(launch) else {})
+    return tuple(Vcpus(vcpus, page) for vcpus, page in made)
 
 
 def _update(region: Region) -> SevLaunchUpdateData:

@@ -22,7 +22,7 @@ from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, Op
 from cvmplan.profiles import State
 from cvmplan.profiles import Vmsa as VmsaProfile
-from cvmplan.snp import portable
+from cvmplan.snp import portable, states
 from cvmplan.snp.hashes import TABLE_SIZE
 from cvmplan.snp.ops import (
     ImportComplete,
@@ -33,7 +33,6 @@ from cvmplan.snp.ops import (
     Vmsa,
 )
 from cvmplan.snp.rules import (
-    SNP_ACTIVE,
     entry_findings,
     features_findings,
     id_block_findings,
@@ -66,10 +65,13 @@ def layout(launch: Launch) -> Layout:
         *two_megabyte_neighbours(regions, launch.abi.map_level),
     )
     if launch.image and pages.is_igvm(launch):
-        findings += (portable.finding(launch, launch.image),)
+        findings += (
+            *states.findings(launch, launch.image),
+            portable.finding(launch, launch.image, vmsas),
+        )
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
-    states = () if launch.abi.imports else (_vmsa_region(launch),)
-    return Layout((*regions, *states), limits, findings)
+    vcpus = () if launch.abi.imports else (_vmsa_region(launch),)
+    return Layout((*regions, *vcpus), limits, findings)
 
 
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
@@ -81,7 +83,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield from _imported(launch, added)
         return
     made_of = memory.backing(launch.platform, guest.backing, abi)
-    told = guest.sev_features & ~SNP_ACTIVE
+    told = guest.sev_features & ~states.SNP_ACTIVE
     if abi.snp_features and not passes_features(launch):
         told &= abi.snp_features.known
     yield Init(told)
@@ -130,7 +132,7 @@ def vcpu_pages(
     `override` are VMSA fields that beat the profile's (SEV-ES without FPU state).
     """
     if pages.is_igvm(launch):
-        yield from _file_pages(launch)
+        yield from _file_pages(launch, override or {})
         return
     template = _template(launch)
     eip = launch.guest.reset_eip or (launch.image.reset_eip if launch.image else None) or 0
@@ -142,17 +144,19 @@ def vcpu_pages(
         yield others, _state_page(launch, template.others, at, override or {})
 
 
-def _file_pages(launch: Launch) -> Iterator[tuple[range, bytes]]:
+def _file_pages(launch: Launch, override: Mapping[str, int]) -> Iterator[tuple[range, bytes]]:
     """Yield the states that an IGVM file has, then the reset state for further vCPUs."""
-    states = sorted(launch.image.states if launch.image else ())
-    states = states[:1] if launch.abi.vmsa_scope != "all" else states
-    carried = launch.profile.carries
-    for number, state in enumerate(states):
-        page = state.page if launch.abi.imports else kvm_page(state.page, carried)
+    held = sorted(launch.image.states if launch.image else ())
+    held = held[:1] if launch.abi.vmsa_scope != "all" else held
+    profile = launch.profile
+    for number, state in enumerate(held):
+        page = state.page
+        if not launch.abi.imports:
+            page = kvm_page(page, profile.carries, override, sets=profile.sets)
         yield range(number, number + 1), page
-    if len(states) < launch.guest.vcpus and launch.abi.vmsa_scope == "all":
-        others = range(len(states), launch.guest.vcpus)
-        yield others, _state_page(launch, _template(launch).others, BOOT_EIP, {})
+    if len(held) < launch.guest.vcpus and launch.abi.vmsa_scope == "all":
+        others = range(len(held), launch.guest.vcpus)
+        yield others, _state_page(launch, _template(launch).others, BOOT_EIP, override)
 
 
 def _template(launch: Launch) -> VmsaProfile:
@@ -311,7 +315,8 @@ def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
 
 def _state_findings(launch: Launch, regions: Sequence[Region]) -> Iterator[Finding]:
     """Yield what is wrong with where the vCPUs' initial states come from."""
-    held = [r for r in regions if r.page_type == "vmsa"]
+    mine = (r for r in regions if r.role is not Role.OTHER_CONTEXT)
+    held = [r for r in mine if r.page_type == "vmsa"]
     if pages.is_igvm(launch) and not launch.abi.imports:
         return
     if not launch.abi.imports:

@@ -1,30 +1,39 @@
 """
 Which loaders measure the same for an IGVM file.
 
-Loaders agree where all that makes them differ is absent from the file, or handled alike.  What
-they do is data of their profiles; here is what of it matters for one file.
+Loaders agree where they add the same pages in the same order, as the same types, and measure the
+same vCPU states: that is compared, and nothing is hashed for it but what is compared.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha256
 
 from cvmplan import pages
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
 from cvmplan.launch import Image, Launch
 from cvmplan.order import PAGE
+from cvmplan.snp import states
+from cvmplan.snp.ops import Vmsa
 from cvmplan.snp.vmsa import kvm_page
 
+KvmStates = Callable[[Launch], Iterable[Vmsa]]
+_CONTENTS = ("normal", "vmsa")  # page types whose contents are measured (AMD 56860, PAGE_INFO)
 
-def finding(launch: Launch, image: Image) -> Finding:
-    """Return the finding that names the groups of loaders that measure the same."""
-    refused = [*pages.refusing(launch)]
-    groups: dict[object, list[str]] = {}
+
+def finding(launch: Launch, image: Image, kvm_states: KvmStates) -> Finding:
+    """
+    Return the finding that names the groups of loaders that measure the same.
+
+    `kvm_states` returns the initial vCPU states of a launch that KVM measures.
+    """
+    refused = [*_refusing(launch, image)]
+    groups: dict[bytes, list[str]] = {}
     for other in pages.loaders(launch):
         if other.profile.name not in refused:
-            key = (*_handling(other), *_states(other, image))
-            groups.setdefault(key, []).append(other.profile.name)
+            groups.setdefault(_measured(other, kvm_states), []).append(other.profile.name)
     reasons = [*_differences(launch, image)] if len(groups) > 1 else []
     if len(groups) > 1:
         named = " | ".join(", ".join(names) for names in groups.values())
@@ -36,34 +45,33 @@ def finding(launch: Launch, image: Image) -> Finding:
     return Finding("portable", f"loaders differ: {'; '.join(reasons)}")
 
 
-def _handling(launch: Launch) -> Iterator[object]:
-    """Yield what the loader does about each thing in the file that loaders treat differently."""
-    profile, regions = launch.profile, launch.regions
-    if _unsorted(regions):
-        yield profile.sorted_by_gpa
-    if _late_inserts(regions) and not profile.sorted_by_gpa:
-        yield profile.inserts_first
-    if any(r.role is Role.INSERT and r.size != PAGE for r in regions):
-        yield profile.insert_pages
-    if any(map(pages.is_shared, regions)):
-        yield profile.shared_pages
-    if any(r.role is Role.EMPTY_PAGE for r in regions):
-        yield profile.zero_pages
-    if any(map(pages.is_large, regions)):
-        yield profile.large_pages
+def _refusing(launch: Launch, image: Image) -> Iterator[str]:
+    """Yield the loaders that refuse the file, or add no page of it, each under its usual kernel."""
+    for other in pages.loaders(launch):
+        found = (*pages.refused(other, image), *states.findings(other, image))
+        added = pages.added(pages.typed(other))
+        starts = any(r.role not in (Role.VP_CONTEXT, Role.OTHER_CONTEXT) for r in added)
+        if not starts or any(f.severity == "error" for f in found):
+            yield other.profile.name
 
 
-def _states(launch: Launch, image: Image) -> Iterator[object]:
-    """Yield the vCPU states that are measured, and where."""
-    in_place = launch.abi.imports
-    if in_place and not pages.as_kvm(launch.regions):
-        yield "in place, sorted" if launch.profile.sorted_by_gpa else "in place"
-    for state in sorted(image.states):
-        yield state.page if in_place else kvm_page(state.page, launch.profile.carries)
-    if not in_place:
-        yield launch.guest.vcpus - len(image.states)
-    else:
-        yield 0
+def _measured(launch: Launch, kvm_states: KvmStates) -> bytes:
+    """Return a hash over what is measured; pages of the file are named by their place there."""
+    seen = sha256()
+    for region in pages.added(pages.typed(launch)):
+        place = region.at if region.page_type in _CONTENTS else ""
+        if region.role in (Role.VP_CONTEXT, Role.OTHER_CONTEXT):
+            place = _page_of(region)
+        seen.update(f"{region.gpa:x} {region.size:x} {region.page_type} {place}\n".encode())
+    for vcpus, gpa, page in () if launch.abi.imports else kvm_states(launch):
+        row = f"{gpa:x} {PAGE:x} vmsa {sha256(page).hexdigest()}\n".encode()
+        seen.update(row * len(vcpus))
+    return seen.digest()
+
+
+def _page_of(region: Region) -> str:
+    data = getattr(region.contents, "data", b"")
+    return sha256(data).hexdigest()
 
 
 def _unsorted(regions: Sequence[Region]) -> bool:
@@ -79,13 +87,18 @@ def _late_inserts(regions: Sequence[Region]) -> bool:
 def _differences(launch: Launch, image: Image) -> Iterator[str]:
     """Yield what in the file makes loaders differ, in words."""
     regions = launch.regions
-    carried = {o.profile.carries for o in pages.loaders(launch) if not o.abi.imports}
-    changed = any(kvm_page(s.page, c) != s.page for s in image.states for c in carried)
+    on_kvm = [o.profile for o in pages.loaders(launch) if not o.abi.imports]
+    changed = any(
+        kvm_page(s.page, p.carries, sets=p.sets) != s.page for s in image.states for p in on_kvm
+    )
     yield from (
         what
         for what, is_so in (
             ("a VMSA is not last, or not where KVM measures it", not pages.as_kvm(regions)),
-            ("vCPU states that not every loader on KVM sets as the file has them", changed),
+            (
+                "vCPU states that are not measured as the file has them",
+                changed,
+            ),
             (
                 f"{len(image.states)} VMSAs for {launch.guest.vcpus} vCPUs",
                 len(image.states) != launch.guest.vcpus,

@@ -12,8 +12,8 @@ from cvmplan import pages
 from cvmplan.findings import Finding
 from cvmplan.kvm.interface import Bits, bit_numbers
 from cvmplan.launch import Launch
+from cvmplan.snp.states import SNP_ACTIVE
 
-SNP_ACTIVE = 1 << 0  # AMD 24593, APM volume 2, "SEV_FEATURES"
 POLICY_DEBUG = 1 << 19  # AMD 56860, table "Guest Policy Structure"
 
 

@@ -25,7 +25,8 @@ _REGISTERS: dict[str, tuple[int, int]] = {
     "rsi": (0x330, 8), "rdi": (0x338, 8), "r8": (0x340, 8), "r9": (0x348, 8), "r10": (0x350, 8),
     "r11": (0x358, 8), "r12": (0x360, 8), "r13": (0x368, 8), "r14": (0x370, 8),
     "r15": (0x378, 8), "sev_features": (0x3B0, 8), "virtual_tom": (0x3C8, 8), "xcr0": (0x3E8, 8),
-    "mxcsr": (0x408, 4), "x87_ftw": (0x40C, 2), "x87_fsw": (0x40E, 2), "x87_fcw": (0x410, 2),
+    "x87_dp": (0x400, 8), "mxcsr": (0x408, 4), "x87_ftw": (0x40C, 2), "x87_fsw": (0x40E, 2),
+    "x87_fcw": (0x410, 2), "x87_fop": (0x412, 2), "x87_rip": (0x418, 8),
 }  # fmt: skip
 
 FIELDS: Final[dict[str, tuple[int, int]]] = {
@@ -72,28 +73,51 @@ def vmsa_page(states: Iterable[Mapping[str, int]]) -> bytes:
     return bytes(page)
 
 
-_KVM_SETS: Final = {"efer": 0x1000, "cr4": 0x40}
-"""Bits that KVM sets itself.  Source: linux 7.3.4 arch/x86/kvm/svm/svm.c, svm_set_efer,
-svm_set_cr4 (EFER.SVME; CR4.MCE as the host has it, which every host does)."""
+_KVM_SETS: Final = {"efer": 0x1000, "cr4": 0x40, "rflags": 0x2}
+"""Bits that KVM sets itself.  Sources: linux 7.3.4 arch/x86/kvm/svm/svm.c, svm_set_efer,
+svm_set_cr4 (EFER.SVME; CR4.MCE as the host has it, which every host does); arch/x86/kvm/x86.c,
+__set_regs (X86_EFLAGS_FIXED)."""
+_KVM_CUTS: Final = {
+    **{f"{segment}.attrib": 0xFFF for segment in _SEGMENTS},
+    **dict.fromkeys(("gdtr.limit", "idtr.limit"), 0xFFFF),
+}
+"""Fields of which KVM has fewer bits: uapi/asm/kvm.h, struct kvm_segment, kvm_dtable."""
 _KVM_KEEPS: Final = {"rdx": 0x600, "mxcsr": 0x1F80, "x87_fcw": 0x37F}
+_NOT_GIVEN: Final = frozenset(
+    {"vmpl", "cpl", "cr2", "pkru", "tsc_aux", "virtual_tom", "sev_features"}
+    | {f"{table}.{part}" for table in ("gdtr", "idtr") for part in ("selector", "attrib")}
+)
+_GIVEN: Final = tuple(name for name in FIELDS if name not in _NOT_GIVEN)
+"""Fields that KVM can be given, by KVM_SET_SREGS, _REGS, _DEBUGREGS, _MSRS, _XCRS and _XSAVE."""
 
 
-def kvm_page(page: bytes, carried: Sequence[str] | None) -> bytes:
+def value_of(page: bytes, name: str) -> int:
+    """Return the value of a field of a VMSA."""
+    offset, size = FIELDS[name]
+    return int.from_bytes(page[offset : offset + size], "little")
+
+
+def kvm_page(
+    page: bytes, carried: Sequence[str] | None, *more: Mapping[str, int], sets: Mapping[str, int]
+) -> bytes:
     """
     Return the VMSA that KVM measures after a loader has set the vCPU to the state in `page`.
 
-    `carried` are the fields that the loader sets, None for all; the others keep KVM's reset
-    values.  SEV_FEATURES are those of the launch, which are the file's.
+    `carried` are the fields that the loader sets, None for all that KVM can be given; the others
+    keep KVM's reset values.  `sets` are bits that the loader sets beside them, `more` fields that
+    beat those of the page.  SEV_FEATURES are those of the launch, which are the file's.
     """
-    made = bytearray(page)
-    if carried is not None:
-        reset = (RESET, real_mode_entry(BOOT_EIP), _KVM_KEEPS)
-        made = bytearray(vmsa_page(reset))
-        for name in (*carried, "sev_features"):
-            offset, size = FIELDS[name]
-            made[offset : offset + size] = page[offset : offset + size]
-    for name, bits in _KVM_SETS.items():
+    names = (*(_GIVEN if carried is None else carried), "sev_features")
+    given = {name: value_of(page, name) & _KVM_CUTS.get(name, -1) for name in names}
+    for name, bits in (*sets.items(), *_KVM_SETS.items()):
+        given[name] = given.get(name, RESET.get(name, 0)) | bits
+    return vmsa_page((RESET, real_mode_entry(BOOT_EIP), _KVM_KEEPS, given, *more))
+
+
+def first_beyond(page: bytes, taken: Sequence[str]) -> int | None:
+    """Return the offset of the first byte that is set outside the fields `taken`, or None."""
+    rest = bytearray(page)
+    for name in taken:
         offset, size = FIELDS[name]
-        value = int.from_bytes(made[offset : offset + size], "little") | bits
-        made[offset : offset + size] = value.to_bytes(size, "little")
-    return bytes(made)
+        rest[offset : offset + size] = bytes(size)
+    return next((at for at, byte in enumerate(rest) if byte), None)

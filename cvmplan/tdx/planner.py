@@ -200,7 +200,7 @@ def _module_findings(attributes: int, xfam: int, at: str) -> Iterator[Finding]:
 
 def _no_reset_vector(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:
     """Warn where no page is added at which the vCPUs of a TD start."""
-    held = any(r.gpa <= RESET_PAGE < r.end for r in regions if r.is_mapped and r.size > 0)
+    held = any(r.gpa <= RESET_PAGE < r.end for r in pages.added(regions) if r.size > 0)
     if not held:
         problem = f"no page is added at {RESET_PAGE:#x}, where a TD's vCPUs start"
         yield Finding("no-reset-vector", problem, RESET_PAGE, RESET_PAGE, at=launch.name)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from cvmplan import pages
 from cvmplan.contents import Zeros
+from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Limits
 from cvmplan.launch import Launch, Layout
 from cvmplan.notes import unmeasured_contents
@@ -20,7 +21,11 @@ def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` as the image types them, and the findings."""
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address")
     regions = pages.typed(launch) if launch.image else launch.regions
-    return Layout(regions, limits, (*unmeasured_contents(regions, HOST_FILLED),))
+    findings = [*unmeasured_contents(regions, HOST_FILLED)]
+    if launch.image and not any(registers for _, registers in launch.image.registers):
+        problem = "the file has no registers of a vCPU: none could start"
+        findings.append(Finding("no-vcpu-state", problem, at=launch.name, severity="warning"))
+    return Layout(regions, limits, tuple(findings))
 
 
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:

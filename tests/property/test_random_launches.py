@@ -16,18 +16,6 @@ from typing import Final
 
 import pytest
 
-from tests.build.igvm import (
-    CPUID_DATA,
-    KVM_VMSA,
-    NORMAL,
-    SECRETS,
-    SEV_SNP,
-    SHARED,
-    UNMEASURED,
-    Igvm,
-    filling,
-    vmsa,
-)
 from tests.build.ovmf import (
     GIB_4,
     MR_EXTEND,
@@ -43,26 +31,12 @@ from tests.oracles.firmware import CHUNK, vmsas
 from tests.run import run
 
 COUNT: Final = int(os.environ.get("CVMPLAN_RANDOM", "40"))
-LOADERS: Final = ("hyper-v", "qemu", "openvmm", "cloud-hypervisor", "igvmmeasure")
-KVM: Final = ("qemu", "openvmm", "cloud-hypervisor")
 SECRETS_PAGE, CPUID_PAGE = 2, 3  # of which there is exactly one page
-# What Cloud Hypervisor does not set, and KVM's reset values of it (offset, format, value).
-KEPT: Final = (
-    (0x268, "<Q", 0x7040600070406), (0x3E8, "<Q", 1), (0x168, "<Q", 0xFFFF0FF0),
-    (0x160, "<Q", 0x400), (0x408, "<I", 0x1F80), (0x410, "<H", 0x37F),
-)  # fmt: skip
 
 
 def seeds(kind: str) -> Iterator[Random]:
     for number in range(COUNT):
         yield Random(f"{kind} {number}")  # noqa: S311 launches are drawn, no keys
-
-
-def folded(digest: bytes, page_type: int, gpa: int, page: bytes) -> bytes:
-    """Return the launch digest after a page (AMD 56860, PAGE_INFO)."""
-    contents = hashlib.sha384(page).digest() if page_type in (1, 2) else bytes(48)
-    info = digest + contents + struct.pack("<HBBIQ", 0x70, page_type, 0, 0, gpa)
-    return hashlib.sha384(info).digest()
 
 
 # --- firmware ------------------------------------------------------------------------------------
@@ -160,73 +134,3 @@ def test_random_files_without_any_table_are_their_own_sev_digest(tmp_path: Path)
         ours = run("measure", str(file), "--platform", "sev-es", *options, "--bare")
         states = b"".join(vmsas(count, 0x80B004, 0))
         assert (ours.out, ours.err) == (hashlib.sha256(data + states).hexdigest(), "")
-
-
-# --- IGVM ----------------------------------------------------------------------------------------
-
-
-def as_kvm(page: bytes, loader: str) -> bytes:
-    """Return the VMSA that KVM builds: SVME and MCE set, and what the loader leaves alone kept."""
-    made = bytearray(page)
-    if loader == "cloud-hypervisor":
-        for offset, form, value in KEPT:
-            struct.pack_into(form, made, offset, value)
-    efer, cr4 = (struct.unpack_from("<Q", made, at)[0] for at in (0xD0, 0x148))
-    struct.pack_into("<Q", made, 0xD0, efer | 0x1000)
-    struct.pack_into("<Q", made, 0x148, cr4 | 0x40)
-    return bytes(made)
-
-
-def type_of(loader: str, data: bytes | None, flags: int, data_type: int) -> int | None:
-    """Return the SNP page type, None for a page that is left out (spec/igvm.md 2.1)."""
-    shared = flags & SHARED
-    if shared and loader == "hyper-v":
-        return None
-    if data_type == SECRETS:
-        return 5
-    if data_type == CPUID_DATA:
-        return 6
-    if flags & UNMEASURED:
-        return 4
-    if shared and loader == "openvmm":
-        return None
-    return 3 if data is None and loader == "cloud-hypervisor" else 1
-
-
-def state(random: Random) -> bytes:
-    """Return a VMSA with random values where loaders and KVM differ; KVM can set all of them."""
-    page = bytearray(vmsa())
-    for offset in (0xD0, 0x148, 0x160, 0x168, 0x170, 0x178, 0x1D8, 0x1F8, 0x268, 0x308, 0x3E8):
-        struct.pack_into("<Q", page, offset, random.getrandbits(32))
-    struct.pack_into("<I", page, 0x408, random.getrandbits(16))
-    return bytes(page)
-
-
-def test_random_igvm_files_measure_as_the_model_says(tmp_path: Path) -> None:
-    path = tmp_path / "image.igvm"
-    for random in seeds("igvm"):
-        file = Igvm().platform(SEV_SNP, 1).policy(0x30000, 1)
-        wanted = dict.fromkeys(LOADERS, bytes(48))
-        gpa = 0x1000 * random.randint(1, 64)
-        for number in range(random.randint(1, 12)):
-            data = filling(f"{random.random()}") if random.random() < 0.7 else None
-            flags = random.choice((0, 0, 0, UNMEASURED, SHARED))
-            data_type = random.choice((NORMAL,) * 6 + (SECRETS, CPUID_DATA)) if not flags else 0
-            file = file.page(gpa, data, 1, flags=flags, data_type=data_type)
-            for loader in LOADERS:
-                kind = type_of(loader, data, flags, data_type)
-                if kind is not None:
-                    wanted[loader] = folded(wanted[loader], kind, gpa, data or bytes(PAGE))
-            gpa += PAGE * random.randint(1, 3)
-            del number
-        page = state(random)
-        path.write_bytes(file.vp_context(KVM_VMSA, page, 1).build())
-        for loader in LOADERS:
-            last = as_kvm(page, loader) if loader in KVM else page
-            digest = folded(wanted[loader], 2, KVM_VMSA, last)
-            abi = ("--abi", "kvm-7.3") if loader in KVM else ()
-            ours = run("measure", str(path), "--platform", "snp", "--vmm", loader, *abi, "--bare")
-            if wanted[loader] == bytes(48):  # no page is added: nothing could start
-                assert ours.code == 1
-                continue
-            assert (loader, ours.out, ours.err) == (loader, digest.hex(), "")

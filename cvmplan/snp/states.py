@@ -1,0 +1,75 @@
+"""
+The vCPU states of an IGVM file under a loader on KVM: what loader or kernel refuse of them.
+
+What a loader sets is data of its profile; what KVM makes of it is in `vmsa`.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
+from typing import Final
+
+from cvmplan import pages
+from cvmplan.findings import Finding
+from cvmplan.gpamap import Region, Role
+from cvmplan.launch import Image, Launch, VpState
+from cvmplan.snp.vmsa import first_beyond, value_of
+
+SNP_ACTIVE: Final = 1 << 0  # AMD 24593, APM volume 2, "SEV_FEATURES"
+DR7_FIXED: Final = 0x400  # linux arch/x86/include/uapi/asm/debugreg.h, DR7_FIXED_1
+
+
+def findings(launch: Launch, image: Image) -> Iterator[Finding]:
+    """Yield what is wrong with the vCPU states of the file under this loader."""
+    states, vcpus = image.states, launch.guest.vcpus
+    if launch.abi.imports:
+        return
+    if launch.profile.abis and not pages.as_kvm(launch.regions):
+        problem = f"KVM measures the VMSAs last, at {pages.KVM_VMSA:#x}, and the file does not"
+        yield Finding("loader-refuses", problem, at=launch.name)
+    numbers = [s.vp_index for s in states]
+    if sorted(numbers) != list(range(len(numbers))):
+        problem = f"{len(numbers)} VMSAs, and not one of each vCPU from 0 on"
+        yield Finding("loader-refuses", problem, at=launch.name)
+    covered = _covered(launch.regions, states) if launch.profile.vmsa_apart else frozenset()
+    for state in states:
+        for problem in _unfit(launch, state, covered):
+            yield Finding("loader-refuses", f"{launch.profile.name}: {problem}", at=state.at)
+    if not states:
+        problem = "the file has no VMSA: no vCPU could start"
+        yield Finding("no-vcpu-state", problem, at=launch.name)
+    elif len(states) > vcpus:
+        problem = f"{len(states)} VMSAs for {vcpus} vCPUs"
+        yield Finding("vmsa-count", problem, at=launch.name, severity="error")
+    elif len(states) < vcpus:
+        problem = f"{len(states)} VMSAs for {vcpus} vCPUs: the others have the reset state"
+        yield Finding("vmsa-count", problem, at=launch.name, severity="warning")
+
+
+def _unfit(launch: Launch, state: VpState, covered: Collection[int]) -> Iterator[str]:
+    """Yield why KVM, or the loader, does not take the state of one vCPU."""
+    profile = launch.profile
+    if profile.fixed_vmsa and state.gpa != pages.KVM_VMSA:
+        yield f"a VMSA at {state.gpa:#x} is refused, KVM has it at {pages.KVM_VMSA:#x}"
+    beyond = None if profile.takes is None else first_beyond(state.page, profile.takes)
+    if beyond is not None:
+        yield f"the VMSA has a value at {beyond:#x} that KVM cannot set, or the loader does not"
+    if launch.platform == "snp" and not value_of(state.page, "sev_features") & SNP_ACTIVE:
+        yield "KVM cannot set SEV_FEATURES without SNP active"
+    limits = (value_of(state.page, f"{table}.limit") for table in ("gdtr", "idtr"))
+    if not profile.cuts_tables and any(limit > 0xFFFF for limit in limits):
+        yield "the VMSA has a limit of GDT or IDT above 0xffff, which KVM cannot set"
+    breaks = value_of(state.page, "dr7") & ~DR7_FIXED
+    if breaks and (profile.carries is None or "dr7" in profile.carries):
+        yield f"KVM refuses DR7 with a breakpoint ({breaks:#x}): EINVAL at the end of the launch"
+    if state.gpa in covered:
+        yield f"the VMSA at {state.gpa:#x} lies over a page with data"
+
+
+def _covered(regions: Iterable[Region], states: Iterable[VpState]) -> frozenset[int]:
+    """Return the addresses of VMSAs that lie in pages with data."""
+    gpas = sorted({s.gpa for s in states})
+    with_data = (r for r in regions if r.contents and r.role is not Role.VP_CONTEXT)
+    spans = ((bisect_left(gpas, r.gpa), bisect_left(gpas, r.end)) for r in with_data)
+    return frozenset(gpa for low, high in spans for gpa in gpas[low:high])
