@@ -38,6 +38,7 @@ VERBS: Final = {
     "td-params": "TD_PARAMS of a TDX guest, and the module's rules.",
     "td-info": "TDINFO of a TDX guest, and TEE_INFO_HASH.",
     "events": "What a TD's event log says, and the RTMRs that it leads to.",
+    "rtmr": "What a TD will measure after its launch, event by event.",
     "profiles": "VMM profiles, with their sources.",
     "abis": "Host kernel interfaces, with their sources.",
     "rules": "What 'check' looks for.",
@@ -103,7 +104,8 @@ def cvmplan(
     Which pages a confidential VM is built from, whether its launch is legal, what it measures.
 
     Exit codes: 0 fine, 1 the launch or the comparison is wrong, 2 usage, 3 unreadable or
-    malformed input, 4 not supported or not recognised, 70 a bug in cvmplan.
+    malformed input, 4 not supported or not recognised, 5 not known from what was given,
+    6 known only with a template's help, 70 a bug in cvmplan.
     """
     del version
 

@@ -22,6 +22,7 @@ EMITTERS: Final = {
         "cvmplan.emit.text_session",
         "cvmplan.emit.text_events",
         "cvmplan.emit.text_td",
+        "cvmplan.emit.text_rtmr",
     ),
     "json": (
         "cvmplan.emit.json",
@@ -31,6 +32,7 @@ EMITTERS: Final = {
         "cvmplan.emit.json_session",
         "cvmplan.emit.json_events",
         "cvmplan.emit.json_td",
+        "cvmplan.emit.json_rtmr",
     ),
     "jsonl": ("cvmplan.emit.jsonl",),
     "calls": ("cvmplan.emit.calls",),

@@ -1,0 +1,212 @@
+"""
+The events of a boot, in order, as far as the inputs decide them.
+
+One builder a register and kind of boot.  Nothing is guessed: an event whose digest does not
+follow from what was given is a node without one, and its register has no value.
+
+Sources: edk2 c5aa7e7, OvmfPkg (order: BdsDxe, PlatformBootManagerLib, TdTcg2Dxe); logs of
+hardware and of boots with Debian's packages; further ones beside each rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from cvmplan.blob import Blob
+from cvmplan.boot import direct, event_data, node, stub
+from cvmplan.boot.inputs import PATCHED, UNPATCHED, Inputs
+from cvmplan.boot.linux import linux_events, option_events
+from cvmplan.boot.machine import rtmr0
+from cvmplan.boot.node import ACTION, APPLICATION, GPT, SEPARATOR, TAG, Node
+from cvmplan.errors import ConfigError
+from cvmplan.images import gpt, pe
+
+FIRST_EXIT: Final = "if the first ExitBootServices succeeds"
+_TDX = "edk2 c5aa7e7, OvmfPkg/Tcg/TdTcg2Dxe/TdTcg2Dxe.c"
+_QEMU = "qemu 10.2.2, hw/i386/x86-common.c: x86_load_linux"
+
+
+def predict(inputs: Inputs) -> tuple[Node, ...]:
+    """
+    Return the events of RTMR0 to RTMR3, each register's in order.
+
+    ConfigError: inputs that contradict each other or the firmware; UnsupportedError,
+    MalformedError, TruncatedError: an input that firmware would refuse, or that we can't read.
+    """
+    if inputs.kernel is not None and inputs.uki is not None:
+        raise ConfigError("two things to boot", at="--uki", hint="--kernel or --uki, not both")
+    if inputs.kernel is None and (inputs.initrd is not None or inputs.append):
+        option = "--initrd" if inputs.initrd is not None else "--append"
+        raise ConfigError("nothing to boot with it", at=option, hint="give --kernel")
+    second = separator_register(inputs)
+    if inputs.firmware is not None and not inputs.firmware.measures:
+        needs = "firmware that measures: this image has no TdTcg2Dxe"
+        return tuple(_unknown(number, SEPARATOR, "", "events", needs) for number in range(3))
+    boot = [_unknown(1, APPLICATION, "application", "what is booted", "--kernel or --uki")]
+    if inputs.kernel is not None:
+        boot = [*_direct(inputs, inputs.kernel, second)]
+    elif inputs.uki is not None:
+        boot = [*_disk(inputs, inputs.uki, second)]
+    else:
+        boot.append(_unknown(2, TAG, "", "what the booted system measures", "--kernel or --uki"))
+    measured = (*rtmr0(inputs, second), *boot)
+    return (*measured, *_extended(inputs))
+
+
+def changed(inputs: Inputs, *, has_initrd: bool) -> tuple[Node, ...]:
+    """
+    Return the events that inputs decide beside a template; errors as in predict.
+
+    `has_initrd`: the template's kernel was given one.
+    """
+    if inputs.kernel is not None or inputs.uki is not None:
+        return predict(inputs)
+    second = separator_register(inputs)
+    nodes = [*rtmr0(inputs, second)] if inputs.firmware is not None else []
+    return (*nodes, *option_events(inputs, has_initrd=has_initrd), *_extended(inputs))
+
+
+def separator_register(inputs: Inputs) -> int | None:
+    """Return the register of the second separator; ConfigError where inputs contradict."""
+    told = inputs.firmware.separator_register if inputs.firmware is not None else None
+    if None not in (told, inputs.separator) and told != inputs.separator:
+        problem = f"the firmware extends RTMR{told} by its second separator"
+        raise ConfigError(problem, at="--separator", hint="leave the option out")
+    return inputs.separator if told is None else told
+
+
+def _unknown(register: int, kind: int, key: str, what: str, needs: str) -> Node:
+    return Node(register, kind, key, what, None, needs=needs)
+
+
+def _separator(second: int | None) -> Iterator[Node]:
+    """Yield the separator of RTMR1, where it has one."""
+    if second is None:
+        yield _unknown(1, SEPARATOR, "separator", "separator or none", "--separator rtmr0|rtmr1")
+    elif second == 1:
+        data = event_data.SEPARATOR
+        yield Node(
+            1, SEPARATOR, "separator", "separator", event_data.digest(data), data, source=_TDX
+        )
+
+
+def action(text: bytes, condition: str = "") -> Node:
+    """Return the event of an action."""
+    word = text.decode()
+    return Node(
+        1, ACTION, word, word, event_data.digest(text), text, condition=condition, source=_TDX
+    )
+
+
+def application(what: str, image: pe.Pe, depends: str, condition: str = "") -> Node:
+    """Return the event of a PE image that firmware starts."""
+    return Node(
+        1, APPLICATION, "application", what, pe.authenticode(image), what.encode(),
+        depends=(depends,), condition=condition,
+        source="edk2 c5aa7e7, OvmfPkg/Tcg/TdTcg2Dxe/MeasureBootPeCoff.c",
+    )  # fmt: skip
+
+
+def _exits() -> Iterator[Node]:
+    yield action(event_data.EXIT_INVOKED)
+    yield action(event_data.EXIT_SUCCESS, FIRST_EXIT)
+
+
+def _direct(inputs: Inputs, kernel: Blob, second: int | None) -> Iterator[Node]:
+    """Yield what a direct boot of a Linux kernel extends RTMR1 and RTMR2 by."""
+    image = pe.read(kernel)
+    yield kernel_node(inputs, kernel, image)
+    yield action(event_data.CALLING)
+    yield from _separator(second)
+    if stub.is_uki(image):
+        needs = "boot the kernel of the UKI itself, or --template"
+        yield _unknown(1, APPLICATION, "application", "what the UKI starts", needs)
+        yield from _exits()
+        yield _unknown(2, TAG, "", "what the UKI measures", needs)
+        return
+    yield from _exits()
+    yield from linux_events(inputs, kernel)
+
+
+def kernel_node(inputs: Inputs, kernel: Blob, image: pe.Pe) -> Node:
+    """Return the event of the kernel of a direct boot: its header may be QEMU's."""
+    what = f"kernel {kernel.name}"
+    if not direct.is_linux(kernel):
+        return application(what, image, "kernel")
+    rule = header_rule(inputs)
+    if rule is None:
+        needs = "--qemu VERSION|patched|unpatched (and the firmware image)"
+        return _unknown(1, APPLICATION, "application", what, needs)
+    if rule == UNPATCHED:
+        return application(what, image, "kernel")
+    if inputs.memory is None and inputs.initrd is not None:
+        return _unknown(1, APPLICATION, "application", what, "--memory")
+    size = 0 if inputs.initrd is None else len(inputs.initrd)
+    memory = inputs.memory or direct.MIB
+    written = pe.read(direct.patched(kernel, memory, inputs.append, size))
+    found = application(f"{what}, its header written by QEMU", written, "kernel")
+    return Node(
+        1, APPLICATION, found.key, found.what, found.digest, found.data,
+        depends=("kernel", "initrd", "memory", "append"), source=_QEMU,
+    )  # fmt: skip
+
+
+def header_rule(inputs: Inputs) -> str | None:
+    """Return whether QEMU's header is in the kernel that is measured, None where unknown."""
+    word, firmware = inputs.qemu, inputs.firmware
+    if word is None or word in (PATCHED, UNPATCHED):
+        return word
+    version = version_of(word)
+    if version >= (10, 2):
+        return UNPATCHED
+    if version < (10, 0):
+        return PATCHED
+    if firmware is None:
+        return None
+    return UNPATCHED if firmware.named_blobs else PATCHED
+
+
+def check_qemu(word: str) -> str:
+    """Return a class or a version of QEMU as it was written; ConfigError."""
+    if word not in (PATCHED, UNPATCHED):
+        version_of(word)
+    return word
+
+
+def version_of(word: str) -> tuple[int, int]:
+    """Return major and minor of a version of QEMU; ConfigError."""
+    parts = word.split(".")
+    if len(parts) < 2 or not all(p.isascii() and p.isdigit() for p in parts[:2]):
+        hint = "a version such as 10.0.2, or patched, or unpatched"
+        raise ConfigError(f"{word!r} is no version of QEMU", at="--qemu", hint=hint)
+    return int(parts[0]), int(parts[1])
+
+
+def _disk(inputs: Inputs, uki: Blob, second: int | None) -> Iterator[Node]:
+    """Yield what a boot from disk extends RTMR1 and RTMR2 by: a UKI, behind a loader or not."""
+    image = pe.read(uki)
+    yield action(event_data.CALLING)
+    yield from _separator(second)
+    if inputs.disk is None:
+        yield _unknown(1, GPT, "gpt", "partition table", "--esp FILE")
+    else:
+        table = gpt.event(inputs.disk)
+        digest = event_data.digest(table)
+        yield Node(
+            1, GPT, "gpt", "partition table", digest, table, depends=("esp",),
+            condition="if the disk has blocks of 512 bytes",
+            source="edk2 c5aa7e7, SecurityPkg/Library/DxeTpm2MeasureBootLib",
+        )  # fmt: skip
+    if inputs.loader is not None:
+        name = f"boot loader {inputs.loader.name}"
+        yield application(name, pe.read(inputs.loader), "loader")
+    yield application(f"UKI {uki.name}", image, "uki")
+    yield from stub.events(inputs, image)
+    yield from _exits()
+
+
+def _extended(inputs: Inputs) -> Iterator[Node]:
+    """Yield what RTMR3 is extended by: nothing but what was given."""
+    for name, digest in inputs.extends:
+        yield Node(3, node.RUNTIME, name, name, digest, name.encode(), depends=("extend",))

@@ -1,0 +1,54 @@
+"""Predicted events and registers of a TD, as a JSON document."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from cvmplan.boot.node import Register
+from cvmplan.boot.template import Match
+from cvmplan.emit.json import listed
+from cvmplan.tdx.event import TYPES
+
+
+def rtmr(matches: Sequence[Match], registers: Sequence[Register]) -> str:
+    """Return cvmplan.rtmr/1."""
+    return listed(
+        {
+            "schema": "cvmplan.rtmr/1",
+            "events": [_event(match) for match in matches],
+            "registers": [_register(one) for one in registers],
+        },
+        "events",
+    )
+
+
+def _event(match: Match) -> dict[str, Any]:
+    one = match.node
+    return {
+        "register": f"RTMR{one.register}",
+        "type": hex(one.type),
+        "type_name": TYPES.get(one.type),
+        "key": one.key,
+        "what": one.what,
+        "digest": None if one.digest is None else one.digest.hex(),
+        "verdict": match.verdict,
+        "number": match.number,
+        "needs": one.needs or None,
+        "depends": list(one.depends),
+        "condition": one.condition or None,
+        "source": one.source or None,
+    }
+
+
+def _register(one: Register) -> dict[str, Any]:
+    unknown = one.unknown
+    return {
+        "register": f"RTMR{one.number}",
+        "events": one.events,
+        "value": None if one.value is None else one.value.hex(),
+        "unknown": None if unknown is None else unknown.what,
+        "needs": None if unknown is None else unknown.needs,
+        "independent": one.independent,
+        "conditions": list(one.conditions),
+    }

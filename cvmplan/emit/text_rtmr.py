@@ -1,0 +1,43 @@
+"""Predicted events and registers of a TD, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from cvmplan.boot.node import Register
+from cvmplan.boot.template import Match
+from cvmplan.emit.lines import aligned, joined
+from cvmplan.tdx.event import TYPES
+
+_SHOWN = 16  # hex digits of a digest
+
+
+def rtmr(matches: Sequence[Match], registers: Sequence[Register]) -> str:
+    """Return the events by register, and the registers or what they lack."""
+    return joined([*_events(matches), "", *_registers(registers)])
+
+
+def _events(matches: Sequence[Match]) -> Iterator[str]:
+    if not matches:
+        yield "no events"
+        return
+    rows = [("register", "type", "digest", "from", "what")]
+    for match in sorted(matches, key=lambda m: m.node.register):
+        one = match.node
+        shown = "unknown" if one.digest is None else one.digest.hex()[:_SHOWN]
+        kind = TYPES.get(one.type, hex(one.type))
+        rows.append((f"RTMR{one.register}", kind, shown, match.verdict, one.what))
+    yield from aligned(rows)
+
+
+def _registers(registers: Sequence[Register]) -> Iterator[str]:
+    for one in registers:
+        name = f"RTMR{one.number}"
+        if one.value is not None:
+            yield f"{name}  {one.value.hex()}"
+        elif one.unknown is not None:
+            yield f"{name}  unknown: {one.unknown.what} needs {one.unknown.needs}"
+        if not one.independent:
+            yield "       not independent: it has events from the template"
+        for condition in one.conditions if one.value is not None else ():
+            yield f"       {condition}"
