@@ -61,7 +61,7 @@ def patched(kernel: Blob, memory: int, append: str, initrd: int) -> Blob:
     head = bytearray(kernel.data[:_CANDIDATE])
     protocol = unpack_from("<H", head, 0x206)[0]
     if protocol < 0x202 or not head[0x211] & 1:
-        hint = "what QEMU writes into other kernels is not predicted"
+        hint = "what a VMM writes into other kernels is not predicted"
         problem = f"boot protocol {protocol:#x}, or a kernel loaded low"
         raise UnsupportedError(problem, at=kernel.where(0x206), hint=hint)
     pack_into("<B", head, 0x210, 0xB0)

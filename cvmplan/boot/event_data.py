@@ -14,6 +14,7 @@ from typing import Final
 
 from cvmplan import guids
 from cvmplan.errors import UnsupportedError
+from cvmplan.profiles.boot import FW_CFG_EVENT
 
 SEPARATOR: Final = bytes(4)
 CALLING: Final = b"Calling EFI Application from Boot Option"
@@ -74,7 +75,7 @@ SETUP_OPTION: Final = load_option(
 
 def fw_cfg_name(name: str) -> bytes:
     """Return the event data of a measured fw_cfg item: edk2, QemuFwCfgCacheInit.c."""
-    return b"QEMU FW CFG\0" + name.encode().ljust(56, b"\0")
+    return FW_CFG_EVENT + name.encode().ljust(56, b"\0")
 
 
 def options_text(text: str) -> bytes:

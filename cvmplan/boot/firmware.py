@@ -18,13 +18,13 @@ from cvmplan.errors import UnsupportedError
 from cvmplan.gpamap import Role
 from cvmplan.images import firmware_volume, variable_store
 from cvmplan.launch import Image
+from cvmplan.profiles.boot import FW_CFG_EVENT
 from cvmplan.records import Frozen, record
 from cvmplan.tdx.hob import TD_HOB, TEMP_MEM, Section
 
 _TD_TCG2: Final = guids.of("f062221e-c607-44c2-b0b4-c3886331d351")
 _SMBIOS: Final = guids.of("d27fed59-abb4-4fed-bead-2a878c7e4a7e")
 _SECURE_BOOT: Final = guids.of("f0e6a44f-7195-41c3-ac64-54f202cd0a21")
-_FW_CFG: Final = b"QEMU FW CFG\0"
 _NAMED_BLOBS: Final = b"etc/boot/"
 _INITRD_FIRST, _INITRD_LAST = b"\0initrd=initrd \0", b" initrd=initrd\0"
 _CFV: Final = 1
@@ -102,7 +102,7 @@ def read(image: Image) -> Firmware:
             (_PERIPHERALS[r.role], r.gpa, r.size) for r in image.regions if r.role in _PERIPHERALS
         ),
         measures=_TD_TCG2 in files,
-        fw_cfg=any(_FW_CFG in bytes(v.blob.data) for v in volumes if v.name),
+        fw_cfg=any(FW_CFG_EVENT in bytes(v.blob.data) for v in volumes if v.name),
         smbios=_SMBIOS in files,
         named_blobs=_NAMED_BLOBS in data,
         initrd_first=first if first != last else None,

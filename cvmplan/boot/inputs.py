@@ -9,15 +9,13 @@ from cvmplan.blob import Blob
 from cvmplan.boot.firmware import Firmware
 from cvmplan.records import Frozen, record
 
-PATCHED, UNPATCHED = "patched", "unpatched"
-
 
 @record
 class Inputs(Frozen):
     """
     What a prediction is made from; None where it was not given.
 
-    `memory`: bytes; `secure_boot`: "absent", "off" or "on"; `qemu`: a version ("10.1"),
+    `memory`: bytes; `secure_boot`: "absent", "off" or "on"; `header`: a version ("10.1"),
     "patched" or "unpatched"; `separator`: the register of the second separator, 0 or 1, where
     the firmware does not tell.  `uki` and `loader` are PE images, `disk` the one with the table.
     `extends`: what RTMR3 is extended by, name and digest.
@@ -32,7 +30,7 @@ class Inputs(Frozen):
     loader: Blob | None = None
     disk: Blob | None = None
     secure_boot: str | None = None
-    qemu: str | None = None
+    header: str | None = None
     separator: int | None = None
     acpi_tables: Blob | None = None
     smbios: Blob | None = None

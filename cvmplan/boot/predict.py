@@ -15,16 +15,16 @@ from typing import Final
 
 from cvmplan.blob import Blob
 from cvmplan.boot import direct, event_data, node, stub
-from cvmplan.boot.inputs import PATCHED, UNPATCHED, Inputs
+from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.linux import linux_events, option_events
 from cvmplan.boot.machine import rtmr0
 from cvmplan.boot.node import ACTION, APPLICATION, GPT, SEPARATOR, TAG, Node
 from cvmplan.errors import ConfigError
 from cvmplan.images import gpt, pe
+from cvmplan.profiles import boot as vmm
 
 FIRST_EXIT: Final = "if the first ExitBootServices succeeds"
 _TDX = "edk2 c5aa7e7, OvmfPkg/Tcg/TdTcg2Dxe/TdTcg2Dxe.c"
-_QEMU = "qemu 10.2.2, hw/i386/x86-common.c: x86_load_linux"
 
 
 def predict(inputs: Inputs) -> tuple[Node, ...]:
@@ -130,57 +130,32 @@ def _direct(inputs: Inputs, kernel: Blob, second: int | None) -> Iterator[Node]:
 
 
 def kernel_node(inputs: Inputs, kernel: Blob, image: pe.Pe) -> Node:
-    """Return the event of the kernel of a direct boot: its header may be QEMU's."""
+    """Return the event of the kernel of a direct boot: its header may be the VMM's."""
     what = f"kernel {kernel.name}"
     if not direct.is_linux(kernel):
         return application(what, image, "kernel")
     rule = header_rule(inputs)
     if rule is None:
-        needs = "--qemu VERSION|patched|unpatched (and the firmware image)"
+        needs = f"{vmm.WANTED} (and the firmware image)"
         return _unknown(1, APPLICATION, "application", what, needs)
-    if rule == UNPATCHED:
+    if rule == vmm.UNPATCHED:
         return application(what, image, "kernel")
     if inputs.memory is None and inputs.initrd is not None:
         return _unknown(1, APPLICATION, "application", what, "--memory")
     size = 0 if inputs.initrd is None else len(inputs.initrd)
     memory = inputs.memory or direct.MIB
     written = pe.read(direct.patched(kernel, memory, inputs.append, size))
-    found = application(f"{what}, its header written by QEMU", written, "kernel")
+    found = application(f"{what}, its header written by the VMM", written, "kernel")
     return Node(
         1, APPLICATION, found.key, found.what, found.digest, found.data,
-        depends=("kernel", "initrd", "memory", "append"), source=_QEMU,
+        depends=("kernel", "initrd", "memory", "append"), source=vmm.FIELDS_SOURCE,
     )  # fmt: skip
 
 
 def header_rule(inputs: Inputs) -> str | None:
-    """Return whether QEMU's header is in the kernel that is measured, None where unknown."""
-    word, firmware = inputs.qemu, inputs.firmware
-    if word is None or word in (PATCHED, UNPATCHED):
-        return word
-    version = version_of(word)
-    if version >= (10, 2):
-        return UNPATCHED
-    if version < (10, 0):
-        return PATCHED
-    if firmware is None:
-        return None
-    return UNPATCHED if firmware.named_blobs else PATCHED
-
-
-def check_qemu(word: str) -> str:
-    """Return a class or a version of QEMU as it was written; ConfigError."""
-    if word not in (PATCHED, UNPATCHED):
-        version_of(word)
-    return word
-
-
-def version_of(word: str) -> tuple[int, int]:
-    """Return major and minor of a version of QEMU; ConfigError."""
-    parts = word.split(".")
-    if len(parts) < 2 or not all(p.isascii() and p.isdigit() for p in parts[:2]):
-        hint = "a version such as 10.0.2, or patched, or unpatched"
-        raise ConfigError(f"{word!r} is no version of QEMU", at="--qemu", hint=hint)
-    return int(parts[0]), int(parts[1])
+    """Return whether the VMM's header is in the kernel that is measured, None where unknown."""
+    named = None if inputs.firmware is None else inputs.firmware.named_blobs
+    return vmm.header(inputs.header, named)
 
 
 def _disk(inputs: Inputs, uki: Blob, second: int | None) -> Iterator[Node]:

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from cvmplan.boot.event_data import CALLING
+from cvmplan.boot.linux import INITRD
 from cvmplan.boot.node import (
     ACTION,
     APPLICATION,
@@ -32,13 +33,13 @@ from cvmplan.boot.node import (
     Node,
 )
 from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.profiles.boot import FW_CFG_EVENT, WANTED
 from cvmplan.records import Frozen, record
 from cvmplan.tdx.event import Event, EventLog
 from cvmplan.tdx.event_data import describe, variable
 from cvmplan.tdx.rtmr import replay
 
 CONFIRMED, REPLACED, KEPT = "confirmed", "replaced", "from template"
-_FW_CFG: Final = b"QEMU FW CFG\0"
 
 
 @record
@@ -65,8 +66,8 @@ def key_of(event: Event) -> str:
         found = variable(data)
         return found.name if found is not None else data.hex()
     if event.type == CONFIG:
-        if data.startswith(_FW_CFG):
-            return data[len(_FW_CFG) :].rstrip(b"\0").decode("latin-1")
+        if data.startswith(FW_CFG_EVENT):
+            return data[len(FW_CFG_EVENT) :].rstrip(b"\0").decode("latin-1")
         return "ACPI DATA" if data[:9] == b"ACPI DATA" else data.hex()
     if event.type == TAG:
         return f"{int.from_bytes(data[:4], 'little'):#x}"
@@ -125,7 +126,7 @@ def _doubtful(found: list[Match], *, as_is: bool) -> Iterator[Match]:
             elif machine and one.type == HANDOFF:
                 needs = "--smbios FILE: it depends on --memory"
             elif header and one.type == APPLICATION and not started:
-                needs = "--qemu VERSION|patched|unpatched, and --kernel unless it is unpatched"
+                needs = f"{WANTED}, and --kernel unless it is unpatched"
         yield match if not needs else _without_digest(match, needs)
 
 
@@ -153,6 +154,11 @@ def _match(event: Event, found: Node | None) -> Match:
         return Match(kept, KEPT, event.number)
     verdict = CONFIRMED if found.digest == event.digest else REPLACED
     return Match(found, verdict, event.number)
+
+
+def has_initrd(log: EventLog) -> bool:
+    """Whether the kernel of a log measured an initrd."""
+    return any(event.type == TAG and key_of(event) == hex(INITRD) for event in log.events)
 
 
 def predicted(nodes: Iterable[Node]) -> tuple[Match, ...]:

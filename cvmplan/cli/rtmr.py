@@ -2,69 +2,90 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Optional
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Final, Optional
 
 import typer
 
+from cvmplan.boot.inputs import Inputs
+from cvmplan.boot.node import Register, registers
+from cvmplan.boot.template import Match, nodes_of
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, option, read_value, write, write_bytes
+from cvmplan.cli.options import (
+    Format,
+    Output,
+    Shared,
+    option,
+    read_value,
+    with_options,
+    write,
+    write_bytes,
+)
 from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.files import Files
 
 app = make_app()
 UNKNOWN, NOT_INDEPENDENT = 5, 6  # exit codes
-Firmware = Annotated[
-    Optional[str], typer.Argument(metavar="[IMAGE]", help="TDX firmware (OVMF); - for stdin.")
-]
-Text = Optional[str]
-Many = Optional[list[str]]
-Memory = option(Text, "memory", "SIZE", "RAM of the TD.")
-Kernel = option(Text, "kernel", "FILE", "What -kernel names.")
-Initrd = option(Text, "initrd", "FILE", "What -initrd names.")
-Append = option(Text, "append", "TEXT", "What -append says, blanks included.")
-Uki = option(Text, "uki", "FILE", "Boot this UKI from disk.")
-Loader = option(Text, "loader", "FILE", "The systemd-boot that starts the UKI.  [assumed: none]")
-Esp = option(Text, "esp", "FILE", "Image of the disk that is booted: its partition table.")
-SecureBoot = option(Text, "secure_boot", "absent|off|on", "The variable SecureBoot.")
-Qemu = option(Text, "qemu", "VERSION|patched|unpatched", "Whether QEMU writes the kernel's header.")
-Separator = option(
-    Text, "separator", "rtmr0|rtmr1", "Which the second one extends; where firmware doesn't tell."
-)
-Acpi = option(Text, "acpi_tables", "FILE", "etc/acpi/tables, as a guest sees it.")
-Smbios = option(Text, "smbios", "FILE", "SMBIOS as in a guest: /sys/firmware/dmi/tables/DMI.")
-FwCfg = option(Many, "fw_cfg", "NAME=FILE", "A fw_cfg item that firmware measures.")
-BootVar = option(Many, "boot_var", "NAME=FILE", "The value of BootOrder or Boot0000 ….")
-Extend = option(
-    Many, "extend", "DIGEST|EVENT", "RTMR3: hex, dstack:NAME:HEX, dstack2:NAME:HEX, aael:TEXT."
-)
-Template = option(Text, "template", "LOG", "A log of such a boot: what inputs don't decide.")
-Quote = option(Text, "quote", "QUOTE", "The template's quote: its replay must lead to it.")
-Expects = option(Many, "expect", "RTMRn=HEX", "Exit with 1 unless this is the register.")
+_FILES: Final = {
+    "kernel": "What -kernel names.",
+    "initrd": "What -initrd names.",
+    "uki": "Boot this UKI from disk.",
+    "loader": "The systemd-boot that starts the UKI.  [assumed: none, the UKI is BOOTX64.EFI]",
+    "esp": "Image of the disk that is booted: its partition table.",
+    "acpi_tables": "etc/acpi/tables, as a guest reads it.",
+    "smbios": "SMBIOS as in a guest: /sys/firmware/dmi/tables/DMI.",
+    "template": "A log of such a boot: what inputs don't decide is taken from it.",
+    "quote": "The template's quote: its replay must lead to it.",
+}
+_TEXTS: Final = {
+    "memory": ("SIZE", "RAM of the TD."),
+    "append": ("TEXT", "What -append says, blanks included."),
+    "secure_boot": ("absent|off|on", "The variable SecureBoot."),
+    "qemu": ("VERSION|patched|unpatched", "Whether QEMU writes into the kernel's header."),
+    "separator": (
+        "rtmr0|rtmr1",
+        "What the second separator extends, where the firmware doesn't tell.",
+    ),
+}
+_LISTS: Final = {
+    "fw_cfg": ("NAME=FILE", "A fw_cfg item that firmware measures."),
+    "boot_var": ("NAME=FILE", "The value of BootOrder or of Boot0000 …"),
+    "extend": ("DIGEST|EVENT", "RTMR3: hex, dstack:NAME:HEX, dstack2:NAME:HEX, aael:TEXT."),
+    "expect": ("RTMRn=HEX", "Exit with 1 unless this is the register."),
+}
+
+
+def _shared() -> Shared:
+    """Return the argument and the options, all of them text."""
+    image = typer.Argument(metavar="[IMAGE]", help="TDX firmware (OVMF); - for stdin.")
+    shared: Shared = {"image": (Annotated[Optional[str], image], None)}
+    for name, text in _FILES.items():
+        shared[name] = (option(Optional[str], name, "FILE", text), None)
+    for name, (metavar, text) in _TEXTS.items():
+        shared[name] = (option(Optional[str], name, metavar, text), None)
+    for name, (metavar, text) in _LISTS.items():
+        shared[name] = (option(Optional[list[str]], name, metavar, text), None)
+    return shared
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What was asked: the events, and what registers have to be."""
+
+    matches: tuple[Match, ...]
+    expected: dict[int, bytes]
+
+
+def _wanted(typed: dict[str, Any]) -> Wanted:
+    expected = _expected(typed["expect"] or [])
+    return Wanted(_matches(Files(), typed), expected)
 
 
 @app.command()
-def rtmr(
-    path: Firmware = None,
-    memory: Memory = None,
-    kernel: Kernel = None,
-    initrd: Initrd = None,
-    append: Append = None,
-    uki: Uki = None,
-    loader: Loader = None,
-    esp: Esp = None,
-    secure_boot: SecureBoot = None,
-    qemu: Qemu = None,
-    separator: Separator = None,
-    acpi_tables: Acpi = None,
-    smbios: Smbios = None,
-    fw_cfg: FwCfg = None,
-    boot_var: BootVar = None,
-    extend: Extend = None,
-    template: Template = None,
-    quote: Quote = None,
-    expect: Expects = None,
-    format: Format = "text",
-    output: Output = None,
-) -> None:
+@partial(with_options, shared=_shared(), make=_wanted)
+def rtmr(wanted: Wanted, format: Format = "text", output: Output = None) -> None:
     """
     Predict RTMR0 to RTMR3 of a TD, event by event.
 
@@ -73,34 +94,24 @@ def rtmr(
     a log of the same kind of boot, other events are taken from it: exit 6.  Exit 1 when a
     register is not what --expect says.  --format ccel writes the events as a log.
     """
-    from cvmplan.boot.node import registers
-    from cvmplan.boot.template import nodes_of
-
-    typed = {
-        "memory": memory, "kernel": kernel, "initrd": initrd, "append": append, "uki": uki,
-        "loader": loader, "disk": esp, "secure_boot": secure_boot, "qemu": qemu,
-        "separator": separator, "acpi_tables": acpi_tables, "smbios": smbios,
-        "fw_cfg": fw_cfg, "boot_vars": boot_var, "extends": extend,
-    }  # fmt: skip
-    wanted = _expected(expect or [])
-    matches = _matches(path, typed, template, quote)
-    found = registers(nodes_of(matches))
-    _print(matches, found, format, output)
+    found = registers(nodes_of(wanted.matches))
     for one in found:
-        value = wanted.get(one.number)
+        value = wanted.expected.get(one.number)
         if value is not None and one.value is not None and value != one.value:
             problem = f"RTMR{one.number} is {one.value.hex()}, want {value.hex()}"
             raise MismatchError(problem, at="--expect")
-    asked = [one for one in found if not wanted or one.number in wanted]
+    _print(wanted.matches, found, format, output)
+    asked = [one for one in found if not wanted.expected or one.number in wanted.expected]
     if any(one.value is None for one in asked):
         raise typer.Exit(UNKNOWN)
     if not all(one.independent for one in asked):
         raise typer.Exit(NOT_INDEPENDENT)
 
 
-def _print(matches: Any, found: Any, format: str, output: str | None) -> None:
+def _print(
+    matches: Sequence[Match], found: Sequence[Register], format: str, output: str | None
+) -> None:
     from cvmplan.boot.log import ccel
-    from cvmplan.boot.template import nodes_of
     from cvmplan.emit import emitter
 
     if format == "ccel":
@@ -109,65 +120,62 @@ def _print(matches: Any, found: Any, format: str, output: str | None) -> None:
         write(emitter(format, "rtmr").rtmr(matches, found), output)
 
 
-def _matches(
-    path: str | None, typed: dict[str, Any], template: str | None, quote: str | None
-) -> Any:
-    from cvmplan.boot.inputs import UNPATCHED
+def _matches(files: Files, typed: dict[str, Any]) -> tuple[Match, ...]:
+    """Return the events that the options lead to, with a template or without."""
     from cvmplan.boot.predict import changed, header_rule, predict
-    from cvmplan.boot.template import TAG, check_replay, combine, key_of, predicted
-    from cvmplan.files import Files
+    from cvmplan.boot.template import check_replay, combine, has_initrd, predicted
+    from cvmplan.profiles.boot import UNPATCHED
     from cvmplan.tdx.eventlog import read
+    from cvmplan.tdx.quote import read_quote
 
-    files = Files()
-    inputs = _inputs(files, path, typed)
+    inputs = _inputs(files, typed)
+    template, quote = typed["template"], typed["quote"]
     if template is None:
         if quote is not None:
             raise ConfigError("a quote of what", at="--quote", hint="give --template too")
         return predicted(predict(inputs))
     log = read(files.open(template, "template"))
     if quote is not None:
-        from cvmplan.tdx.quote import read_quote
-
-        td = read_quote(files.open(quote, "quote")).td
-        check_replay(log, td.rtmrs, template)
-    tags = [key_of(event) for event in log.events if event.type == TAG]
-    nodes = changed(inputs, has_initrd=hex(0x8F3B22EC) in tags)
+        check_replay(log, read_quote(files.open(quote, "quote")).td.rtmrs, template)
+    nodes = changed(inputs, has_initrd=has_initrd(log))
     return combine(log, nodes, as_is=header_rule(inputs) == UNPATCHED)
 
 
-def _inputs(files: Any, path: str | None, typed: dict[str, Any]) -> Any:
+def _inputs(files: Files, typed: dict[str, Any]) -> Inputs:
     """Return what was typed, files opened and values read; ConfigError, InputError."""
     from cvmplan import values
     from cvmplan.boot.extend import parse
-    from cvmplan.boot.inputs import Inputs
-    from cvmplan.boot.predict import check_qemu
+    from cvmplan.profiles import boot
 
-    made: dict[str, Any] = dict.fromkeys(typed)
-    for name in ("kernel", "initrd", "uki", "loader", "disk", "acpi_tables", "smbios"):
-        if typed[name] is not None:
-            made[name] = files.open(typed[name], name)
-    made["append"] = typed["append"] or ""
-    if typed["memory"] is not None:
-        made["memory"] = read_value(values.size, typed["memory"], "--memory")
-    for name, choices in (
-        ("secure_boot", ("absent", "off", "on")),
-        ("separator", ("rtmr0", "rtmr1")),
-    ):
-        if typed[name] is not None:
-            flag = f"--{name.replace('_', '-')}"
-            made[name] = read_value(values.one_of(*choices), typed[name], flag)
-    if made["separator"] is not None:
-        made["separator"] = int(made["separator"][-1])
-    if typed["qemu"] is not None:
-        made["qemu"] = check_qemu(typed["qemu"])
-    for name in ("fw_cfg", "boot_vars"):
-        made[name] = _named(files, typed[name] or [], name)
-    made["extends"] = tuple(map(parse, typed["extends"] or []))
-    made["firmware"] = None if path is None else _firmware(files, path)
-    return Inputs(**made)
+    opened = {
+        name: None if typed[name] is None else files.open(typed[name], name)
+        for name in ("kernel", "initrd", "uki", "loader", "esp", "acpi_tables", "smbios")
+    }
+    memory, qemu = typed["memory"], typed["qemu"]
+    separator = _choice(typed, "separator", "rtmr0", "rtmr1")
+    return Inputs(
+        firmware=None if typed["image"] is None else _firmware(files, typed["image"]),
+        memory=None if memory is None else read_value(values.size, memory, "--memory"),
+        append=typed["append"] or "",
+        header=None if qemu is None else boot.check(qemu),
+        secure_boot=_choice(typed, "secure_boot", "absent", "off", "on"),
+        separator=None if separator is None else int(separator[-1]),
+        fw_cfg=_named(files, typed["fw_cfg"] or [], "--fw-cfg"),
+        boot_vars=_named(files, typed["boot_var"] or [], "--boot-var"),
+        extends=tuple(map(parse, typed["extend"] or [])),
+        disk=opened.pop("esp"),
+        **opened,
+    )
 
 
-def _firmware(files: Any, path: str) -> Any:
+def _choice(typed: dict[str, Any], name: str, *choices: str) -> str | None:
+    from cvmplan.values import one_of
+
+    flag = f"--{name.replace('_', '-')}"
+    return None if typed[name] is None else read_value(one_of(*choices), typed[name], flag)
+
+
+def _firmware(files: Files, path: str) -> Any:
     from cvmplan import readers
     from cvmplan.boot.firmware import read
 
@@ -178,17 +186,17 @@ def _firmware(files: Any, path: str) -> Any:
     return read(reader.read(blob, "tdx"))
 
 
-def _named(files: Any, written: list[str], what: str) -> dict[str, Any]:
+def _named(files: Files, written: list[str], flag: str) -> dict[str, Any]:
     """Return NAME=FILE options as files by name; ConfigError."""
     from cvmplan.boot.machine import FW_CFG_ITEMS, is_boot_variable
 
-    flag = "--fw-cfg" if what == "fw_cfg" else "--boot-var"
+    items = flag == "--fw-cfg"
+    hint = ", ".join(FW_CFG_ITEMS) if items else "BootOrder, Boot0000 …"
     found: dict[str, Any] = {}
     for text in written:
         name, equals, path = text.partition("=")
-        known = name in FW_CFG_ITEMS if what == "fw_cfg" else is_boot_variable(name)
+        known = name in FW_CFG_ITEMS if items else is_boot_variable(name)
         if not equals or not known or name in found:
-            hint = ", ".join(FW_CFG_ITEMS) if what == "fw_cfg" else "BootOrder, Boot0000 …"
             raise ConfigError(f"{text!r} is no NAME=FILE, or stands twice", at=flag, hint=hint)
         found[name] = files.open(path, name)
     return found
@@ -197,7 +205,7 @@ def _named(files: Any, written: list[str], what: str) -> dict[str, Any]:
 def _expected(written: list[str]) -> dict[int, bytes]:
     from cvmplan.values import octets
 
-    found = {}
+    found: dict[int, bytes] = {}
     for text in written:
         name, _, value = text.partition("=")
         if name.lower() not in ("rtmr0", "rtmr1", "rtmr2", "rtmr3"):

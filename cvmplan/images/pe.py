@@ -117,10 +117,10 @@ class Pe(Frozen):
 
 def recognises(blob: Blob) -> bool:
     """Whether a PE signature stands where the DOS header says."""
-    if len(blob) < 64 or blob.data[:2] != b"MZ":
+    if len(blob) < 64 or bytes(blob.data[:2]) != b"MZ":
         return False
     start = blob.take(Word, 0x3C).value
-    return start + 4 <= len(blob) and blob.data[start : start + 4] == b"PE\0\0"
+    return start + 4 <= len(blob) and bytes(blob.data[start : start + 4]) == b"PE\0\0"
 
 
 def read(blob: Blob) -> Pe:
