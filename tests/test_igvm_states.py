@@ -184,6 +184,16 @@ def test_several_states_are_measured_by_those_that_take_several(tmp_path: Path) 
     assert "exactly one" in result.err
 
 
+def test_a_state_that_some_versions_of_a_loader_refuse_is_warned_about(tmp_path: Path) -> None:
+    """openvmm 1488a37, validate_snp_bsp_register_state: long mode, paging, a code segment of it."""
+    real = cvmplan(tmp_path, "check", snp(vmsa()), "openvmm", "--format", "json")
+    assert rules_of(real)["not-checked"] == "warning"
+    page = bytearray(state(at_D0=0xD00, at_148=0x20, at_158=0x80000001))
+    page[0x12:0x14] = b"\x9b\x0a"
+    long = cvmplan(tmp_path, "check", snp(bytes(page)), "openvmm", "--format", "json")
+    assert "not-checked" not in rules_of(long)
+
+
 # --- SEV-ES --------------------------------------------------------------------------------------
 
 

@@ -81,6 +81,7 @@ class ProfileDocument(Document):
     carries: Many[str] | None = None
     takes: Many[str] | None = None
     sets: dict[str, Integer] = {}
+    doubts: dict[str, Integer] = {}
     cuts_tables: bool = True
     passes_features: bool = True
     all_contexts: bool = False

@@ -113,6 +113,7 @@ def _igvm_part(chosen: Profile) -> dict[str, Any]:
         "carries": None if chosen.carries is None else list(chosen.carries),
         "takes": None if chosen.takes is None else list(chosen.takes),
         "sets": {name: hex(bits) for name, bits in chosen.sets.items()},
+        "doubts": {name: hex(bits) for name, bits in chosen.doubts.items()},
         "once": list(chosen.once),
         "fixed_policy": None if chosen.fixed_policy is None else hex(chosen.fixed_policy),
         "refuses": list(chosen.refuses),

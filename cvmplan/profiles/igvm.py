@@ -95,6 +95,7 @@ OPENVMM = Profile(
     shared_pages="skip-normal",
     vmsa=_AT_KVM,
     takes=(*WHOLE_STATE, "xss", "x87_fsw", "x87_dp", "x87_fop", "x87_rip"),
+    doubts={"cr0": 0x80000001, "cr4": 0x20, "efer": 0xD00, "cs.attrib": 0x280},
     cuts_tables=False,
     passes_features=False,
     once=("VP_CONTEXT",),
@@ -116,6 +117,15 @@ OPENVMM = Profile(
             SOURCE,
             commit="1488a37",
         ),
+        Fact(
+            "this commit refuses a vCPU that is not in long mode with paging, a VMSA elsewhere "
+            "than 0xfffffffff000, a VTL above 0, a shared GPA boundary, and features that KVM does "
+            "not have; the state and address are warned about, the others not looked at",
+            "microsoft/openvmm virt_kvm/src/snp.rs validate_snp_bsp_register_state, "
+            "prepare_snp_config; virt_kvm/src/arch/x86_64/mod.rs build",
+            SOURCE,
+            commit="1488a37",
+        ),
         *KVM_STATE,
     ),
 )
@@ -127,6 +137,7 @@ OPENVMM_MSHV = replace(
     abis=IMPORTS,
     vmsa=None,
     takes=None,
+    doubts={},
     cuts_tables=True,
     once=(),
     refuses=("CPUID_XF", "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION"),

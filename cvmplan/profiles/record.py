@@ -91,6 +91,8 @@ class Profile(Frozen):
     takes           VMSA fields that a file may set: it refuses a state with any other; None: the
                     others are not looked at
     sets            VMSA bits that it sets itself, beside those of the file
+    doubts          VMSA bits without which some of its versions refuse a state, as they do one at
+                    another address than KVM's; what others do is not known, and said
     cuts_tables     limits of GDT and IDT above 16 bits are cut on KVM; False: refused
     passes_features  SEV_FEATURES of a file are what the kernel is asked for, so that they are
                     refused where it refuses them; False: that is not checked
@@ -142,6 +144,7 @@ class Profile(Frozen):
     carries: tuple[str, ...] | None = None
     takes: tuple[str, ...] | None = None
     sets: Mapping[str, int] = field(default_factory=dict)
+    doubts: Mapping[str, int] = field(default_factory=dict)
     cuts_tables: bool = True
     passes_features: bool = True
     all_contexts: bool = False

@@ -16,7 +16,13 @@ def read(blob: Blob) -> Profile:
     document = text.validate(blob, text.parse(blob), "profile")
     vmsa = document.vmsa
     set_up = {**vmsa.boot, **vmsa.others} if vmsa else {}
-    for field in (*set_up, *(document.carries or ()), *(document.takes or ()), *document.sets):
+    for field in (
+        *set_up,
+        *(document.carries or ()),
+        *(document.takes or ()),
+        *document.sets,
+        *document.doubts,
+    ):
         if field not in FIELDS:
             raise ConfigError(f"the VMSA has no field {field!r}", at=f"{blob.name}: vmsa")
     return Profile(
@@ -49,6 +55,7 @@ def read(blob: Blob) -> Profile:
         carries=None if document.carries is None else tuple(document.carries),
         takes=None if document.takes is None else tuple(document.takes),
         sets=document.sets,
+        doubts=document.doubts,
         once=tuple(document.once),
         fixed_policy=document.fixed_policy,
         **{name: getattr(document, name) for name in IGVM_FIELDS},

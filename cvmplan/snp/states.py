@@ -36,6 +36,7 @@ def findings(launch: Launch, image: Image) -> Iterator[Finding]:
     for state in states:
         for problem in _unfit(launch, state, covered):
             yield Finding("loader-refuses", f"{launch.profile.name}: {problem}", at=state.at)
+        yield from _doubtful(launch, state)
     if not states:
         problem = "the file has no VMSA: no vCPU could start"
         yield Finding("no-vcpu-state", problem, at=launch.name)
@@ -65,6 +66,21 @@ def _unfit(launch: Launch, state: VpState, covered: Collection[int]) -> Iterator
         yield f"KVM refuses DR7 with a breakpoint ({breaks:#x}): EINVAL at the end of the launch"
     if state.gpa in covered:
         yield f"the VMSA at {state.gpa:#x} lies over a page with data"
+
+
+def _doubtful(launch: Launch, state: VpState) -> Iterator[Finding]:
+    """Yield a warning for a state that some versions of the loader refuse."""
+    profile = launch.profile
+    missing = [
+        f"{name} without {bits & ~value_of(state.page, name):#x}"
+        for name, bits in profile.doubts.items()
+        if bits & ~value_of(state.page, name)
+    ]
+    if profile.doubts and state.gpa != pages.KVM_VMSA:
+        missing.append(f"a VMSA at {state.gpa:#x}")
+    if missing:
+        problem = f"not checked: whether this version of {profile.name} takes {', '.join(missing)}"
+        yield Finding("not-checked", problem, at=state.at, severity="warning")
 
 
 def _covered(regions: Iterable[Region], states: Iterable[VpState]) -> frozenset[int]:
