@@ -96,6 +96,14 @@ def test_empty_variables_separators_and_actions_of_hardware_are_computed(name: s
     assert seen > 8
 
 
+def test_events_of_guest_components_have_their_digests() -> None:
+    log = read(blob(VECTORS / "trustee-CCEL_AAEL_alibabacloud"))
+    found = [e for e in log.events if e.data[:4] == extend.AAEL.to_bytes(4, "little")]
+    assert found
+    for event in found:
+        assert extend.aael(event.data[8:].decode()) == event.digest
+
+
 @pytest.mark.parametrize("number", range(5))
 def test_events_of_td_shim_that_can_be_computed_are(number: int) -> None:
     log = read(blob(VECTORS / "trustee-CCEL_data"))
