@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Optional
 
 import typer
 
+from cvmplan.boot.against import Difference, differences
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import Register, registers
 from cvmplan.boot.template import Match, nodes_of
@@ -38,6 +39,7 @@ _FILES: Final = {
     "smbios": "SMBIOS as in a guest: /sys/firmware/dmi/tables/DMI.",
     "template": "A log of such a boot: what inputs don't decide is taken from it.",
     "quote": "The template's quote: its replay must lead to it.",
+    "log": "A TD's log: the first event that is not as predicted, and why; then exit 1.",
 }
 _TEXTS: Final = {
     "memory": ("SIZE", "RAM of the TD."),
@@ -76,11 +78,34 @@ class Wanted:
 
     matches: tuple[Match, ...]
     expected: dict[int, bytes]
+    differences: tuple[Difference, ...] | None
 
 
 def _wanted(typed: dict[str, Any]) -> Wanted:
     expected = _expected(typed["expect"] or [])
-    return Wanted(_matches(Files(), typed), expected)
+    files = Files()
+    inputs = _inputs(files, typed)
+    matches = _matches(files, inputs, typed)
+    if typed["log"] is None:
+        return Wanted(matches, expected, None)
+    if typed["log"] == typed["template"]:
+        hint = "a template that is the evidence under test proves nothing"
+        raise ConfigError("the log is the template", at="--log", hint=hint)
+    from cvmplan.tdx.eventlog import read
+
+    log = read(files.open(typed["log"], "event log"))
+    _check_other(files, typed)
+    return Wanted(matches, expected, differences(inputs, nodes_of(matches), log))
+
+
+def _check_other(files: Files, typed: dict[str, Any]) -> None:
+    """Refuse a template that is the log under test, whatever it is called; ConfigError."""
+    if typed["template"] is None:
+        return
+    log, template = (bytes(files.open(typed[n], n).data) for n in ("log", "template"))
+    if log == template:
+        hint = "a template that is the evidence under test proves nothing"
+        raise ConfigError("the log is the template", at="--log", hint=hint)
 
 
 @app.command()
@@ -100,7 +125,9 @@ def rtmr(wanted: Wanted, format: Format = "text", output: Output = None) -> None
         if value is not None and one.value is not None and value != one.value:
             problem = f"RTMR{one.number} is {one.value.hex()}, want {value.hex()}"
             raise MismatchError(problem, at="--expect")
-    _print(wanted.matches, found, format, output)
+    _print(wanted, found, format, output)
+    if wanted.differences:
+        raise typer.Exit(1)
     asked = [one for one in found if not wanted.expected or one.number in wanted.expected]
     if any(one.value is None for one in asked):
         raise typer.Exit(UNKNOWN)
@@ -108,19 +135,18 @@ def rtmr(wanted: Wanted, format: Format = "text", output: Output = None) -> None
         raise typer.Exit(NOT_INDEPENDENT)
 
 
-def _print(
-    matches: Sequence[Match], found: Sequence[Register], format: str, output: str | None
-) -> None:
+def _print(wanted: Wanted, found: Sequence[Register], format: str, output: str | None) -> None:
     from cvmplan.boot.log import ccel
     from cvmplan.emit import emitter
 
     if format == "ccel":
-        write_bytes(ccel(nodes_of(matches)), output)
+        write_bytes(ccel(nodes_of(wanted.matches)), output)
     else:
-        write(emitter(format, "rtmr").rtmr(matches, found), output)
+        told = emitter(format, "rtmr").rtmr(wanted.matches, found, wanted.differences)
+        write(told, output)
 
 
-def _matches(files: Files, typed: dict[str, Any]) -> tuple[Match, ...]:
+def _matches(files: Files, inputs: Inputs, typed: dict[str, Any]) -> tuple[Match, ...]:
     """Return the events that the options lead to, with a template or without."""
     from cvmplan.boot.predict import changed, header_rule, predict
     from cvmplan.boot.template import check_replay, combine, has_initrd, predicted
@@ -128,7 +154,6 @@ def _matches(files: Files, typed: dict[str, Any]) -> tuple[Match, ...]:
     from cvmplan.tdx.eventlog import read
     from cvmplan.tdx.quote import read_quote
 
-    inputs = _inputs(files, typed)
     template, quote = typed["template"], typed["quote"]
     if template is None:
         if quote is not None:

@@ -48,6 +48,19 @@ class PredictedRegisterDocument(Document):
     conditions: list[str]
 
 
+class DifferenceDocument(Document):
+    """
+    What a log has otherwise, first in a register: the event's number, and what explains it.
+
+    `number` is null where the log lacks the event; `why` where nothing that was tried does.
+    """
+
+    register_: Rtmr = Field(alias="register")
+    number: Count | None
+    what: str
+    why: str | None
+
+
 class RtmrDocument(Document):
     """cvmplan.rtmr/1: the events that a TD is predicted to measure, and its registers."""
 
@@ -55,3 +68,4 @@ class RtmrDocument(Document):
     schema_: Literal["cvmplan.rtmr/1"] = Field(alias="schema")
     events: list[PredictedEventDocument]
     registers: list[PredictedRegisterDocument]
+    differences: list[DifferenceDocument] | None

@@ -5,22 +5,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from cvmplan.boot.against import Difference
 from cvmplan.boot.node import Register
 from cvmplan.boot.template import Match
 from cvmplan.emit.json import listed
 from cvmplan.tdx.event import TYPES
 
 
-def rtmr(matches: Sequence[Match], registers: Sequence[Register]) -> str:
+def rtmr(
+    matches: Sequence[Match],
+    registers: Sequence[Register],
+    differences: Sequence[Difference] | None = None,
+) -> str:
     """Return cvmplan.rtmr/1."""
+    compared = None if differences is None else [_difference(one) for one in differences]
     return listed(
         {
             "schema": "cvmplan.rtmr/1",
             "events": [_event(match) for match in matches],
             "registers": [_register(one) for one in registers],
+            "differences": compared,
         },
         "events",
     )
+
+
+def _difference(one: Difference) -> dict[str, Any]:
+    return {
+        "register": f"RTMR{one.register}",
+        "number": one.number,
+        "what": one.what,
+        "why": one.why or None,
+    }
 
 
 def _event(match: Match) -> dict[str, Any]:

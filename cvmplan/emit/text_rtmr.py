@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from cvmplan.boot.against import Difference
 from cvmplan.boot.node import Register
 from cvmplan.boot.template import Match
 from cvmplan.emit.lines import aligned, joined
@@ -12,9 +13,25 @@ from cvmplan.tdx.event import TYPES
 _SHOWN = 16  # hex digits of a digest
 
 
-def rtmr(matches: Sequence[Match], registers: Sequence[Register]) -> str:
+def rtmr(
+    matches: Sequence[Match],
+    registers: Sequence[Register],
+    differences: Sequence[Difference] | None = None,
+) -> str:
     """Return the events by register, and the registers or what they lack."""
-    return joined([*_events(matches), "", *_registers(registers)])
+    return joined([*_events(matches), "", *_registers(registers), *_compared(differences)])
+
+
+def _compared(differences: Sequence[Difference] | None) -> Iterator[str]:
+    if differences is None:
+        return
+    yield ""
+    if not differences:
+        yield "the log has every event that is known, and no other digest"
+    for one in differences:
+        place = "" if one.number is None else f", event {one.number}"
+        why = f"; {one.why}" if one.why else ""
+        yield f"RTMR{one.register}{place}: {one.what}{why}"
 
 
 def _events(matches: Sequence[Match]) -> Iterator[str]:
@@ -25,8 +42,9 @@ def _events(matches: Sequence[Match]) -> Iterator[str]:
     for match in sorted(matches, key=lambda m: m.node.register):
         one = match.node
         shown = "unknown" if one.digest is None else one.digest.hex()[:_SHOWN]
+        origin = "" if one.digest is None else match.verdict
         kind = TYPES.get(one.type, hex(one.type))
-        rows.append((f"RTMR{one.register}", kind, shown, match.verdict, one.what))
+        rows.append((f"RTMR{one.register}", kind, shown, origin, one.what))
     yield from aligned(rows)
 
 
