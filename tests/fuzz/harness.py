@@ -9,9 +9,11 @@ from typing import Any, Final, NamedTuple
 
 import cvmplan
 from cvmplan.blob import Blob
+from cvmplan.boot import acpi, smbios, stub
 from cvmplan.errors import CvmplanError
 from cvmplan.evidence import signatures
 from cvmplan.files import Files
+from cvmplan.images import firmware_volume, gpt, pe, variable_store
 from cvmplan.readers import (
     calls,
     evidence,
@@ -38,7 +40,7 @@ from cvmplan.sweep.matrix import read_matrix
 from cvmplan.tdx import eventlog, params, quote, rtmr
 from tests.run import run
 
-CODES: Final = {0, 1, 2, 3, 4}
+CODES: Final = {0, 1, 2, 3, 4, 5, 6}
 SMALL: Final = 1 << 20  # bytes; below that no run takes longer than SECONDS
 SECONDS: Final = 2.0
 LARGE_SECONDS: Final = 10.0
@@ -127,6 +129,13 @@ READERS: Final[dict[str, Reader]] = {
     "session": session.read_session,
     "session-key": session.read_key,
     "sev-certificate": session.read_certificate,
+    "pe": lambda blob: [pe.recognises(blob), pe.authenticode(pe.read(blob))],
+    "uki": lambda blob: stub.sections(pe.read(blob)),
+    "variable-store": variable_store.read,
+    "firmware-volumes": firmware_volume.volumes,
+    "gpt": gpt.event,
+    "acpi": acpi.derive,
+    "smbios": lambda blob: smbios.measured(smbios.installed(blob, None)),
 }
 """Every function that takes what somebody else wrote; what it returns is not looked at."""
 
@@ -164,6 +173,8 @@ VERBS: Final[dict[str, list[str]]] = {
     "td-params": ["td-params", "--read", "{}"],
     "td-info": ["td-info", "{}"],
     "events": ["events", "{}", "--format", "json"],
+    "rtmr": ["rtmr", "{}", "--kernel", "{}", "--acpi-tables", "{}", "--qemu", "10.2"],
+    "rtmr with a template": ["rtmr", "--template", "{}", "--initrd", "{}"],
 }  # fmt: skip
 """Every verb that takes a file, in each place where it takes one."""
 
