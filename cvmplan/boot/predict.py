@@ -39,6 +39,7 @@ def predict(inputs: Inputs) -> tuple[Node, ...]:
     if inputs.kernel is None and (inputs.initrd is not None or inputs.append):
         option = "--initrd" if inputs.initrd is not None else "--append"
         raise ConfigError("nothing to boot with it", at=option, hint="give --kernel")
+    _check_used(inputs)
     second = separator_register(inputs)
     if inputs.firmware is not None and not inputs.firmware.measures:
         needs = "firmware that measures: this image has no TdTcg2Dxe"
@@ -54,6 +55,24 @@ def predict(inputs: Inputs) -> tuple[Node, ...]:
     return (*measured, *_extended(inputs))
 
 
+def _check_used(inputs: Inputs) -> None:
+    """Refuse options that would change nothing; ConfigError."""
+    firmware = inputs.firmware
+    for given, flag in ((inputs.loader, "--loader"), (inputs.disk, "--esp")):
+        if given is not None and inputs.uki is None:
+            raise ConfigError("nothing is booted from disk", at=flag, hint="give --uki")
+    for used, flag in (
+        (inputs.acpi_tables is not None, "--acpi-tables"), (inputs.smbios is not None, "--smbios"),
+        (bool(inputs.fw_cfg), "--fw-cfg"), (bool(inputs.boot_vars), "--boot-var"),
+    ):  # fmt: skip
+        if used and firmware is None:
+            raise ConfigError("nothing measures it", at=flag, hint="give the firmware image")
+    if firmware is not None and inputs.smbios is not None and not firmware.smbios:
+        raise ConfigError("this firmware does not measure SMBIOS", at="--smbios")
+    if firmware is not None and inputs.fw_cfg and not firmware.fw_cfg:
+        raise ConfigError("this firmware does not measure fw_cfg", at="--fw-cfg")
+
+
 def changed(inputs: Inputs, *, has_initrd: bool) -> tuple[Node, ...]:
     """
     Return the events that inputs decide beside a template; errors as in predict.
@@ -62,6 +81,7 @@ def changed(inputs: Inputs, *, has_initrd: bool) -> tuple[Node, ...]:
     """
     if inputs.kernel is not None or inputs.uki is not None:
         return predict(inputs)
+    _check_used(inputs)
     second = separator_register(inputs)
     nodes = [*rtmr0(inputs, second)] if inputs.firmware is not None else []
     return (*nodes, *option_events(inputs, has_initrd=has_initrd), *_extended(inputs))
@@ -119,11 +139,11 @@ def _direct(inputs: Inputs, kernel: Blob, second: int | None) -> Iterator[Node]:
     yield kernel_node(inputs, kernel, image)
     yield action(event_data.CALLING)
     yield from _separator(second)
-    if stub.is_uki(image):
-        needs = "boot the kernel of the UKI itself, or --template"
-        yield _unknown(1, APPLICATION, "application", "what the UKI starts", needs)
+    if stub.is_uki(image) or not direct.is_linux(kernel):
+        needs = "a kernel of Linux, or --template"
+        yield _unknown(1, APPLICATION, "application", "what this image starts", needs)
         yield from _exits()
-        yield _unknown(2, TAG, "", "what the UKI measures", needs)
+        yield _unknown(2, TAG, "", "what this image measures", needs)
         return
     yield from _exits()
     yield from linux_events(inputs, kernel)

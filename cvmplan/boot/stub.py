@@ -113,6 +113,10 @@ def _inner(inputs: Inputs, found: dict[str, bytes]) -> Iterator[Node]:
 def _kernel(found: dict[str, bytes]) -> Iterator[Node]:
     """Yield what the stub of the kernel itself measures."""
     kernel = Blob("section .linux", memoryview(found[".linux"]))
+    if not direct.is_linux(kernel):
+        needs = "a UKI with a kernel of Linux, or --template"
+        yield Node(2, TAG, "", "what the kernel measures", None, needs=needs)
+        return
     if not direct.has_cc_stub(kernel):
         return
     told = _command_line(found.get(".cmdline"))

@@ -130,7 +130,10 @@ def test_without_inputs_every_register_but_rtmr3_is_unknown() -> None:
         ["--kernel", "K", "--uki", "K"], ["--append", "quiet"], ["--initrd", "K"],
         ["--secure-boot", "yes"], ["--separator", "rtmr2"], ["--fw-cfg", "opt/other=K"],
         ["--boot-var", "Boot1=K"], ["--extend", "zz"], ["--extend", "00"], ["--quote", "K"],
-        ["--expect", "RTMR4=00"], ["--memory", "-1"], ["--qemu", "new"],
+        ["--expect", "RTMR4=00"],
+        ["--loader", "K"], ["--esp", "K"], ["--acpi-tables", "K"], ["--smbios", "K"],
+        ["--fw-cfg", "bootorder=K"], ["--boot-var", "BootOrder=K"],
+        ["--memory", "-1"], ["--qemu", "new"],
     ],
 )  # fmt: skip
 def test_a_wrong_option_is_exit_2(args: list[str], tmp_path: Path) -> None:
@@ -138,6 +141,11 @@ def test_a_wrong_option_is_exit_2(args: list[str], tmp_path: Path) -> None:
     kernel.write_bytes(application())
     result = run("rtmr", *(a.replace("K", str(kernel)) if "K" in a else a for a in args))
     assert (result.code, result.out) == (2, ""), result.err
+
+
+def test_an_application_that_is_no_kernel_leaves_its_registers_unknown() -> None:
+    found = registers(predict(Inputs(kernel=blob(application()), header="10.2", separator=1)))
+    assert [one.value is None for one in found] == [True, True, True, False]
 
 
 def test_rtmr3_is_what_it_is_extended_by_and_a_difference_is_exit_1() -> None:
