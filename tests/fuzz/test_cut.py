@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan.blob import Blob
+from cvmplan.cli import VERBS
 from tests.fuzz import harness
 from tests.fuzz.corpus import CUTS, HEAD, cut, inputs
 
@@ -77,3 +78,8 @@ def test_what_goes_wrong_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     monkeypatch.setitem(harness.VERBS, "check", ["check", "{}", "--no-such-option"])
     monkeypatch.setattr(harness, "CODES", {0})
     assert len([*harness.call("check", tmp_path / "absent", 0)]) == 2
+
+
+def test_every_verb_that_takes_a_file_is_called() -> None:
+    without = {"profiles", "abis", "rules", "schema"}
+    assert {args[0] for args in harness.VERBS.values()} == set(VERBS) - without
