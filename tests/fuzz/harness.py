@@ -180,7 +180,7 @@ VERBS: Final[dict[str, list[str]]] = {
     "rtmr of a UKI": ["rtmr", "--example", "tdx", "--uki", "{}", "--loader", "{}"],
     "rtmr of a disk": ["rtmr", "--example", "tdx", "--esp", "{}"],
     "rtmr of tables": ["rtmr", "--example", "tdx", "--acpi-tables", "{}", "--smbios", "{}"],
-    "rtmr of a template and a quote": ["rtmr", "--example", "tdx", "--template", "{}", "--quote", "{}"],
+    "rtmr of a quote": ["rtmr", "--example", "tdx", "--template", "{}", "--quote", "{}"],
     "rtmr of a log": ["rtmr", "--example", "tdx", "--log", "{}"],
     "rtmr of items": [
         "rtmr", "--example", "tdx", "--fw-cfg", "opt/a={}", "--boot-var", "Boot0000={}",
