@@ -171,3 +171,14 @@ def test_tables_that_the_rule_does_not_cover_are_refused() -> None:
 
     with pytest.raises(UnsupportedError, match="not covered"):
         acpi.derive(Blob("tables", memoryview(bytes(raw))))
+
+
+def test_rtmr0_of_hardware_differs_nowhere_from_what_is_predicted() -> None:
+    log = VECTORS / "attestrs-tdx_ccel_live2.dat"
+    args = ["rtmr", str(ovmf("2025.02")), "--memory", "2GiB", "--kernel", str(kernel())]
+    document = json.loads(run(*args, "--log", str(log), "--format", "json").out)
+    assert "RTMR0" not in [one["register"] for one in document["differences"]]
+    logged = {e.digest.hex() for e in read(blob(log)).events if e.mr_index == 1}
+    known = [e["digest"] for e in document["events"] if e["register"] == "RTMR0" and e["digest"]]
+    assert len(known) == 10
+    assert set(known) <= logged
