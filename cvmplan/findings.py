@@ -111,7 +111,9 @@ RULES: Final[dict[str, Rule]] = {
         "as a note: it has a bit that only some firmware takes.",
     ),
     "id-block-incomplete": Rule(
-        "error", "An ID block without its ID authentication, or the reverse: neither starts."
+        "error",
+        "An ID block without its ID authentication, or the reverse: neither starts; as a warning: "
+        "an author key is enabled without an ID block, which has no effect.",
     ),
     "no-vcpu-state": Rule(
         "error", "The image gives no initial vCPU state, and the loader takes it from there."
@@ -154,14 +156,19 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "td-attributes": Rule(
         "error",
-        "The TDX module refuses these ATTRIBUTES: bits that it lacks, or that exclude each other.",
+        "The kernel or the TDX module refuses these ATTRIBUTES: bits that it lacks, or that "
+        "exclude each other; as a note: only some modules take them.",
     ),
     "td-xfam": Rule(
         "error",
-        "The TDX module refuses this XFAM: X87 and SSE are always set, and AVX-512, CET and AMX "
-        "each go as a whole.",
+        "The kernel or the TDX module refuses this XFAM: X87 and SSE are always set, and AVX-512, "
+        "CET and AMX each go as a whole; as a note: only some hosts have these states.",
     ),
-    "td-max-vcpus": Rule("error", "TD_PARAMS ask for no vCPU, or for more than the module has."),
+    "td-max-vcpus": Rule(
+        "error",
+        "TD_PARAMS ask for no vCPU, or for more than the module has; as a note: only some modules "
+        "have as many.",
+    ),
     "td-l2-vms": Rule("error", "TD_PARAMS ask for more nested VMs than the TDX module has."),
     "td-eptp-controls": Rule(
         "error",

@@ -110,9 +110,20 @@ def _hash_of(given: dict[str, Any], name: str, open_file: Opener, place: Place) 
 def kernel_findings(
     manifest: Mapping[str, Any], options: Mapping[str, Any], profile: Profile, open_file: Opener
 ) -> Iterator[Finding]:
-    """Yield an error for a kernel whose format the VMM starts without hashing it."""
-    kernel = None if "kernel_hash" in options else {**manifest, **options}.get("kernel")
-    if kernel is None or not profile.unhashed_kernels:
+    """
+    Yield an error for a kernel whose format the VMM starts without hashing it.
+
+    A note where that cannot be known, since only the kernel's hash is given.
+    """
+    if not profile.unhashed_kernels:
+        return
+    settings = {**manifest, **options}
+    kernel = None if "kernel_hash" in options else settings.get("kernel")
+    if kernel is None:
+        if "kernel_hash" in settings:
+            formats = " and ".join(profile.unhashed_kernels)
+            problem = "not checked: the format of the kernel, of which only the hash is given; "
+            yield Finding("not-checked", f"{problem}{profile.name} does not hash {formats} kernels")
         return
     blob = open_file(kernel, "kernel") if isinstance(kernel, str) else kernel
     found = kernel_format(bytes(blob.data[:MULTIBOOT_SEARCH]))

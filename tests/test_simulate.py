@@ -435,9 +435,10 @@ def test_a_hypervisor_that_imports_takes_its_states_from_the_image(tmp_path: Pat
 
 
 def sev(*middle: dict[str, Any], platform: str = "sev", legacy: bool = False) -> Answers:
+    policy = "0x5" if platform == "sev-es" else "0x1"
     ops = [
         op("create-vm", vm_type=platform), op("init", vmsa_features="0x0", legacy=legacy),
-        op("set-memslot", 0, 2 << 20, slot=0), op("sev-launch-start", policy="0x1"),
+        op("set-memslot", 0, 2 << 20, slot=0), op("sev-launch-start", policy=policy),
         op("create-vcpu", count=1), *middle,
     ]  # fmt: skip
     return simulate(platform, ops, "kvm-6.11")

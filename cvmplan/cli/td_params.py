@@ -48,7 +48,13 @@ FIELDS: Final[dict[str, Field]] = {
     "vcpus": Field(
         "max_vcpus", values.within(0, 0xFFFF), 1, "N", "Most vCPUs.  [assumed: 1]", hex=False
     ),
-    "attributes": Field("attributes", _MASK, 0, "MASK", "TD ATTRIBUTES.  [assumed: 0]"),
+    "attributes": Field(
+        "attributes",
+        _MASK,
+        0x10000000,  # what launches assume too: profiles.firmware.QEMU, td_attributes
+        "MASK",
+        "TD ATTRIBUTES.  [assumed: 0x10000000, SEPT_VE_DISABLE, as QEMU sets it]",
+    ),
     "xfam": Field("xfam", _MASK, 3, "MASK", "TD XFAM.  [assumed: 0x3, what must be set]"),
     "gpaw": Field(
         "gpaw",

@@ -56,13 +56,16 @@ class OverBudgetError(Exception):
     """The time is over; not an error of the user's."""
 
 
+AS_GIVEN: Final = "the launch as given"
+
+
 class Search:
     """
     Looks for the launch that has the digest `want`.
 
     `signatures`: CPU signatures to try before the known ones.  `tick` is called often; it may
     raise OverBudgetError.  `candidates` counts the digests that were compared, `refused` has
-    each choice that could not be launched with the reason.
+    each choice that could not be launched, and the launch as given, with the reason.
     """
 
     def __init__(
@@ -141,8 +144,8 @@ class Search:
                 return Pages(launch, plan(launch), self._chains)
             except CvmplanError as error:
                 reason = str(error)
-        for choice in choices[-1:] if len(choices) == 1 else ():
-            self.refused.setdefault(choice.why, reason)
+        if len(choices) < 2:
+            self.refused.setdefault(choices[0].why if choices else AS_GIVEN, reason)
         return None
 
     def _launch(self, choices: Choices, states: dict[str, Any]) -> Launch:

@@ -61,6 +61,13 @@ def bit_numbers(mask: int) -> str:
 FIRMWARE_POLICY: Final = Bits(known=(1 << 26) - 1, must=1 << 17)
 """What SEV-SNP firmware takes as a guest policy.  Source: AMD 56860, "Guest Policy Structure"."""
 
+SEV_POLICY: Final = Bits(known=(1 << 32) - 1)
+"""
+What LAUNCH_START of SEV and SEV-ES can be given: its field has 32 bits, of which KVM checks none.
+
+Source: linux include/uapi: kvm_sev_launch_start; arch/x86/kvm/svm/sev.c sev_launch_start.
+"""
+
 
 class Abi(NamedTuple):
     """
@@ -89,6 +96,7 @@ class Abi(NamedTuple):
     no_source             platform to what an add from address 0 answers
     bound_twice           what a second binding of a guest_memfd range answers
     snp_policy            guest policies that SNP_LAUNCH_START takes
+    sev_policy            guest policies that KVM_SEV_LAUNCH_START of SEV and SEV-ES takes
     snp_features          SEV_FEATURES that an SNP guest can have, None: not known
     es_features           the same for SEV-ES
     td_attributes         ATTRIBUTES that KVM_TDX_INIT_VM takes, None: what the module takes
@@ -129,6 +137,7 @@ class Abi(NamedTuple):
     no_source: tuple[tuple[str, str], ...] = (("snp", "EIO"), ("tdx", "EFAULT"))
     bound_twice: str = "EINVAL"
     snp_policy: Bits = FIRMWARE_POLICY
+    sev_policy: Bits = SEV_POLICY
     snp_features: Bits | None = None
     es_features: Bits | None = None
     td_attributes: Bits | None = None

@@ -92,13 +92,24 @@ _NO_VCPUS = Fact(
     "TDH.MR.FINALIZE",
 )
 _TD_MASKS = Fact(
-    "KVM_TDX_INIT_VM takes of ATTRIBUTES only SEPT_VE_DISABLE, of XFAM what host and module have; "
-    "other bits are EINVAL; then it sets the bits that the module wants set (XFAM 0x3), and what "
-    "TDH.MNG.INIT refuses is EINVAL too",
-    "linux 6.17.8 to 7.3.4 arch/x86/kvm/vmx/tdx.c tdx_get_supported_attrs, "
-    "tdx_get_supported_xfam, setup_tdparams; KVM_SUPPORTED_TD_ATTRS",
+    "KVM_TDX_INIT_VM takes of ATTRIBUTES only SEPT_VE_DISABLE, of XFAM 0x602e7 where host and "
+    "module have it; other bits (CET, PT, UINTR, LBR) are EINVAL; then it sets the bits that the "
+    "module wants set (XFAM 0x3), and what TDH.MNG.INIT refuses is EINVAL too",
+    "linux 6.17.8, 3829d81b arch/x86/kvm/vmx/tdx.c tdx_get_supported_attrs, "
+    "tdx_get_supported_xfam, setup_tdparams; KVM_SUPPORTED_TD_ATTRS, KVM_SUPPORTED_XCR0; "
+    "KVM_SUPPORTED_XSS is 0",
 )
-SEPT_VE_DISABLE, TD_XFAM = 1 << 28, 0x6DBE7  # intel/tdx-module 1e63698, TDX_XFAM_FIXED0
+_TD_MASKS_CET = Fact(
+    "KVM_TDX_INIT_VM takes of ATTRIBUTES only SEPT_VE_DISABLE, of XFAM 0x61ae7 where host and "
+    "module have it; other bits (PT, UINTR, LBR) are EINVAL; then it sets the bits that the "
+    "module wants set (XFAM 0x3), and what TDH.MNG.INIT refuses is EINVAL too",
+    "linux 6.18.15 to 7.3.4 arch/x86/kvm/vmx/tdx.c, the same functions; KVM_SUPPORTED_XSS has "
+    "CET since KVM virtualizes it (arch/x86/kvm/x86.c; the release by date)",
+    "inferred",
+)
+SEPT_VE_DISABLE = 1 << 28
+TD_XFAM = 0x602E7  # X87, SSE, AVX, AVX-512, PKRU, AMX: KVM_SUPPORTED_XCR0 within XFAM_FIXED0
+TD_XFAM_CET = TD_XFAM | 0x1800
 _BIT_17, _BIT_16, _BIT_20 = 1 << 17, 1 << 16, 1 << 20
 _OLD_BITS = (1 << 18) - 1 | 1 << 19 | _BIT_20
 _NEW_BITS = _OLD_BITS | 0x1F << 21
@@ -174,8 +185,12 @@ KVM_6_18 = KVM_6_16._replace(
     gmem_default=True,
     empty_add="EINVAL",
     snp_policy=Bits(_OLD_BITS, must=_BIT_17),
+    td_xfam=Bits(TD_XFAM_CET, host=TD_XFAM_CET & ~0x3),
     facts=(
-        *_instead(KVM_6_16, {_EMPTY_ADD: _NO_EMPTY_ADD, _POLICY_SMT: _POLICY_17}),
+        *_instead(
+            KVM_6_16,
+            {_EMPTY_ADD: _NO_EMPTY_ADD, _POLICY_SMT: _POLICY_17, _TD_MASKS: _TD_MASKS_CET},
+        ),
         Fact(
             "GUEST_MEMFD_FLAG_MMAP and _INIT_SHARED (capability 244); INIT_SHARED is EINVAL on VMs "
             "with private memory",

@@ -18,7 +18,8 @@ from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.kvm.source import Source
 from cvmplan.kvm.vms import Vm, breakpoint_of, states_of
 
-INVALID_GUEST_STATE, INVALID_LENGTH = 2, 4  # AMD 55766, "Status Codes"
+INVALID_GUEST_STATE, INVALID_LENGTH, INVALID_ASID = 2, 4, 0xD  # AMD 55766, "Status Codes"
+POLICY_ES = 1 << 2  # AMD 55766, "Guest Policy Structure"
 GRANULE = 16
 MXCSR = 0x408  # AMD 24593, APM volume 2, appendix B; KVM_SEV_ES_INIT leaves it 0
 
@@ -85,8 +86,18 @@ class SevVm(Vm):
         return answer
 
     def start(self, op: Any) -> Answer:
-        """KVM_SEV_LAUNCH_START."""
-        del op
+        """
+        KVM_SEV_LAUNCH_START, which also binds the guest to an ASID.
+
+        SEV-ES guests have the ASIDs below those of SEV guests, and the firmware wants each
+        policy in its own range (linux arch/x86/kvm/svm/sev.c sev_asid_new; AMD 55766, ACTIVATE).
+        """
+        policy = getattr(op, "policy", None)
+        if policy is not None and (why := self.abi.sev_policy.refuses(policy)):
+            return no("EINVAL", f"policy {policy:#x}: {why}")
+        if policy is not None and bool(policy & POLICY_ES) != (self.platform == "sev-es"):
+            why = f"policy {policy:#x} and platform {self.platform} disagree on encrypted state"
+            return no("EIO", f"{why} (firmware: INVALID_ASID)", fw_error=INVALID_ASID)
         self.state = "update"
         return Answer()
 

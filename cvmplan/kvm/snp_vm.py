@@ -265,15 +265,23 @@ class SnpVm(Vm):
         wanted = min(self.vcpus or 0, 1) if boot_only else self.vcpus or 0
         pages, why = states_of(vmsas, wanted, surplus=boot_only)
         for gpa, page in pages:
-            if page is not None and (gpa != VMSA_GPA or self._has_other_features(page)):
-                why = f"a VMSA at {gpa:#x}, or with SEV_FEATURES that init does not set"
+            if page is not None and gpa != VMSA_GPA:
+                why = f"a VMSA at {gpa:#x}, KVM has it at {VMSA_GPA:#x}: the digest is not known"
+                page = None  # noqa: PLW2901 KVM measures another one
+            elif page is not None and self._has_other_features(page):
+                why = "a VMSA with other SEV_FEATURES than the VM has: the digest is not known"
                 page = None  # noqa: PLW2901 KVM measures another one
             self._digest.add("vmsa", VMSA_GPA, [page])
         return why
 
     def _has_other_features(self, page: bytes) -> bool:
+        """Tell whether a VMSA has SEV_FEATURES that are not those of the VM, with what KVM sets."""
         features = int.from_bytes(page[SEV_FEATURES : SEV_FEATURES + 8], "little")
-        return self.features is not None and features | 1 != self.features | 1
+        if self.features is None:
+            return False
+        if self.abi.snp_features is None:  # who sets SNP active is not known
+            return features | 1 != self.features | 1
+        return features != self.features | self.abi.snp_features.must
 
     def _refuses_id_block(self, block: bytes | None) -> Answer | None:
         """Compare what the firmware compares (AMD 56860, "Structure of the ID Block")."""

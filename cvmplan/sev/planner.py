@@ -25,10 +25,11 @@ from cvmplan.sev.steps import GRANULE
 from cvmplan.snp import states
 from cvmplan.snp.hashes import TABLE_SIZE
 from cvmplan.snp.planner import vcpu_pages
-from cvmplan.snp.rules import entry_findings, features_findings
+from cvmplan.snp.rules import entry_findings, features_findings, mask_findings
 from cvmplan.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
+POLICY_RESERVED = 0xFFC0  # the same: bits 6 to 15; above them is the API version
 LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
 
 
@@ -127,7 +128,19 @@ def _hash_page(launch: Launch, table: bytes) -> tuple[list[Region], list[Finding
 
 
 def _policy_findings(launch: Launch) -> Iterator[Finding]:
+    """
+    Yield what is wrong or doubtful about a guest policy.
+
+    A guest whose policy asks for encrypted state gets none of the ASIDs that SEV guests have,
+    and the reverse.  Source: linux arch/x86/kvm/svm/sev.c sev_asid_new; AMD 55766, ACTIVATE.
+    """
     policy = launch.guest.policy
+    yield from mask_findings(
+        "policy-mask", f"policy {policy:#x}", policy, launch.abi.sev_policy, launch
+    )
+    if policy & POLICY_RESERVED:
+        problem = "not checked: whether the firmware takes reserved bits of the policy "
+        yield Finding("not-checked", f"{problem}({policy & POLICY_RESERVED:#x})")
     if not policy & POLICY_NODBG:
         yield Finding("policy-debug", f"policy {policy:#x} allows debugging")
     if bool(policy & POLICY_ES) != (launch.platform == "sev-es"):

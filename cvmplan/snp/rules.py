@@ -88,6 +88,10 @@ def id_block_findings(launch: Launch) -> Iterator[Finding]:
         lacks = "no ID authentication" if guest.id_auth is None else "no ID block"
         has = "an ID block" if guest.id_auth is None else "an ID authentication"
         yield Finding("id-block-incomplete", f"the launch has {has} and {lacks}", at=launch.name)
+    if guest.author_key_enabled and guest.id_block is None and guest.id_auth is None:
+        problem = "the author key is enabled, and KVM ignores that without an ID block"
+        hint = "--id-block and --id-auth, or leave out --author-key-enabled"
+        yield Finding("id-block-incomplete", problem, at=launch.name, hint=hint, severity="warning")
 
 
 def not_checked(launch: Launch) -> Iterator[Finding]:

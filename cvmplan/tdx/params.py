@@ -10,17 +10,18 @@ include/tdx_api_defs.h (td_params_t), src/vmm_dispatcher/api_calls/tdh_mng_init.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from struct import Struct
 from struct import error as StructError  # noqa: N812 it is a class
 from typing import Any, ClassVar, Final, NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError
-from cvmplan.findings import Finding
+from cvmplan.findings import Finding, has_errors
 from cvmplan.plan import Input
 from cvmplan.records import Frozen, record
 from cvmplan.tdx import bits
-from cvmplan.tdx.modules import Module
+from cvmplan.tdx.modules import MODULES, Module
 
 SIZE: Final = 1024
 ENTRY: Final = 16  # bytes of a CPUID configuration: EAX, EBX, ECX, EDX
@@ -187,6 +188,35 @@ def xfam_findings(xfam: int, module: Module, at: str) -> Iterator[Finding]:
         yield Finding("td-xfam", f"xfam {xfam:#x} has AVX-512 without AVX", at=at)
 
 
+def launch_findings(attributes: int, xfam: int, vcpus: int, at: str) -> Iterator[Finding]:
+    """
+    Yield what the modules that are known refuse of a TD whose module is not known.
+
+    Errors where every module refuses, in the words of the newest; where only some take the
+    launch a note that names them.
+    """
+    found = {
+        module.name: (
+            *attribute_findings(attributes, module, at),
+            *xfam_findings(xfam, module, at),
+            *vcpus_findings(vcpus, module, at),
+        )
+        for module in MODULES.values()
+    }
+    newest = [*found.values()][-1]
+    taking = [name for name, mine in found.items() if not has_errors(mine)]
+    if not taking:
+        yield from newest
+        return
+    yield from (f for f in newest if f.severity != "error")
+    for mine in reversed(found.values()):
+        for one in (f for f in mine if f.severity == "error"):
+            problem = f"{one.message}; of the TDX modules that are known, {', '.join(taking)} take "
+            yield replace(one, message=f"{problem}it", severity="note")
+        if has_errors(mine):
+            return
+
+
 def _fixed(rule: str, mask: int, fixed0: int, fixed1: int, at: str) -> Iterator[Finding]:
     name = rule.removeprefix("td-")
     table = bits.XFAM if name == "xfam" else bits.ATTRIBUTES
@@ -207,10 +237,15 @@ def _exclusive(
             yield Finding(rule, problem, at=at)
 
 
+def vcpus_findings(count: int, module: Module, at: str) -> Iterator[Finding]:
+    """Yield an error where a TD of `module` cannot have `count` vCPUs."""
+    if not 1 <= count <= module.most_vcpus:
+        problem = f"max_vcpus {count} is not between 1 and {module.most_vcpus}"
+        yield Finding("td-max-vcpus", problem, at=at)
+
+
 def _limits(params: TdParams, module: Module, at: Place) -> Iterator[Finding]:
-    if not 1 <= params.max_vcpus <= module.most_vcpus:
-        problem = f"max_vcpus {params.max_vcpus} is not between 1 and {module.most_vcpus}"
-        yield Finding("td-max-vcpus", problem, at=at("max_vcpus"))
+    yield from vcpus_findings(params.max_vcpus, module, at("max_vcpus"))
     if params.num_l2_vms > module.most_l2_vms:
         problem = f"num_l2_vms {params.num_l2_vms} is more than {module.most_l2_vms}"
         yield Finding("td-l2-vms", problem, at=at("num_l2_vms"))

@@ -8,7 +8,7 @@ from dataclasses import replace
 from cvmplan import pages
 from cvmplan.contents import Filled, Zeros
 from cvmplan.errors import UnsupportedError
-from cvmplan.findings import Finding, has_errors
+from cvmplan.findings import Finding
 from cvmplan.gpamap import (
     GpaMap,
     Limits,
@@ -21,7 +21,6 @@ from cvmplan.launch import Launch, Layout
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Op
-from cvmplan.tdx.modules import MODULES
 from cvmplan.tdx.ops import (
     ImportComplete,
     ImportPage,
@@ -32,7 +31,7 @@ from cvmplan.tdx.ops import (
     TdxInitVcpu,
     TdxInitVm,
 )
-from cvmplan.tdx.params import attribute_findings, xfam_findings
+from cvmplan.tdx.params import launch_findings
 from cvmplan.tdx.steps import SHARED_BIT
 
 RESET_PAGE = 0xFFFFF000  # Intel TDX Module base specification: vCPUs start at 0xfffffff0
@@ -181,21 +180,7 @@ def _mask_findings(launch: Launch) -> Iterator[Finding]:
             yield Finding(rule, f"{problem} them", severity="note")
     xfam = guest.xfam | (0 if abi.imports else FIXED_XFAM)
     if not refused:
-        yield from _module_findings(guest.attributes, xfam, launch.name)
-
-
-def _module_findings(attributes: int, xfam: int, at: str) -> Iterator[Finding]:
-    """Yield what every known module refuses, as the newest does, and the doubts about DEBUG."""
-    found: list[list[Finding]] = []
-    for module in MODULES.values():
-        mine = [
-            *attribute_findings(attributes, module, at), *xfam_findings(xfam, module, at),
-        ]  # fmt: skip
-        found.append(mine)
-    if all(has_errors(tuple(mine)) for mine in found):
-        yield from found[-1]
-    else:
-        yield from (f for f in found[-1] if f.severity != "error")
+        yield from launch_findings(guest.attributes, xfam, guest.vcpus, launch.name)
 
 
 def _no_reset_vector(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:
