@@ -99,7 +99,8 @@ RULES: Final[dict[str, Rule]] = {
     "relocatable": Rule("note", "An IGVM region may be loaded at another address."),
     "required-memory": Rule("note", "Memory that an IGVM file wants to exist."),
     "id-block-mismatch": Rule(
-        "error", "The ID block is for another launch digest, so the launch would be refused."
+        "error",
+        "The ID block is for another launch digest or policy, so the launch would be refused.",
     ),
     "large-page": Rule(
         "error", "A 2 MiB page, of which the loader adds no more than the first 4 KiB."

@@ -9,8 +9,9 @@ from cvmplan.findings import Finding
 from cvmplan.kvm.answers import Result, Simulation
 from cvmplan.kvm.calls import KernelCall, calls_of
 from cvmplan.kvm.interface import Abi, Bits
-from cvmplan.kvm.refusals import of_interface
+from cvmplan.kvm.refusals import REFUSALS, Refusal, of_interface
 from cvmplan.profiles import IGVM_FIELDS, Profile
+from cvmplan.profiles.refusals import REFUSALS as REFUSALS_OF_VMMS
 
 
 def finding(found: Finding) -> dict[str, Any]:
@@ -36,8 +37,13 @@ def abi_document(chosen: Abi) -> dict[str, Any]:
         "no_source": dict(chosen.no_source),
         "calls": [_kernel_call(call) for call in calls_of(chosen)],
         "facts": [fact._asdict() for fact in chosen.facts],
-        "refusals": [refusal._asdict() for refusal in of_interface(chosen)],
+        "refusals": [refusal._asdict() for refusal in refusals(chosen)],
     }
+
+
+def refusals(chosen: Abi) -> tuple[Refusal, ...]:
+    """Return what kernel and VMMs refuse of launches on an interface."""
+    return tuple(of_interface(chosen, (*REFUSALS, *REFUSALS_OF_VMMS)))
 
 
 def _bits(value: Any) -> Any:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from cvmplan import __version__
+from cvmplan.emit.documents import refusals
 from cvmplan.emit.json import (
     MEASURED_TYPES,
     checkpoints,
@@ -25,7 +26,6 @@ from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.answers import Simulation
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits
-from cvmplan.kvm.refusals import of_interface
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile
@@ -264,8 +264,8 @@ def abi(chosen: Abi) -> str:
     lines += [*aligned(calls), ""] if calls else []
     for fact in chosen.facts:
         lines += [f"[{fact.confidence}] {fact.fact}", f"  {fact.source}"]
-    rows = [(r.call, r.situation, r.answer, r.where) for r in of_interface(chosen)]
-    titles = ("call", "refused", "answer", "modelled in")
+    rows = [(r.call, r.situation, r.answer, r.where, r.source) for r in refusals(chosen)]
+    titles = ("call", "refused", "answer", "modelled in", "source")
     return joined([*lines, "", *aligned([titles, *rows])] if rows else lines)
 
 

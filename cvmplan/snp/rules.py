@@ -82,8 +82,19 @@ def policy_findings(launch: Launch) -> Iterator[Finding]:
 
 
 def id_block_findings(launch: Launch) -> Iterator[Finding]:
-    """Yield an error where only one of ID block and ID authentication is given."""
+    """
+    Yield an error where only one of ID block and ID authentication is given, or for a policy
+    that is not the launch's.
+
+    Source: AMD 56860, "Structure of the ID Block", SNP_LAUNCH_FINISH (POLICY_FAILURE).
+    """
     guest = launch.guest
+    policy = (
+        guest.policy if guest.id_block is None else int.from_bytes(guest.id_block[-8:], "little")
+    )
+    if policy != guest.policy:
+        problem = f"the ID block is for policy {policy:#x}, the launch has {guest.policy:#x}"
+        yield Finding("id-block-mismatch", problem, at=launch.name, hint=f"--policy {policy:#x}")
     if (guest.id_block is None) != (guest.id_auth is None):
         lacks = "no ID authentication" if guest.id_auth is None else "no ID block"
         has = "an ID block" if guest.id_auth is None else "an ID authentication"
