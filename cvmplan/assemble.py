@@ -28,6 +28,7 @@ from cvmplan.snp.vmsa import value_of
 from cvmplan.sources import Source, open_source
 
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
+UNMEASURED = ("default", "sw-protected")
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
 # What a manifest's regions may be on each platform.
 TYPES = {
@@ -180,10 +181,10 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     layout: Layout = stage(launch.platform, "planner").layout(launch)
     declared = launch.image.findings if launch.image else ()
     found = (*launch.findings, *declared, *layout.findings)
-    found += (*pages.findings(launch), *_no_early_map(launch))
+    found += (*pages.findings(launch), *_no_early_map(launch), *_not_checked(launch))
     states = (Role.VMSA, Role.VP_CONTEXT, Role.OTHER_CONTEXT)
     if not any(r.is_mapped for r in layout.regions if r.role not in states):
-        grave = "warning" if launch.platform in ("default", "sw-protected") else "error"
+        grave = "warning" if launch.platform in UNMEASURED else "error"
         problem = "the launch adds no page, so nothing could start"
         found += (Finding("empty-region", problem, at=launch.name, severity=grave),)
     return layout, found
@@ -198,6 +199,13 @@ def _no_early_map(launch: Launch) -> Iterator[Finding]:
         yield Finding("pure-map-before-finalize", problem, severity="note")
 
 
+def _not_checked(launch: Launch) -> Iterator[Finding]:
+    """Yield a note for what the interface may refuse and is not modelled."""
+    for platform, what in launch.abi.not_modelled:
+        if platform == launch.platform:
+            yield Finding("not-checked", f"not checked: {what} ({launch.abi.name})")
+
+
 def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     """
     Return the ordered operations of `launch`; MapError, PlanError, UnsupportedError.
@@ -206,7 +214,7 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     """
     checked = gpa_map(launch)
     total = sum(r.added_size for r in checked.regions if r.is_mapped) // PAGE
-    if total > MOST_ADDED and launch.platform not in ("default", "sw-protected"):
+    if total > MOST_ADDED and launch.platform not in UNMEASURED:
         problem = f"the launch adds {total} pages, of which {MOST_ADDED} (64 GiB) are taken"
         raise UnsupportedError(problem, at=launch.name)
     operations = [*stage(launch.platform, "planner").operations(launch, checked)]

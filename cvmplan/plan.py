@@ -289,23 +289,39 @@ def checked(plan: Plan, result: Measurement) -> Measurement:
 
 
 def broken_promises(plan: Plan, result: Measurement, severity: str = "") -> list[Finding]:
-    """Return a finding for each ID block that is for another digest than `result`."""
-    return [
-        Finding(
-            "id-block-mismatch",
-            f"the ID block is for {ld.hex()}, the launch digest is {result.digest.hex()}",
-            at=at,
-            severity=severity,
-        )
+    """
+    Return a finding for each ID block that is for another digest than `result`, or policy.
+
+    Source: AMD 56860, SNP_LAUNCH_FINISH (BAD_MEASUREMENT, POLICY_FAILURE).
+    """
+    if plan.platform != "snp":
+        return []
+    problems = [
+        (f"{ld.hex()}, the launch digest is {result.digest.hex()}", at)
         for ld, at in promises(plan)
-        if ld != result.digest and plan.platform == "snp"
+        if ld != result.digest
+    ]
+    policy = next((op.policy for op in plan.ops if hasattr(op, "policy")), None)
+    for block, at in _id_blocks(plan):
+        other = int.from_bytes(block[88:96], "little")
+        if policy is not None and other != policy:
+            problems.append((f"policy {other:#x}, the launch has {policy:#x}", at))
+    return [
+        Finding("id-block-mismatch", f"the ID block is for {problem}", at=at, severity=severity)
+        for problem, at in problems
     ]
 
 
 def promises(plan: Plan) -> list[tuple[bytes, str]]:
     """Return the launch digests that ID blocks are for: those of the image and of the plan."""
-    blocks = [(n, getattr(op, "id_block", None)) for n, op in enumerate(plan.ops)]
-    return [*plan.promised, *((block[:48], f"op {n}") for n, block in blocks if block)]
+    return [*plan.promised, *((block[:48], at) for block, at in _id_blocks(plan))]
+
+
+def _id_blocks(plan: Plan) -> Iterator[tuple[bytes, str]]:
+    """Yield the ID blocks that operations hand over, each with its place."""
+    for number, op in enumerate(plan.ops):
+        if block := getattr(op, "id_block", None):
+            yield block, f"op {number}"
 
 
 def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:

@@ -176,6 +176,50 @@ def test_reserved_bits_of_a_sev_policy_are_said_not_to_be_checked() -> None:
     assert "whether the firmware takes reserved bits of the policy (0x40)" in result.out
 
 
+@pytest.mark.parametrize(
+    ("abi", "example", "words"),
+    [
+        ("kvm-svsm", "snp", "guest policies and SEV_FEATURES that the kernel refuses (kvm-svsm)"),
+        ("rfc-coupled", "snp", "guest policies and SEV_FEATURES that the kernel refuses"),
+        ("rfc-eexist", "tdx", "ATTRIBUTES and XFAM that the kernel refuses (rfc-eexist)"),
+        ("kvm-tdx-v19", "tdx", "ATTRIBUTES and XFAM that the kernel refuses (kvm-tdx-v19)"),
+    ],
+)
+def test_what_is_not_modelled_is_said_and_not_counted_as_taken(
+    abi: str, example: str, words: str
+) -> None:
+    # ../shared/spec/corrections.md 2, the last row of the table of policies
+    made = run("plan", "--example", example, "--format", "json").out.encode()
+    assert f"not checked: {words}" in run("simulate", "-", "--abi", abi, stdin=made).out
+    if abi.startswith("kvm-"):
+        assert f"not checked: {words}" in run("check", "--example", example, "--abi", abi).out
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("snp", "--sev-features", "0x21"), "bits 0x20 of SEV_FEATURES 0x21"),
+        (("snp", "--sev-features", "0x201"), "bits 0x200 of SEV_FEATURES 0x201"),
+        (("snp", "--policy", "0x230000"), "bits 0x200000 of policy 0x230000"),
+        (("tdx", "--xfam", "0x2e7"), "bits 0x2e4 of XFAM 0x2e7"),
+    ],
+)
+def test_a_condition_on_the_host_is_said_by_the_simulator_too(
+    options: tuple[str, ...], words: str
+) -> None:
+    made = run("plan", "--example", *options, "--abi", "kvm-7.3", "--format", "json")
+    result = run("simulate", "-", stdin=made.out.encode())
+    assert result.code == 0
+    assert f"not checked: whether the host has {words}" in result.out
+
+
+def test_sev_features_that_no_interface_has_a_rule_for_are_said_not_to_be_checked() -> None:
+    words = "not checked: whether a kernel with map-memory takes SEV_FEATURES 0x"
+    assert f"{words}7fff" in run("check", "--example", "snp", "--sev-features", "0x7fff").out
+    made = run("plan", "--example", "snp", "--sev-features", "0x7fff", "--format", "json")
+    assert f"{words}7ffe" in run("simulate", "-", stdin=made.out.encode()).out
+
+
 def test_a_bit_that_only_some_modules_take_is_a_note_that_names_them() -> None:
     # PMT_PROF (bit 6) is the module 2.0's; 576 vCPUs are the most from 1.5.06 on
     result = run("check", "--example", "tdx", "--attributes", "0x40", "--vcpus", "600")

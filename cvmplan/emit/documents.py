@@ -35,6 +35,7 @@ def abi_document(chosen: Abi) -> dict[str, Any]:
         **{name: _bits(value) for name, value in chosen._asdict().items()},
         "double_add": dict(chosen.double_add),
         "no_source": dict(chosen.no_source),
+        "not_modelled": dict(chosen.not_modelled),
         "calls": [_kernel_call(call) for call in calls_of(chosen)],
         "facts": [fact._asdict() for fact in chosen.facts],
         "refusals": [refusal._asdict() for refusal in refusals(chosen)],

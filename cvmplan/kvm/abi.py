@@ -43,6 +43,10 @@ IN_PLACE = KVM_7_3._replace(
         Fact("with which capability number it will be merged is open", _IN_PLACE),
     ),
 )
+_NOT_READ = (
+    ("snp", "guest policies and SEV_FEATURES that the kernel refuses"),
+    ("tdx", "ATTRIBUTES and XFAM that the kernel refuses"),
+)
 SVSM = KVM_6_11._replace(
     name="kvm-svsm",
     released=False,
@@ -51,7 +55,7 @@ SVSM = KVM_6_11._replace(
     vm_types=("snp",),
     snp_policy=FIRMWARE_POLICY,
     snp_features=None,
-    not_modelled=("guest policies and SEV_FEATURES that the kernel refuses",),
+    not_modelled=_NOT_READ[:1],
     facts=(
         *facts_but(KVM_6_11, "policy bits", "SEV_FEATURES"),
         Fact(
@@ -62,6 +66,7 @@ SVSM = KVM_6_11._replace(
 )
 TDX_V19 = Abi(
     name="kvm-tdx-v19",
+    not_modelled=_NOT_READ[1:],
     title="Intel's TDX patches v19 of 2024: maps with its source first, then extends (two-pass)",
     tdx_extend="separate",
     vm_types=("tdx",),
@@ -109,6 +114,7 @@ MAP_MEMORY = Abi(
 )
 COUPLED = MAP_MEMORY._replace(
     name="rfc-coupled",
+    not_modelled=_NOT_READ,
     title="the RFC of March 2024: mapping also adds and measures, at the level that fits",
     plans=False,
     tdx_extend="fused",
@@ -133,6 +139,7 @@ EXACT = COUPLED._replace(
 )
 EEXIST = MAP_MEMORY._replace(
     name="rfc-eexist",
+    not_modelled=_NOT_READ,
     title="pure mapping that answers EEXIST where a page is mapped, as the seed asks and denies",
     plans=False,
     map_again="EEXIST",

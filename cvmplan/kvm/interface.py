@@ -101,7 +101,7 @@ class Abi(NamedTuple):
     es_features           the same for SEV-ES
     td_attributes         ATTRIBUTES that KVM_TDX_INIT_VM takes, None: what the module takes
     td_xfam               the same for XFAM; KVM then sets the bits that the module wants set
-    not_modelled          what it refuses and is not known here, in words
+    not_modelled          platform to what it refuses and is not known here, in words
     dies                  a TD is dead after the module refused an add
     counts_mapped         a TD is not finalized while a page is mapped whose add failed
     attributes            where private attributes live: "vm" or "gmem"
@@ -142,7 +142,7 @@ class Abi(NamedTuple):
     es_features: Bits | None = None
     td_attributes: Bits | None = None
     td_xfam: Bits | None = None
-    not_modelled: tuple[str, ...] = ()
+    not_modelled: tuple[tuple[str, str], ...] = ()
     dies: bool = False
     counts_mapped: bool = False
     attributes: str = "vm"

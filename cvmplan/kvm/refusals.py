@@ -95,7 +95,7 @@ _OF_SNP: Final = (
     ("SNP_LAUNCH_FINISH", "an ID block without ID authentication", "EINVAL", BOTH, _SEV, _SNP),
     ("SNP_LAUNCH_FINISH", "an ID block for another digest", "EIO, fw_error 0xb", WARNS,
      "AMD 56860", _SNP),
-    ("SNP_LAUNCH_FINISH", "an ID block for another policy", "EIO, fw_error 0x7", BOTH,
+    ("SNP_LAUNCH_FINISH", "an ID block for another policy", "EIO, fw_error 0x7", WARNS,
      "AMD 56860", _SNP),
     ("SNP_LAUNCH_FINISH", "a wrong signature of the ID block", "EIO, fw_error 0xa", NOT,
      "AMD 56860", _SNP),

@@ -60,20 +60,18 @@ class SevVm(Vm):
             return no("EINVAL", "the VM was initialised, or a vCPU created, before")
         why = self._refuses_features(op.vmsa_features, legacy=bool(op.legacy))
         if why:
-            return no("EINVAL", f"SEV_FEATURES {op.vmsa_features:#x}: {why}")
+            return no("EINVAL", why)
         self.inited, self.legacy = True, bool(op.legacy)
         return Answer()
 
     def _refuses_features(self, features: int, *, legacy: bool) -> str:
         """Return why the VM cannot have these SEV_FEATURES, "" where it can."""
         bits = self.abi.es_features
-        if bits is None:
-            return ""
-        if self.platform != "sev-es" and features:
-            return "an SEV guest has none"
-        if legacy and features:
-            return "KVM_SEV_ES_INIT sets none"
-        return bits.refuses(features)
+        if bits is not None and self.platform != "sev-es" and features:
+            return f"SEV_FEATURES {features:#x}: an SEV guest has none"
+        if bits is not None and legacy and features:
+            return f"SEV_FEATURES {features:#x}: KVM_SEV_ES_INIT sets none"
+        return self.judged("SEV_FEATURES", features, bits)
 
     def _in(self, state: str, call: Any, op: Any) -> Answer:
         """Answer through `call` in one state of the guest; the firmware refuses the others."""
@@ -93,8 +91,8 @@ class SevVm(Vm):
         policy in its own range (linux arch/x86/kvm/svm/sev.c sev_asid_new; AMD 55766, ACTIVATE).
         """
         policy = getattr(op, "policy", None)
-        if policy is not None and (why := self.abi.sev_policy.refuses(policy)):
-            return no("EINVAL", f"policy {policy:#x}: {why}")
+        if policy is not None and (why := self.judged("policy", policy, self.abi.sev_policy)):
+            return no("EINVAL", why)
         if policy is not None and bool(policy & POLICY_ES) != (self.platform == "sev-es"):
             why = f"policy {policy:#x} and platform {self.platform} disagree on encrypted state"
             return no("EIO", f"{why} (firmware: INVALID_ASID)", fw_error=INVALID_ASID)

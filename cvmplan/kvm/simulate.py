@@ -149,8 +149,16 @@ def finished(host: Host, results: Iterable[Result], extra: Iterable[Finding] = (
         tuple(results),
         vm.digest if vm else None,
         bool(vm and vm.finalized),
-        (*extra, *(vm.memory.findings if vm else ()), *measured_twice(vm)),
+        (*extra, *(vm.memory.findings if vm else ()), *measured_twice(vm), *not_checked(host)),
     )
+
+
+def not_checked(host: Host) -> Iterable[Finding]:
+    """Yield a note for what the interface may refuse and is not modelled, or is the host's."""
+    abi, doubts = host.abi, host.vm.doubts if host.vm else []
+    unread = (f"{what} ({abi.name})" for p, what in abi.not_modelled if p == host.platform)
+    for what in (*unread, *dict.fromkeys(doubts)):
+        yield Finding("not-checked", f"not checked: {what}")
 
 
 def compared(outcome: Simulation, wanted: str, origin: str) -> Simulation:

@@ -19,7 +19,7 @@ from cvmplan.kvm.source import NOTHING, Source
 from cvmplan.kvm.vms import Vm, breakpoint_of, states_of
 
 VMSA_GPA = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
-SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B
+CR0, SEV_FEATURES = 0x158, 0x3B0  # AMD 24593, APM volume 2, appendix B
 INVALID_GUEST_STATE, POLICY_FAILURE, BAD_MEASUREMENT = 2, 7, 0xB  # AMD 56860, "Status Codes"
 
 
@@ -67,9 +67,10 @@ class SnpVm(Vm):
         if self.vcpus is not None:
             return no("EINVAL", "a vCPU was created before")
         bits = self.abi.snp_features
-        why = bits.refuses(op.vmsa_features | bits.must) if bits else ""
+        features = op.vmsa_features | (bits.must if bits else 0)
+        why = self.judged("SEV_FEATURES", features, bits)
         if why:
-            return no("EINVAL", f"SEV_FEATURES {op.vmsa_features:#x}: {why}")
+            return no("EINVAL", why)
         self.inited, self.features = True, op.vmsa_features
         return Answer()
 
@@ -85,9 +86,9 @@ class SnpVm(Vm):
             return no("ENOTTY", "the VM was not initialised as an SNP guest")
         if self.started:
             return no("EINVAL", "the launch was started before")
-        why = self.abi.snp_policy.refuses(op.policy)
+        why = self.judged("policy", op.policy, self.abi.snp_policy)
         if why:
-            return no("EINVAL", f"policy {op.policy:#x}: {why}")
+            return no("EINVAL", why)
         self.started, self.policy = True, op.policy
         return Answer()
 
@@ -279,9 +280,10 @@ class SnpVm(Vm):
         features = int.from_bytes(page[SEV_FEATURES : SEV_FEATURES + 8], "little")
         if self.features is None:
             return False
-        if self.abi.snp_features is None:  # who sets SNP active is not known
-            return features | 1 != self.features | 1
-        return features != self.features | self.abi.snp_features.must
+        bits = self.abi.snp_features
+        if bits is not None and any(page[CR0 : CR0 + 8]) and bits.must & ~features:
+            return True  # a page without CR0 stands for a state that is not described
+        return features | 1 != self.features | 1
 
     def _refuses_id_block(self, block: bytes | None) -> Answer | None:
         """Compare what the firmware compares (AMD 56860, "Structure of the ID Block")."""

@@ -66,9 +66,12 @@ class TdxVm(Vm):
         """KVM_TDX_INIT_VM."""
         if self.inited:
             return no("EINVAL", "the TD was initialised before")
-        why = refused_masks(self.abi, getattr(op, "attributes", 0), getattr(op, "xfam", 0))
+        xfam = getattr(op, "xfam", 0)
+        why = refused_masks(self.abi, getattr(op, "attributes", 0), xfam)
         if why:
             return no("EINVAL", why)
+        if self.abi.td_xfam is not None:
+            self.judged("XFAM", xfam, self.abi.td_xfam)
         self.inited = True
         return Answer()
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.guest import Memory
-from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.interface import PAGE, Abi, Bits
 from cvmplan.kvm.memslots import whole_pages
 from cvmplan.kvm.source import NOTHING, Source
 
@@ -40,6 +40,7 @@ class Vm:
         self.inited = False
         self.vcpus_inited = False
         self.dead = False
+        self.doubts: list[str] = []  # what may be refused, and cannot be known here
         memory = self.memory
         self.calls: dict[str, Callable[[Any, Source | None], Answer]] = {
             "create-gmem": lambda op, _: memory.create_gmem(op),
@@ -69,6 +70,20 @@ class Vm:
         """Take the VM as set up, with `vcpus`, where `calls` do not do so themselves."""
         self.inited = "tdx-init-vm" not in calls
         self.vcpus = None if "create-vcpu" in calls else vcpus
+
+    def judged(self, name: str, value: int, bits: Bits | None) -> str:
+        """Return why a mask is refused, "" where it is taken; note what depends on the host."""
+        what = f"{name} {value:#x}"
+        if bits is None:
+            if value:
+                self.doubts.append(f"whether a kernel with {self.abi.name} takes {what}")
+            return ""
+        why = bits.refuses(value)
+        if why:
+            return f"{what}: {why}"
+        if value & bits.host:
+            self.doubts.append(f"whether the host has bits {value & bits.host:#x} of {what}")
+        return ""
 
     def failed(self, gpa: int) -> None:
         """Note that the add of the page at `gpa` failed after it was mapped."""

@@ -36,7 +36,6 @@ from cvmplan.snp.rules import (
     entry_findings,
     features_findings,
     id_block_findings,
-    not_checked,
     passes_features,
     policy_findings,
 )
@@ -59,7 +58,6 @@ def layout(launch: Launch) -> Layout:
         *_state_findings(launch, regions),
         *policy_findings(launch),
         *id_block_findings(launch),
-        *not_checked(launch),
         *features_findings(launch),
         *unmeasured_contents(regions, HOST_FILLED),
         *two_megabyte_neighbours(regions, launch.abi.map_level),

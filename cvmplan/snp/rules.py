@@ -43,6 +43,9 @@ def features_findings(launch: Launch) -> Iterator[Finding]:
     features, abi = launch.guest.sev_features, launch.abi
     bits = abi.snp_features if launch.platform == "snp" else abi.es_features
     if bits is None:
+        if features & ~SNP_ACTIVE:
+            problem = f"not checked: whether a kernel with {abi.name} takes SEV_FEATURES "
+            yield Finding("not-checked", f"{problem}{features:#x}")
         if bool(features & SNP_ACTIVE) != (launch.platform == "snp"):
             problem = f"no kernel gives {launch.platform} guests SEV_FEATURES {features:#x}: bit 0"
             yield Finding("sev-features", f"{problem} is SNP active")
@@ -82,19 +85,8 @@ def policy_findings(launch: Launch) -> Iterator[Finding]:
 
 
 def id_block_findings(launch: Launch) -> Iterator[Finding]:
-    """
-    Yield an error where only one of ID block and ID authentication is given, or for a policy
-    that is not the launch's.
-
-    Source: AMD 56860, "Structure of the ID Block", SNP_LAUNCH_FINISH (POLICY_FAILURE).
-    """
+    """Yield an error where only one of ID block and ID authentication is given."""
     guest = launch.guest
-    policy = (
-        guest.policy if guest.id_block is None else int.from_bytes(guest.id_block[-8:], "little")
-    )
-    if policy != guest.policy:
-        problem = f"the ID block is for policy {policy:#x}, the launch has {guest.policy:#x}"
-        yield Finding("id-block-mismatch", problem, at=launch.name, hint=f"--policy {policy:#x}")
     if (guest.id_block is None) != (guest.id_auth is None):
         lacks = "no ID authentication" if guest.id_auth is None else "no ID block"
         has = "an ID block" if guest.id_auth is None else "an ID authentication"
@@ -103,9 +95,3 @@ def id_block_findings(launch: Launch) -> Iterator[Finding]:
         problem = "the author key is enabled, and KVM ignores that without an ID block"
         hint = "--id-block and --id-auth, or leave out --author-key-enabled"
         yield Finding("id-block-incomplete", problem, at=launch.name, hint=hint, severity="warning")
-
-
-def not_checked(launch: Launch) -> Iterator[Finding]:
-    """Yield what the interface may refuse and is not modelled."""
-    for what in launch.abi.not_modelled:
-        yield Finding("not-checked", f"not checked: {what} ({launch.abi.name})")
