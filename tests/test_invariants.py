@@ -37,10 +37,10 @@ LAUNCHES: dict[str, Callable[[], Plan]] = {
 }
 
 
-# What hashes no page: files of identities, TDINFO, keys, evidence, event logs.
+# What hashes no page: files of identities, TDINFO, keys, evidence, event logs, Authenticode.
 OTHER_HASHES = {
     "resolve.py", "tdx/report.py", "tdx/rtmr.py", "tdx/eventlog_json.py", "snp/idblock.py",
-    "evidence/signatures.py",
+    "evidence/signatures.py", "images/pe.py",
 }  # fmt: skip
 
 
