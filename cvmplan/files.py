@@ -1,30 +1,37 @@
 """
-Files: opened once, mapped and not read, written whole or not at all.
+Input files, each opened once.
 
-The only module of the package that touches the file system, but for the command line and
-the database of a sweep.
+What is hashed is what is measured.  A file of up to 16 MiB is read into memory, where nobody
+changes it; so is standard input.  Larger files are mapped, since memory must not grow with the
+image: `cvmplan.mapped` says how such a file may change or be truncated without a crash, and
+without an answer about bytes that were never in it together.
+
+With `outputs` and `mapped` the only module of the package that touches the file system, but for
+the command line and the database of a sweep.
 """
 
 from __future__ import annotations
 
 import errno
-import io
-import mmap
 import os
+import select
 import stat
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from hashlib import sha256 as _sha256
 from typing import IO
+from weakref import finalize
 
 from cvmplan import edk2
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
+from cvmplan.mapped import map_whole
 from cvmplan.plan import Input
 
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
-SMALL = 1 << 16  # bytes of a file that is read, so that it stays open no longer
+HELD = 1 << 24  # bytes of a file that is read into memory, larger ones are mapped
+TOGETHER = 1 << 26  # bytes of all files that are read at one time
+SMALL = 1 << 16  # bytes of a file that is always read: /proc says 0 and /sys a page
 MOST_UNSIZED = 1 << 25  # bytes of a file that does not say how many it has
 PIECE = 1 << 20
 MOST_UNMAPPED = 1 << 29  # bytes of what cannot be mapped: standard input, pipes
@@ -135,38 +142,57 @@ def _ships(path: str) -> bool:
 
 
 def map_file(path: str) -> Blob:
-    """Return the bytes of a file, mapped; InputError when it cannot be opened."""
+    """Return the bytes of a file, read or mapped; InputError when it cannot be opened."""
     place = path
     if path.startswith(edk2.PREFIX):
         return Blob(path, memoryview(edk2.last_page(path.removeprefix(edk2.PREFIX))))
     if path in EXAMPLES:
         place = os.path.join(os.path.dirname(__file__), "examples", EXAMPLES[path])
     try:
-        with open(place, "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                return Blob(path, _bounded(file, path))
-            if status.st_size <= SMALL:  # /proc says 0 and /sys a page, whatever there is
-                return Blob(path, _bounded(file, path, MOST_UNSIZED))
-            mapped = _mapped(file)
-            if mapped is None:
-                return Blob(path, _bounded(file, path))
+        with open(place, "rb", buffering=0) as file:
+            return Blob(path, _contents(file, path))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         many = isinstance(error, OSError) and error.errno == errno.EMFILE
         hint = "'ulimit -n' lets more files be open" if many else ""
         raise InputError(f"cannot be opened: {reason}", at=path or "''", hint=hint) from None
-    return Blob(path, memoryview(mapped))
 
 
-def _mapped(file: IO[bytes]) -> mmap.mmap | None:
-    """Return a file, mapped; None where its file system maps none, as /sys does not."""
-    try:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
-        return None
+def _contents(file: IO[bytes], path: str) -> memoryview:
+    """Return what an open file holds; OSError, ValueError, InputError."""
+    status = os.fstat(file.fileno())
+    if not stat.S_ISREG(status.st_mode):
+        return _bounded(file, path)
+    if status.st_size <= SMALL:
+        return _bounded(file, path, MOST_UNSIZED)
+    if status.st_size <= HELD and _Held.together + status.st_size <= TOGETHER:
+        return _held(file, status.st_size)
+    mapped = map_whole(file, path)
+    return _bounded(file, path) if mapped is None else mapped
+
+
+class _Held(bytearray):
+    """The bytes of a file, in memory for as long as anything refers to them."""
+
+    together = 0
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        _Held.together += size
+        finalize(self, self._forget, size).atexit = False
+
+    @classmethod
+    def _forget(cls, size: int) -> None:
+        cls.together -= size
+
+
+def _held(file: IO[bytes], size: int) -> memoryview:
+    """Return `size` bytes of a regular file, fewer where it was truncated meanwhile."""
+    held = memoryview(_Held(size))
+    done = 0
+    while done < size and (count := file.readinto(held[done:])):  # type: ignore[attr-defined]  # a raw file has it
+        done += count
+    return held[:done].toreadonly()
 
 
 def _encodes(path: str) -> bool:
@@ -179,69 +205,24 @@ def _encodes(path: str) -> bool:
 
 
 def _stdin() -> Blob:
+    """Return what standard input holds; InputError."""
     if sys.stdin is None:
         raise InputError("there is no standard input", at="-")
-    return Blob("-", _bounded(sys.stdin.buffer, "-"))
+    try:
+        return Blob("-", _bounded(sys.stdin.buffer, "-"))
+    except OSError as error:
+        raise InputError(f"cannot be read: {error.strerror}", at="-") from None
 
 
 def _bounded(file: IO[bytes], name: str, most: int = MOST_UNMAPPED) -> memoryview:
-    """Return what can be read up to the end, at most so many bytes; InputError."""
-    pieces: list[bytes] = []
-    left = most
-    while left >= 0 and (piece := file.read(min(left + 1, PIECE))):
-        pieces.append(piece)
-        left -= len(piece)
-    if left < 0:
-        raise InputError(f"more than {most >> 20} MiB that cannot be mapped", at=name)
-    return memoryview(pieces[0] if len(pieces) == 1 else b"".join(pieces))
-
-
-@contextmanager
-def whole_file(path: str) -> Iterator[IO[str]]:
-    """Open `path` for text that replaces it when the block ends well, and not otherwise."""
-    with whole_bytes(path) as raw:
-        file = io.TextIOWrapper(raw, encoding="utf-8", errors="backslashreplace")
-        yield file
-        file.flush()
-        file.detach()
-
-
-@contextmanager
-def whole_bytes(path: str) -> Iterator[IO[bytes]]:
-    """Open `path` for bytes that replace it when the block ends well, and not otherwise."""
-    if not path or "\0" in path or not _encodes(path):
-        raise InputError("cannot be written: not a file name", at=repr(path))
-    try:
-        if os.path.exists(path) and not os.path.isfile(path):  # a pipe, a device
-            with open(path, "wb") as file:
-                yield file
-        else:
-            with _replacing(os.path.realpath(path)) as file:
-                yield file
-    except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", at=path) from None
-
-
-@contextmanager
-def _replacing(target: str) -> Iterator[IO[bytes]]:
-    """Open a file beside `target` that takes its place at the end."""
-    import tempfile
-
-    handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=".cvmplan-")
-    try:
-        with open(handle, "wb") as file:
-            yield file
-        os.chmod(temporary, _mode(target))
-        os.replace(temporary, target)
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _mode(path: str) -> int:
-    """Return the permissions that `path` has, or that a new file would get."""
-    if os.path.exists(path):
-        return stat.S_IMODE(os.stat(path).st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask
+    """Return what can be read up to the end, at most so many bytes; InputError, OSError."""
+    data = bytearray()
+    while len(data) <= most:
+        piece: bytes | None = file.read(PIECE)
+        if piece is None:  # not the end: it was opened not to block, and has nothing yet
+            select.select([file], [], [])
+            continue
+        if not piece:
+            return memoryview(data).toreadonly()
+        data += piece
+    raise InputError(f"more than {most >> 20} MiB that cannot be mapped", at=name)

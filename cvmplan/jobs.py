@@ -8,24 +8,35 @@ file, nothing is copied to it.  TDX, SEV and VBS hash one serial stream: nothing
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
-from multiprocessing import get_context
-from typing import Any
 
 from cvmplan.blob import Blob
 from cvmplan.contents import Hashed, part
+from cvmplan.mapped import confirm
 from cvmplan.order import PAGE, Step
+from cvmplan.processes import in_order, map_forked
 from cvmplan.snp.digest import page_links
 from cvmplan.snp.steps import MEASURED_CONTENTS, LaunchUpdate, PageType
 
 PIECE = 16 << 20  # bytes that a process hashes at a time
-_VIEWS: dict[int, memoryview] = {}  # what the processes inherit, by number of the step
+_VIEWS: dict[int, tuple[PageType, int, memoryview]] = {}  # what the processes inherit, by step
 
 
-def hashed(trace: Iterable[Step], jobs: int) -> Iterator[Step]:
-    """Yield the steps of `trace` with long contents hashed already, by `jobs` processes."""
+@contextmanager
+def hashing(jobs: int) -> Iterator[Callable[[Iterable[Step]], Iterator[Step]]]:
+    """
+    Yield what has long contents of a trace hashed by `jobs` processes, which end with the block.
+
+    InputError where one of them is killed.
+    """
+    with ExitStack() as stack:
+        yield lambda trace: _hashed(trace, jobs, stack)
+
+
+def _hashed(trace: Iterable[Step], jobs: int, stack: ExitStack) -> Iterator[Step]:
+    """Yield the steps of `trace` with long contents hashed already."""
     steps = list(trace)
     _VIEWS.clear()
     for number, step in enumerate(steps):
@@ -36,33 +47,33 @@ def hashed(trace: Iterable[Step], jobs: int) -> Iterator[Step]:
             and len(step.contents) >= 2 * PIECE
         ):
             whole = len(step.contents) // PAGE * PAGE
-            _VIEWS[number] = step.contents.data[:whole]
+            _VIEWS[number] = step.page_type, step.gpa, step.contents.data[:whole]
     if not _VIEWS:
         yield from steps
         return
-    with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as pool:
-        pieces = {n: _submit(pool, n, steps[n], len(view)) for n, view in _VIEWS.items()}
-        for number, step in enumerate(steps):
-            if isinstance(step, LaunchUpdate) and number in pieces:
-                yield from _replaced(step, len(_VIEWS[number]), pieces[number])
-            else:
-                yield step
+    calls = [(n, at) for n, (*_, view) in _VIEWS.items() for at in range(0, len(view), PIECE)]
+    found = stack.enter_context(closing(map_forked(_hash, calls, jobs, each=2)))
+    links = in_order(found)
+    for number, step in enumerate(steps):
+        if isinstance(step, LaunchUpdate) and number in _VIEWS:
+            yield from _replaced(step, len(_VIEWS[number][2]), links)
+        else:
+            yield step
 
 
-def _submit(pool: ProcessPoolExecutor, number: int, step: Any, size: int) -> list[Future[bytes]]:
-    ends = ((at, min(at + PIECE, size)) for at in range(0, size, PIECE))
-    return [pool.submit(_hash, number, step.page_type, step.gpa, *end) for end in ends]
+def _hash(number: int, at: int) -> bytes:
+    """Return what pages of a view add to the chain, in a worker; InputError as `confirm`."""
+    page_type, gpa, view = _VIEWS[number]
+    links = page_links(view[at : at + PIECE], page_type, gpa + at)
+    confirm(view)
+    return links
 
 
-def _hash(number: int, page_type: PageType, gpa: int, low: int, high: int) -> bytes:
-    return page_links(_VIEWS[number][low:high], page_type, gpa + low)
-
-
-def _replaced(step: LaunchUpdate, whole: int, pieces: list[Future[bytes]]) -> Iterator[Step]:
+def _replaced(step: LaunchUpdate, whole: int, links: Iterator[bytes]) -> Iterator[Step]:
     """Yield the hashed pages of a step piece by piece, then what follows them."""
-    for at, piece in zip(range(0, whole, PIECE), pieces, strict=True):
+    for at in range(0, whole, PIECE):
         size = min(PIECE, whole - at)
-        yield replace(step, gpa=step.gpa + at, size=size, contents=Hashed(piece.result()))
+        yield replace(step, gpa=step.gpa + at, size=size, contents=Hashed(next(links)))
     if whole < step.size:
         rest = part(step.contents, whole, step.size - whole)
         yield replace(step, gpa=step.gpa + whole, size=step.size - whole, contents=rest)

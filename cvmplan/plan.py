@@ -22,6 +22,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import MismatchError, PlanError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.lowering import Lowering
+from cvmplan.mapped import confirm
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.records import Frozen, record
 from cvmplan.spans import Spans
@@ -267,10 +268,13 @@ def measure(
 
     `watch` sees the steps on their way and passes them on (progress).  PlanError when the
     operations are no legal launch; UnsupportedError on platforms that measure nothing;
-    MismatchError when the plan was read with another digest.
+    MismatchError when the plan was read with another digest; InputError when an input that is
+    mapped changed meanwhile.
     """
     trace: Iterable[Step] = plan.trace()
-    return checked(plan, measure_steps(plan.platform, watch(trace) if watch else trace))
+    result = measure_steps(plan.platform, watch(trace) if watch else trace)
+    confirm(*(entry.blob.data for entry in plan.inputs))
+    return checked(plan, result)
 
 
 def checked(plan: Plan, result: Measurement) -> Measurement:

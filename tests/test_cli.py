@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan.cli import VERBS
-from cvmplan.files import map_file
+from cvmplan.files import HELD, map_file
 from tests.build.ovmf import good_snp, good_tdx
 from tests.manifests import document, region, run_on
 from tests.run import assert_refused, run
@@ -288,7 +288,7 @@ def test_a_file_that_cannot_be_mapped_is_read(
     def no_device(*_: object, **__: object) -> None:
         raise OSError(errno.ENODEV, "No such device")
 
-    data = bytes(range(256)) * 300
+    data = bytes(range(256)) * (HELD // 256 + 1)
     (tmp_path / "CCEL").write_bytes(data)
-    monkeypatch.setattr("cvmplan.files.mmap.mmap", no_device)
+    monkeypatch.setattr("cvmplan.mapped.mmap.mmap", no_device)
     assert bytes(map_file(str(tmp_path / "CCEL")).data) == data

@@ -15,12 +15,12 @@ ROOT = Path(__file__).parent.parent / "cvmplan"
 MODULES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     ["errors", "values", "records"],
-    ["blob", "order", "guids", "findings", "spans", "cpus", "documents"],
+    ["blob", "order", "guids", "findings", "spans", "cpus", "documents", "mapped"],
     ["contents", "edk2", "signing"],
     ["lowering"],
     ["gpamap", "plan"],
     ["notes"],
-    ["profiles", "kvm", "settings", "files"],
+    ["profiles", "kvm", "settings", "files", "outputs", "processes"],
     ["launch"],
     ["pages"],
     ["images"],
@@ -45,8 +45,8 @@ OUTSIDE = {
     "yaml": "readers",
     "cryptography": "signing",
 }
-WORLD = {"os", "io", "sys", "pathlib", "logging", "subprocess", "mmap", "tempfile"}
-MAY_TOUCH_THE_WORLD = {"cli", "files", "api", "host", "sweep"}
+WORLD = {"os", "io", "sys", "pathlib", "logging", "subprocess", "mmap", "tempfile", "signal"}
+MAY_TOUCH_THE_WORLD = {"cli", "files", "mapped", "outputs", "processes", "api", "host", "sweep"}
 
 PROGRAMS = {ROOT / "boot" / "dump.py"}  # run as a module, imported by none
 

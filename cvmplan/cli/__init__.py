@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import traceback
 from importlib import import_module
@@ -17,7 +18,18 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
-from cvmplan.errors import CvmplanError
+from cvmplan.cli.process import (
+    CLOSED_PIPE,
+    SIGNALLED,
+    answer_signals,
+    fill_closed_streams,
+    flush_output,
+    leave,
+    on_terminal,
+    tell,
+)
+from cvmplan.errors import CvmplanError, InputError
+from cvmplan.mapped import confirm_all
 from cvmplan.values import printable
 
 VERBS: Final = {
@@ -104,8 +116,10 @@ def cvmplan(
     Which pages a confidential VM is built from, whether its launch is legal, what it measures.
 
     Exit codes: 0 fine, 1 the launch or the comparison is wrong, 2 usage, 3 unreadable or
-    malformed input, 4 not supported or not recognised, 5 not known from what was given,
-    6 known only with a template's help, 70 a bug in cvmplan.
+    malformed input (also: output that cannot be written, no memory left, a worker killed),
+    4 not supported or not recognised, 5 not known from what was given, 6 known only with a
+    template's help, 70 a bug in cvmplan, 128 + N ended by signal N (141: the reader of standard
+    output has gone).
     """
     del version
 
@@ -113,28 +127,57 @@ def cvmplan(
 def main(argv: list[str]) -> int:
     """Run the command line `argv` and return its exit code."""
     try:
-        command = typer.main.get_command(app)
-        code = command.main(argv or ["--help"], prog_name="cvmplan", standalone_mode=False)
-    except CvmplanError as error:
-        return _complain(str(error), error.hint, error.exit_code)
-    except _USAGE_ERROR as error:
-        context = getattr(error, "ctx", None)
-        hint = f"'{context.command_path} --help' lists what there is" if context else ""
-        return _complain(error.format_message(), hint, 2)
+        return _run(argv)
     except SystemExit as stop:
-        return int(stop.code or 0)
+        pipe = isinstance(stop.__context__, BrokenPipeError)  # of a page of help
+        return CLOSED_PIPE if pipe else int(stop.code or 0)
     except (KeyboardInterrupt, typer.Abort):
-        return 130
-    except Exception:  # noqa: BLE001 whatever else escapes is a bug, and says so
-        traceback.print_exc()
-        return BUG
+        return SIGNALLED + signal.SIGINT
+    except Exception as error:  # noqa: BLE001 each of them has an exit code
+        return _explain(error)
+
+
+def _run(argv: list[str]) -> int:
+    """Run the command line and return its exit code, all that it prints written."""
+    command = typer.main.get_command(app)
+    code = command.main(argv or ["--help"], prog_name="cvmplan", standalone_mode=False)
+    failed = flush_output()
+    if failed:
+        raise failed
     return int(code or 0)
 
 
 def entry() -> None:
     """Run the program and end the process."""
     gc.disable()  # one answer, then the end: collecting cycles costs a tenth of the time
-    sys.exit(main(sys.argv[1:]))
+    fill_closed_streams()
+    answer_signals()
+    leave(main(sys.argv[1:]))
+
+
+def _explain(error: Exception) -> int:
+    """Print why the run failed; a file that changed while it was read explains any failure."""
+    try:
+        confirm_all()
+    except InputError as changed:
+        error = changed
+    match error:
+        case CvmplanError():
+            return _complain(str(error), error.hint, error.exit_code)
+        case BrokenPipeError():
+            return CLOSED_PIPE
+        case MemoryError():
+            return _complain("not enough memory", "'ulimit -v' may limit it", InputError.exit_code)
+        case OSError():
+            place = f"{error.filename}: " if error.filename else ""
+            problem = error.strerror or str(error) or type(error).__name__
+            return _complain(f"{place}{problem}", "", InputError.exit_code)
+    if isinstance(error, _USAGE_ERROR):
+        context = getattr(error, "ctx", None)
+        hint = f"'{context.command_path} --help' lists what there is" if context else ""
+        return _complain(error.format_message(), hint, 2)
+    tell("".join(traceback.format_exception(error)).rstrip("\n"))  # a bug, which says so
+    return BUG
 
 
 def _complain(message: str, hint: str, code: int) -> int:
@@ -146,8 +189,7 @@ def _complain(message: str, hint: str, code: int) -> int:
 
 
 def _print_error(word: str, colour: str, message: str) -> None:
-    line = printable(message)
     label = f"{word}:"
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+    if on_terminal() and not os.environ.get("NO_COLOR"):
         label = typer.style(label, fg=colour, bold=True)
-    typer.echo(f"{label} {line}", err=True)
+    tell(f"{label} {printable(message)}")

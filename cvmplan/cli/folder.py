@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
 from cvmplan.errors import ConfigError, InputError
+from cvmplan.mapped import confirm_all
+from cvmplan.outputs import file_beside, new_mode
 
 
 class Contents(NamedTuple):
@@ -49,8 +50,9 @@ def _write(
     with ExitStack() as temporaries:
         beside = {}
         for name, contents in files.items():
-            beside[name] = _beside(targets[name], contents)
-            temporaries.callback(_remove, beside[name])
+            beside[name] = temporaries.enter_context(file_beside(targets[name]))
+            _fill(beside[name], contents)
+        confirm_all()
         for name, target in targets.items():
             if force:
                 os.replace(beside[name], target)
@@ -62,19 +64,11 @@ def _write(
             undo.callback(_remove, target)
 
 
-def _beside(target: str, contents: Contents) -> str:
-    handle, path = tempfile.mkstemp(dir=os.path.dirname(target) or ".", prefix=".cvmplan-")
-    try:
-        with open(handle, "wb") as file:
-            file.write(contents.data)
-        if not contents.secret:
-            mask = os.umask(0)
-            os.umask(mask)
-            os.chmod(path, 0o666 & ~mask)
-    except OSError:
-        _remove(path)
-        raise
-    return path
+def _fill(path: str, contents: Contents) -> None:
+    with open(path, "wb") as file:
+        file.write(contents.data)
+    if not contents.secret:
+        os.chmod(path, new_mode())
 
 
 def _remove(path: str) -> None:

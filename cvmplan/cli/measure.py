@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Optional
 
@@ -40,7 +42,8 @@ def measure(
         raise ConfigError("goes without a format", at="--bare")
     printer = None if bare else emitter(format, "measurement")
     plan = request.plan()
-    result = fold(plan, _watch(request, plan))
+    with _watch(request, plan) as watch:
+        result = fold(plan, watch)
     told = (*plan.findings, *broken_promises(plan, result, "warning"))
     plan = replace(plan, findings=told)
     if wanted is not None and wanted != result.digest:
@@ -52,10 +55,13 @@ def measure(
     write(text, output)
 
 
-def _watch(request: Request, plan: Plan) -> Watch | None:
-    """Return what sees the steps: other processes that hash, or the progress bar."""
+@contextmanager
+def _watch(request: Request, plan: Plan) -> Iterator[Watch | None]:
+    """Yield what sees the steps: other processes that hash, or the progress bar."""
     if request.jobs > 1 and plan.platform == "snp":
-        from cvmplan.jobs import hashed
+        from cvmplan.jobs import hashing
 
-        return lambda trace: hashed(trace, request.jobs)
-    return watch_for(plan, quiet=request.quiet)
+        with hashing(request.jobs) as watch:
+            yield watch
+    else:
+        yield watch_for(plan, quiet=request.quiet)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import functools
 import inspect
 import io
-import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -22,9 +21,12 @@ import typer
 from cvmplan import values
 from cvmplan.api import chosen_profile
 from cvmplan.blob import Blob
+from cvmplan.cli.process import CLOSED_PIPE, discard, tell
 from cvmplan.errors import ConfigError, InputError
-from cvmplan.files import EXAMPLES, Files, whole_bytes, whole_file
+from cvmplan.files import EXAMPLES, Files
 from cvmplan.launch import Launch
+from cvmplan.mapped import confirm_all
+from cvmplan.outputs import descriptor, whole_bytes, whole_file
 from cvmplan.plan import Plan
 from cvmplan.settings import SETTINGS, TOP, read_options
 from cvmplan.values import printable
@@ -34,7 +36,6 @@ PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
 JOBS = "Processes that hash page contents (SNP; the others are serial)."
 MOST_JOBS = 64
 AT_ONCE = 4096  # lines that are printed together
-CLOSED_PIPE = 141  # what a shell reports for SIGPIPE
 
 
 Image = Annotated[
@@ -227,7 +228,7 @@ MOST_DIGEST = 4096  # bytes of a file that holds a digest
 
 def _tell(message: str) -> None:
     """Say something on stderr, for --verbose."""
-    typer.echo(printable(message), err=True)
+    tell(printable(message))
 
 
 def _open(files: Files, path: str | None, example: str | None) -> Blob:
@@ -251,28 +252,36 @@ def open_image(path: str | None, example: str | None) -> Blob:
     return _open(Files(), path, example)
 
 
+def output_file(output: str | None) -> str | None:
+    """Return the file that `output` names, None for standard output: "-", or its name in /dev."""
+    return None if output in (None, "-") or descriptor(str(output)) == 1 else output
+
+
 def write(text: str | Iterable[str], output: str | None) -> None:
     """Print `text` or lines, or put them into the file `output`, whole or not at all."""
     lines = iter((text,) if isinstance(text, str) else text)
-    if output is None or output == "-":
+    path = output_file(output)
+    if path is None:
         while piece := "".join(islice(lines, AT_ONCE)):
             _print(piece)
         return
-    with whole_file(output) as file:
+    with whole_file(path) as file:
         file.writelines(lines)
 
 
 def write_bytes(data: bytes, output: str | None) -> None:
     """Print `data` as it is, or put it into the file `output`, whole or not at all."""
-    if output is None or output == "-":
+    path = output_file(output)
+    if path is None:
         _print(data)
         return
-    with whole_bytes(output) as file:
+    with whole_bytes(path) as file:
         file.write(data)
 
 
 def _print(answer: str | bytes) -> None:
     """Write `answer` to standard output; a reader that has gone ends the program quietly."""
+    confirm_all()
     if sys.stdout is None:
         raise InputError("there is no standard output", at="-")
     try:
@@ -284,7 +293,7 @@ def _print(answer: str | bytes) -> None:
             sys.stdout.write(answer)
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the rest goes nowhere
+        discard(sys.stdout)  # the rest goes nowhere
         if isinstance(error, BrokenPipeError):
             raise typer.Exit(CLOSED_PIPE) from None
         raise InputError(f"cannot be written: {error.strerror}", at="standard output") from None

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from cvmplan.blob import Blob
+from cvmplan.cli.process import on_terminal
 from cvmplan.contents import Zeros, part
 from cvmplan.order import Step
 from cvmplan.plan import Plan
@@ -22,7 +22,7 @@ Watch = Callable[[Iterable[Step]], Iterable[Step]]
 def watch_for(plan: Plan, *, quiet: bool) -> Watch | None:
     """Return what `plan.measure` takes to show progress, None where none is to be shown."""
     total = sum(_length(op, "source") for op in plan.ops)
-    if quiet or total < LONG or not sys.stderr.isatty():
+    if quiet or total < LONG or not on_terminal():
         return None
     return lambda trace: _watched(trace, total)
 
@@ -35,7 +35,7 @@ def _length(holder: Any, name: str) -> int:
 @contextmanager
 def bar(what: str, total: float, *, quiet: bool) -> Iterator[Callable[[float], None]]:
     """Show a bar while the block runs, and give it what advances it."""
-    if quiet or not sys.stderr.isatty():
+    if quiet or not on_terminal():
         yield lambda _: None
         return
     from rich.console import Console

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Annotated, Any, NamedTuple, Optional
 
@@ -16,12 +16,15 @@ from cvmplan.cli.options import (
     Shared,
     example_path,
     option,
+    output_file,
     with_options,
     write,
 )
 from cvmplan.cli.progress import bar
 from cvmplan.errors import ConfigError, PlanError
-from cvmplan.files import Files, whole_file
+from cvmplan.files import Files
+from cvmplan.outputs import whole_file
+from cvmplan.processes import in_order
 from cvmplan.settings import SETTINGS
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.matrix import COMMAS, ORDER, Product
@@ -132,7 +135,7 @@ def sweep(
     """
     if executor is not None and jobs != 1:
         raise ConfigError("goes without --executor", at="--jobs")
-    if format == DATABASE and output in (None, "-", ""):
+    if format == DATABASE and (output == "" or output_file(output) is None):
         raise ConfigError("needs a file", at="--format", hint="-o values.db")
     with ExitStack() as stack:
         tally = _Tally(sum(product.size for product in asked.products), quiet=quiet)
@@ -149,10 +152,11 @@ def sweep(
         printer = emitter(format, "value")
         parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus)
         put: Callable[[str], Any] = partial(write, output=None)
-        if output is not None:
-            put = stack.enter_context(whole_file(output)).write
+        path = output_file(output)
+        if path is not None:
+            put = stack.enter_context(whole_file(path)).write
         put(printer.heading())
-        for rows in run.in_order(tally.of(_computed(stack, parcels, executor, jobs))):
+        for rows in in_order(tally.of(_computed(stack, parcels, executor, jobs))):
             put("".join(map(printer.value, rows)))
 
 
@@ -168,7 +172,7 @@ def _computed(
     if jobs > 1:
         from cvmplan.sweep.pool import forked
 
-        return forked(parcels, jobs)
+        return stack.enter_context(closing(forked(parcels, jobs)))
     return run.serial(parcels)
 
 

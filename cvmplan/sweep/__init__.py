@@ -16,6 +16,7 @@ from typing import Any
 from cvmplan.blob import Blob
 from cvmplan.files import Files
 from cvmplan.plan import Input
+from cvmplan.processes import in_order
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.pool import Pool
 from cvmplan.sweep.rows import Row
@@ -47,4 +48,4 @@ def sweep_image(
     product = matrix.read([path], written, files().open)
     parcels = run.parcels([product], files, lambda _, vcpus: vcpus)
     finished = Pool(executor).run(parcels) if executor else run.serial(parcels)
-    return chain.from_iterable(run.in_order(finished))
+    return chain.from_iterable(in_order(finished))

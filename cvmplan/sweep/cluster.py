@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from concurrent.futures import Executor
+from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,6 +20,8 @@ LARGE = "1 TiB"  # of inputs that the scheduler keeps, without a warning
 def connected(address: str) -> Iterator[tuple[Executor, Share]]:
     """
     Connect to the scheduler at "dask://HOST:PORT"; ConfigError, InputError.
+
+    InputError too where scheduler or workers end before the work is done.
 
     Inputs are a task of the cluster, named by their hash: they are sent once, and where they
     are lost with a worker the scheduler has them made again.
@@ -40,8 +42,13 @@ def connected(address: str) -> Iterator[tuple[Executor, Share]]:
     def share(key: str, inputs: Inputs) -> Any:
         return client.submit(_kept, inputs, key=f"cvmplan-{key}")
 
+    from distributed.scheduler import KilledWorker
+
     with client, dask.config.set({"distributed.admin.large-graph-warning-threshold": LARGE}):
-        yield client.get_executor(), share
+        try:
+            yield client.get_executor(), share
+        except (KilledWorker, CancelledError, OSError) as error:
+            raise InputError(f"the cluster lost its work: {error}", at=address) from None
 
 
 def _kept(inputs: Inputs) -> Inputs:

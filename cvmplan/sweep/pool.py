@@ -1,25 +1,26 @@
 """
 A sweep computed by the processes of an executor.
 
-They get the bytes of an image with each parcel of tasks, unless they have them from their
-parent, or an executor has a way of its own to share them.
+They get the bytes of an image with each parcel of tasks, unless they are forked and have them
+from their parent, or an executor has a way of its own to share them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import (
     FIRST_COMPLETED,
     CancelledError,
     Executor,
     Future,
-    ProcessPoolExecutor,
     wait,
 )
+from contextlib import closing
+from functools import partial
 from itertools import chain, islice
-from multiprocessing import get_context
 from typing import Any, Final, TypeAlias
 
+from cvmplan import processes
 from cvmplan.sweep.rows import Result
 from cvmplan.sweep.run import Finished, Image, Inputs, Parcel, Task, measured
 
@@ -29,38 +30,54 @@ MOST_OPEN: Final = 16  # images that a process keeps open
 
 Share: TypeAlias = Callable[[str, Inputs], Any]
 """Makes the inputs of a key known to an executor: what stands for them in a call."""
-_opened: dict[str, Image] = {}  # by key; a forked process has what its parent opened
+_opened: dict[str, Image] = {}  # by key
 
 
-def run_parcel(key: str, path: str, inputs: Inputs | None, tasks: list[Task]) -> list[list[Result]]:
+def run_parcel(key: str, path: str, inputs: Inputs, tasks: list[Task]) -> list[list[Result]]:
     """Return the results of each task of the image `path`, opened from `inputs` where it is not."""
     if key not in _opened:
         if len(_opened) >= MOST_OPEN:
             _opened.clear()
-        _opened[key] = Image.of(path, inputs or {})
+        _opened[key] = Image.of(path, inputs)
     return [measured(_opened[key], task) for task in tasks]
 
 
-def forked(work: Iterable[Parcel], jobs: int) -> Iterator[Finished]:
-    """Yield (number, rows) of each parcel as it is finished by `jobs` processes of this machine."""
+def forked(work: Iterable[Parcel], jobs: int) -> Generator[Finished, None, None]:
+    """
+    Yield (number, rows) of each parcel as it is finished by `jobs` processes of this machine.
+
+    They have all images that their parent has opened.  InputError where one of them is killed.
+    """
     parcels = iter(work)
-    begun = [*islice(parcels, AHEAD)]
-    _opened.update((parcel.image.key, parcel.image) for parcel in begun)
-    try:
-        with ProcessPoolExecutor(jobs, mp_context=get_context("fork")) as executor:
-            yield from Pool(executor, held=tuple(_opened)).run(chain(begun, parcels))
-    finally:
-        _opened.clear()
+    begun = [*islice(parcels, 1)]
+    running: dict[int, Parcel] = {}
+
+    def calls() -> Iterator[tuple[str, list[Task]]]:
+        for number, parcel in enumerate(chain(begun, parcels)):
+            running[number] = parcel
+            yield parcel.image.path, parcel.tasks
+
+    opened = begun[0].opened if begun else {}
+    with closing(processes.map_forked(partial(_compute, opened), calls(), jobs)) as found:
+        for number, results in found:
+            parcel = running.pop(number)
+            yield parcel.number, parcel.filled(results)
+
+
+def _compute(opened: Mapping[str, Image], path: str, tasks: list[Task]) -> list[list[Result]]:
+    """Return the results of each task of an image, in a forked process."""
+    image = opened[path]
+    results = [measured(image, task) for task in tasks]
+    image.confirm()
+    return results
 
 
 class Pool:
-    """Has parcels computed, and gives their rows back; processes have the images of `held`."""
+    """Has parcels computed by an executor, and gives their rows back."""
 
-    def __init__(
-        self, executor: Executor, share: Share = lambda _, inputs: inputs, held: Sequence[str] = ()
-    ) -> None:
+    def __init__(self, executor: Executor, share: Share = lambda _, inputs: inputs) -> None:
         self._executor, self._share = executor, share
-        self._shared: dict[str, Any] = dict.fromkeys(held)
+        self._shared: dict[str, Any] = {}
         self._running: dict[Future[list[list[Result]]], tuple[Parcel, int]] = {}
 
     def run(self, parcels: Iterable[Parcel]) -> Iterator[Finished]:

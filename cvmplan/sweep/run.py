@@ -6,7 +6,7 @@ Such launches share their pages, so that each further vCPU costs one step of the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -19,6 +19,7 @@ from cvmplan.blob import Blob
 from cvmplan.counts import by_vcpus, measure_shared
 from cvmplan.errors import CvmplanError
 from cvmplan.files import Files
+from cvmplan.mapped import confirm
 from cvmplan.plan import Input, Measurement
 from cvmplan.snp.digest import Chains
 from cvmplan.sources import open_source
@@ -53,6 +54,10 @@ class Image:
     def inputs(self) -> Inputs:
         """Return the bytes of all files, for another process."""
         return {n: (i.role, bytes(i.blob.data)) for n, i in self.files.inputs.items()}
+
+    def confirm(self) -> None:
+        """Raise InputError where one of the files has changed since it was opened."""
+        confirm(*(entry.blob.data for entry in self.files.inputs.values()))
 
     @cached_property
     def hashes(self) -> dict[str, str]:
@@ -119,20 +124,27 @@ def _result(vcpus: int, found: Measurement) -> Result:
 
 @dataclass(slots=True)
 class Parcel:
-    """Tasks of one image that are computed together, each with the row that it fills in."""
+    """
+    Tasks of one image that are computed together, each with the row that it fills in.
+
+    `opened` has all images of the sweep by their paths.
+    """
 
     number: int
     image: Image
     tasks: list[Task]
     rows: list[Row]
+    opened: Mapping[str, Image]
 
     def filled(self, results: Iterable[Iterable[Result]]) -> list[Row]:
-        """Return the rows with the results of each task."""
-        return [
+        """Return the rows with the results of each task; InputError where a file has changed."""
+        filled = [
             rows.with_result(row, result)
             for row, found in zip(self.rows, results, strict=True)
             for result in found
         ]
+        self.image.confirm()
+        return filled
 
 
 Finished: TypeAlias = tuple[int, list[Row]]
@@ -175,7 +187,9 @@ class _Hashed:
 
     def of(self, path: str, role: str) -> bytes:
         if path not in self._found:
-            self._found[path] = sha256(self._files.open(path, role).data).digest()
+            view = self._files.open(path, role).data
+            self._found[path] = sha256(view).digest()
+            confirm(view)
         return self._found[path]
 
     def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
@@ -201,7 +215,7 @@ def _of_product(
         if parcel and (parcel.image is not image or count >= PARCEL):
             yield parcel
             parcel, count = None, 0
-        parcel = parcel or Parcel(0, image, [], [])
+        parcel = parcel or Parcel(0, image, [], [], opened)
         parcel.tasks.append(Task(known, wanted))
         parcel.rows.append(row)
         count += max(len(wanted), 1)
@@ -213,14 +227,3 @@ def serial(work: Iterable[Parcel]) -> Iterator[Finished]:
     """Yield (number, rows) of each parcel, in order, computed in this process."""
     for parcel in work:
         yield parcel.number, parcel.filled(measured(parcel.image, task) for task in parcel.tasks)
-
-
-def in_order(finished: Iterable[Finished]) -> Iterator[list[Row]]:
-    """Yield rows by the numbers of their parcels, which count from 0."""
-    early: dict[int, list[Row]] = {}
-    following = 0
-    for number, found in finished:
-        early[number] = found
-        while following in early:
-            yield early.pop(following)
-            following += 1

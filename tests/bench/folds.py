@@ -10,7 +10,7 @@ from random import Random
 
 from cvmplan import assemble
 from cvmplan.blob import Blob
-from cvmplan.jobs import hashed
+from cvmplan.jobs import hashing
 from cvmplan.plan import MapMemory, Op, Plan, measure
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.snp.steps import PageType
@@ -99,7 +99,8 @@ def two_jobs(sizes: Sizes) -> list[float]:
     plan = snp_plan(dense(sizes.big))
 
     def shared() -> bytes:
-        return measure(plan, lambda trace: hashed(trace, 2)).digest
+        with hashing(2) as watch:
+            return measure(plan, watch).digest
 
     if shared() != measure(plan).digest:
         raise RuntimeError("two processes and one disagree")
