@@ -94,10 +94,20 @@ def runs(pid: int) -> bool:
 CHANGES: dict[str, Callable[[Path], None]] = {
     "truncated to nothing": lambda p: os.truncate(p, 0),
     "truncated": lambda p: os.truncate(p, BIG // 2 + 5),
-    "truncated and long again": lambda p: (os.truncate(p, 0), os.truncate(p, BIG))[0],
+    "truncated and long again": lambda p: truncate(p, 0, BIG),
     "written to": lambda p: write_at(p, BIG - 1, b"x"),
-    "written to, its time as before": lambda p: (write_at(p, 0, b"x"), os.utime(p, ns=(0, 0)))[0],
+    "written to, its time as before": write_unseen,
 }
+
+
+def truncate(path: Path, *sizes: int) -> None:
+    for size in sizes:
+        os.truncate(path, size)
+
+
+def write_unseen(path: Path) -> None:
+    write_at(path, 0, b"x")
+    os.utime(path, ns=(0, 0))
 
 
 def write_at(path: Path, offset: int, data: bytes) -> None:
@@ -133,10 +143,11 @@ def test_a_mapped_file_that_ends_early_reads_as_zeros_and_is_refused(tmp_path: P
     os.truncate(path, 4096)
     assert bytes(blob.data[4095:4097]) == b"\1\0"
     assert bytes(blob.data[-1:]) == b"\0"
-    for check in (lambda: confirm(blob.data[5:9]), confirm_all):
-        with pytest.raises(InputError, match="changed while it was read"):
-            check()
-    del blob, check
+    with pytest.raises(InputError, match="changed while it was read"):
+        confirm(blob.data[5:9])
+    with pytest.raises(InputError, match="changed while it was read"):
+        confirm_all()
+    del blob
     confirm_all()  # nothing refers to it any more
 
 
@@ -294,13 +305,14 @@ def shell(script: str, folder: Path | None = None) -> subprocess.CompletedProces
 
 
 WRONG = "cvmplan measure nowhere.fd"  # exit code 3
+RIGHT = "cvmplan measure --example snp"
 STREAMS = {
     "stderr closed": (f"{WRONG} 2>&-", 3),
     "stderr full": (f"{WRONG} 2>/dev/full", 3),
     "stderr closed, an option is wrong": ("cvmplan measure --nothing 2>&-", 2),
     "stderr full, an option is wrong": ("cvmplan measure --nothing 2>/dev/full", 2),
-    "stderr full, all is well": ("cvmplan measure --example snp --verbose -o /dev/null 2>/dev/full", 0),
-    "stderr closed, a digest differs": (f"cvmplan measure --example snp --expect {'55' * 48} 2>&-", 1),
+    "stderr full, all is well": (f"{RIGHT} --verbose -o /dev/null 2>/dev/full", 0),
+    "stderr closed, a digest differs": (f"{RIGHT} --expect {'55' * 48} 2>&-", 1),
     "all closed": (f"{WRONG} <&- >&- 2>&-", 3),
     "a reader that has gone": ("cvmplan abis | true; exit ${PIPESTATUS[0]}", 141),
     "help without a reader": ("cvmplan measure --help | true; exit ${PIPESTATUS[0]}", 141),
@@ -327,7 +339,7 @@ def test_a_full_disk_behind_standard_output_is_one_line(args: str) -> None:
 VERBS = {
     "inspect": "--example snp", "check": "--example snp", "map": "--example snp",
     "plan": "--example snp", "trace": "--example snp", "measure": "--example snp",
-    "sweep": "--example snp", "td-params": "--example tdx", "td-info": "--example tdx",
+    "sweep": "--example snp", "td-params": "", "td-info": "--example tdx",
 }  # fmt: skip
 
 
@@ -402,7 +414,8 @@ def ended() -> int:
 @pytest.mark.parametrize("name", NO_FILES)
 def test_what_is_no_file_is_one_line(name: str, tmp_path: Path) -> None:
     path = NO_FILES[name](tmp_path)
-    for args in (["measure", path], ["inspect", path], ["measure", "--example", "snp", "--vmm", f"{path}/x.json"]):  # fmt: skip
+    profile = ["--vmm", f"{path}/x.json"]
+    for args in (["measure", path], ["inspect", path], ["measure", "--example", "snp", *profile]):
         assert_refused(run(*args), {3, 4})
 
 
@@ -414,7 +427,7 @@ def test_standard_input_without_an_end_is_bounded() -> None:
     assert done.stderr.count("\n") <= 2
 
 
-def test_standard_input_that_does_not_block_is_read_to_its_end(tmp_path: Path) -> None:
+def test_standard_input_that_does_not_block_is_read_to_its_end() -> None:
     image = (Path(__file__).parent.parent / "cvmplan/examples/snp.fd").read_bytes()
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
