@@ -127,6 +127,8 @@ class Terminal:
     def flush(self) -> None:
         """Nothing is held back."""
 
+    closed = False
+
     def isatty(self) -> bool:
         return True
 
