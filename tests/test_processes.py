@@ -91,14 +91,6 @@ def runs(pid: int) -> bool:
 
 # --- files that change -------------------------------------------------------------------------
 
-CHANGES: dict[str, Callable[[Path], None]] = {
-    "truncated to nothing": lambda p: os.truncate(p, 0),
-    "truncated": lambda p: os.truncate(p, BIG // 2 + 5),
-    "truncated and long again": lambda p: truncate(p, 0, BIG),
-    "written to": lambda p: write_at(p, BIG - 1, b"x"),
-    "written to, its time as before": write_unseen,
-}
-
 
 def truncate(path: Path, *sizes: int) -> None:
     for size in sizes:
@@ -114,6 +106,15 @@ def write_at(path: Path, offset: int, data: bytes) -> None:
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(data)
+
+
+CHANGES: dict[str, Callable[[Path], None]] = {
+    "truncated to nothing": lambda p: os.truncate(p, 0),
+    "truncated": lambda p: os.truncate(p, BIG // 2 + 5),
+    "truncated and long again": lambda p: truncate(p, 0, BIG),
+    "written to": lambda p: write_at(p, BIG - 1, b"x"),
+    "written to, its time as before": write_unseen,
+}
 
 
 @pytest.mark.parametrize("change", CHANGES)
