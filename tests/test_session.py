@@ -13,7 +13,7 @@ from typing import Any, Final
 import pytest
 
 from cvmplan import documents
-from cvmplan.sev.session import Certificate, Session, kdf, launch_measurement, policy_mac
+from cvmplan.sev_session.session import Certificate, Session, kdf, launch_measurement, policy_mac
 from tests.run import assert_refused, run
 
 # virtee/sev, src/session/mod.rs, test `verify`.

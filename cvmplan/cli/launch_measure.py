@@ -106,8 +106,8 @@ def launch_measure(
     libvirt report the measurement with MNONCE behind it, in base64: --expect takes that.
     """
     from cvmplan.emit import emitter
-    from cvmplan.sev.answers import LaunchMeasure
-    from cvmplan.sev.session import launch_measurement, read_key
+    from cvmplan.sev_session.answers import LaunchMeasure
+    from cvmplan.sev_session.session import launch_measurement, read_key
 
     printer = emitter(format, "launch_measure")
     wanted, mnonce = _expected(expect, nonce)

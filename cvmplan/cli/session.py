@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
 
     from cvmplan.blob import Blob
-    from cvmplan.sev.answers import SessionAnswer
+    from cvmplan.sev_session.answers import SessionAnswer
 
 app = make_app()
 T = TypeVar("T")
@@ -116,8 +116,8 @@ def session(
 
 def _agreed(files: Files, own: str, other: str) -> tuple[EllipticCurvePrivateKey, bytes]:
     """Return one's own key, and the secret that it has in common with the other side's."""
+    from cvmplan.sev_session.crypto import shared_secret
     from cvmplan.signing import keys
-    from cvmplan.signing.session import shared_secret
 
     public = _public(files.open(other, "public key"))
     private = keys.private_key(files.open(own, "private key"), passphrase_of(own, None))
@@ -126,9 +126,9 @@ def _agreed(files: Files, own: str, other: str) -> tuple[EllipticCurvePrivateKey
 
 def _public(blob: Blob) -> EllipticCurvePublicKey:
     """Return the key of an SEV certificate, or of a file with the key alone."""
-    from cvmplan.sev.session import read_certificate
+    from cvmplan.sev_session.crypto import point_key
+    from cvmplan.sev_session.session import read_certificate
     from cvmplan.signing import keys
-    from cvmplan.signing.session import point_key
 
     if keys.is_key(blob):
         return keys.public_key(blob)
@@ -137,7 +137,7 @@ def _public(blob: Blob) -> EllipticCurvePublicKey:
 
 def _key(files: Files, path: str | None, name: str) -> bytes | None:
     """Return the transport key that a file holds, None where none is named."""
-    from cvmplan.sev.session import read_key
+    from cvmplan.sev_session.session import read_key
 
     return None if path is None else read_key(files.open(path, name.upper()))
 
@@ -146,9 +146,9 @@ def _verified(
     blob: Blob, agreed: bytes, policy: int, keys: dict[str, bytes | None]
 ) -> SessionAnswer:
     """Return what was verified of a session; MismatchError names what does not hold."""
-    from cvmplan.sev.answers import SessionAnswer
-    from cvmplan.sev.owner import confirmed, verify
-    from cvmplan.sev.session import read_session
+    from cvmplan.sev_session.answers import SessionAnswer
+    from cvmplan.sev_session.owner import confirmed, verify
+    from cvmplan.sev_session.session import read_session
 
     found = read_session(blob)
     checks = verify(agreed, found, policy, keys["tek"], keys["tik"])
@@ -165,9 +165,9 @@ def _made(
     force: bool,
 ) -> SessionAnswer:
     """Return a new session, its files written; what is not given is random."""
-    from cvmplan.sev.answers import SessionAnswer
-    from cvmplan.sev.owner import fresh, seal
-    from cvmplan.sev.session import SessionKeys, certificate
+    from cvmplan.sev_session.answers import SessionAnswer
+    from cvmplan.sev_session.owner import fresh, seal
+    from cvmplan.sev_session.session import SessionKeys, certificate
     from cvmplan.signing.keys import point
 
     used = {name: fresh() if value is None else value for name, value in given.items()}

@@ -6,7 +6,7 @@ from base64 import b64encode
 
 from cvmplan.emit.documents import finding
 from cvmplan.emit.json import dumps, inputs_of
-from cvmplan.sev.answers import LaunchMeasure, SessionAnswer
+from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
 
 
 def launch_measure(answer: LaunchMeasure) -> str:

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from cvmplan import __version__
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.plan import Input, Plan
-from cvmplan.sev.answers import LaunchMeasure, SessionAnswer
-from cvmplan.sev.session import Session
+from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
+from cvmplan.sev_session.session import Session
 
 
 def launch_measure(answer: LaunchMeasure) -> str:

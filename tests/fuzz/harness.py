@@ -33,7 +33,7 @@ from cvmplan.readers import (
     vmm_errors,
     wrappers,
 )
-from cvmplan.sev import session
+from cvmplan.sev_session import session
 from cvmplan.signing import chains, keys
 from cvmplan.snp import idblock, report
 from cvmplan.sweep.matrix import read_matrix

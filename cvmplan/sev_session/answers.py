@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cvmplan.plan import Input, Plan
-from cvmplan.sev.session import Session
+from cvmplan.sev_session.session import Session
 
 
 class Check(NamedTuple):

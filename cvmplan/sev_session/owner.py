@@ -10,8 +10,9 @@ from __future__ import annotations
 import secrets
 
 from cvmplan.errors import MismatchError
-from cvmplan.sev.answers import Check
-from cvmplan.sev.session import (
+from cvmplan.sev_session.answers import Check
+from cvmplan.sev_session.crypto import aes_ctr, same
+from cvmplan.sev_session.session import (
     KEY_SIZE,
     Session,
     SessionKeys,
@@ -19,7 +20,6 @@ from cvmplan.sev.session import (
     wrap_mac,
     wrapping_keys,
 )
-from cvmplan.signing.session import aes_ctr, same
 
 
 def fresh() -> bytes:
