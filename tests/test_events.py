@@ -15,9 +15,9 @@ import pytest
 from cvmplan import documents
 from cvmplan.blob import Blob
 from cvmplan.errors import CvmplanError
-from cvmplan.tdx import event_data, eventlog
-from cvmplan.tdx.event import Event, EventLog
-from cvmplan.tdx.rtmr import MOST_LEFT_OUT, check, compare, describe, fit, replay
+from cvmplan.eventlog import ccel, describe
+from cvmplan.eventlog.event import Event, EventLog
+from cvmplan.eventlog.rtmr import MOST_LEFT_OUT, check, compare, describe, fit, replay
 from tests.build import eventlog as build
 from tests.build.eventlog import SHA256, SHA384, Log, LogEvent, runtime, variable
 from tests.oracles import shared
@@ -56,7 +56,7 @@ def told(log: bytes, *options: str) -> dict[str, Any]:
 
 
 def read(log: bytes) -> EventLog:
-    return eventlog.read(Blob("log", memoryview(log)))
+    return ccel.read(Blob("log", memoryview(log)))
 
 
 def one(event: LogEvent) -> Event:
@@ -335,7 +335,7 @@ def test_an_event_is_named_for_people(text: str) -> None:
     assert describe(one(TOLD[text])) == text
 
 
-@pytest.mark.parametrize("kind", sorted(event_data.DESCRIBED))
+@pytest.mark.parametrize("kind", sorted(describe.DESCRIBED))
 def test_data_of_another_form_are_no_error(kind: int) -> None:
     whole = {e.type: e.data for e in TOLD.values()}.get(kind, bytes(range(40)))
     for end in range(len(whole)):
@@ -437,11 +437,11 @@ def test_a_register_that_is_not_48_bytes_is_refused(value: str) -> None:
 @pytest.mark.parametrize(
     ("record", "size"),
     [
-        (eventlog.PcrEvent, 32), (eventlog.SpecIdEvent, 28), (eventlog.AlgorithmSize, 4),
-        (eventlog.PcrEvent2, 12), (eventlog.Word, 4), (eventlog.Short, 2),
-        (event_data.VariableData, 32), (event_data.LoadOption, 6),
-        (event_data.ImageLoadEvent, 32), (event_data.PathNode, 4),
-        (event_data.FirmwareBlob, 16), (event_data.TaggedEvent, 8),
+        (ccel.PcrEvent, 32), (ccel.SpecIdEvent, 28), (ccel.AlgorithmSize, 4),
+        (ccel.PcrEvent2, 12), (ccel.Word, 4), (ccel.Short, 2),
+        (describe.VariableData, 32), (describe.LoadOption, 6),
+        (describe.ImageLoadEvent, 32), (describe.PathNode, 4),
+        (describe.FirmwareBlob, 16), (describe.TaggedEvent, 8),
     ],
 )  # fmt: skip
 def test_layouts_have_the_sizes_of_the_specification(record: Any, size: int) -> None:
@@ -602,7 +602,7 @@ def test_a_log_of_more_than_16_mib_is_refused() -> None:
 def test_large_data_are_named_in_few_words(kind: int, byte: bytes) -> None:
     data = byte * (4 << 20)
     for made in (data, variable("Boot0001", data), variable("BootOrder", data)):
-        assert len(describe(one(LogEvent(made, kind)))) <= event_data.MOST_SHOWN
+        assert len(describe(one(LogEvent(made, kind)))) <= describe.MOST_SHOWN
 
 
 @pytest.mark.parametrize("log", [b"", b"\0", b"hello, world", b"\x7fELF" + bytes(99), bytes(99)])

@@ -18,11 +18,11 @@ from cvmplan.boot.linux import LOAD_OPTIONS
 from cvmplan.boot.node import APPLICATION, HANDOFF2, IPL, RUNTIME, SEPARATOR, TAG, Node
 from cvmplan.boot.template import key_of
 from cvmplan.errors import CvmplanError
+from cvmplan.eventlog.describe import describe
+from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.images import pe
 from cvmplan.profiles.boot import FLAG, PATCHED, UNPATCHED
 from cvmplan.records import Frozen, record
-from cvmplan.tdx.event import Event, EventLog
-from cvmplan.tdx.event_data import describe
 from cvmplan.tdx.hob import hob_list
 
 MOST_GIB: Final = 2048

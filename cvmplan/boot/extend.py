@@ -12,7 +12,7 @@ from typing import Final
 
 from cvmplan.boot.event_data import digest
 from cvmplan.errors import ConfigError
-from cvmplan.tdx.event import DIGEST_SIZE, RUNTIME
+from cvmplan.eventlog.event import DIGEST_SIZE, RUNTIME
 
 AAEL: Final = 0x4141454C
 FORMATS: Final = "a digest of 96 hex digits, dstack:NAME:HEX, dstack2:NAME:HEX, aael:TEXT"

@@ -33,11 +33,11 @@ from cvmplan.boot.node import (
     Node,
 )
 from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.eventlog.describe import describe, variable
+from cvmplan.eventlog.event import Event, EventLog
+from cvmplan.eventlog.rtmr import replay
 from cvmplan.profiles.boot import FW_CFG_EVENT, WANTED
 from cvmplan.records import Frozen, record
-from cvmplan.tdx.event import Event, EventLog
-from cvmplan.tdx.event_data import describe, variable
-from cvmplan.tdx.rtmr import replay
 
 CONFIRMED, REPLACED, KEPT = "confirmed", "replaced", "from template"
 

@@ -54,9 +54,9 @@ def events(
     one event is too many.
     """
     from cvmplan.emit import emitter
+    from cvmplan.eventlog.ccel import read
+    from cvmplan.eventlog.rtmr import check, compare
     from cvmplan.files import Files
-    from cvmplan.tdx.eventlog import read
-    from cvmplan.tdx.rtmr import check, compare
 
     printer = emitter(format, "events")
     found = read(Files().open(log, "event log"))

@@ -91,7 +91,7 @@ def _wanted(typed: dict[str, Any]) -> Wanted:
     if typed["log"] == typed["template"]:
         hint = "a template that is the evidence under test proves nothing"
         raise ConfigError("the log is the template", at="--log", hint=hint)
-    from cvmplan.tdx.eventlog import read
+    from cvmplan.eventlog.ccel import read
 
     log = read(files.open(typed["log"], "event log"))
     _check_other(files, typed)
@@ -150,8 +150,8 @@ def _matches(files: Files, inputs: Inputs, typed: dict[str, Any]) -> tuple[Match
     """Return the events that the options lead to, with a template or without."""
     from cvmplan.boot.predict import changed, header_rule, predict
     from cvmplan.boot.template import check_replay, combine, has_initrd, predicted
+    from cvmplan.eventlog.ccel import read
     from cvmplan.profiles.boot import UNPATCHED
-    from cvmplan.tdx.eventlog import read
     from cvmplan.tdx.quote import read_quote
 
     template, quote = typed["template"], typed["quote"]

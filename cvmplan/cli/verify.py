@@ -28,10 +28,10 @@ from cvmplan.cli.progress import watch_for
 from cvmplan.errors import ConfigError
 
 if TYPE_CHECKING:
+    from cvmplan.eventlog.event import EventLog
     from cvmplan.evidence.planned import Wanted
     from cvmplan.evidence.signatures import Trust
     from cvmplan.readers.evidence import Evidence
-    from cvmplan.tdx.event import EventLog
 
 app = make_app()
 _TEXT, _MANY = Optional[str], Optional[list[str]]
@@ -179,6 +179,6 @@ def _log(asked: Asked) -> EventLog | None:
         blob = asked.request.files.open(asked.own["event_log"], "event log")
     if blob is None:
         return None
-    from cvmplan.tdx.eventlog import read
+    from cvmplan.eventlog.ccel import read
 
     return read(blob)

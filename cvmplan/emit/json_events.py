@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from cvmplan.emit.json import listed
-from cvmplan.tdx.event import Event, EventLog, Header
-from cvmplan.tdx.rtmr import Comparison, describe, fit, replay
+from cvmplan.eventlog.event import Event, EventLog, Header
+from cvmplan.eventlog.rtmr import Comparison, describe, fit, replay
 
 
 def events(log: EventLog, compared: Sequence[Comparison]) -> str:

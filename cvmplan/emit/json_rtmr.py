@@ -9,7 +9,7 @@ from cvmplan.boot.against import Difference
 from cvmplan.boot.node import Register
 from cvmplan.boot.template import Match
 from cvmplan.emit.json import listed
-from cvmplan.tdx.event import TYPES
+from cvmplan.eventlog.event import TYPES
 
 
 def rtmr(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.tdx.event import Event, EventLog
-from cvmplan.tdx.rtmr import DIFFERS, Comparison, describe, fit, replay
+from cvmplan.eventlog.event import Event, EventLog
+from cvmplan.eventlog.rtmr import DIFFERS, Comparison, describe, fit, replay
 
 SHOWN = 16  # hex digits of a digest
 FORMS = {"ccel": "TCG crypto-agile log (CCEL)", "dstack": "JSON of dstack"}

@@ -8,7 +8,7 @@ from cvmplan.boot.against import Difference
 from cvmplan.boot.node import Register
 from cvmplan.boot.template import Match
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.tdx.event import TYPES
+from cvmplan.eventlog.event import TYPES
 
 _SHOWN = 16  # hex digits of a digest
 

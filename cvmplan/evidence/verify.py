@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from cvmplan.eventlog import rtmr
+from cvmplan.eventlog.event import EventLog
 from cvmplan.evidence import planned, signatures
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
 from cvmplan.evidence.signatures import UNCHECKED, Trust
@@ -12,8 +14,6 @@ from cvmplan.plan import Measurement, Plan
 from cvmplan.readers.evidence import Evidence
 from cvmplan.settings import SETTINGS, TOP
 from cvmplan.signing.chains import Certificate, anchor
-from cvmplan.tdx import rtmr
-from cvmplan.tdx.event import EventLog
 
 MEASUREMENTS = ("measurement", "MRTD")
 

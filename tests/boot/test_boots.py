@@ -16,8 +16,8 @@ from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import ACTION, AUTHORITY, CONFIG, HANDOFF, SEPARATOR, TAG, Node
 from cvmplan.boot.predict import predict
 from cvmplan.boot.template import key_of
+from cvmplan.eventlog.event import Event
 from cvmplan.readers import recognise
-from cvmplan.tdx.event import Event
 from tests.boot.places import APPEND, VECTORS, blob, kernel, needs_vectors, ovmf, package, uki
 
 pytestmark = needs_vectors

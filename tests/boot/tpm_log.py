@@ -5,7 +5,7 @@ from __future__ import annotations
 from struct import error, unpack_from
 
 from cvmplan.boot.node import SEPARATOR, TAG
-from cvmplan.tdx.event import Event
+from cvmplan.eventlog.event import Event
 
 SPEC = b"Spec ID Event03\0"
 SIZES = {0x4: 20, 0xB: 32, 0xC: 48, 0xD: 64, 0x12: 32}

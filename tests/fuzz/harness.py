@@ -11,6 +11,7 @@ import cvmplan
 from cvmplan.blob import Blob
 from cvmplan.boot import acpi, smbios, stub
 from cvmplan.errors import CvmplanError
+from cvmplan.eventlog import ccel, rtmr
 from cvmplan.evidence import signatures
 from cvmplan.files import Files
 from cvmplan.images import firmware_volume, gpt, pe, variable_store
@@ -37,7 +38,7 @@ from cvmplan.sev_session import session
 from cvmplan.signing import chains, keys
 from cvmplan.snp import idblock, report
 from cvmplan.sweep.matrix import read_matrix
-from cvmplan.tdx import eventlog, params, quote, rtmr
+from cvmplan.tdx import params, quote
 from tests.run import run
 
 CODES: Final = {0, 1, 2, 3, 4, 5, 6}  # 5, 6: `rtmr` lacks an input, or holds by a template
@@ -69,7 +70,7 @@ def planned(blob: Blob) -> object:
 
 def events(blob: Blob) -> object:
     """The registers to which an event log leads, and what its events say."""
-    log = eventlog.read(blob)
+    log = ccel.read(blob)
     return [rtmr.compare(log, {}), [rtmr.check(one) for one in log.events]]
 
 

@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.eventlog.event import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
 from cvmplan.readers import text
-from cvmplan.tdx.event import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
 from cvmplan.values import hex_string
 
 _NEEDED: Final = ("imr", "event_type", "event", "event_payload")

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha384
 from typing import Final
 
-from cvmplan.records import Frozen, record
-from cvmplan.tdx.event import (
+from cvmplan.eventlog.describe import describe, variable
+from cvmplan.eventlog.dstack import preimage
+from cvmplan.eventlog.event import (
     DIGEST_SIZE,
     NO_ACTION,
     REGISTERS,
@@ -23,8 +24,7 @@ from cvmplan.tdx.event import (
     Event,
     EventLog,
 )
-from cvmplan.tdx.event_data import describe, variable
-from cvmplan.tdx.eventlog_json import preimage
+from cvmplan.records import Frozen, record
 
 __all__ = ["Comparison", "Fit", "check", "compare", "describe", "fit", "replay", "values"]
 

@@ -18,9 +18,8 @@ from typing import ClassVar, Final
 
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
-from cvmplan.tdx import eventlog_json
-from cvmplan.tdx.event import (
+from cvmplan.eventlog import dstack
+from cvmplan.eventlog.event import (
     DIGEST_SIZE,
     MOST_EVENTS,
     NO_ACTION,
@@ -29,6 +28,7 @@ from cvmplan.tdx.event import (
     EventLog,
     Header,
 )
+from cvmplan.records import Frozen, record
 
 SHA384: Final = 0xC
 MOST_LOG: Final = 16 << 20  # bytes; firmware sets aside 64 KiB and more
@@ -112,8 +112,8 @@ def read(blob: Blob) -> EventLog:
     """
     if len(blob) > MOST_LOG:
         raise MalformedError(f"a log of more than {MOST_LOG >> 20} MiB", at=blob.name)
-    if eventlog_json.recognises(blob):
-        return EventLog("dstack", eventlog_json.read(blob))
+    if dstack.recognises(blob):
+        return EventLog("dstack", dstack.read(blob))
     header, sizes, at = _header(blob)
     events: list[Event] = []
     fill = None

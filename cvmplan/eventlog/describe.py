@@ -17,8 +17,8 @@ from typing import ClassVar, Final
 
 from cvmplan.blob import Blob
 from cvmplan.errors import TruncatedError
+from cvmplan.eventlog.event import RUNTIME, Event
 from cvmplan.records import Frozen, record
-from cvmplan.tdx.event import RUNTIME, Event
 
 MOST_SHOWN: Final = 300  # characters of a description
 MOST_LOOKED_AT: Final = 1024  # bytes of a text
