@@ -18,12 +18,12 @@ from typing import Any, Final
 import pytest
 
 from cvmplan.kvm.abi import find
-from cvmplan.kvm.answers import Answer
 from cvmplan.kvm.interface import Abi
-from cvmplan.kvm.ranges import END
-from cvmplan.kvm.simulate import Host
-from cvmplan.kvm.source import NOTHING
-from cvmplan.kvm.vms import Vm
+from cvmplan.simulator.answers import Answer
+from cvmplan.simulator.ranges import END
+from cvmplan.simulator.simulate import Host
+from cvmplan.simulator.source import NOTHING
+from cvmplan.simulator.vms import Vm
 
 RECORDED: Final = Path("../shared/vectors/kernels")
 KERNELS: Final = {

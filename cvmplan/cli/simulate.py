@@ -13,8 +13,8 @@ from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import has_errors
 
 if TYPE_CHECKING:
-    from cvmplan.kvm.answers import Simulation
-    from cvmplan.kvm.replay import Image
+    from cvmplan.simulator.answers import Simulation
+    from cvmplan.simulator.replay import Image
 
 app = make_app()
 Plan = Annotated[
@@ -62,9 +62,9 @@ def simulate(
 
 def _simulated(request: Request, image: str | None) -> Simulation:
     from cvmplan.kvm.abi import find
-    from cvmplan.kvm.simulate import compared
-    from cvmplan.kvm.simulate import simulate as run
     from cvmplan.readers import calls
+    from cvmplan.simulator.simulate import compared
+    from cvmplan.simulator.simulate import simulate as run
 
     others = [name for name in request.options if name != "abi"]
     if image is not None or others:
@@ -78,8 +78,8 @@ def _simulated(request: Request, image: str | None) -> Simulation:
 
 def _replayed(request: Request, image: str | None) -> Simulation:
     from cvmplan.kvm.abi import find, newest
-    from cvmplan.kvm.replay import replay
     from cvmplan.readers import recorded
+    from cvmplan.simulator.replay import replay
 
     options = dict(request.options)
     recording = recorded.read(request.image, options.get("platform"))
@@ -102,8 +102,8 @@ def _image(
     """Return what the plan of the image knows of pages and vCPUs, its settings and its digest."""
     from cvmplan.blob import Blob
     from cvmplan.emit import json
-    from cvmplan.kvm.replay import Image
     from cvmplan.readers import calls
+    from cvmplan.simulator.replay import Image
 
     files = request.files
     chosen = options | ({"abi": abi} if abi else {})
@@ -118,6 +118,6 @@ def _image(
 
 
 def _compared(outcome: Simulation, digest: str | None) -> Simulation:
-    from cvmplan.kvm.simulate import compared
+    from cvmplan.simulator.simulate import compared
 
     return compared(outcome, digest, "the image") if digest else outcome

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
 from cvmplan.contents import Contents, byte_string
-from cvmplan.kvm.replay import Recording
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import Op, Plan, is_run, measure
 from cvmplan.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
+from cvmplan.simulator.replay import Recording
 from cvmplan.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 from cvmplan.spans import Spans
 from cvmplan.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from cvmplan.findings import Finding
-from cvmplan.kvm.answers import Result, Simulation
 from cvmplan.kvm.calls import KernelCall, calls_of
 from cvmplan.kvm.interface import Abi, Bits
 from cvmplan.kvm.refusals import REFUSALS, Refusal, of_interface
 from cvmplan.profiles import IGVM_FIELDS, Profile
 from cvmplan.profiles.refusals import REFUSALS as REFUSALS_OF_VMMS
+from cvmplan.simulator.answers import Result, Simulation
 
 
 def finding(found: Finding) -> dict[str, Any]:

@@ -21,12 +21,12 @@ from cvmplan.errors import PlanError
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
-from cvmplan.kvm.answers import Simulation
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import Input, Measurement, Op, Plan, checked, is_run, measure_steps
 from cvmplan.profiles import PROFILES, Profile
+from cvmplan.simulator.answers import Simulation
 from cvmplan.snp.digest import measured, running
 from cvmplan.vm.ops import largest_mapping
 

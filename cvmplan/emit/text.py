@@ -23,12 +23,12 @@ from cvmplan.emit.lines import aligned, joined
 from cvmplan.findings import RULES, Finding
 from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
-from cvmplan.kvm.answers import Simulation
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile
+from cvmplan.simulator.answers import Simulation
 
 ALGORITHMS = {"sha384": "SHA-384", "sha256": "SHA-256"}
 COVERAGE = {

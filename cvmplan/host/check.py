@@ -27,12 +27,12 @@ from cvmplan.findings import Finding
 from cvmplan.host.half import Offer, mapping_half, runs
 from cvmplan.host.kernel import Kernel, Linux
 from cvmplan.kvm.abi import earliest, find
-from cvmplan.kvm.answers import Answer
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
 from cvmplan.kvm.memory import SetMemslot
-from cvmplan.kvm.simulate import simulate
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
+from cvmplan.simulator.answers import Answer
+from cvmplan.simulator.simulate import simulate
 from cvmplan.spans import Spans
 
 DEVICE: Final = "/dev/kvm"

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
-from cvmplan.kvm.source import NOTHING, UNKNOWN, Source
 from cvmplan.readers.plan import Finder
 from cvmplan.readers.plan_document import load
+from cvmplan.simulator.source import NOTHING, UNKNOWN, Source
 
 
 class Calls(NamedTuple):

@@ -15,11 +15,11 @@ from cvmplan.findings import Finding, has_errors
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
-from cvmplan.kvm.simulate import first_refusal
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
 from cvmplan.readers import text
 from cvmplan.readers.plan_document import load
+from cvmplan.simulator.simulate import first_refusal
 
 SCHEMA = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.plan/')
 

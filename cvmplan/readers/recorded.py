@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError
-from cvmplan.kvm.replay import Attempt, Recording
 from cvmplan.readers import text, vmm_errors
+from cvmplan.simulator.replay import Attempt, Recording
 
 EVENT: Final = b"kvm_sev_snp_launch_"
 BOM: Final = b"\xef\xbb\xbf"

@@ -9,8 +9,8 @@ from cvmplan.blob import Blob
 from cvmplan.files import Files
 from cvmplan.gpamap import Limits, check_regions
 from cvmplan.kvm import abi
-from cvmplan.kvm.simulate import simulate
 from cvmplan.readers import calls, manifest
+from cvmplan.simulator.simulate import simulate
 from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, alternate
 from tests.plans import guest, memory, plan, update
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmplan.kvm import ranges
-from cvmplan.kvm.ranges import END, Ranges
+from cvmplan.simulator import ranges
+from cvmplan.simulator.ranges import END, Ranges
 
 SIZE = 60
 changes = st.lists(

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from cvmplan.kvm.answers import Answer, no
-from cvmplan.kvm.digest import SnpDigest
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
-from cvmplan.kvm.memslots import Frame, Slot
-from cvmplan.kvm.source import NOTHING, Source
-from cvmplan.kvm.vms import Vm, breakpoint_of, states_of
+from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.digest import SnpDigest
+from cvmplan.simulator.memslots import Frame, Slot
+from cvmplan.simulator.source import NOTHING, Source
+from cvmplan.simulator.vms import Vm, breakpoint_of, states_of
 
 VMSA_GPA = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 CR0, SEV_FEATURES = 0x158, 0x3B0  # AMD 24593, APM volume 2, appendix B

@@ -15,11 +15,11 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.kvm.answers import Answer, Result, Simulation
 from cvmplan.kvm.interface import PAGE, Abi
-from cvmplan.kvm.memslots import MOST_FINDINGS
-from cvmplan.kvm.simulate import ADDS, MOST_NAMED, Host, finished
-from cvmplan.kvm.source import Source
+from cvmplan.simulator.answers import Answer, Result, Simulation
+from cvmplan.simulator.memslots import MOST_FINDINGS
+from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
+from cvmplan.simulator.source import Source
 
 AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
 POLICY: Final = 1 << 17  # where none was recorded: the bit that must be one

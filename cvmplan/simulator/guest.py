@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
-from cvmplan.kvm.memslots import OWN_MEMORY, Frame, Memslots, Slot, whole_pages
-from cvmplan.kvm.ranges import END, Ranges
-from cvmplan.kvm.source import NOTHING, UNKNOWN, Source
+from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.memslots import OWN_MEMORY, Frame, Memslots, Slot, whole_pages
+from cvmplan.simulator.ranges import END, Ranges
+from cvmplan.simulator.source import NOTHING, UNKNOWN, Source
 
 
 class Memory(Memslots):

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cvmplan.kvm.answers import Answer, no
-from cvmplan.kvm.digest import SevDigest
 from cvmplan.kvm.interface import PAGE, Abi
-from cvmplan.kvm.source import Source
-from cvmplan.kvm.vms import Vm, breakpoint_of, states_of
+from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.digest import SevDigest
+from cvmplan.simulator.source import Source
+from cvmplan.simulator.vms import Vm, breakpoint_of, states_of
 
 INVALID_GUEST_STATE, INVALID_LENGTH, INVALID_ASID = 2, 4, 0xD  # AMD 55766, "Status Codes"
 POLICY_ES = 1 << 2  # AMD 55766, "Guest Policy Structure"

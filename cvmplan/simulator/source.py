@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cvmplan.kvm.digest import PAGE, ZEROS, Bytes
+from cvmplan.simulator.digest import PAGE, ZEROS, Bytes
 
 
 class Source(NamedTuple):

@@ -14,9 +14,9 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from cvmplan.findings import Finding
-from cvmplan.kvm.answers import Answer, no
 from cvmplan.kvm.interface import PAGE, Abi
-from cvmplan.kvm.ranges import END, Ranges
+from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.ranges import END, Ranges
 
 MOST_FINDINGS = 1000  # of one simulation
 MOST_SLOTS = 32764  # linux 6.11, x86: KVM_USER_MEM_SLOTS

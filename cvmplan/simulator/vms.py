@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from cvmplan.kvm.answers import Answer, no
-from cvmplan.kvm.guest import Memory
 from cvmplan.kvm.interface import PAGE, Abi, Bits
-from cvmplan.kvm.memslots import whole_pages
-from cvmplan.kvm.source import NOTHING, Source
+from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.guest import Memory
+from cvmplan.simulator.memslots import whole_pages
+from cvmplan.simulator.source import NOTHING, Source
 
 MOST_VCPUS = 4096  # linux arch/x86/Kconfig, KVM_MAX_NR_VCPUS
 UNMEASURED = ("default", "sw-protected")

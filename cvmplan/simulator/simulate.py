@@ -13,15 +13,15 @@ from typing import Any, Final
 
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.kvm.answers import Answer, Result, Simulation, no
 from cvmplan.kvm.interface import PAGE, Abi
-from cvmplan.kvm.memslots import MOST_FINDINGS
-from cvmplan.kvm.ranges import END
-from cvmplan.kvm.sev_vm import SevVm
-from cvmplan.kvm.snp_vm import SnpVm
-from cvmplan.kvm.source import UNKNOWN, Source
-from cvmplan.kvm.tdx_vm import TdxVm
-from cvmplan.kvm.vms import Vm
+from cvmplan.simulator.answers import Answer, Result, Simulation, no
+from cvmplan.simulator.memslots import MOST_FINDINGS
+from cvmplan.simulator.ranges import END
+from cvmplan.simulator.sev_vm import SevVm
+from cvmplan.simulator.snp_vm import SnpVm
+from cvmplan.simulator.source import UNKNOWN, Source
+from cvmplan.simulator.tdx_vm import TdxVm
+from cvmplan.simulator.vms import Vm
 
 VMS: Final[Mapping[str, type[Vm]]] = {
     "snp": SnpVm,

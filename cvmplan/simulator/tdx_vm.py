@@ -11,14 +11,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cvmplan.kvm.answers import Answer, no
-from cvmplan.kvm.digest import TdxDigest
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
-from cvmplan.kvm.memslots import Frame, Slot, whole_pages
-from cvmplan.kvm.ranges import END, Ranges
-from cvmplan.kvm.source import NOTHING, Source
-from cvmplan.kvm.td_masks import refused_masks
-from cvmplan.kvm.vms import NO_SUCH_CALL, Vm
+from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.digest import TdxDigest
+from cvmplan.simulator.memslots import Frame, Slot, whole_pages
+from cvmplan.simulator.ranges import END, Ranges
+from cvmplan.simulator.source import NOTHING, Source
+from cvmplan.simulator.td_masks import refused_masks
+from cvmplan.simulator.vms import NO_SUCH_CALL, Vm
 
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW"
 STATE = "TDX_EPT_ENTRY_STATE_INCORRECT"

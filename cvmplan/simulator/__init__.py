@@ -1,0 +1,1 @@
+"""The kernel's state machine and recordings of launches, judged without the planner."""
