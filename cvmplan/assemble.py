@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cvmplan import edk2, pages, resolve
+from cvmplan import pages, resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Region, Role, check_regions
+from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
 from cvmplan.kvm.interface import Abi
@@ -108,7 +109,7 @@ def _decided(
     """Return the image for `platform`, and the settings that profile, kernel and file decide."""
     assumed = resolve.assumed(platform, profile, given, abi)
     file = source.declared.firmware
-    tables_only = file is not None and file.name.startswith(edk2.PREFIX)
+    tables_only = file is not None and file.name.startswith(edk2_tables.PREFIX)
     if tables_only and "firmware_digest" not in given:
         problem = "is the section table of a firmware of which only a digest is known"
         raise ConfigError(problem, at=source.image.name, hint="--firmware-digest HEX")

@@ -22,9 +22,9 @@ from hashlib import sha256 as _sha256
 from typing import IO
 from weakref import finalize
 
-from cvmplan import edk2
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
+from cvmplan.images import edk2_tables
 from cvmplan.mapped import map_whole
 from cvmplan.plan import Input
 
@@ -138,14 +138,14 @@ def _names(folder: str) -> list[str]:
 
 def _ships(path: str) -> bool:
     """Whether a name is of something that ships inside, and of no file."""
-    return path in EXAMPLES or path.startswith(edk2.PREFIX)
+    return path in EXAMPLES or path.startswith(edk2_tables.PREFIX)
 
 
 def map_file(path: str) -> Blob:
     """Return the bytes of a file, read or mapped; InputError when it cannot be opened."""
     place = path
-    if path.startswith(edk2.PREFIX):
-        return Blob(path, memoryview(edk2.last_page(path.removeprefix(edk2.PREFIX))))
+    if path.startswith(edk2_tables.PREFIX):
+        return Blob(path, memoryview(edk2_tables.last_page(path.removeprefix(edk2_tables.PREFIX))))
     if path in EXAMPLES:
         place = os.path.join(os.path.dirname(__file__), "examples", EXAMPLES[path])
     try:

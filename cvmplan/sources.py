@@ -128,7 +128,7 @@ def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: resolve.Place) ->
     """Return the SVSM's declarations, the firmware first, its variable store below it."""
     if "vars_size" not in settings:
         raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
-    from cvmplan.readers import ovmf
+    from cvmplan.images import ovmf
 
     firmware = ovmf.read(blob, "default")
     (rom,) = _whole(firmware.regions, settings, place)

@@ -9,7 +9,6 @@ from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 
-from cvmplan import edk2
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Format,
@@ -28,6 +27,7 @@ from cvmplan.errors import ConfigError
 from cvmplan.explain import ask, explain_measurement
 from cvmplan.explain.search import OverBudgetError
 from cvmplan.files import Files
+from cvmplan.images import edk2_tables
 from cvmplan.readers.evidence import Evidence
 
 app = make_app()
@@ -69,7 +69,7 @@ def _request(values: dict[str, Any]) -> Wanted:
         lines.append(bytes(blob.data).decode("utf-8", "surrogateescape"))
     values["append"] = lines[0] if lines else None
     if values["path"] is None and values["example"] is None and values["firmware_digest"]:
-        values["path"] = edk2.PREFIX + next(iter(edk2.TABLES))
+        values["path"] = edk2_tables.PREFIX + next(iter(edk2_tables.TABLES))
     return Wanted(request({**values, "jobs": 1}), tuple(lines[1:]))
 
 

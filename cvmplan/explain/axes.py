@@ -14,9 +14,9 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from cvmplan import edk2
 from cvmplan.blob import Blob
 from cvmplan.errors import CvmplanError
+from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch import Opener
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
@@ -273,8 +273,8 @@ def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
 
 
 def _section_tables(asked: Asked) -> Iterator[Choice]:
-    for name, table in edk2.TABLES.items():
-        shown = edk2.PREFIX + name
+    for name, table in edk2_tables.TABLES.items():
+        shown = edk2_tables.PREFIX + name
         if shown != asked.image.shown:
             source = open_source(asked.open_file(shown, "image"), asked.open_file)
             yield Choice({"image": Candidate(source, shown)}, table.title)

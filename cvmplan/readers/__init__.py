@@ -10,12 +10,12 @@ from cvmplan.blob import Blob
 from cvmplan.errors import InputError, UnsupportedError
 
 READERS: Final = {
-    "igvm": "cvmplan.readers.igvm",
-    "ovmf": "cvmplan.readers.ovmf",
-    "tdvf": "cvmplan.readers.tdvf",
+    "igvm": "cvmplan.images.igvm",
+    "ovmf": "cvmplan.images.ovmf",
+    "tdvf": "cvmplan.images.tdvf",
     "plan": "cvmplan.readers.plan",
     "manifest": "cvmplan.readers.manifest",
-    "rom": "cvmplan.readers.rom",
+    "rom": "cvmplan.images.rom",
 }
 PLAIN: Final = ("sev", "sev-es")
 """Platforms that measure a file as it is."""

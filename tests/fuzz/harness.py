@@ -14,21 +14,26 @@ from cvmplan.errors import CvmplanError
 from cvmplan.eventlog import ccel, rtmr
 from cvmplan.evidence import signatures
 from cvmplan.files import Files
-from cvmplan.images import firmware_volume, gpt, pe, variable_store
+from cvmplan.images import (
+    firmware_volume,
+    gpt,
+    guid_table,
+    igvm,
+    ovmf,
+    pe,
+    rom,
+    tdvf,
+    variable_store,
+)
 from cvmplan.readers import (
     calls,
     evidence,
-    guid_table,
-    igvm,
     manifest,
     matrix,
-    ovmf,
     plan,
     profile,
     recognise,
     recorded,
-    rom,
-    tdvf,
     text,
     trace,
     vmm_errors,

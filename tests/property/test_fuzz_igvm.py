@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from cvmplan.blob import Blob
 from cvmplan.errors import CvmplanError
-from cvmplan.readers import igvm as reader
+from cvmplan.images import igvm as reader
 from tests.build.igvm import (
     LAYOUTS,
     OPTIONAL,

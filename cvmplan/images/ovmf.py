@@ -16,9 +16,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
-from cvmplan.launch import Image
-from cvmplan.order import PAGE
-from cvmplan.readers.guid_table import (
+from cvmplan.images.guid_table import (
     MOST_SECTIONS,
     Offset,
     entry_data,
@@ -26,6 +24,8 @@ from cvmplan.readers.guid_table import (
     name_of,
     read_guid_table,
 )
+from cvmplan.launch import Image
+from cvmplan.order import PAGE
 from cvmplan.records import Frozen, record
 
 FOUR_GIB = 1 << 32
@@ -84,7 +84,7 @@ def recognises(blob: Blob) -> bool:
 def platforms(blob: Blob) -> tuple[str, ...]:
     """Return the platforms whose metadata the image carries: of "snp" and "tdx"."""
     table = read_guid_table(blob)
-    from cvmplan.readers import tdvf
+    from cvmplan.images import tdvf
 
     tdx = guids.TDX_METADATA in table or tdvf.recognises(blob)
     allowed = {"snp": guids.SEV_METADATA in table, "tdx": tdx}
@@ -101,7 +101,7 @@ def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
     hashes = entry_data(table, guids.SEV_HASH_TABLE, BaseSize)
     hash_table = (hashes.base, hashes.size) if hashes and hashes.base else None
     if platform == "tdx":
-        from cvmplan.readers import tdvf
+        from cvmplan.images import tdvf
 
         return tdvf.read(blob, platform, padding)._replace(hash_table=hash_table)
     regions, findings = _firmware(blob)
@@ -230,7 +230,7 @@ def inspect(blob: Blob) -> dict[str, Any]:
         except (InputError, UnsupportedError) as error:
             sev["problem"] = str(error)
     if guids.TDX_METADATA in table:
-        from cvmplan.readers import tdvf
+        from cvmplan.images import tdvf
 
         tables += tdvf.inspect(blob)["tables"]
     return {

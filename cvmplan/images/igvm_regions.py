@@ -16,11 +16,11 @@ from cvmplan.contents import Contents, Filled
 from cvmplan.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
+from cvmplan.images import igvm_headers as headers
+from cvmplan.images import igvm_rules
+from cvmplan.images.igvm_headers import PAGE_DATA, File, Header
 from cvmplan.launch import IdBlock, Image, VpState
 from cvmplan.order import PAGE
-from cvmplan.readers import igvm_headers as headers
-from cvmplan.readers import igvm_rules
-from cvmplan.readers.igvm_headers import PAGE_DATA, File, Header
 from cvmplan.values import MOST_VCPUS
 
 LARGE = 2 << 20

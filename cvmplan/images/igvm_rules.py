@@ -12,8 +12,8 @@ from typing import Any
 
 from cvmplan.errors import MalformedError
 from cvmplan.findings import Finding
+from cvmplan.images.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, File, Header
 from cvmplan.order import PAGE
-from cvmplan.readers.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, File, Header
 
 MOST_REGISTERS = 1024
 MOST_VTL = 2

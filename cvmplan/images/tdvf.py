@@ -20,15 +20,15 @@ from cvmplan.contents import Contents, Filled, Zeros
 from cvmplan.errors import InputError, MalformedError, TruncatedError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
-from cvmplan.launch import Image, TdxSection
-from cvmplan.order import PAGE
-from cvmplan.readers.guid_table import (
+from cvmplan.images.guid_table import (
     MOST_SECTIONS,
     Offset,
     entry_data,
     has_guid_table,
     read_guid_table,
 )
+from cvmplan.launch import Image, TdxSection
+from cvmplan.order import PAGE
 from cvmplan.records import Frozen, record
 
 LEGACY_POINTER = 0x20  # bytes before the end of the image

@@ -22,7 +22,7 @@ def recognises(blob: Blob) -> bool:
 
 def platforms(blob: Blob) -> tuple[str, ...]:
     """Return the platforms that the file declares, of those that can be launched."""
-    from cvmplan.readers import igvm_regions
+    from cvmplan.images import igvm_regions
 
     return igvm_regions.platforms(blob)
 
@@ -34,13 +34,13 @@ def read(blob: Blob, platform: str, pad: str = "refuse") -> Image:
     `pad` means nothing here: a page without data is a page of zeros.
     """
     del pad
-    from cvmplan.readers import igvm_regions
+    from cvmplan.images import igvm_regions
 
     return igvm_regions.read(blob, platform)
 
 
 def inspect(blob: Blob) -> dict[str, Any]:
     """Return all headers in file order with their offsets, runs of pages as one row."""
-    from cvmplan.readers import igvm_regions
+    from cvmplan.images import igvm_regions
 
     return igvm_regions.inspect(blob)
