@@ -21,8 +21,8 @@ from cryptography import x509
 from cvmplan import documents
 from cvmplan.blob import Blob
 from cvmplan.errors import CvmplanError
+from cvmplan.evidence import evidence
 from cvmplan.evidence.anchors import PINNED
-from cvmplan.readers import evidence
 from cvmplan.snp.report import AttestationReport
 from cvmplan.tdx.enclave import EnclaveReport
 from cvmplan.tdx.quote import Body, BodyTail, Header, ReportMac, TcbInfo, TdInfo

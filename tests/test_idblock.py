@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from cvmplan import documents
 from cvmplan.blob import Blob
-from cvmplan.signing import keys
+from cvmplan.evidence import keys
 from cvmplan.snp.idblock import (
     EcdsaKey,
     EcdsaSignature,

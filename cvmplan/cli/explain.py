@@ -24,11 +24,11 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.progress import bar
 from cvmplan.errors import ConfigError
+from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain import ask, explain_measurement
 from cvmplan.explain.search import OverBudgetError
 from cvmplan.files import Files
 from cvmplan.images import edk2_tables
-from cvmplan.readers.evidence import Evidence
 
 app = make_app()
 BUDGET = 60
@@ -113,7 +113,7 @@ def explain(
     printer = emitter(format, "explanation")
     wanted: bytes | Evidence
     if report is not None:
-        from cvmplan.readers import evidence
+        from cvmplan.evidence import evidence
 
         wanted = evidence.read(request.files.open(report, "report"))
     else:

@@ -168,7 +168,7 @@ class _Keys:
 
     def point(self, signer: Signer) -> Point:
         """Return the public key of a signer."""
-        from cvmplan.signing import keys
+        from cvmplan.evidence import keys
         from cvmplan.snp.idblock import Point
 
         if (signer.private is None) == (signer.public is None):
@@ -181,8 +181,8 @@ class _Keys:
 
     def signed(self, signer: Signer, message: bytes) -> Signed:
         """Return the key of a signer, with its signature of `message`."""
+        from cvmplan.evidence import keys
         from cvmplan.evidence.idblock import Signed
-        from cvmplan.signing import keys
         from cvmplan.snp.idblock import Signature
 
         point = self.point(signer)
@@ -196,7 +196,7 @@ class _Keys:
         return Signed(point, Signature(*keys.sign(self._private(signer.private), message)))
 
     def _private(self, path: str) -> Any:
-        from cvmplan.signing import keys
+        from cvmplan.evidence import keys
 
         if path not in self._loaded:
             file = self._open(self._passphrase, "passphrase") if self._passphrase else None

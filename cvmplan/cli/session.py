@@ -116,8 +116,8 @@ def session(
 
 def _agreed(files: Files, own: str, other: str) -> tuple[EllipticCurvePrivateKey, bytes]:
     """Return one's own key, and the secret that it has in common with the other side's."""
+    from cvmplan.evidence import keys
     from cvmplan.sev_session.crypto import shared_secret
-    from cvmplan.signing import keys
 
     public = _public(files.open(other, "public key"))
     private = keys.private_key(files.open(own, "private key"), passphrase_of(own, None))
@@ -126,9 +126,9 @@ def _agreed(files: Files, own: str, other: str) -> tuple[EllipticCurvePrivateKey
 
 def _public(blob: Blob) -> EllipticCurvePublicKey:
     """Return the key of an SEV certificate, or of a file with the key alone."""
+    from cvmplan.evidence import keys
     from cvmplan.sev_session.crypto import point_key
     from cvmplan.sev_session.session import read_certificate
-    from cvmplan.signing import keys
 
     if keys.is_key(blob):
         return keys.public_key(blob)
@@ -165,10 +165,10 @@ def _made(
     force: bool,
 ) -> SessionAnswer:
     """Return a new session, its files written; what is not given is random."""
+    from cvmplan.evidence.keys import point
     from cvmplan.sev_session.answers import SessionAnswer
     from cvmplan.sev_session.owner import fresh, seal
     from cvmplan.sev_session.session import SessionKeys, certificate
-    from cvmplan.signing.keys import point
 
     used = {name: fresh() if value is None else value for name, value in given.items()}
     keys = SessionKeys(used["tek"], used["tik"])

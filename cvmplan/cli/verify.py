@@ -29,9 +29,9 @@ from cvmplan.errors import ConfigError
 
 if TYPE_CHECKING:
     from cvmplan.eventlog.event import EventLog
+    from cvmplan.evidence.evidence import Evidence
     from cvmplan.evidence.planned import Wanted
     from cvmplan.evidence.signatures import Trust
-    from cvmplan.readers.evidence import Evidence
 
 app = make_app()
 _TEXT, _MANY = Optional[str], Optional[list[str]]
@@ -76,8 +76,8 @@ def _shared() -> Shared:
 
 def _asked(values_given: dict[str, Any]) -> Asked:
     """Return what is asked; the platform is that of the evidence where none is given."""
+    from cvmplan.evidence import evidence
     from cvmplan.files import Files
-    from cvmplan.readers import evidence
 
     own = {name: values_given.pop(name) for name in OWN}
     path = values_given.pop("evidence")
@@ -120,10 +120,10 @@ def verify(asked: Asked) -> None:
 
 def _trust(asked: Asked) -> Trust:
     """Return the chain that is checked, the keys at which it may end, and the time."""
+    from cvmplan.evidence import chains
     from cvmplan.evidence.anchors import PINNED
     from cvmplan.evidence.signatures import Trust
     from cvmplan.evidence.verify import chain_of
-    from cvmplan.signing import chains
 
     given = [
         one

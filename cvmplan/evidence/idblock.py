@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, OK, Line, compared
 from cvmplan.plan import Measurement, Plan
-from cvmplan.signing.keys import is_signed
 from cvmplan.snp.idblock import (
     ECDSA_P384_SHA384,
     VERSION,

@@ -13,11 +13,11 @@ from hashlib import sha256, sha384
 from typing import Final, NamedTuple
 
 from cvmplan.errors import UnsupportedError
+from cvmplan.evidence import chains
+from cvmplan.evidence.chains import Certificate
+from cvmplan.evidence.evidence import Evidence
+from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, OK, Line, compared
-from cvmplan.readers.evidence import Evidence
-from cvmplan.signing import chains
-from cvmplan.signing.chains import Certificate
-from cvmplan.signing.keys import is_signed
 from cvmplan.snp import idblock, report
 from cvmplan.snp.report import AttestationReport
 from cvmplan.tdx import enclave, quote

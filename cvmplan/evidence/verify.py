@@ -8,12 +8,12 @@ from typing import NamedTuple
 from cvmplan.eventlog import rtmr
 from cvmplan.eventlog.event import EventLog
 from cvmplan.evidence import planned, signatures
+from cvmplan.evidence.chains import Certificate, anchor
+from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
 from cvmplan.evidence.signatures import UNCHECKED, Trust
 from cvmplan.plan import Measurement, Plan
-from cvmplan.readers.evidence import Evidence
 from cvmplan.settings import SETTINGS, TOP
-from cvmplan.signing.chains import Certificate, anchor
 
 MEASUREMENTS = ("measurement", "MRTD")
 

@@ -14,11 +14,11 @@ from typing import Any
 from cvmplan.assemble import plan
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
+from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.answer import Explanation, explanation
 from cvmplan.explain.axes import Asked, Candidate, axes
 from cvmplan.explain.search import Search
 from cvmplan.launch import Opener
-from cvmplan.readers.evidence import Evidence
 from cvmplan.sources import open_source
 
 SIZES = {"snp": 48, "tdx": 48, "sev": 32, "sev-es": 32, "vbs": 32}

@@ -8,13 +8,13 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan import cpus
 from cvmplan.errors import CvmplanError
+from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.axes import RULES, Asked, Axis, Choice
 from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
 from cvmplan.kvm.abi import ABIS
 from cvmplan.launch import Launch
 from cvmplan.profiles import PROFILES, Profile
-from cvmplan.readers.evidence import Evidence
 from cvmplan.settings import documented
 
 STATES: Final = {

@@ -12,7 +12,7 @@ from cvmplan.blob import Blob
 from cvmplan.boot import acpi, smbios, stub
 from cvmplan.errors import CvmplanError
 from cvmplan.eventlog import ccel, rtmr
-from cvmplan.evidence import signatures
+from cvmplan.evidence import chains, evidence, keys, signatures, wrappers
 from cvmplan.files import Files
 from cvmplan.images import (
     firmware_volume,
@@ -27,7 +27,6 @@ from cvmplan.images import (
 )
 from cvmplan.readers import (
     calls,
-    evidence,
     manifest,
     matrix,
     plan,
@@ -37,10 +36,8 @@ from cvmplan.readers import (
     text,
     trace,
     vmm_errors,
-    wrappers,
 )
 from cvmplan.sev_session import session
-from cvmplan.signing import chains, keys
 from cvmplan.snp import idblock, report
 from cvmplan.sweep.matrix import read_matrix
 from cvmplan.tdx import params, quote

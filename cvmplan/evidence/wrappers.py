@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError, MalformedError, UnsupportedError
-from cvmplan.readers import serialized
+from cvmplan.evidence import snp_report_json
 from cvmplan.readers.text import parse
 from cvmplan.records import Frozen, record
 from cvmplan.snp import report
@@ -181,7 +181,7 @@ def _document(name: str, document: Any, depth: int) -> Unwrapped:
 def _value(name: str, key: str, value: Any, depth: int) -> Unwrapped:
     if isinstance(value, dict):
         if key == "attestation_report" and "signature" in value:
-            return Unwrapped(Blob(name, memoryview(serialized.report_bytes(name, value))))
+            return Unwrapped(Blob(name, memoryview(snp_report_json.report_bytes(name, value))))
         return _document(name, value, depth)
     return unwrap(Blob(name, memoryview(_octets(name, value))), depth)
 
@@ -190,7 +190,7 @@ def _octets(name: str, value: Any) -> bytes:
     """Return bytes that JSON has as a list of numbers, or as text that is yet to be decoded."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
-    return serialized.octets(name, value)
+    return snp_report_json.octets(name, value)
 
 
 def _certificates(name: str, document: Mapping[str, Any]) -> Iterator[Blob]:

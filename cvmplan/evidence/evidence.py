@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError
-from cvmplan.readers.wrappers import Unwrapped, unwrap
+from cvmplan.evidence.wrappers import Unwrapped, unwrap
 from cvmplan.snp import report
 from cvmplan.snp.report import AttestationReport
 from cvmplan.tdx import quote
