@@ -16,11 +16,11 @@ import pytest
 
 from cvmplan import documents
 from cvmplan.blob import Blob
+from cvmplan.documents import text
 from cvmplan.emit import csv
 from cvmplan.errors import CvmplanError, InputError
 from cvmplan.evidence import chains, wrappers
 from cvmplan.files import map_file
-from cvmplan.readers import text
 from cvmplan.sweep.matrix import Product
 from cvmplan.sweep.rows import COLUMNS
 from tests.run import assert_refused, run

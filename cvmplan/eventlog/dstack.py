@@ -13,9 +13,9 @@ import json
 from typing import Any, Final
 
 from cvmplan.blob import Blob
+from cvmplan.documents import text
 from cvmplan.errors import MalformedError, UnsupportedError
 from cvmplan.eventlog.event import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
-from cvmplan.readers import text
 from cvmplan.values import hex_string
 
 _NEEDED: Final = ("imr", "event_type", "event", "event_payload")

@@ -20,9 +20,9 @@ from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
 from cvmplan.blob import Blob
+from cvmplan.documents.text import parse
 from cvmplan.errors import ConfigError, InputError, MalformedError, UnsupportedError
 from cvmplan.evidence import snp_report_json
-from cvmplan.readers.text import parse
 from cvmplan.records import Frozen, record
 from cvmplan.snp import report
 from cvmplan.tdx import quote

@@ -12,12 +12,12 @@ from typing import Any
 
 from cvmplan.blob import Blob
 from cvmplan.contents import Contents, Filled, Made, Zeros
+from cvmplan.documents import text
 from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Memory, Region, Role
 from cvmplan.launch import Declared, Opener
 from cvmplan.order import PAGE
-from cvmplan.readers import text
 from cvmplan.settings import IDENTITIES
 from cvmplan.values import FILE
 

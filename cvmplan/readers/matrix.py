@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cvmplan.blob import Blob
-from cvmplan.readers import text
+from cvmplan.documents import text
 
 
 def read(blob: Blob) -> Iterator[tuple[str, Sequence[str], dict[str, list[Any]]]]:

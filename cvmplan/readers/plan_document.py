@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cvmplan.blob import Blob
+from cvmplan.documents import text
 from cvmplan.errors import ConfigError
-from cvmplan.readers import text
 from cvmplan.settings import HEX, SETTINGS, TOP
 from cvmplan.values import integer, one_of
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from cvmplan.blob import Blob
+from cvmplan.documents import text
 from cvmplan.errors import ConfigError
 from cvmplan.profiles import IGVM_FIELDS, Fact, Profile, Vmsa
-from cvmplan.readers import text
 from cvmplan.snp.vmsa import FIELDS
 
 

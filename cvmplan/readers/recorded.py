@@ -17,8 +17,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from cvmplan.blob import Blob
+from cvmplan.documents import text
 from cvmplan.errors import ConfigError, MalformedError
-from cvmplan.readers import text, vmm_errors
+from cvmplan.readers import vmm_errors
 from cvmplan.simulator.replay import Attempt, Recording
 
 EVENT: Final = b"kvm_sev_snp_launch_"

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from cvmplan.blob import Blob
+from cvmplan.documents import text
 from cvmplan.errors import ConfigError, MalformedError
-from cvmplan.readers import recorded, text
+from cvmplan.readers import recorded
 
 SCHEMA: Final = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.trace/')
 LINE: Final = re.compile(rb'\A\s*+\{\s*+"step"\s*+:')

@@ -10,6 +10,7 @@ from typing import Any, Final, NamedTuple
 import cvmplan
 from cvmplan.blob import Blob
 from cvmplan.boot import acpi, smbios, stub
+from cvmplan.documents import text
 from cvmplan.errors import CvmplanError
 from cvmplan.eventlog import ccel, rtmr
 from cvmplan.evidence import chains, evidence, keys, signatures, wrappers
@@ -33,7 +34,6 @@ from cvmplan.readers import (
     profile,
     recognise,
     recorded,
-    text,
     trace,
     vmm_errors,
 )

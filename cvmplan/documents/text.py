@@ -51,7 +51,7 @@ def parse(blob: Blob) -> Any:
     elif _TOML.search(text):
         raw = _toml(blob.name, text)
     else:
-        from cvmplan.readers import yaml_text
+        from cvmplan.documents import yaml_text
 
         raw = yaml_text.parse(blob.name, text)
     check_values(raw, blob.name)
