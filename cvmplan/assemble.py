@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cvmplan import pages, resolve
+from cvmplan import resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
@@ -19,7 +19,8 @@ from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
 from cvmplan.kvm.interface import Abi
-from cvmplan.launch import Guest, Image, Launch, Layout, Opener
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
 from cvmplan.lowering import MOST_ADDED
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Plan, stage
@@ -150,7 +151,7 @@ def _with_file(
     told: dict[str, Any] = {**assumed, "vcpus": max(len(image.states), 1)}
     told.pop("kernel_hashes", None)
     if image.policies and platform in AMD:
-        told["policy"] = pages.guest_policy(profile, image.policies)
+        told["policy"] = igvm_loader.guest_policy(profile, image.policies)
     if image.states:
         features = int.from_bytes(image.states[0].page[SEV_FEATURES : SEV_FEATURES + 8], "little")
         told["sev_features"] = features
@@ -182,7 +183,7 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     layout: Layout = stage(launch.platform, "planner").layout(launch)
     declared = launch.image.findings if launch.image else ()
     found = (*launch.findings, *declared, *layout.findings)
-    found += (*pages.findings(launch), *_no_early_map(launch), *_not_checked(launch))
+    found += (*igvm_loader.findings(launch), *_no_early_map(launch), *_not_checked(launch))
     states = (Role.VMSA, Role.VP_CONTEXT, Role.OTHER_CONTEXT)
     if not any(r.is_mapped for r in layout.regions if r.role not in states):
         grave = "warning" if launch.platform in UNMEASURED else "error"

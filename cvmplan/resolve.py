@@ -17,7 +17,7 @@ from cvmplan.errors import ConfigError
 from cvmplan.findings import Finding
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import BACKINGS
-from cvmplan.launch import Opener
+from cvmplan.launch.model import Opener
 from cvmplan.profiles import Profile
 from cvmplan.settings import IDENTITIES, TOP, cpu_signature
 from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes

@@ -15,7 +15,7 @@ from cvmplan import resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.gpamap import Region, Role
-from cvmplan.launch import Declared, Image, Opener
+from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS
 from cvmplan.profiles import Profile

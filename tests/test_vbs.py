@@ -16,7 +16,7 @@ from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import CvmplanError, MapError, PlanError
 from cvmplan.gpamap import GpaMap, Region, Role
 from cvmplan.kvm.abi import IMPORT
-from cvmplan.launch import Guest, Image, Launch
+from cvmplan.launch.model import Guest, Image, Launch
 from cvmplan.order import Step, in_order
 from cvmplan.plan import Coverage, CreateVcpu, CreateVm, Op, Plan, measure, measure_steps
 from cvmplan.profiles import PROFILES

@@ -17,7 +17,7 @@ from cvmplan.boot.event_data import DXE_VOLUME, MENU_APP, UI_APP
 from cvmplan.errors import UnsupportedError
 from cvmplan.gpamap import Role
 from cvmplan.images import firmware_volume, variable_store
-from cvmplan.launch import Image
+from cvmplan.launch.model import Image
 from cvmplan.profiles.boot import FW_CFG_EVENT
 from cvmplan.records import Frozen, record
 from cvmplan.tdx.hob import TD_HOB, TEMP_MEM, Section

@@ -24,7 +24,7 @@ from cvmplan.blob import Blob
 from cvmplan.cli.process import CLOSED_PIPE, discard, tell
 from cvmplan.errors import ConfigError, InputError
 from cvmplan.files import EXAMPLES, Files
-from cvmplan.launch import Launch
+from cvmplan.launch.model import Launch
 from cvmplan.mapped import confirm_all
 from cvmplan.outputs import descriptor, whole_bytes, whole_file
 from cvmplan.plan import Plan

@@ -18,7 +18,7 @@ from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.answer import Explanation, explanation
 from cvmplan.explain.axes import Asked, Candidate, axes
 from cvmplan.explain.search import Search
-from cvmplan.launch import Opener
+from cvmplan.launch.model import Opener
 from cvmplan.sources import open_source
 
 SIZES = {"snp": 48, "tdx": 48, "sev": 32, "sev-es": 32, "vbs": 32}

@@ -13,7 +13,7 @@ from cvmplan.explain.axes import RULES, Asked, Axis, Choice
 from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
 from cvmplan.kvm.abi import ABIS
-from cvmplan.launch import Launch
+from cvmplan.launch.model import Launch
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.settings import documented
 

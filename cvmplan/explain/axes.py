@@ -18,7 +18,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import CvmplanError
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
-from cvmplan.launch import Opener
+from cvmplan.launch.model import Opener
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
 from cvmplan.snp.hashes import NO_INITRD
 from cvmplan.sources import Source, open_source

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
-from cvmplan import cpus, pages
-from cvmplan.launch import Launch
+from cvmplan import cpus
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Launch
 from cvmplan.plan import Plan, measure
 from cvmplan.sev import digest as sev_digest
 from cvmplan.sev import planner as sev
@@ -72,14 +73,14 @@ class Pages:
         launch, known = self.launch, (*cpus.SIGNATURES.values(), *cpus.CHIPS)
         template = launch.profile.vmsa
         states = {**template.boot, **template.others} if template else {}
-        if "cpu_signature" not in states.values() or pages.is_igvm(launch):
+        if "cpu_signature" not in states.values() or igvm_loader.is_igvm(launch):
             known = ()
         return tuple(dict.fromkeys((launch.guest.cpu_signature, *known)))
 
     @property
     def features(self) -> tuple[int, ...]:
         """The SEV_FEATURES that there are to try: the launch's, the known, and single bits."""
-        known = () if pages.is_igvm(self.launch) else (*FEATURES, *SINGLE_BITS)
+        known = () if igvm_loader.is_igvm(self.launch) else (*FEATURES, *SINGLE_BITS)
         return tuple(dict.fromkeys((self.launch.guest.sev_features, *known)))
 
     def vcpus(self, want: bytes, signature: int, features: int, most: int) -> int | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from cvmplan.blob import Blob
-from cvmplan.launch import Image
+from cvmplan.launch.model import Image
 
 MAGIC = b"IGVM"
 

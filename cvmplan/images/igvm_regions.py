@@ -19,7 +19,7 @@ from cvmplan.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
 from cvmplan.images import igvm_headers as headers
 from cvmplan.images import igvm_rules
 from cvmplan.images.igvm_headers import PAGE_DATA, File, Header
-from cvmplan.launch import IdBlock, Image, VpState
+from cvmplan.launch.model import IdBlock, Image, VpState
 from cvmplan.order import PAGE
 from cvmplan.values import MOST_VCPUS
 

@@ -24,7 +24,7 @@ from cvmplan.images.guid_table import (
     name_of,
     read_guid_table,
 )
-from cvmplan.launch import Image
+from cvmplan.launch.model import Image
 from cvmplan.order import PAGE
 from cvmplan.records import Frozen, record
 

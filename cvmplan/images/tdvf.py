@@ -27,7 +27,7 @@ from cvmplan.images.guid_table import (
     has_guid_table,
     read_guid_table,
 )
-from cvmplan.launch import Image, TdxSection
+from cvmplan.launch.model import Image, TdxSection
 from cvmplan.order import PAGE
 from cvmplan.records import Frozen, record
 

@@ -16,7 +16,7 @@ from cvmplan.documents import text
 from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Memory, Region, Role
-from cvmplan.launch import Declared, Opener
+from cvmplan.launch.model import Declared, Opener
 from cvmplan.order import PAGE
 from cvmplan.settings import IDENTITIES
 from cvmplan.values import FILE

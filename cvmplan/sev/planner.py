@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cvmplan import pages
 from cvmplan.contents import Contents, Made, Zeros
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.kvm import memory
-from cvmplan.launch import Launch, Layout
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Launch, Layout
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
 from cvmplan.sev.ops import (
@@ -35,8 +35,8 @@ LEGACY_FPU = {"mxcsr": 0, "x87_fcw": 0}
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch`, the hash table's page behind the firmware, and findings."""
-    if pages.is_igvm(launch):
-        typed = [*pages.typed(launch)]
+    if igvm_loader.is_igvm(launch):
+        typed = [*igvm_loader.typed(launch)]
     else:
         typed = [replace(r, page_type="measured") for r in launch.regions]
     regions = [r for r in typed if r.role is not Role.REGION]
@@ -46,11 +46,11 @@ def layout(launch: Launch) -> Layout:
         regions += page
         findings += wrong
     regions += [r for r in typed if r.role is Role.REGION]
-    if launch.platform == "sev-es" and not pages.is_igvm(launch):
+    if launch.platform == "sev-es" and not igvm_loader.is_igvm(launch):
         findings += entry_findings(launch)
     if launch.platform == "sev-es":
         findings += [*features_findings(launch), *_legacy_findings(launch)]
-        if launch.image and pages.is_igvm(launch):
+        if launch.image and igvm_loader.is_igvm(launch):
             findings += states.findings(launch, launch.image)
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address", launch.guest.c_bit)
     return Layout(tuple(regions), limits, tuple(findings))
@@ -66,7 +66,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
     yield SevLaunchStart(guest.policy)
     yield CreateVcpu(guest.vcpus)
-    for region in pages.added(regions):
+    for region in igvm_loader.added(regions):
         if launch.abi.map_call == MapMemory.name:
             yield MapMemory(region.gpa, region.size)
         yield _update(region)

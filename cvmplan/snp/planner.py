@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cvmplan import pages
 from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import ConfigError
 from cvmplan.findings import Finding
@@ -16,7 +15,8 @@ from cvmplan.gpamap import (
     Role,
 )
 from cvmplan.kvm import memory
-from cvmplan.launch import Image, Launch, Layout
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Image, Launch, Layout
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, Op
@@ -51,7 +51,7 @@ HOST_FILLED = ("unmeasured", "secrets", "cpuid")
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` with their page types, KVM's VMSAs last, and the findings."""
-    declared = pages.typed(launch) if pages.is_igvm(launch) else _in_order(launch)
+    declared = igvm_loader.typed(launch) if igvm_loader.is_igvm(launch) else _in_order(launch)
     regions = tuple(_typed(launch, region) for region in declared)
     findings = (
         *_metadata_findings(launch),
@@ -62,7 +62,7 @@ def layout(launch: Launch) -> Layout:
         *unmeasured_contents(regions, HOST_FILLED),
         *two_megabyte_neighbours(regions, launch.abi.map_level),
     )
-    if launch.image and pages.is_igvm(launch):
+    if launch.image and igvm_loader.is_igvm(launch):
         findings += (
             *states.findings(launch, launch.image),
             portable.finding(launch, launch.image, vmsas),
@@ -75,7 +75,7 @@ def layout(launch: Launch) -> Layout:
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
     guest, abi = launch.guest, launch.abi
-    added = [r for r in pages.added(gpa_map.regions) if r.role is not Role.VMSA]
+    added = [r for r in igvm_loader.added(gpa_map.regions) if r.role is not Role.VMSA]
     yield CreateVm(launch.platform)
     if abi.imports:
         yield from _imported(launch, added)
@@ -129,7 +129,7 @@ def vcpu_pages(
 
     `override` are VMSA fields that beat the profile's (SEV-ES without FPU state).
     """
-    if pages.is_igvm(launch):
+    if igvm_loader.is_igvm(launch):
         yield from _file_pages(launch, override or {})
         return
     template = _template(launch)
@@ -158,7 +158,7 @@ def _file_pages(launch: Launch, override: Mapping[str, int]) -> Iterator[tuple[r
 
 
 def _template(launch: Launch) -> VmsaProfile:
-    if launch.profile.vmsa is None and pages.is_igvm(launch):
+    if launch.profile.vmsa is None and igvm_loader.is_igvm(launch):
         return VmsaProfile({}, {})
     if launch.profile.vmsa is None:
         raise ConfigError(f"profile {launch.profile.name} has no vCPU state", at="--vmm")
@@ -248,7 +248,7 @@ def _vmsa_region(launch: Launch) -> Region:
 
 def _metadata_findings(launch: Launch) -> Iterator[Finding]:
     """Yield what is wrong with the sections that firmware must have, and with the hash table."""
-    if pages.is_igvm(launch):
+    if igvm_loader.is_igvm(launch):
         return
     yield from _one_page_each(launch)
     if launch.image:
@@ -288,8 +288,8 @@ def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
     def finding(problem: str, *sections: Region) -> Finding:
         at = sections[-1].at if sections else image.blob.name
         origins = tuple(s.origin for s in sections)
-        pages = _extent(sections)
-        return Finding("hash-table-outside-page", problem, *pages, origins=origins, at=at)
+        igvm_loader = _extent(sections)
+        return Finding("hash-table-outside-page", problem, *igvm_loader, origins=origins, at=at)
 
     sections = [r for r in _in_order(launch) if r.role is Role.KERNEL_HASHES]
     if len(sections) > 1 or any(s.size != PAGE for s in sections):
@@ -315,12 +315,12 @@ def _state_findings(launch: Launch, regions: Sequence[Region]) -> Iterator[Findi
     """Yield what is wrong with where the vCPUs' initial states come from."""
     mine = (r for r in regions if r.role is not Role.OTHER_CONTEXT)
     held = [r for r in mine if r.page_type == "vmsa"]
-    if pages.is_igvm(launch) and not launch.abi.imports:
+    if igvm_loader.is_igvm(launch) and not launch.abi.imports:
         return
     if not launch.abi.imports:
         yield from entry_findings(launch)
         yield from _refused(held)
-    elif not held and pages.is_igvm(launch):
+    elif not held and igvm_loader.is_igvm(launch):
         yield Finding("no-vcpu-state", "the file has no VMSA: no vCPU could start", at=launch.name)
     elif not held:
         problem = f"{launch.abi.name} takes vCPU states from the image, which has none"

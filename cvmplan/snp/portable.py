@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 
-from cvmplan import pages
 from cvmplan.findings import Finding
 from cvmplan.gpamap import Region, Role
-from cvmplan.launch import Image, Launch
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Image, Launch
 from cvmplan.order import PAGE
 from cvmplan.snp import states
 from cvmplan.snp.ops import Vmsa
@@ -31,7 +31,7 @@ def finding(launch: Launch, image: Image, kvm_states: KvmStates) -> Finding:
     """
     refused = [*_refusing(launch, image)]
     groups: dict[bytes, list[str]] = {}
-    for other in pages.loaders(launch):
+    for other in igvm_loader.loaders(launch):
         if other.profile.name not in refused:
             groups.setdefault(_measured(other, kvm_states), []).append(other.profile.name)
     reasons = [*_differences(launch, image)] if len(groups) > 1 else []
@@ -47,9 +47,9 @@ def finding(launch: Launch, image: Image, kvm_states: KvmStates) -> Finding:
 
 def _refusing(launch: Launch, image: Image) -> Iterator[str]:
     """Yield the loaders that refuse the file, or add no page of it, each under its usual kernel."""
-    for other in pages.loaders(launch):
-        found = (*pages.refused(other, image), *states.findings(other, image))
-        added = pages.added(pages.typed(other))
+    for other in igvm_loader.loaders(launch):
+        found = (*igvm_loader.refused(other, image), *states.findings(other, image))
+        added = igvm_loader.added(igvm_loader.typed(other))
         starts = any(r.role not in (Role.VP_CONTEXT, Role.OTHER_CONTEXT) for r in added)
         if not starts or any(f.severity == "error" for f in found):
             yield other.profile.name
@@ -58,7 +58,7 @@ def _refusing(launch: Launch, image: Image) -> Iterator[str]:
 def _measured(launch: Launch, kvm_states: KvmStates) -> bytes:
     """Return a hash over what is measured; pages of the file are named by their place there."""
     seen = sha256()
-    for region in pages.added(pages.typed(launch)):
+    for region in igvm_loader.added(igvm_loader.typed(launch)):
         place = region.at if region.page_type in _CONTENTS else ""
         if region.role in (Role.VP_CONTEXT, Role.OTHER_CONTEXT):
             place = _page_of(region)
@@ -87,14 +87,14 @@ def _late_inserts(regions: Sequence[Region]) -> bool:
 def _differences(launch: Launch, image: Image) -> Iterator[str]:
     """Yield what in the file makes loaders differ, in words."""
     regions = launch.regions
-    on_kvm = [o.profile for o in pages.loaders(launch) if not o.abi.imports]
+    on_kvm = [o.profile for o in igvm_loader.loaders(launch) if not o.abi.imports]
     changed = any(
         kvm_page(s.page, p.carries, sets=p.sets) != s.page for s in image.states for p in on_kvm
     )
     yield from (
         what
         for what, is_so in (
-            ("a VMSA is not last, or not where KVM measures it", not pages.as_kvm(regions)),
+            ("a VMSA is not last, or not where KVM measures it", not igvm_loader.as_kvm(regions)),
             (
                 "vCPU states that are not measured as the file has them",
                 changed,
@@ -109,7 +109,7 @@ def _differences(launch: Launch, image: Image) -> Iterator[str]:
                 "a parameter area of other than one page",
                 any(r.role is Role.INSERT and r.size != PAGE for r in regions),
             ),
-            ("2 MiB pages", any(map(pages.is_large, regions))),
+            ("2 MiB pages", any(map(igvm_loader.is_large, regions))),
         )
         if is_so
     )
@@ -118,7 +118,7 @@ def _differences(launch: Launch, image: Image) -> Iterator[str]:
 
 def _first_of(regions: Sequence[Region]) -> Iterator[str]:
     """Yield the first page of each kind that loaders treat differently."""
-    shared = next(filter(pages.is_shared, regions), None)
+    shared = next(filter(igvm_loader.is_shared, regions), None)
     empty = next((r for r in regions if r.role is Role.EMPTY_PAGE), None)
     xf = next((r for r in regions if r.role is Role.CPUID_XF), None)
     for what, region in (

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan import pages
 from cvmplan.findings import Finding
 from cvmplan.kvm.interface import Bits, bit_numbers
-from cvmplan.launch import Launch
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Launch
 from cvmplan.snp.states import SNP_ACTIVE
 
 POLICY_DEBUG = 1 << 19  # AMD 56860, table "Guest Policy Structure"
@@ -61,7 +61,7 @@ def features_findings(launch: Launch) -> Iterator[Finding]:
 
 def passes_features(launch: Launch) -> bool:
     """Whether the kernel is told the SEV_FEATURES: of a file some loaders are not known to."""
-    return launch.profile.passes_features or not pages.is_igvm(launch)
+    return launch.profile.passes_features or not igvm_loader.is_igvm(launch)
 
 
 def mask_findings(rule: str, what: str, mask: int, bits: Bits, launch: Launch) -> Iterator[Finding]:

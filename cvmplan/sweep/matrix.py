@@ -16,7 +16,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.files import Files
 from cvmplan.kvm import abi as abis
-from cvmplan.launch import Opener
+from cvmplan.launch.model import Opener
 from cvmplan.settings import SETTINGS, cpu_signature
 from cvmplan.values import MOST_VCPUS, integer
 

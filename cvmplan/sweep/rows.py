@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cvmplan import __version__
-from cvmplan.launch import Launch
+from cvmplan.launch.model import Launch
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.settings import documented
 

@@ -13,12 +13,12 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from cvmplan import pages
 from cvmplan.assemble import launch_source, plan
 from cvmplan.blob import Blob
 from cvmplan.counts import by_vcpus, measure_shared
 from cvmplan.errors import CvmplanError
 from cvmplan.files import Files
+from cvmplan.launch import igvm_loader
 from cvmplan.mapped import confirm
 from cvmplan.plan import Input, Measurement
 from cvmplan.snp.digest import Chains
@@ -100,7 +100,7 @@ def _at_once(image: Image, task: Task) -> list[Result]:
     most = max(task.vcpus)
     try:
         launch = launch_source(image.source, {**task.settings, "vcpus": most}, image.files.open)
-        if launch.abi.imports or pages.is_igvm(launch):
+        if launch.abi.imports or igvm_loader.is_igvm(launch):
             return []
         found = [*islice(by_vcpus(plan(launch), image.chains), most)]
     except CvmplanError:  # with fewer vCPUs it may be a launch

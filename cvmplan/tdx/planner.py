@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cvmplan import pages
 from cvmplan.contents import Filled, Zeros
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
@@ -17,7 +16,8 @@ from cvmplan.gpamap import (
 )
 from cvmplan.kvm import memory
 from cvmplan.kvm.interface import bit_numbers
-from cvmplan.launch import Launch, Layout
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Launch, Layout
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Op
@@ -40,7 +40,7 @@ FIXED_XFAM = 0x3  # X87 and SSE: TDX_XFAM_FIXED1
 
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` with their page types, and the findings."""
-    declared = pages.typed(launch) if pages.is_igvm(launch) else launch.regions
+    declared = igvm_loader.typed(launch) if igvm_loader.is_igvm(launch) else launch.regions
     regions = tuple(_typed(launch, region) for region in declared)
     bit = SHARED_BIT[launch.guest.gpaw]
     limits = Limits(1 << bit, f"the shared bit ({bit}) of a GPAW of {launch.guest.gpaw}")
@@ -69,7 +69,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
     yield CreateVcpu(guest.vcpus)
     yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
-    for region in pages.added(gpa_map.regions):
+    for region in igvm_loader.added(gpa_map.regions):
         yield from _added(launch, region)
     yield ImportComplete() if abi.imports else TdxFinalize()
 
@@ -126,7 +126,7 @@ def _typed(launch: Launch, region: Region) -> Region:
 def _refused(launch: Launch) -> Iterator[Finding]:
     """Yield what the VMM's loader refuses about the image's sections."""
     image, profile = launch.image, launch.profile
-    if image is None or pages.is_igvm(launch):
+    if image is None or igvm_loader.is_igvm(launch):
         return
 
     def finding(problem: str, at: str) -> Finding:
@@ -185,7 +185,7 @@ def _mask_findings(launch: Launch) -> Iterator[Finding]:
 
 def _no_reset_vector(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Finding]:
     """Warn where no page is added at which the vCPUs of a TD start."""
-    held = any(r.gpa <= RESET_PAGE < r.end for r in pages.added(regions) if r.size > 0)
+    held = any(r.gpa <= RESET_PAGE < r.end for r in igvm_loader.added(regions) if r.size > 0)
     if not held:
         problem = f"no page is added at {RESET_PAGE:#x}, where a TD's vCPUs start"
         yield Finding("no-reset-vector", problem, RESET_PAGE, RESET_PAGE, at=launch.name)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan import pages
 from cvmplan.contents import Zeros
 from cvmplan.findings import Finding
 from cvmplan.gpamap import GpaMap, Limits
-from cvmplan.launch import Launch, Layout
+from cvmplan.launch import igvm_loader
+from cvmplan.launch.model import Launch, Layout
 from cvmplan.notes import unmeasured_contents
 from cvmplan.plan import CreateVcpu, CreateVm, Op
 from cvmplan.vbs.ops import ImportComplete, ImportPage, ImportRegisters
@@ -20,7 +20,7 @@ HOST_FILLED = ("unmeasured", "error-range")
 def layout(launch: Launch) -> Layout:
     """Return the regions of `launch` as the image types them, and the findings."""
     limits = Limits(PHYSICAL_END, "the 52 bits of a physical address")
-    regions = pages.typed(launch) if launch.image else launch.regions
+    regions = igvm_loader.typed(launch) if launch.image else launch.regions
     findings = [*unmeasured_contents(regions, HOST_FILLED)]
     if launch.image and not any(registers for _, registers in launch.image.registers):
         problem = "the file has no registers of a vCPU: none could start"
@@ -32,7 +32,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that import `gpa_map` in order, and the registers after all pages."""
     yield CreateVm(launch.platform)
     yield CreateVcpu(launch.guest.vcpus)
-    for region in pages.added(gpa_map.regions):
+    for region in igvm_loader.added(gpa_map.regions):
         contents = region.contents or Zeros()
         yield ImportPage(region.gpa, region.size, region.page_type or "", contents)
     for vtl, registers in launch.image.registers if launch.image else ():

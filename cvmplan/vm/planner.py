@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from cvmplan.gpamap import GpaMap, Limits
 from cvmplan.kvm import memory
-from cvmplan.launch import Launch, Layout
+from cvmplan.launch.model import Launch, Layout
 from cvmplan.plan import CreateVcpu, CreateVm, Op
 
 PHYSICAL_END = 1 << 52  # x86-64: at most 52 bits of physical address
