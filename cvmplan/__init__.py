@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from cvmplan.findings import Finding
-    from cvmplan.gpamap import GpaMap, Region
+    from cvmplan.memory.gpamap import GpaMap, Region
     from cvmplan.plan import Measurement, Plan, measure
     from cvmplan.profiles import Profile
     from cvmplan.sweep import sweep_image

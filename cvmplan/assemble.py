@@ -14,7 +14,6 @@ from cvmplan import resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
@@ -22,6 +21,7 @@ from cvmplan.kvm.interface import Abi
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
 from cvmplan.lowering import MOST_ADDED
+from cvmplan.memory.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Plan, stage
 from cvmplan.profiles import Profile

@@ -13,8 +13,8 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Hashed, part
 from cvmplan.mapped import confirm
+from cvmplan.memory.contents import Hashed, part
 from cvmplan.order import PAGE, Step
 from cvmplan.processes import in_order, map_forked
 from cvmplan.snp.digest import page_links

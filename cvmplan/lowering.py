@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
-from cvmplan.contents import Contents, Held, Zeros, check_fits
 from cvmplan.errors import PlanError, UnsupportedError
+from cvmplan.memory.contents import Contents, Held, Zeros, check_fits
 from cvmplan.order import PAGE, Step
 from cvmplan.spans import Spans
 from cvmplan.values import MOST_VCPUS

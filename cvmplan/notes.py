@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Region, Role
+from cvmplan.memory.gpamap import Region, Role
 from cvmplan.order import PAGE
 
 

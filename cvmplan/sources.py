@@ -14,8 +14,8 @@ from typing import Any
 from cvmplan import resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
-from cvmplan.gpamap import Region, Role
 from cvmplan.launch.model import Declared, Image, Opener
+from cvmplan.memory.gpamap import Region, Role
 from cvmplan.order import PAGE
 from cvmplan.plan import PLATFORMS
 from cvmplan.profiles import Profile

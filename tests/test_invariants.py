@@ -11,9 +11,9 @@ import pytest
 
 import cvmplan
 from cvmplan import plan_image
-from cvmplan.contents import DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import CvmplanError, PlanError
 from cvmplan.kvm.memory import PunchHole, SetMemslot, SetPrivate, SetShared, Write
+from cvmplan.memory.contents import DigestAfter, Filled, Made, Zeros
 from cvmplan.order import Step, in_order
 from cvmplan.plan import MapMemory, Plan, PreFaultMemory, measure
 from cvmplan.sev import steps as sev

@@ -12,11 +12,11 @@ from typing import Any, Final
 import pytest
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import CvmplanError, MapError, PlanError
-from cvmplan.gpamap import GpaMap, Region, Role
 from cvmplan.kvm.abi import IMPORT
 from cvmplan.launch.model import Guest, Image, Launch
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.memory.gpamap import GpaMap, Region, Role
 from cvmplan.order import Step, in_order
 from cvmplan.plan import Coverage, CreateVcpu, CreateVm, Op, Plan, measure, measure_steps
 from cvmplan.profiles import PROFILES

@@ -28,7 +28,7 @@ from typing import Any, Final
 import pytest
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, Made, Zeros
+from cvmplan.memory.contents import Contents, Made, Zeros
 from cvmplan.plan import MapMemory, Op, Plan, measure
 from cvmplan.snp import digest as snp_digest
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate

@@ -15,9 +15,9 @@ from cvmplan import guids
 from cvmplan.blob import Blob
 from cvmplan.boot.event_data import DXE_VOLUME, MENU_APP, UI_APP
 from cvmplan.errors import UnsupportedError
-from cvmplan.gpamap import Role
 from cvmplan.images import firmware_volume, variable_store
 from cvmplan.launch.model import Image
+from cvmplan.memory.gpamap import Role
 from cvmplan.profiles.boot import FW_CFG_EVENT
 from cvmplan.records import Frozen, record
 from cvmplan.tdx.hob import TD_HOB, TEMP_MEM, Section

@@ -9,7 +9,7 @@ from typing import Any
 
 from cvmplan.blob import Blob
 from cvmplan.cli.process import on_terminal
-from cvmplan.contents import Zeros, part
+from cvmplan.memory.contents import Zeros, part
 from cvmplan.order import Step
 from cvmplan.plan import Plan
 

@@ -9,7 +9,6 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, DigestAfter, Filled, Made
 from cvmplan.diff.sides import HASHED, HASHES, Piece, Side
 from cvmplan.diff.walk import (
     Parting,
@@ -20,6 +19,7 @@ from cvmplan.diff.walk import (
     parting,
     shared_states,
 )
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made
 from cvmplan.order import PAGE
 from cvmplan.snp.vmsa import FIELDS
 

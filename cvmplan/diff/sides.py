@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
-from cvmplan.contents import Contents, byte_string
+from cvmplan.memory.contents import Contents, byte_string
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import Op, Plan, is_run, measure
 from cvmplan.sev.steps import LaunchUpdateData, LaunchUpdateVmsa

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
-from cvmplan.contents import Contents, DigestAfter, Filled, byte_string, known_bytes, part
 from cvmplan.diff.sides import Piece, Side, State
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, byte_string, known_bytes, part
 from cvmplan.order import PAGE
 from cvmplan.snp.digest import NO_CONTENTS, after_update, after_vmsas
 from cvmplan.snp.steps import LaunchUpdate, PageType, VmsaUpdate

@@ -10,7 +10,6 @@ from typing import Any
 
 from cvmplan import __version__
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.emit.documents import (
     abi_document,
     finding,
@@ -19,10 +18,11 @@ from cvmplan.emit.documents import (
 )
 from cvmplan.errors import PlanError
 from cvmplan.findings import RULES, Finding
-from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
+from cvmplan.memory.gpamap import Region
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import Input, Measurement, Op, Plan, checked, is_run, measure_steps
 from cvmplan.profiles import PROFILES, Profile

@@ -21,10 +21,10 @@ from cvmplan.emit.json import (
 )
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.findings import RULES, Finding
-from cvmplan.gpamap import Region
 from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits
+from cvmplan.memory.gpamap import Region
 from cvmplan.order import PAGE
 from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile

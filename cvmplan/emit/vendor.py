@@ -11,11 +11,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.kvm import layouts
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, Struct, pack
 from cvmplan.kvm.memory import SetMemslot
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.order import PAGE
 from cvmplan.plan import Plan
 

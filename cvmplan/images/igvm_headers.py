@@ -16,7 +16,7 @@ from zlib import crc32
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import IS_2MB, SHARED, UNMEASURED
+from cvmplan.memory.gpamap import IS_2MB, SHARED, UNMEASURED
 from cvmplan.order import PAGE
 
 MAGIC: Final = b"IGVM"

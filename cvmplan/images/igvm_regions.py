@@ -12,14 +12,14 @@ from struct import unpack_from
 from typing import Any, Final
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, Filled
 from cvmplan.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
 from cvmplan.images import igvm_headers as headers
 from cvmplan.images import igvm_rules
 from cvmplan.images.igvm_headers import PAGE_DATA, File, Header
 from cvmplan.launch.model import IdBlock, Image, VpState
+from cvmplan.memory.contents import Contents, Filled
+from cvmplan.memory.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
 from cvmplan.order import PAGE
 from cvmplan.values import MOST_VCPUS
 

@@ -15,7 +15,6 @@ from cvmplan import guids
 from cvmplan.blob import Blob
 from cvmplan.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Region, Role
 from cvmplan.images.guid_table import (
     MOST_SECTIONS,
     Offset,
@@ -25,6 +24,7 @@ from cvmplan.images.guid_table import (
     read_guid_table,
 )
 from cvmplan.launch.model import Image
+from cvmplan.memory.gpamap import Region, Role
 from cvmplan.order import PAGE
 from cvmplan.records import Frozen, record
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from cvmplan.blob import Blob
 from cvmplan.errors import UnsupportedError
-from cvmplan.gpamap import Region, Role
 from cvmplan.launch.model import Image
+from cvmplan.memory.gpamap import Region, Role
 from cvmplan.order import PAGE
 
 VOLUME = b"_FVH"  # signature of a firmware volume at 0x28: UEFI PI, volume 3, 3.2.1

@@ -16,10 +16,8 @@ from typing import Any, ClassVar, NamedTuple
 
 from cvmplan import guids
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, Filled, Zeros
 from cvmplan.errors import InputError, MalformedError, TruncatedError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Region, Role
 from cvmplan.images.guid_table import (
     MOST_SECTIONS,
     Offset,
@@ -28,6 +26,8 @@ from cvmplan.images.guid_table import (
     read_guid_table,
 )
 from cvmplan.launch.model import Image, TdxSection
+from cvmplan.memory.contents import Contents, Filled, Zeros
+from cvmplan.memory.gpamap import Region, Role
 from cvmplan.order import PAGE
 from cvmplan.records import Frozen, record
 

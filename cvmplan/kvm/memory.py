@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from cvmplan.contents import Contents, Zeros
 from cvmplan.errors import ConfigError, PlanError, UnsupportedError
-from cvmplan.gpamap import Memory, Region, Role
 from cvmplan.kvm.interface import Abi
 from cvmplan.lowering import Lowering
+from cvmplan.memory.contents import Contents, Zeros
+from cvmplan.memory.gpamap import Memory, Region, Role
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import MapMemory, Op, PreFaultMemory, Setup
 from cvmplan.records import record

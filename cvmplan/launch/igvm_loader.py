@@ -12,9 +12,9 @@ from dataclasses import replace
 from typing import Final
 
 from cvmplan.findings import Finding
-from cvmplan.gpamap import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Image, Launch
+from cvmplan.memory.gpamap import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
 from cvmplan.order import PAGE
 from cvmplan.profiles import PROFILES, Profile
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple, Protocol
 
 from cvmplan.blob import Blob
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Limits, Memory, Region
 from cvmplan.kvm.interface import Abi
+from cvmplan.memory.gpamap import Limits, Memory, Region
 from cvmplan.profiles import Profile
 from cvmplan.records import Frozen, record
 

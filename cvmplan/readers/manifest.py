@@ -11,12 +11,12 @@ from hashlib import sha256
 from typing import Any
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, Filled, Made, Zeros
 from cvmplan.documents import text
 from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Memory, Region, Role
 from cvmplan.launch.model import Declared, Opener
+from cvmplan.memory.contents import Contents, Filled, Made, Zeros
+from cvmplan.memory.gpamap import Memory, Region, Role
 from cvmplan.order import PAGE
 from cvmplan.settings import IDENTITIES
 from cvmplan.values import FILE

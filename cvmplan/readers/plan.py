@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.documents import text
 from cvmplan.errors import ConfigError, MapError, PlanError
 from cvmplan.findings import Finding, has_errors
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.order import PAGE
 from cvmplan.plan import Input, Op, Plan, stage
 from cvmplan.readers.plan_document import load

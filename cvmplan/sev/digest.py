@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Protocol
 
-from cvmplan.contents import known_bytes
+from cvmplan.memory.contents import known_bytes
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
 from cvmplan.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa

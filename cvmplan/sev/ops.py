@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cvmplan import lowering
-from cvmplan.contents import Contents
 from cvmplan.errors import PlanError
+from cvmplan.memory.contents import Contents
 from cvmplan.order import PAGE, Step
 from cvmplan.plan import Op
 from cvmplan.records import record

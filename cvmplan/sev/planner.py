@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cvmplan.contents import Contents, Made, Zeros
 from cvmplan.findings import Finding
-from cvmplan.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
+from cvmplan.memory.contents import Contents, Made, Zeros
+from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
 from cvmplan.sev.ops import (

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
-from cvmplan.contents import Contents, check_fits
 from cvmplan.errors import PlanError
+from cvmplan.memory.contents import Contents, check_fits
 from cvmplan.order import PAGE, Begin, Order, Step
 from cvmplan.records import record
 

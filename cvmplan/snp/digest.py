@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha384
 from struct import Struct
 
-from cvmplan.contents import Contents, DigestAfter, Hashed, page_runs
 from cvmplan.errors import PlanError
+from cvmplan.memory.contents import Contents, DigestAfter, Hashed, page_runs
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
 from cvmplan.snp.steps import (

@@ -5,18 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cvmplan.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.errors import ConfigError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import (
-    GpaMap,
-    Limits,
-    Region,
-    Role,
-)
 from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, Layout
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
+from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Init, Op

@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Region, Role
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch
+from cvmplan.memory.gpamap import Region, Role
 from cvmplan.order import PAGE
 from cvmplan.snp import states
 from cvmplan.snp.ops import Vmsa

@@ -11,9 +11,9 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from cvmplan.findings import Finding
-from cvmplan.gpamap import Region, Role
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, VpState
+from cvmplan.memory.gpamap import Region, Role
 from cvmplan.snp.vmsa import first_beyond, value_of
 
 SNP_ACTIVE: Final = 1 << 0  # AMD 24593, APM volume 2, "SEV_FEATURES"

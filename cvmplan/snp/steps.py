@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Self
 
-from cvmplan.contents import Contents, DigestAfter, check_fits, part
 from cvmplan.errors import PlanError
 from cvmplan.lowering import check_pages
+from cvmplan.memory.contents import Contents, DigestAfter, check_fits, part
 from cvmplan.order import PAGE, Begin, Order, Step
 from cvmplan.records import record
 

@@ -18,7 +18,7 @@ from struct import Struct
 from threading import Thread
 from typing import Any, Self
 
-from cvmplan.contents import byte_string, page_runs, part
+from cvmplan.memory.contents import byte_string, page_runs, part
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
 from cvmplan.tdx.steps import CHUNK, ORDER, MemPageAdd, MemPageAddExtend, MrExtend

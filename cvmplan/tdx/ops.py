@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cvmplan import lowering
-from cvmplan.contents import Contents, Held
 from cvmplan.errors import PlanError
 from cvmplan.lowering import Run, check_pages
+from cvmplan.memory.contents import Contents, Held
 from cvmplan.order import Step
 from cvmplan.plan import Op
 from cvmplan.records import record

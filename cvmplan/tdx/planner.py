@@ -5,19 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cvmplan.contents import Filled, Zeros
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import (
-    GpaMap,
-    Limits,
-    Region,
-    Role,
-)
 from cvmplan.kvm import memory
 from cvmplan.kvm.interface import bit_numbers
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
+from cvmplan.memory.contents import Filled, Zeros
+from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.order import PAGE
 from cvmplan.plan import CreateVcpu, CreateVm, Op

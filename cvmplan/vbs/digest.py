@@ -14,7 +14,7 @@ from hashlib import sha256
 from itertools import repeat
 from struct import Struct
 
-from cvmplan.contents import page_runs
+from cvmplan.memory.contents import page_runs
 from cvmplan.order import PAGE, Step, in_order
 from cvmplan.plan import Coverage, Measurement
 from cvmplan.vbs.steps import ORDER, ImportPages, ImportRegisters

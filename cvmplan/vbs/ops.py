@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cvmplan.contents import Contents
 from cvmplan.errors import PlanError
 from cvmplan.lowering import Lowering
+from cvmplan.memory.contents import Contents
 from cvmplan.order import Step
 from cvmplan.plan import Op
 from cvmplan.records import record

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.contents import Zeros
 from cvmplan.findings import Finding
-from cvmplan.gpamap import GpaMap, Limits
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
+from cvmplan.memory.contents import Zeros
+from cvmplan.memory.gpamap import GpaMap, Limits
 from cvmplan.notes import unmeasured_contents
 from cvmplan.plan import CreateVcpu, CreateVm, Op
 from cvmplan.vbs.ops import ImportComplete, ImportPage, ImportRegisters

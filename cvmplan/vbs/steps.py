@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
-from cvmplan.contents import Contents, DigestAfter, Filled, check_fits, known_bytes, part
 from cvmplan.errors import PlanError
 from cvmplan.lowering import check_pages
+from cvmplan.memory.contents import Contents, DigestAfter, Filled, check_fits, known_bytes, part
 from cvmplan.order import PAGE, Begin, Order, Step
 from cvmplan.records import record
 

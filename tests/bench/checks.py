@@ -7,8 +7,8 @@ from random import Random
 
 from cvmplan.blob import Blob
 from cvmplan.files import Files
-from cvmplan.gpamap import Limits, check_regions
 from cvmplan.kvm import abi
+from cvmplan.memory.gpamap import Limits, check_regions
 from cvmplan.readers import calls, manifest
 from cvmplan.simulator.simulate import simulate
 from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, alternate

@@ -15,7 +15,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from cvmplan.blob import Blob
-from cvmplan.contents import Contents, Filled, Made, Zeros
+from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.order import Step
 from cvmplan.plan import CreateVcpu, MapMemory, Op, Plan
 from cvmplan.sev import ops as sev_ops

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cvmplan.contents import DigestAfter
 from cvmplan.errors import PlanError
+from cvmplan.memory.contents import DigestAfter
 from cvmplan.order import Step
 from cvmplan.plan import MapMemory, Op, measure, measure_steps
 from cvmplan.sev.steps import LaunchUpdateData

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvmplan import gpamap, notes
+from cvmplan import notes
 from cvmplan.errors import MapError
 from cvmplan.findings import Finding
-from cvmplan.gpamap import GpaMap, Limits, Memory, Region, Role, check_regions
+from cvmplan.memory import gpamap
+from cvmplan.memory.gpamap import GpaMap, Limits, Memory, Region, Role, check_regions
 from cvmplan.spans import Spans
 
 PAGE: Final = 0x1000

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvmplan.contents import Made, Zeros
 from cvmplan.errors import PlanError
+from cvmplan.memory.contents import Made, Zeros
 from cvmplan.order import Step
 from cvmplan.plan import MapMemory, Op, Plan, measure
 from cvmplan.sev.ops import (

@@ -14,9 +14,9 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
-from cvmplan.contents import Contents
 from cvmplan.errors import MapError
 from cvmplan.findings import Finding, has_errors
+from cvmplan.memory.contents import Contents
 from cvmplan.order import PAGE
 from cvmplan.records import Frozen, record
 from cvmplan.spans import Spans

@@ -1,0 +1,1 @@
+"""Guest memory: regions, contents, and the map in which each page is added once."""
