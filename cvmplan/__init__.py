@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     )
     from cvmplan.findings import Finding
     from cvmplan.memory.gpamap import GpaMap, Region
-    from cvmplan.plan import Measurement, Plan, measure
+    from cvmplan.operations.plan import Measurement, Plan, measure
     from cvmplan.profiles import Profile
     from cvmplan.sweep import sweep_image
 

@@ -10,7 +10,7 @@ from cvmplan.assemble import launch, plan
 from cvmplan.blob import Blob
 from cvmplan.files import Files
 from cvmplan.launch.model import Opener
-from cvmplan.plan import Plan
+from cvmplan.operations.plan import Plan
 from cvmplan.profiles import Profile
 from cvmplan.settings import TOP, read_options
 

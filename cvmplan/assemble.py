@@ -20,10 +20,10 @@ from cvmplan.kvm import memory as kvm_memory
 from cvmplan.kvm.interface import Abi
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
-from cvmplan.lowering import MOST_ADDED
 from cvmplan.memory.gpamap import GpaMap, Region, Role, check_regions
-from cvmplan.order import PAGE
-from cvmplan.plan import Input, Plan, stage
+from cvmplan.operations.lowering import MOST_ADDED
+from cvmplan.operations.plan import Input, Plan, stage
+from cvmplan.operations.steps import PAGE
 from cvmplan.profiles import Profile
 from cvmplan.settings import AMD, check_platform, documented
 from cvmplan.snp.vmsa import value_of

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice, repeat
 
-from cvmplan.plan import Measurement, Plan, measure
+from cvmplan.operations.plan import Measurement, Plan, measure
 from cvmplan.sev import digest as sev
 from cvmplan.snp import digest as snp
 

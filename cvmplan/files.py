@@ -26,7 +26,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, InputError
 from cvmplan.images import edk2_tables
 from cvmplan.mapped import map_whole
-from cvmplan.plan import Input
+from cvmplan.operations.plan import Input
 
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
 HELD = 1 << 24  # bytes of a file that is read into memory, larger ones are mapped

@@ -15,7 +15,7 @@ from dataclasses import replace
 from cvmplan.blob import Blob
 from cvmplan.mapped import confirm
 from cvmplan.memory.contents import Hashed, part
-from cvmplan.order import PAGE, Step
+from cvmplan.operations.steps import PAGE, Step
 from cvmplan.processes import in_order, map_forked
 from cvmplan.snp.digest import page_links
 from cvmplan.snp.steps import MEASURED_CONTENTS, LaunchUpdate, PageType

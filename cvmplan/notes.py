@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cvmplan.findings import Finding
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 
 
 def two_megabyte_neighbours(regions: Sequence[Region], map_level: int) -> Iterator[Finding]:

@@ -16,8 +16,8 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.order import PAGE
-from cvmplan.plan import PLATFORMS
+from cvmplan.operations.plan import PLATFORMS
+from cvmplan.operations.steps import PAGE
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
 from cvmplan.records import Frozen, record

@@ -25,7 +25,7 @@ from cvmplan.host import check as session
 from cvmplan.host.check import check
 from cvmplan.host.kernel import Linux
 from cvmplan.kvm.memory import SetMemslot
-from cvmplan.plan import CreateVm, Plan, PreFaultMemory
+from cvmplan.operations.plan import CreateVm, Plan, PreFaultMemory
 from tests import manifests
 from tests.build.ovmf import SEV_SECTIONS, example, good_snp, tdx_sections
 from tests.run import run

@@ -14,8 +14,8 @@ from cvmplan import plan_image
 from cvmplan.errors import CvmplanError, PlanError
 from cvmplan.kvm.memory import PunchHole, SetMemslot, SetPrivate, SetShared, Write
 from cvmplan.memory.contents import DigestAfter, Filled, Made, Zeros
-from cvmplan.order import Step, in_order
-from cvmplan.plan import MapMemory, Plan, PreFaultMemory, measure
+from cvmplan.operations.plan import MapMemory, Plan, PreFaultMemory, measure
+from cvmplan.operations.steps import Step, in_order
 from cvmplan.sev import steps as sev
 from cvmplan.sev.ops import SevLaunchUpdateData
 from cvmplan.snp import steps as snp
@@ -203,7 +203,7 @@ REFUSED_OPS = {
 
 @pytest.mark.parametrize(("platform", "ops", "why"), REFUSED_OPS.values(), ids=REFUSED_OPS)
 def test_what_depends_on_addresses_is_refused_while_lowering(
-    platform: str, ops: tuple[cvmplan.plan.Op, ...], why: str
+    platform: str, ops: tuple[cvmplan.operations.plan.Op, ...], why: str
 ) -> None:
     with pytest.raises(CvmplanError) as caught:
         measure(Plan(platform, "qemu", "map-memory", ops))

@@ -13,7 +13,7 @@ from cvmplan import plan_image
 from cvmplan.cpus import SIGNATURES
 from cvmplan.errors import MapError, UnsupportedError
 from cvmplan.findings import RULES
-from cvmplan.plan import Plan, measure
+from cvmplan.operations.plan import Plan, measure
 from cvmplan.profiles import HARDWARE, PROFILES, SOURCE, TWO
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchUpdate
 from tests.build.ovmf import BFV, CFV, TD_HOB, TEMP_MEM, Ovmf, TdxSection, good_snp, good_tdx

@@ -17,8 +17,8 @@ from cvmplan.kvm.abi import IMPORT
 from cvmplan.launch.model import Guest, Image, Launch
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Region, Role
-from cvmplan.order import Step, in_order
-from cvmplan.plan import Coverage, CreateVcpu, CreateVm, Op, Plan, measure, measure_steps
+from cvmplan.operations.plan import Coverage, CreateVcpu, CreateVm, Op, Plan, measure, measure_steps
+from cvmplan.operations.steps import Step, in_order
 from cvmplan.profiles import PROFILES
 from cvmplan.vbs import planner, steps
 from cvmplan.vbs.ops import ImportComplete, ImportPage, ImportRegisters, Lowering

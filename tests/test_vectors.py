@@ -29,7 +29,7 @@ import pytest
 
 from cvmplan.blob import Blob
 from cvmplan.memory.contents import Contents, Made, Zeros
-from cvmplan.plan import MapMemory, Op, Plan, measure
+from cvmplan.operations.plan import MapMemory, Op, Plan, measure
 from cvmplan.snp import digest as snp_digest
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.snp.steps import PageType

@@ -33,7 +33,7 @@ from cvmplan.errors import ConfigError
 
 if TYPE_CHECKING:
     from cvmplan.evidence.idblock import Identity, Signed
-    from cvmplan.plan import Measurement, Plan
+    from cvmplan.operations.plan import Measurement, Plan
     from cvmplan.snp.idblock import Point
 
 app = make_app()
@@ -207,7 +207,7 @@ class _Keys:
 
 def _measured(request: Request) -> tuple[Plan, Measurement]:
     from cvmplan.evidence.idblock import policy_of
-    from cvmplan.plan import measure
+    from cvmplan.operations.plan import measure
 
     plan = request.plan()
     policy_of(plan)

@@ -28,7 +28,7 @@ from cvmplan.files import Files
 from cvmplan.settings import read_options
 
 if TYPE_CHECKING:
-    from cvmplan.plan import Plan
+    from cvmplan.operations.plan import Plan
 
 app = make_app()
 T = TypeVar("T")
@@ -147,7 +147,7 @@ def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, byte
 
 def _measured(asked: Request) -> _Launched:
     """Return the launch of an image, measured; UnsupportedError for other platforms."""
-    from cvmplan.plan import measure
+    from cvmplan.operations.plan import measure
     from cvmplan.sev.ops import SevLaunchStart
 
     plan, name = asked.plan(), asked.image.name

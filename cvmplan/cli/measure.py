@@ -13,7 +13,7 @@ from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Request, digest_option, launch_verb, write
 from cvmplan.cli.progress import Watch, watch_for
 from cvmplan.errors import ConfigError, MismatchError
-from cvmplan.plan import Plan
+from cvmplan.operations.plan import Plan
 
 app = make_app()
 
@@ -34,8 +34,8 @@ def measure(
 ) -> None:
     """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
     from cvmplan.emit import emitter
-    from cvmplan.plan import broken_promises
-    from cvmplan.plan import measure as fold
+    from cvmplan.operations.plan import broken_promises
+    from cvmplan.operations.plan import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
     if bare and format != "text":

@@ -26,8 +26,8 @@ from cvmplan.errors import ConfigError, InputError
 from cvmplan.files import EXAMPLES, Files
 from cvmplan.launch.model import Launch
 from cvmplan.mapped import confirm_all
+from cvmplan.operations.plan import Plan
 from cvmplan.outputs import descriptor, whole_bytes, whole_file
-from cvmplan.plan import Plan
 from cvmplan.settings import SETTINGS, TOP, read_options
 from cvmplan.values import printable
 

@@ -10,8 +10,8 @@ from typing import Any
 from cvmplan.blob import Blob
 from cvmplan.cli.process import on_terminal
 from cvmplan.memory.contents import Zeros, part
-from cvmplan.order import Step
-from cvmplan.plan import Plan
+from cvmplan.operations.plan import Plan
+from cvmplan.operations.steps import Step
 
 LONG = 256 << 20  # bytes of contents below which nobody waits
 PIECE = 8 << 20  # bytes hashed between two signs of life

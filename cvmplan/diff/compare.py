@@ -20,7 +20,7 @@ from cvmplan.diff.walk import (
     shared_states,
 )
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.snp.vmsa import FIELDS
 
 MOST: Final = 10_000  # differences that are listed

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
 from cvmplan.memory.contents import Contents, byte_string
-from cvmplan.order import PAGE, Step
-from cvmplan.plan import Op, Plan, is_run, measure
+from cvmplan.operations.plan import Op, Plan, is_run, measure
+from cvmplan.operations.steps import PAGE, Step
 from cvmplan.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
 from cvmplan.simulator.replay import Recording
 from cvmplan.snp.steps import LaunchUpdate, PageType, VmsaUpdate

@@ -18,7 +18,7 @@ from cvmplan.emit.vendor import Call, Values, VendorCalls, ioctl, struct
 from cvmplan.errors import UnsupportedError
 from cvmplan.kvm import layouts
 from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS, VM_TYPES
-from cvmplan.plan import Op, Plan
+from cvmplan.operations.plan import Op, Plan
 
 _PRIVATE = ("USER_MEMORY2", "GUEST_MEMFD", "MEMORY_ATTRIBUTES")
 _WANTED = {

@@ -23,8 +23,8 @@ from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.memory.gpamap import Region
-from cvmplan.order import PAGE, Step
-from cvmplan.plan import Input, Measurement, Op, Plan, checked, is_run, measure_steps
+from cvmplan.operations.plan import Input, Measurement, Op, Plan, checked, is_run, measure_steps
+from cvmplan.operations.steps import PAGE, Step
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.simulator.answers import Simulation
 from cvmplan.snp.digest import measured, running
@@ -102,12 +102,12 @@ def inputs_of(inputs: Iterable[Input]) -> list[dict[str, Any]]:
 
 
 def plan(made: Plan) -> str:
-    """Return cvmplan.plan/1, on SNP with the launch digest after each add."""
+    """Return cvmplan.operations.plan/1, on SNP with the launch digest after each add."""
     result, digests = checkpoints(made)
     index = {i.blob.name: n for n, i in enumerate(made.inputs)}
     return listed(
         {
-            "schema": "cvmplan.plan/1",
+            "schema": "cvmplan.operations.plan/1",
             "tool": {"name": "cvmplan", "version": __version__},
             "platform": made.platform,
             "vmm": made.vmm,

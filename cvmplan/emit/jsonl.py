@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 
 from cvmplan.emit.json import commands, final_digest
-from cvmplan.plan import Plan
+from cvmplan.operations.plan import Plan
 from cvmplan.sweep.rows import Row
 
 

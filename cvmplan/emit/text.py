@@ -25,8 +25,8 @@ from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits
 from cvmplan.memory.gpamap import Region
-from cvmplan.order import PAGE
-from cvmplan.plan import Coverage, Measurement, Op, Plan, is_run
+from cvmplan.operations.plan import Coverage, Measurement, Op, Plan, is_run
+from cvmplan.operations.steps import PAGE
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.simulator.answers import Simulation
 

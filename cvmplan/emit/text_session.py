@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from cvmplan import __version__
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.plan import Input, Plan
+from cvmplan.operations.plan import Input, Plan
 from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
 from cvmplan.sev_session.session import Session
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cvmplan.emit import text
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.plan import Input
+from cvmplan.operations.plan import Input
 from cvmplan.tdx import bits
 from cvmplan.tdx.params import OFFSETS, Described, TdParams, entries
 from cvmplan.tdx.quote import TdInfo

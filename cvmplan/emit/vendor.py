@@ -16,8 +16,8 @@ from cvmplan.kvm.abi import find
 from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, Struct, pack
 from cvmplan.kvm.memory import SetMemslot
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
-from cvmplan.order import PAGE
-from cvmplan.plan import Plan
+from cvmplan.operations.plan import Plan
+from cvmplan.operations.steps import PAGE
 
 Call: TypeAlias = dict[str, Any]
 Values: TypeAlias = Mapping[str, int | bytes | str]

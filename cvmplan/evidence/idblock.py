@@ -14,7 +14,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, OK, Line, compared
-from cvmplan.plan import Measurement, Plan
+from cvmplan.operations.plan import Measurement, Plan
 from cvmplan.snp.idblock import (
     ECDSA_P384_SHA384,
     VERSION,

@@ -9,7 +9,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import MismatchError
 from cvmplan.evidence.evidence import IDENTITIES, Evidence
 from cvmplan.evidence.lines import DIFFERS, Line, compared
-from cvmplan.plan import Measurement, Plan
+from cvmplan.operations.plan import Measurement, Plan
 from cvmplan.snp.idblock import has_author, key_digest, read_auth, read_block
 from cvmplan.snp.ops import ImportComplete, SnpLaunchFinish, SnpLaunchStart
 from cvmplan.snp.report import AttestationReport

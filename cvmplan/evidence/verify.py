@@ -12,7 +12,7 @@ from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
 from cvmplan.evidence.signatures import UNCHECKED, Trust
-from cvmplan.plan import Measurement, Plan
+from cvmplan.operations.plan import Measurement, Plan
 from cvmplan.settings import SETTINGS, TOP
 
 MEASUREMENTS = ("measurement", "MRTD")

@@ -18,7 +18,7 @@ from cvmplan.errors import CvmplanError
 from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
 from cvmplan.launch.model import Launch
-from cvmplan.plan import measure
+from cvmplan.operations.plan import measure
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
 from cvmplan.settings import SETTINGS, TOP
 from cvmplan.snp.digest import Chains

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from cvmplan import cpus
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch
-from cvmplan.plan import Plan, measure
+from cvmplan.operations.plan import Plan, measure
 from cvmplan.sev import digest as sev_digest
 from cvmplan.sev import planner as sev
 from cvmplan.snp import planner as snp

@@ -29,8 +29,8 @@ from cvmplan.host.kernel import Kernel, Linux
 from cvmplan.kvm.abi import earliest, find
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
 from cvmplan.kvm.memory import SetMemslot
-from cvmplan.order import PAGE
-from cvmplan.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
+from cvmplan.operations.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
+from cvmplan.operations.steps import PAGE
 from cvmplan.simulator.answers import Answer
 from cvmplan.simulator.simulate import simulate
 from cvmplan.spans import Spans

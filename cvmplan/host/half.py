@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 from cvmplan.kvm.abi import ABIS, earliest, find
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import MOST_SLOTS, SHARED_FILE, CreateGmem, SetMemslot, SetPrivate
-from cvmplan.order import PAGE
-from cvmplan.plan import CreateVcpu, CreateVm, Op, Plan, PreFaultMemory, is_run
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Op, Plan, PreFaultMemory, is_run
+from cvmplan.operations.steps import PAGE
 from cvmplan.spans import Spans
 
 END: Final = 1 << 46  # addresses below it are physical ones on each host

@@ -17,7 +17,7 @@ from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.memory.gpamap import IS_2MB, SHARED, UNMEASURED
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 
 MAGIC: Final = b"IGVM"
 OPTIONAL: Final = 1 << 31  # of a header's type: who does not know it may skip it

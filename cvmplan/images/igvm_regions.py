@@ -20,7 +20,7 @@ from cvmplan.images.igvm_headers import PAGE_DATA, File, Header
 from cvmplan.launch.model import IdBlock, Image, VpState
 from cvmplan.memory.contents import Contents, Filled
 from cvmplan.memory.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.values import MOST_VCPUS
 
 LARGE = 2 << 20

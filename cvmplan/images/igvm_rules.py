@@ -13,7 +13,7 @@ from typing import Any
 from cvmplan.errors import MalformedError
 from cvmplan.findings import Finding
 from cvmplan.images.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, File, Header
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 
 MOST_REGISTERS = 1024
 MOST_VTL = 2

@@ -25,7 +25,7 @@ from cvmplan.images.guid_table import (
 )
 from cvmplan.launch.model import Image
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.records import Frozen, record
 
 FOUR_GIB = 1 << 32

@@ -28,7 +28,7 @@ from cvmplan.images.guid_table import (
 from cvmplan.launch.model import Image, TdxSection
 from cvmplan.memory.contents import Contents, Filled, Zeros
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.records import Frozen, record
 
 LEGACY_POINTER = 0x20  # bytes before the end of the image

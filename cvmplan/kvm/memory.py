@@ -13,11 +13,11 @@ from typing import Final, NamedTuple
 
 from cvmplan.errors import ConfigError, PlanError, UnsupportedError
 from cvmplan.kvm.interface import Abi
-from cvmplan.lowering import Lowering
 from cvmplan.memory.contents import Contents, Zeros
 from cvmplan.memory.gpamap import Memory, Region, Role
-from cvmplan.order import PAGE, Step
-from cvmplan.plan import MapMemory, Op, PreFaultMemory, Setup
+from cvmplan.operations.lowering import Lowering
+from cvmplan.operations.plan import MapMemory, Op, PreFaultMemory, Setup
+from cvmplan.operations.steps import PAGE, Step
 from cvmplan.records import record
 from cvmplan.spans import Spans
 

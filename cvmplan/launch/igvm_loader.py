@@ -15,7 +15,7 @@ from cvmplan.findings import Finding
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Image, Launch
 from cvmplan.memory.gpamap import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.profiles import PROFILES, Profile
 
 KVM_VMSA: Final = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA

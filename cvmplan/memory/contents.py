@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from cvmplan.blob import Blob
 from cvmplan.errors import PlanError
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.records import Frozen, record
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from cvmplan.errors import MapError
 from cvmplan.findings import Finding, has_errors
 from cvmplan.memory.contents import Contents
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.records import Frozen, record
 from cvmplan.spans import Spans
 

@@ -17,7 +17,7 @@ from cvmplan.findings import Finding
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.memory.gpamap import Memory, Region, Role
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.settings import IDENTITIES
 from cvmplan.values import FILE
 

@@ -1,4 +1,4 @@
-"""Plans (cvmplan.plan/1) read back: the same operations, on inputs with the same hashes."""
+"""Plans (cvmplan.operations.plan/1) read back: the same operations, on inputs with the same hashes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from cvmplan.kvm import abi as abis
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
-from cvmplan.order import PAGE
-from cvmplan.plan import Input, Op, Plan, stage
+from cvmplan.operations.plan import Input, Op, Plan, stage
+from cvmplan.operations.steps import PAGE
 from cvmplan.readers.plan_document import load
 from cvmplan.simulator.simulate import first_refusal
 
@@ -106,7 +106,7 @@ def _recorded(document: Any) -> tuple[str, str, str, int]:
 def _classes(platform: str) -> Mapping[str, type[Op]]:
     """Return the operations of a platform by name."""
     modules = (
-        import_module("cvmplan.plan"),
+        import_module("cvmplan.operations.plan"),
         import_module("cvmplan.kvm.memory"),
         stage(platform, "ops"),
     )

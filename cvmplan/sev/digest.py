@@ -12,8 +12,8 @@ from hashlib import sha256
 from typing import Protocol
 
 from cvmplan.memory.contents import known_bytes
-from cvmplan.order import PAGE, Step, in_order
-from cvmplan.plan import Coverage, Measurement
+from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.steps import PAGE, Step, in_order
 from cvmplan.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cvmplan import lowering
 from cvmplan.errors import PlanError
 from cvmplan.memory.contents import Contents
-from cvmplan.order import PAGE, Step
-from cvmplan.plan import Op
+from cvmplan.operations import lowering
+from cvmplan.operations.plan import Op
+from cvmplan.operations.steps import PAGE, Step
 from cvmplan.records import record
 from cvmplan.sev.steps import (
     ORDER,

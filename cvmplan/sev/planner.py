@@ -11,8 +11,8 @@ from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Contents, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
-from cvmplan.order import PAGE
-from cvmplan.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
+from cvmplan.operations.steps import PAGE
 from cvmplan.sev.ops import (
     SevLaunchFinish,
     SevLaunchMeasure,

@@ -11,7 +11,7 @@ from typing import Self
 
 from cvmplan.errors import PlanError
 from cvmplan.memory.contents import Contents, check_fits
-from cvmplan.order import PAGE, Begin, Order, Step
+from cvmplan.operations.steps import PAGE, Begin, Order, Step
 from cvmplan.records import record
 
 GRANULE = 16  # LAUNCH_UPDATE_DATA: LENGTH must be a multiple of 16 bytes

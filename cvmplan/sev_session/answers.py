@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cvmplan.plan import Input, Plan
+from cvmplan.operations.plan import Input, Plan
 from cvmplan.sev_session.session import Session
 
 

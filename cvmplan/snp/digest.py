@@ -16,8 +16,8 @@ from struct import Struct
 
 from cvmplan.errors import PlanError
 from cvmplan.memory.contents import Contents, DigestAfter, Hashed, page_runs
-from cvmplan.order import PAGE, Step, in_order
-from cvmplan.plan import Coverage, Measurement
+from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.steps import PAGE, Step, in_order
 from cvmplan.snp.steps import (
     MEASURED_CONTENTS,
     ORDER,

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from cvmplan.errors import PlanError
-from cvmplan.lowering import Lowering
 from cvmplan.memory.contents import Contents
-from cvmplan.order import PAGE, Step
-from cvmplan.plan import Op
+from cvmplan.operations.lowering import Lowering
+from cvmplan.operations.plan import Op
+from cvmplan.operations.steps import PAGE, Step
 from cvmplan.records import record
 from cvmplan.snp.steps import (
     ORDER,

@@ -13,8 +13,8 @@ from cvmplan.launch.model import Image, Launch, Layout
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
-from cvmplan.order import PAGE
-from cvmplan.plan import CreateVcpu, CreateVm, Init, Op
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op
+from cvmplan.operations.steps import PAGE
 from cvmplan.profiles import State
 from cvmplan.profiles import Vmsa as VmsaProfile
 from cvmplan.snp import portable, states

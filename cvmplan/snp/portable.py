@@ -14,7 +14,7 @@ from cvmplan.findings import Finding
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.order import PAGE
+from cvmplan.operations.steps import PAGE
 from cvmplan.snp import states
 from cvmplan.snp.ops import Vmsa
 from cvmplan.snp.vmsa import kvm_page

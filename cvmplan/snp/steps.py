@@ -12,9 +12,9 @@ from enum import IntEnum
 from typing import Self
 
 from cvmplan.errors import PlanError
-from cvmplan.lowering import check_pages
 from cvmplan.memory.contents import Contents, DigestAfter, check_fits, part
-from cvmplan.order import PAGE, Begin, Order, Step
+from cvmplan.operations.lowering import check_pages
+from cvmplan.operations.steps import PAGE, Begin, Order, Step
 from cvmplan.records import record
 
 

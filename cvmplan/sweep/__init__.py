@@ -15,7 +15,7 @@ from typing import Any
 
 from cvmplan.blob import Blob
 from cvmplan.files import Files
-from cvmplan.plan import Input
+from cvmplan.operations.plan import Input
 from cvmplan.processes import in_order
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.pool import Pool

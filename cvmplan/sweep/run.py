@@ -20,7 +20,7 @@ from cvmplan.errors import CvmplanError
 from cvmplan.files import Files
 from cvmplan.launch import igvm_loader
 from cvmplan.mapped import confirm
-from cvmplan.plan import Input, Measurement
+from cvmplan.operations.plan import Input, Measurement
 from cvmplan.snp.digest import Chains
 from cvmplan.sources import open_source
 from cvmplan.sweep import rows

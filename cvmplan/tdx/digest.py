@@ -19,8 +19,8 @@ from threading import Thread
 from typing import Any, Self
 
 from cvmplan.memory.contents import byte_string, page_runs, part
-from cvmplan.order import PAGE, Step, in_order
-from cvmplan.plan import Coverage, Measurement
+from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.steps import PAGE, Step, in_order
 from cvmplan.tdx.steps import CHUNK, ORDER, MemPageAdd, MemPageAddExtend, MrExtend
 
 ADD, EXTEND = b"MEM.PAGE.ADD", b"MR.EXTEND"

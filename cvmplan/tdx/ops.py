@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cvmplan import lowering
 from cvmplan.errors import PlanError
-from cvmplan.lowering import Run, check_pages
 from cvmplan.memory.contents import Contents, Held
-from cvmplan.order import Step
-from cvmplan.plan import Op
+from cvmplan.operations import lowering
+from cvmplan.operations.lowering import Run, check_pages
+from cvmplan.operations.plan import Op
+from cvmplan.operations.steps import Step
 from cvmplan.records import record
 from cvmplan.spans import Spans
 from cvmplan.tdx.steps import (

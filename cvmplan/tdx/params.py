@@ -18,7 +18,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError
 from cvmplan.findings import Finding, has_errors
-from cvmplan.plan import Input
+from cvmplan.operations.plan import Input
 from cvmplan.records import Frozen, record
 from cvmplan.tdx import bits
 from cvmplan.tdx.modules import MODULES, Module

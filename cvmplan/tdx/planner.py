@@ -14,8 +14,8 @@ from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Filled, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
-from cvmplan.order import PAGE
-from cvmplan.plan import CreateVcpu, CreateVm, Op
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
+from cvmplan.operations.steps import PAGE
 from cvmplan.tdx.ops import (
     ImportComplete,
     ImportPage,

@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.plan import Plan
+from cvmplan.operations.plan import Plan
 from cvmplan.tdx.modules import Module
 from cvmplan.tdx.ops import TdxInitVm
 from cvmplan.tdx.params import attribute_findings, xfam_findings

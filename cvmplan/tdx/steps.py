@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvmplan.errors import PlanError
-from cvmplan.lowering import check_pages
 from cvmplan.memory.contents import Contents, check_fits, part
-from cvmplan.order import PAGE, Begin, Order, Step
+from cvmplan.operations.lowering import check_pages
+from cvmplan.operations.steps import PAGE, Begin, Order, Step
 from cvmplan.records import record
 
 CHUNK = 256

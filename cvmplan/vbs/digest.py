@@ -15,8 +15,8 @@ from itertools import repeat
 from struct import Struct
 
 from cvmplan.memory.contents import page_runs
-from cvmplan.order import PAGE, Step, in_order
-from cvmplan.plan import Coverage, Measurement
+from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.steps import PAGE, Step, in_order
 from cvmplan.vbs.steps import ORDER, ImportPages, ImportRegisters
 
 HEADER = "<IIQ"  # bytes of the chunk, its type, reserved

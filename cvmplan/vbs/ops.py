@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from cvmplan.errors import PlanError
-from cvmplan.lowering import Lowering
 from cvmplan.memory.contents import Contents
-from cvmplan.order import Step
-from cvmplan.plan import Op
+from cvmplan.operations.lowering import Lowering
+from cvmplan.operations.plan import Op
+from cvmplan.operations.steps import Step
 from cvmplan.records import record
 from cvmplan.vbs import steps
 from cvmplan.vbs.steps import ORDER, READABLE, WRITABLE

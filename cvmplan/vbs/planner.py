@@ -10,7 +10,7 @@ from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits
 from cvmplan.notes import unmeasured_contents
-from cvmplan.plan import CreateVcpu, CreateVm, Op
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
 from cvmplan.vbs.ops import ImportComplete, ImportPage, ImportRegisters
 from cvmplan.vbs.steps import PHYSICAL_END
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cvmplan.errors import UnsupportedError
-from cvmplan.order import Step
-from cvmplan.plan import Measurement
+from cvmplan.operations.plan import Measurement
+from cvmplan.operations.steps import Step
 
 
 def measure(platform: str, trace: Iterable[Step]) -> Measurement:

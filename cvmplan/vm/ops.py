@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cvmplan.lowering import Lowering
-from cvmplan.order import Begin, Order
+from cvmplan.operations.lowering import Lowering
+from cvmplan.operations.steps import Begin, Order
 
 __all__ = ["ORDER", "Lowering", "largest_mapping"]
 

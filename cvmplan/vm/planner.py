@@ -8,7 +8,7 @@ from dataclasses import replace
 from cvmplan.kvm import memory
 from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.gpamap import GpaMap, Limits
-from cvmplan.plan import CreateVcpu, CreateVm, Op
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
 
 PHYSICAL_END = 1 << 52  # x86-64: at most 52 bits of physical address
 

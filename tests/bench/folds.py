@@ -11,7 +11,7 @@ from random import Random
 from cvmplan import assemble
 from cvmplan.blob import Blob
 from cvmplan.jobs import hashing
-from cvmplan.plan import MapMemory, Op, Plan, measure
+from cvmplan.operations.plan import MapMemory, Op, Plan, measure
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.snp.steps import PageType
 from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm

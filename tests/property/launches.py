@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from cvmplan.blob import Blob
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
-from cvmplan.order import Step
-from cvmplan.plan import CreateVcpu, MapMemory, Op, Plan
+from cvmplan.operations.plan import CreateVcpu, MapMemory, Op, Plan
+from cvmplan.operations.steps import Step
 from cvmplan.sev import ops as sev_ops
 from cvmplan.sev import steps as sev_steps
 from cvmplan.snp import ops as snp_ops

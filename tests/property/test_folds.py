@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cvmplan.errors import PlanError
 from cvmplan.memory.contents import DigestAfter
-from cvmplan.order import Step
-from cvmplan.plan import MapMemory, Op, measure, measure_steps
+from cvmplan.operations.plan import MapMemory, Op, measure, measure_steps
+from cvmplan.operations.steps import Step
 from cvmplan.sev.steps import LaunchUpdateData
 from cvmplan.snp.ops import SnpLaunchUpdate
 from cvmplan.snp.steps import LaunchUpdate, PageType

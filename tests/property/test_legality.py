@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cvmplan.errors import PlanError
 from cvmplan.memory.contents import Made, Zeros
-from cvmplan.order import Step
-from cvmplan.plan import MapMemory, Op, Plan, measure
+from cvmplan.operations.plan import MapMemory, Op, Plan, measure
+from cvmplan.operations.steps import Step
 from cvmplan.sev.ops import (
     SevLaunchFinish,
     SevLaunchMeasure,

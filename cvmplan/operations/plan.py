@@ -21,9 +21,9 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeGuard
 from cvmplan.blob import Blob
 from cvmplan.errors import MismatchError, PlanError, UnsupportedError
 from cvmplan.findings import Finding
-from cvmplan.lowering import Lowering
 from cvmplan.mapped import confirm
-from cvmplan.order import PAGE, Step, in_order
+from cvmplan.operations.lowering import Lowering
+from cvmplan.operations.steps import PAGE, Step, in_order
 from cvmplan.records import Frozen, record
 from cvmplan.spans import Spans
 

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias
 
 from cvmplan.errors import PlanError, UnsupportedError
 from cvmplan.memory.contents import Contents, Held, Zeros, check_fits
-from cvmplan.order import PAGE, Step
+from cvmplan.operations.steps import PAGE, Step
 from cvmplan.spans import Spans
 from cvmplan.values import MOST_VCPUS
 

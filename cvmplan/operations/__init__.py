@@ -1,0 +1,1 @@
+"""Operations: Op, Plan, Step, their lowering, and the measurement over them."""
