@@ -15,7 +15,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cvmplan.api import plan_image
     from cvmplan.blob import Blob
     from cvmplan.errors import (
         ConfigError,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from cvmplan.findings import Finding
     from cvmplan.memory.gpamap import GpaMap, Region
     from cvmplan.operations.plan import Measurement, Plan, measure
+    from cvmplan.planning.api import plan_image
     from cvmplan.profiles import Profile
     from cvmplan.sweep import sweep_image
 

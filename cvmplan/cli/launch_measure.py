@@ -25,7 +25,7 @@ from cvmplan.cli.options import (
 )
 from cvmplan.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.files import Files
-from cvmplan.settings import read_options
+from cvmplan.planning.settings import read_options
 
 if TYPE_CHECKING:
     from cvmplan.operations.plan import Plan

@@ -15,10 +15,10 @@ app = make_app()
 @launch_verb
 def map(request: Request, format: Format = "text", output: Output = None) -> None:  # noqa: A001
     """Print who owns which guest pages, in address order; exit 1 when the map is not valid."""
-    from cvmplan import assemble
     from cvmplan.emit import emitter
+    from cvmplan.planning import build
 
-    layout, found = assemble.findings(request.launch())
+    layout, found = build.findings(request.launch())
     write(emitter(format, "guest_map").guest_map(layout.regions, found), output)
     if has_errors(found):
         raise typer.Exit(1)

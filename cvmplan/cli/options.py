@@ -19,7 +19,6 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 import typer
 
 from cvmplan import values
-from cvmplan.api import chosen_profile
 from cvmplan.blob import Blob
 from cvmplan.cli.process import CLOSED_PIPE, discard, tell
 from cvmplan.errors import ConfigError, InputError
@@ -28,7 +27,8 @@ from cvmplan.launch.model import Launch
 from cvmplan.mapped import confirm_all
 from cvmplan.operations.plan import Plan
 from cvmplan.outputs import descriptor, whole_bytes, whole_file
-from cvmplan.settings import SETTINGS, TOP, read_options
+from cvmplan.planning.api import chosen_profile
+from cvmplan.planning.settings import SETTINGS, TOP, read_options
 from cvmplan.values import printable
 
 T = TypeVar("T")
@@ -67,13 +67,14 @@ class Request:
 
     def launch(self) -> Launch:
         """Return the launch of the image; errors as `assemble.launch`."""
-        from cvmplan import assemble
+        from cvmplan.planning import build
 
-        return assemble.launch(self.image, self.options, self.files.open)
+        return build.launch(self.image, self.options, self.files.open)
 
     def plan(self) -> Plan:
         """Return the plan of the image, or the plan that the file itself holds."""
-        from cvmplan import assemble, readers
+        from cvmplan import readers
+        from cvmplan.planning import build
 
         name, reader = readers.recognise(self.image, self.options.get("platform"))
         if name == "plan":
@@ -82,7 +83,7 @@ class Request:
                 raise ConfigError("a plan takes no settings", at=at)
             read: Plan = reader.read(self.image, self.files.find)
             return read
-        return assemble.plan(self.launch(), tuple(self.files.inputs.values()))
+        return build.plan(self.launch(), tuple(self.files.inputs.values()))
 
 
 def option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:

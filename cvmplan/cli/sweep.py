@@ -24,8 +24,8 @@ from cvmplan.cli.progress import bar
 from cvmplan.errors import ConfigError, PlanError
 from cvmplan.files import Files
 from cvmplan.outputs import whole_file
+from cvmplan.planning.settings import SETTINGS
 from cvmplan.processes import in_order
-from cvmplan.settings import SETTINGS
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.matrix import COMMAS, ORDER, Product
 

@@ -16,7 +16,7 @@ from cvmplan.cli.options import Output, Shared, option, read_value, with_options
 from cvmplan.errors import ConfigError, PlanError
 from cvmplan.files import Files
 from cvmplan.findings import Finding, has_errors
-from cvmplan.settings import IDENTITIES
+from cvmplan.planning.settings import IDENTITIES
 
 app = make_app()
 ENCODINGS: Final = ("raw", "base64", "hex")
@@ -181,7 +181,7 @@ def _module(asked: Asked) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 def _made(asked: Asked) -> Any:
     """Return the TD_PARAMS that the options describe; ConfigError names the one that is wrong."""
-    from cvmplan.resolve import identity
+    from cvmplan.planning.defaults import identity
     from cvmplan.tdx.params import TSC_UNIT, Described, findings, made
 
     module, given, assumed = _module(asked)

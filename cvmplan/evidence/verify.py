@@ -13,7 +13,7 @@ from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
 from cvmplan.evidence.signatures import UNCHECKED, Trust
 from cvmplan.operations.plan import Measurement, Plan
-from cvmplan.settings import SETTINGS, TOP
+from cvmplan.planning.settings import SETTINGS, TOP
 
 MEASUREMENTS = ("measurement", "MRTD")
 

@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from cvmplan.assemble import plan
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.evidence.evidence import Evidence
@@ -19,7 +18,8 @@ from cvmplan.explain.answer import Explanation, explanation
 from cvmplan.explain.axes import Asked, Candidate, axes
 from cvmplan.explain.search import Search
 from cvmplan.launch.model import Opener
-from cvmplan.sources import open_source
+from cvmplan.planning.build import plan
+from cvmplan.planning.source import open_source
 
 SIZES = {"snp": 48, "tdx": 48, "sev": 32, "sev-es": 32, "vbs": 32}
 """Platform to the bytes of its measurement."""

@@ -14,8 +14,8 @@ from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
 from cvmplan.kvm.abi import ABIS
 from cvmplan.launch.model import Launch
+from cvmplan.planning.settings import documented
 from cvmplan.profiles import PROFILES, Profile
-from cvmplan.settings import documented
 
 STATES: Final = {
     "vcpus": "the VMSA of each vCPU is measured, one after the other",

@@ -19,9 +19,9 @@ from cvmplan.errors import CvmplanError
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener
+from cvmplan.planning.source import Source, open_source
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
 from cvmplan.snp.hashes import NO_INITRD
-from cvmplan.sources import Source, open_source
 
 VARIABLE_STORES: Final = {0x84000: "4 MiB", 0x20000: "2 MiB"}
 """

@@ -13,14 +13,14 @@ from itertools import combinations, product
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cvmplan import cpus
-from cvmplan.assemble import launch_source, plan
 from cvmplan.errors import CvmplanError
 from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
 from cvmplan.launch.model import Launch
 from cvmplan.operations.plan import measure
+from cvmplan.planning.build import launch_source, plan
+from cvmplan.planning.settings import SETTINGS, TOP
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
-from cvmplan.settings import SETTINGS, TOP
 from cvmplan.snp.digest import Chains
 from cvmplan.values import MOST_VCPUS
 

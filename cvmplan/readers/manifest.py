@@ -18,7 +18,7 @@ from cvmplan.launch.model import Declared, Opener
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.memory.gpamap import Memory, Region, Role
 from cvmplan.operations.steps import PAGE
-from cvmplan.settings import IDENTITIES
+from cvmplan.planning.settings import IDENTITIES
 from cvmplan.values import FILE
 
 SCHEMA = "cvmplan.manifest/1"

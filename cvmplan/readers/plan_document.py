@@ -13,7 +13,7 @@ from typing import Any, Final
 from cvmplan.blob import Blob
 from cvmplan.documents import text
 from cvmplan.errors import ConfigError
-from cvmplan.settings import HEX, SETTINGS, TOP
+from cvmplan.planning.settings import HEX, SETTINGS, TOP
 from cvmplan.values import integer, one_of
 
 _DECIDED: Final[Mapping[str, Callable[[object], Any]]] = {

@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Final, NamedTuple
 
-from cvmplan.api import chosen_profile, is_file
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.files import Files
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener
-from cvmplan.settings import SETTINGS, cpu_signature
+from cvmplan.planning.api import chosen_profile, is_file
+from cvmplan.planning.settings import SETTINGS, cpu_signature
 from cvmplan.values import MOST_VCPUS, integer
 
 ORDER: Final = (

@@ -12,8 +12,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from cvmplan import __version__
 from cvmplan.launch.model import Launch
+from cvmplan.planning.settings import documented
 from cvmplan.profiles import PROFILES, Profile
-from cvmplan.settings import documented
 
 Row: TypeAlias = dict[str, str | int]
 SETTINGS: Final = (

@@ -13,7 +13,6 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from cvmplan.assemble import launch_source, plan
 from cvmplan.blob import Blob
 from cvmplan.counts import by_vcpus, measure_shared
 from cvmplan.errors import CvmplanError
@@ -21,8 +20,9 @@ from cvmplan.files import Files
 from cvmplan.launch import igvm_loader
 from cvmplan.mapped import confirm
 from cvmplan.operations.plan import Input, Measurement
+from cvmplan.planning.build import launch_source, plan
+from cvmplan.planning.source import open_source
 from cvmplan.snp.digest import Chains
-from cvmplan.sources import open_source
 from cvmplan.sweep import rows
 from cvmplan.sweep.matrix import Product
 from cvmplan.sweep.rows import Result, Row

@@ -8,10 +8,10 @@ from hashlib import sha384
 from multiprocessing import get_context
 from random import Random
 
-from cvmplan import assemble
 from cvmplan.blob import Blob
 from cvmplan.jobs import hashing
 from cvmplan.operations.plan import MapMemory, Op, Plan, measure
+from cvmplan.planning import build
 from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.snp.steps import PageType
 from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
@@ -146,7 +146,7 @@ def measure_image(image: Blob, vcpus: int) -> Callable[[], object]:
         raise FileNotFoundError(path, role, beside)
 
     options = {"platform": "snp", "vmm": "qemu", "vcpus": vcpus}
-    return lambda: measure(assemble.plan(assemble.launch(image, options, opener)))
+    return lambda: measure(build.plan(build.launch(image, options, opener)))
 
 
 def many_vcpus(sizes: Sizes) -> list[float]:

@@ -18,8 +18,8 @@ from cvmplan.findings import Finding
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch.model import Opener
+from cvmplan.planning.settings import IDENTITIES, TOP, cpu_signature
 from cvmplan.profiles import Profile
-from cvmplan.settings import IDENTITIES, TOP, cpu_signature
 from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 
 # For profiles that say nothing: reserved bit 17 and SMT (AMD 56860, "Guest Policy Structure");

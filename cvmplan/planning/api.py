@@ -6,13 +6,13 @@ import os
 from typing import Any, TypeAlias
 
 from cvmplan import profiles
-from cvmplan.assemble import launch, plan
 from cvmplan.blob import Blob
 from cvmplan.files import Files
 from cvmplan.launch.model import Opener
 from cvmplan.operations.plan import Plan
+from cvmplan.planning.build import launch, plan
+from cvmplan.planning.settings import TOP, read_options
 from cvmplan.profiles import Profile
-from cvmplan.settings import TOP, read_options
 
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
 

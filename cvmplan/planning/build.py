@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cvmplan import resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.findings import Finding
@@ -24,10 +23,11 @@ from cvmplan.memory.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.operations.lowering import MOST_ADDED
 from cvmplan.operations.plan import Input, Plan, stage
 from cvmplan.operations.steps import PAGE
+from cvmplan.planning import defaults
+from cvmplan.planning.settings import AMD, check_platform, documented
+from cvmplan.planning.source import Source, open_source
 from cvmplan.profiles import Profile
-from cvmplan.settings import AMD, check_platform, documented
 from cvmplan.snp.vmsa import value_of
-from cvmplan.sources import Source, open_source
 
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
 UNMEASURED = ("default", "sw-protected")
@@ -57,16 +57,16 @@ def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch
 
 def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener) -> Launch:
     """Return the launch of an image that was opened before; as `launch`."""
-    place = resolve.places(source.name, options)
+    place = defaults.places(source.name, options)
     check_platform({**source.declared.settings, **options}, source.platform(options), place)
-    given = resolve.beaten(
-        resolve.normal(source.declared.settings, open_file, place),
-        resolve.normal(options, open_file, place),
+    given = defaults.beaten(
+        defaults.normal(source.declared.settings, open_file, place),
+        defaults.normal(options, open_file, place),
     )
     platform = source.platform(options)
     if given.get("xfam") == 0:  # no TD has none: what reaches the module is assumed, and printed
         given.pop("xfam")
-    profile = resolve.profile(given, platform, place, source.format)
+    profile = defaults.profile(given, platform, place, source.format)
     usual = profile.abis[0] if profile.abis else abis.DEFAULT
     abi = abis.find(str(given.get("abi", usual)), place("abi"))
     abis.for_plan(abi, platform, place("abi"))
@@ -85,14 +85,14 @@ def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener)
         guest=Guest(**{k: v for k, v in settings.items() if k in Guest._fields}),
         regions=(*regions, *source.declared.regions),
         image=firmware,
-        hash_table=resolve.hash_table(settings, place),
+        hash_table=defaults.hash_table(settings, place),
         memory=source.declared.memory._replace(
             prefault=tuple((*r, place("prefault")) for r in settings.get("prefault", ())),
             present=firmware.required if firmware else (),
         ),
         findings=(
             *source.declared.findings,
-            *resolve.kernel_findings(source.declared.settings, options, profile, open_file),
+            *defaults.kernel_findings(source.declared.settings, options, profile, open_file),
         ),
         given=given,
         assumed=assumed,
@@ -105,10 +105,10 @@ def _decided(
     profile: Profile,
     abi: Abi,
     given: Mapping[str, Any],
-    place: resolve.Place,
+    place: defaults.Place,
 ) -> tuple[Image | None, dict[str, Any]]:
     """Return the image for `platform`, and the settings that profile, kernel and file decide."""
-    assumed = resolve.assumed(platform, profile, given, abi)
+    assumed = defaults.assumed(platform, profile, given, abi)
     file = source.declared.firmware
     tables_only = file is not None and file.name.startswith(edk2_tables.PREFIX)
     if tables_only and "firmware_digest" not in given:
@@ -126,7 +126,7 @@ def _decided(
     return firmware, assumed
 
 
-def _refuse_firmware_settings(given: Mapping[str, Any], place: resolve.Place) -> None:
+def _refuse_firmware_settings(given: Mapping[str, Any], place: defaults.Place) -> None:
     """Raise ConfigError for settings for which an IGVM file, the whole image, has no use."""
     for name in ("kernel_hash", "firmware_digest", "firmware_size", "reset_eip", "pad", "hob_gpa"):
         if name in given:
@@ -145,7 +145,7 @@ def _with_file(
     platform: str,
     profile: Profile,
     given: Mapping[str, Any],
-    place: resolve.Place,
+    place: defaults.Place,
 ) -> dict[str, Any]:
     """Return what is assumed, with the settings that an IGVM file says itself; ConfigError."""
     told: dict[str, Any] = {**assumed, "vcpus": max(len(image.states), 1)}

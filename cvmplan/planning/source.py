@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
-from cvmplan import resolve
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, UnsupportedError
 from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.gpamap import Region, Role
 from cvmplan.operations.plan import PLATFORMS
 from cvmplan.operations.steps import PAGE
+from cvmplan.planning import defaults
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
 from cvmplan.records import Frozen, record
@@ -68,7 +68,7 @@ class Source(Frozen):
         platform: str,
         settings: Mapping[str, Any],
         profile: Profile,
-        place: resolve.Place,
+        place: defaults.Place,
     ) -> Image | None:
         """Return what the firmware declares, with the SVSM below it where the profile has one."""
         blob = self.declared.firmware
@@ -94,7 +94,7 @@ class Source(Frozen):
             self._read[platform, pad] = self.reader.read(blob, platform, pad)
         return self._read[platform, pad]
 
-    def unseen_firmware(self, size: int, place: resolve.Place) -> Region:
+    def unseen_firmware(self, size: int, place: defaults.Place) -> Region:
         """Return the region of firmware of which only the digest is known; ConfigError."""
         if not 0 < size <= 1 << 32 or size % PAGE:
             problem = f"{size:#x} bytes are no whole pages below 4 GiB"
@@ -124,7 +124,7 @@ def open_source(image: Blob, open_file: Opener, platform: object = None) -> Sour
     return Source(image, declared, reader, image.name, name)
 
 
-def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: resolve.Place) -> Image:
+def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: defaults.Place) -> Image:
     """Return the SVSM's declarations, the firmware first, its variable store below it."""
     if "vars_size" not in settings:
         raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
@@ -145,7 +145,7 @@ def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: resolve.Place) ->
 
 
 def _whole(
-    regions: tuple[Region, ...], settings: Mapping[str, Any], place: resolve.Place
+    regions: tuple[Region, ...], settings: Mapping[str, Any], place: defaults.Place
 ) -> tuple[Region, ...]:
     """Return `regions` with the firmware as large as the whole file that it is the end of."""
     size = settings.get("firmware_size")

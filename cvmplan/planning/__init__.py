@@ -1,0 +1,1 @@
+"""From settings to a plan: defaults, the source, the build."""
