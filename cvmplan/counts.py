@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from itertools import islice, repeat
 
 from cvmplan.operations.plan import Measurement, Plan, measure
-from cvmplan.sev import digest as sev
-from cvmplan.snp import digest as snp
+from cvmplan.platforms.sev import digest as sev
+from cvmplan.platforms.snp import digest as snp
 
 
 def by_vcpus(plan: Plan, chains: snp.Chains) -> Iterator[Measurement]:

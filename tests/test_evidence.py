@@ -23,9 +23,9 @@ from cvmplan.blob import Blob
 from cvmplan.errors import CvmplanError
 from cvmplan.evidence import evidence
 from cvmplan.evidence.anchors import PINNED
-from cvmplan.snp.report import AttestationReport
-from cvmplan.tdx.enclave import EnclaveReport
-from cvmplan.tdx.quote import Body, BodyTail, Header, ReportMac, TcbInfo, TdInfo
+from cvmplan.platforms.snp.report import AttestationReport
+from cvmplan.platforms.tdx.enclave import EnclaveReport
+from cvmplan.platforms.tdx.quote import Body, BodyTail, Header, ReportMac, TcbInfo, TdInfo
 from tests.build import evidence as build
 from tests.build.evidence import Signer, amd, intel, snp_report, td_quote, td_report
 from tests.oracles import shared

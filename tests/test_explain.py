@@ -20,7 +20,7 @@ from typing import Any, Final
 
 import pytest
 
-from cvmplan.snp.vmsa import FIELDS
+from cvmplan.platforms.snp.vmsa import FIELDS
 from tests.build.evidence import intel, snp_report, td_quote
 from tests.build.ovmf import CPUID, HASHES, SEC_MEM, SECRETS, SVSM_CAA, Ovmf, SevSection, good_snp
 from tests.build.ovmf import good_tdx as tdx_image

@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 from cvmplan import documents
 from cvmplan.blob import Blob
 from cvmplan.evidence import keys
-from cvmplan.snp.idblock import (
+from cvmplan.platforms.snp.idblock import (
     EcdsaKey,
     EcdsaSignature,
     IdAuth,

@@ -16,12 +16,12 @@ from cvmplan.kvm.memory import PunchHole, SetMemslot, SetPrivate, SetShared, Wri
 from cvmplan.memory.contents import DigestAfter, Filled, Made, Zeros
 from cvmplan.operations.plan import MapMemory, Plan, PreFaultMemory, measure
 from cvmplan.operations.steps import Step, in_order
-from cvmplan.sev import steps as sev
-from cvmplan.sev.ops import SevLaunchUpdateData
-from cvmplan.snp import steps as snp
-from cvmplan.snp.ops import SnpLaunchStart, SnpLaunchUpdate
-from cvmplan.tdx import steps as tdx
-from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from cvmplan.platforms.sev import steps as sev
+from cvmplan.platforms.sev.ops import SevLaunchUpdateData
+from cvmplan.platforms.snp import steps as snp
+from cvmplan.platforms.snp.ops import SnpLaunchStart, SnpLaunchUpdate
+from cvmplan.platforms.tdx import steps as tdx
+from cvmplan.platforms.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
 from tests.build.ovmf import good_snp, good_tdx
 from tests.run import run
 

@@ -21,10 +21,10 @@ import pytest
 from cvmplan import documents
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, CvmplanError
-from cvmplan.tdx import bits, modules
-from cvmplan.tdx.params import OFFSETS, TdParams, findings, made, pack, read
-from cvmplan.tdx.quote import TdInfo
-from cvmplan.tdx.report import ServiceTd, servtd_hash
+from cvmplan.platforms.tdx import bits, modules
+from cvmplan.platforms.tdx.params import OFFSETS, TdParams, findings, made, pack, read
+from cvmplan.platforms.tdx.quote import TdInfo
+from cvmplan.platforms.tdx.report import ServiceTd, servtd_hash
 from tests.build.ovmf import good_tdx
 from tests.manifests import document, region, run_on, write
 from tests.oracles import shared, vector

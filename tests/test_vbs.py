@@ -19,9 +19,9 @@ from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Region, Role
 from cvmplan.operations.plan import Coverage, CreateVcpu, CreateVm, Op, Plan, measure, measure_steps
 from cvmplan.operations.steps import Step, in_order
+from cvmplan.platforms.vbs import planner, steps
+from cvmplan.platforms.vbs.ops import ImportComplete, ImportPage, ImportRegisters, Lowering
 from cvmplan.profiles import PROFILES
-from cvmplan.vbs import planner, steps
-from cvmplan.vbs.ops import ImportComplete, ImportPage, ImportRegisters, Lowering
 from tests.oracles import vector
 
 PAGE = 4096

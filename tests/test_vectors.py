@@ -30,10 +30,10 @@ import pytest
 from cvmplan.blob import Blob
 from cvmplan.memory.contents import Contents, Made, Zeros
 from cvmplan.operations.plan import MapMemory, Op, Plan, measure
-from cvmplan.snp import digest as snp_digest
-from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
-from cvmplan.snp.steps import PageType
-from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from cvmplan.platforms.snp import digest as snp_digest
+from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
+from cvmplan.platforms.snp.steps import PageType
+from cvmplan.platforms.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
 from tests.oracles import digest_of, firmware_image, shared
 from tests.run import run
 

@@ -21,9 +21,9 @@ from cvmplan.errors import CvmplanError
 from cvmplan.eventlog.describe import describe
 from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.images import pe
+from cvmplan.platforms.tdx.hob import hob_list
 from cvmplan.profiles.boot import FLAG, PATCHED, UNPATCHED
 from cvmplan.records import Frozen, record
-from cvmplan.tdx.hob import hob_list
 
 MOST_GIB: Final = 2048
 _MIB: Final = 1 << 20

@@ -18,9 +18,9 @@ from cvmplan.errors import UnsupportedError
 from cvmplan.images import firmware_volume, variable_store
 from cvmplan.launch.model import Image
 from cvmplan.memory.gpamap import Role
+from cvmplan.platforms.tdx.hob import TD_HOB, TEMP_MEM, Section
 from cvmplan.profiles.boot import FW_CFG_EVENT
 from cvmplan.records import Frozen, record
-from cvmplan.tdx.hob import TD_HOB, TEMP_MEM, Section
 
 _TD_TCG2: Final = guids.of("f062221e-c607-44c2-b0b4-c3886331d351")
 _SMBIOS: Final = guids.of("d27fed59-abb4-4fed-bead-2a878c7e4a7e")

@@ -28,7 +28,7 @@ from cvmplan.boot.node import (
     Node,
 )
 from cvmplan.errors import ConfigError
-from cvmplan.tdx.hob import hob_list
+from cvmplan.platforms.tdx.hob import hob_list
 
 FW_CFG_ITEMS: Final = {
     "etc/extra-pci-roots": 8, "BootMenu": 2, "etc/boot-menu-wait": 2,

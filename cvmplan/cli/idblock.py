@@ -34,7 +34,7 @@ from cvmplan.errors import ConfigError
 if TYPE_CHECKING:
     from cvmplan.evidence.idblock import Identity, Signed
     from cvmplan.operations.plan import Measurement, Plan
-    from cvmplan.snp.idblock import Point
+    from cvmplan.platforms.snp.idblock import Point
 
 app = make_app()
 _TEXT = Optional[str]
@@ -110,7 +110,7 @@ def idblock(asked: Asked) -> None:
     if own["verify"] or own["block"] or own["auth"]:
         _verify(asked, printer)
     elif own["emit_author_tbs"]:
-        from cvmplan.snp.idblock import key_bytes
+        from cvmplan.platforms.snp.idblock import key_bytes
 
         key = _Keys(asked).point(asked.signer("id", "signature"))
         write_bytes(key_bytes(key), own["emit_author_tbs"])
@@ -132,7 +132,7 @@ def _make(asked: Asked, printer: Any) -> None:
     """Write what is to be signed, or the ID block that is signed."""
     from cvmplan.emit import identity
     from cvmplan.evidence.idblock import authenticated, block_for
-    from cvmplan.snp.idblock import key_bytes, pack
+    from cvmplan.platforms.snp.idblock import key_bytes, pack
 
     own = asked.own
     ids = _sixteen(own["family_id"], "--family-id"), _sixteen(own["image_id"], "--image-id")
@@ -169,7 +169,7 @@ class _Keys:
     def point(self, signer: Signer) -> Point:
         """Return the public key of a signer."""
         from cvmplan.evidence import keys
-        from cvmplan.snp.idblock import Point
+        from cvmplan.platforms.snp.idblock import Point
 
         if (signer.private is None) == (signer.public is None):
             name = signer.name
@@ -183,7 +183,7 @@ class _Keys:
         """Return the key of a signer, with its signature of `message`."""
         from cvmplan.evidence import keys
         from cvmplan.evidence.idblock import Signed
-        from cvmplan.snp.idblock import Signature
+        from cvmplan.platforms.snp.idblock import Signature
 
         point = self.point(signer)
         if signer.private is None:
@@ -221,7 +221,7 @@ def _verify(asked: Asked, printer: Any) -> None:
             raise ConfigError("means nothing where an ID block is checked", at=_flag(name))
     from cvmplan.evidence.idblock import checks
     from cvmplan.evidence.lines import all_hold
-    from cvmplan.snp.idblock import read_auth, read_block
+    from cvmplan.platforms.snp.idblock import read_auth, read_block
 
     plan, result = _measured(asked.request)
     identity, author = _identity(asked, plan)
@@ -235,7 +235,7 @@ def _verify(asked: Asked, printer: Any) -> None:
 def _identity(asked: Asked, plan: Plan) -> tuple[Identity, bool]:
     """Return the ID block that is to be checked, and whether the launch wants an author key."""
     from cvmplan.evidence.idblock import Identity, of_directive, policy_of
-    from cvmplan.snp.ops import ImportComplete, SnpLaunchFinish
+    from cvmplan.platforms.snp.ops import ImportComplete, SnpLaunchFinish
 
     finish = next(op for op in plan.ops if isinstance(op, SnpLaunchFinish | ImportComplete))
     wanted = bool(getattr(finish, "author_key_enabled", False))

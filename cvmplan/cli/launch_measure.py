@@ -148,7 +148,7 @@ def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, byte
 def _measured(asked: Request) -> _Launched:
     """Return the launch of an image, measured; UnsupportedError for other platforms."""
     from cvmplan.operations.plan import measure
-    from cvmplan.sev.ops import SevLaunchStart
+    from cvmplan.platforms.sev.ops import SevLaunchStart
 
     plan, name = asked.plan(), asked.image.name
     if plan.platform not in PLATFORMS:

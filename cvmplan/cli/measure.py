@@ -59,7 +59,7 @@ def measure(
 def _watch(request: Request, plan: Plan) -> Iterator[Watch | None]:
     """Yield what sees the steps: other processes that hash, or the progress bar."""
     if request.jobs > 1 and plan.platform == "snp":
-        from cvmplan.jobs import hashing
+        from cvmplan.platforms.snp.parallel import hashing
 
         with hashing(request.jobs) as watch:
             yield watch

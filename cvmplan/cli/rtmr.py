@@ -151,8 +151,8 @@ def _matches(files: Files, inputs: Inputs, typed: dict[str, Any]) -> tuple[Match
     from cvmplan.boot.predict import changed, header_rule, predict
     from cvmplan.boot.template import check_replay, combine, has_initrd, predicted
     from cvmplan.eventlog.ccel import read
+    from cvmplan.platforms.tdx.quote import read_quote
     from cvmplan.profiles.boot import UNPATCHED
-    from cvmplan.tdx.quote import read_quote
 
     template, quote = typed["template"], typed["quote"]
     if template is None:

@@ -69,8 +69,8 @@ def td_info(
     extends them once it runs.
     """
     from cvmplan.operations.plan import measure
-    from cvmplan.tdx import modules
-    from cvmplan.tdx.report import RTMRS, check_platform, identity, pack
+    from cvmplan.platforms.tdx import modules
+    from cvmplan.platforms.tdx.report import RTMRS, check_platform, identity, pack
 
     wanted = None if expect is None else _digest(expect)
     typed = dict(zip(RTMRS, (rtmr0, rtmr1, rtmr2, rtmr3), strict=True))
@@ -102,7 +102,7 @@ def _octets(at: str, written: str) -> bytes:
 
 def _service_td(written: str) -> Any:
     """Return the service TD that --servtd names; ConfigError."""
-    from cvmplan.tdx.report import ServiceTd
+    from cvmplan.platforms.tdx.report import ServiceTd
 
     parts = written.split(":")
     if len(parts) != 3:

@@ -149,7 +149,7 @@ def td_params(asked: Asked, format: Format = "text", output: Output = None) -> N
 
     Exit 1 when the module would refuse them; then raw, base64 and hex print nothing.
     """
-    from cvmplan.tdx.params import Described, findings, pack, read
+    from cvmplan.platforms.tdx.params import Described, findings, pack, read
 
     if asked.path is not None:
         files = Files()
@@ -165,14 +165,14 @@ def td_params(asked: Asked, format: Format = "text", output: Output = None) -> N
 
 
 def _place(blob: Blob, field: str) -> str:
-    from cvmplan.tdx.params import OFFSETS
+    from cvmplan.platforms.tdx.params import OFFSETS
 
     return blob.where(OFFSETS[field])
 
 
 def _module(asked: Asked) -> tuple[Any, dict[str, Any], dict[str, Any]]:
     """Return the module, and its name among what was given or what was assumed."""
-    from cvmplan.tdx.modules import DEFAULT, find
+    from cvmplan.platforms.tdx.modules import DEFAULT, find
 
     module = find(DEFAULT if asked.module is None else asked.module)
     name = {"module": module.name}
@@ -182,7 +182,7 @@ def _module(asked: Asked) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 def _made(asked: Asked) -> Any:
     """Return the TD_PARAMS that the options describe; ConfigError names the one that is wrong."""
     from cvmplan.planning.defaults import identity
-    from cvmplan.tdx.params import TSC_UNIT, Described, findings, made
+    from cvmplan.platforms.tdx.params import TSC_UNIT, Described, findings, made
 
     module, given, assumed = _module(asked)
     files = Files()
@@ -236,7 +236,7 @@ def _shown(value: Any, one: Field) -> Any:
 
 def _cpuid(written: str) -> Any:
     """Return one CPUID configuration; ConfigError."""
-    from cvmplan.tdx.params import Cpuid
+    from cvmplan.platforms.tdx.params import Cpuid
 
     register = values.within(0, 0xFFFFFFFF)
     place, _, four = written.partition("=")

@@ -21,7 +21,7 @@ from cvmplan.diff.walk import (
 )
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made
 from cvmplan.operations.steps import PAGE
-from cvmplan.snp.vmsa import FIELDS
+from cvmplan.platforms.snp.vmsa import FIELDS
 
 MOST: Final = 10_000  # differences that are listed
 

@@ -9,12 +9,12 @@ from typing import Any, Final, NamedTuple
 from cvmplan.memory.contents import Contents, byte_string
 from cvmplan.operations.plan import Op, Plan, is_run, measure
 from cvmplan.operations.steps import PAGE, Step
-from cvmplan.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
+from cvmplan.platforms.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
+from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
+from cvmplan.platforms.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
+from cvmplan.platforms.vbs.steps import ImportPages, ImportRegisters
 from cvmplan.simulator.replay import Recording
-from cvmplan.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 from cvmplan.spans import Spans
-from cvmplan.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
-from cvmplan.vbs.steps import ImportPages, ImportRegisters
 
 ADDED, FUSED, EXTENDED = "added", "added and extended one by one", "extended"
 MEASURED, UNMEASURED = "measured", "unmeasured"

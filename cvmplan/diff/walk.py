@@ -15,8 +15,8 @@ from typing import Any, Final, NamedTuple
 from cvmplan.diff.sides import Piece, Side, State
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, byte_string, known_bytes, part
 from cvmplan.operations.steps import PAGE
-from cvmplan.snp.digest import NO_CONTENTS, after_update, after_vmsas
-from cvmplan.snp.steps import LaunchUpdate, PageType, VmsaUpdate
+from cvmplan.platforms.snp.digest import NO_CONTENTS, after_update, after_vmsas
+from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 
 CHUNK: Final = 1 << 20  # bytes that are compared at a time, at most
 

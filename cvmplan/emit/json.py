@@ -25,10 +25,10 @@ from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made,
 from cvmplan.memory.gpamap import Region
 from cvmplan.operations.plan import Input, Measurement, Op, Plan, checked, is_run, measure_steps
 from cvmplan.operations.steps import PAGE, Step
+from cvmplan.platforms.snp.digest import measured, running
+from cvmplan.platforms.vm.ops import largest_mapping
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.simulator.answers import Simulation
-from cvmplan.snp.digest import measured, running
-from cvmplan.vm.ops import largest_mapping
 
 HEX_FIELDS = {
     "gpa", "size", "policy", "vmsa_features", "attributes", "xfam", "rcx", "gmem_offset", "offset",

@@ -8,7 +8,7 @@ from typing import Any
 
 from cvmplan.emit.json import dumps
 from cvmplan.evidence.lines import Line
-from cvmplan.snp.idblock import IdAuth, IdBlock, key_digests, pack
+from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests, pack
 
 
 def identity(

@@ -8,11 +8,11 @@ from cvmplan.emit.documents import finding
 from cvmplan.emit.json import dumps, inputs_of
 from cvmplan.emit.text_td import INFO_OFFSETS, MASKS
 from cvmplan.findings import has_errors
-from cvmplan.tdx import bits
-from cvmplan.tdx.params import OFFSETS, Described, entries
-from cvmplan.tdx.params import pack as pack_params
-from cvmplan.tdx.report import Identity
-from cvmplan.tdx.report import pack as pack_info
+from cvmplan.platforms.tdx import bits
+from cvmplan.platforms.tdx.params import OFFSETS, Described, entries
+from cvmplan.platforms.tdx.params import pack as pack_params
+from cvmplan.platforms.tdx.report import Identity
+from cvmplan.platforms.tdx.report import pack as pack_info
 
 COUNTS = ("max_vcpus", "num_l2_vms", "tsc_frequency")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.evidence.lines import DIFFERS, Line
-from cvmplan.snp.idblock import IdAuth, IdBlock, key_digests, pack
+from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests, pack
 
 
 def identity(

@@ -8,10 +8,10 @@ from typing import Any
 from cvmplan.emit import text
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.operations.plan import Input
-from cvmplan.tdx import bits
-from cvmplan.tdx.params import OFFSETS, Described, TdParams, entries
-from cvmplan.tdx.quote import TdInfo
-from cvmplan.tdx.report import RTMRS, Identity
+from cvmplan.platforms.tdx import bits
+from cvmplan.platforms.tdx.params import OFFSETS, Described, TdParams, entries
+from cvmplan.platforms.tdx.quote import TdInfo
+from cvmplan.platforms.tdx.report import RTMRS, Identity
 
 MASKS = {
     "attributes": bits.ATTRIBUTES,

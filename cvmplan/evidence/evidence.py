@@ -8,10 +8,10 @@ from typing import NamedTuple
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError
 from cvmplan.evidence.wrappers import Unwrapped, unwrap
-from cvmplan.snp import report
-from cvmplan.snp.report import AttestationReport
-from cvmplan.tdx import quote
-from cvmplan.tdx.quote import Quote, ReportMac, Td
+from cvmplan.platforms.snp import report
+from cvmplan.platforms.snp.report import AttestationReport
+from cvmplan.platforms.tdx import quote
+from cvmplan.platforms.tdx.quote import Quote, ReportMac, Td
 
 IDENTITIES = ("attributes", "xfam", "mrconfigid", "mrowner", "mrownerconfig")
 

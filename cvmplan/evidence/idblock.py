@@ -15,7 +15,7 @@ from cvmplan.errors import ConfigError, MismatchError
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, OK, Line, compared
 from cvmplan.operations.plan import Measurement, Plan
-from cvmplan.snp.idblock import (
+from cvmplan.platforms.snp.idblock import (
     ECDSA_P384_SHA384,
     VERSION,
     IdAuth,
@@ -32,7 +32,7 @@ from cvmplan.snp.idblock import (
     read_signature,
     signature_bytes,
 )
-from cvmplan.snp.ops import SnpLaunchStart
+from cvmplan.platforms.snp.ops import SnpLaunchStart
 
 
 class Signed(NamedTuple):

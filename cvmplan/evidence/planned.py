@@ -10,12 +10,12 @@ from cvmplan.errors import MismatchError
 from cvmplan.evidence.evidence import IDENTITIES, Evidence
 from cvmplan.evidence.lines import DIFFERS, Line, compared
 from cvmplan.operations.plan import Measurement, Plan
-from cvmplan.snp.idblock import has_author, key_digest, read_auth, read_block
-from cvmplan.snp.ops import ImportComplete, SnpLaunchFinish, SnpLaunchStart
-from cvmplan.snp.report import AttestationReport
-from cvmplan.tdx import bits
-from cvmplan.tdx.ops import TdxInitVm
-from cvmplan.tdx.quote import Td
+from cvmplan.platforms.snp.idblock import has_author, key_digest, read_auth, read_block
+from cvmplan.platforms.snp.ops import ImportComplete, SnpLaunchFinish, SnpLaunchStart
+from cvmplan.platforms.snp.report import AttestationReport
+from cvmplan.platforms.tdx import bits
+from cvmplan.platforms.tdx.ops import TdxInitVm
+from cvmplan.platforms.tdx.quote import Td
 
 DEBUG: Final = 1  # of the ATTRIBUTES of a TD; Intel 348551, "ATTRIBUTES"
 SNP_DEBUG: Final = 1 << 19  # of a guest policy; AMD 56860, "Guest Policy Structure"

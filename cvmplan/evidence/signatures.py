@@ -18,10 +18,10 @@ from cvmplan.evidence.chains import Certificate
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, OK, Line, compared
-from cvmplan.snp import idblock, report
-from cvmplan.snp.report import AttestationReport
-from cvmplan.tdx import enclave, quote
-from cvmplan.tdx.quote import ReportMac, Signed
+from cvmplan.platforms.snp import idblock, report
+from cvmplan.platforms.snp.report import AttestationReport
+from cvmplan.platforms.tdx import enclave, quote
+from cvmplan.platforms.tdx.quote import ReportMac, Signed
 
 # AMD 57230, table "x509 certificate extensions": what a VCEK or VLEK certificate says.
 _OID: Final = "1.3.6.1.4.1.3704.1."

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.snp.report import SIZE, TCB_PARTS
+from cvmplan.platforms.snp.report import SIZE, TCB_PARTS
 
 _NUMBERS: Final = {
     "version": (0x0, 4), "guest_svn": (0x4, 4), "policy": (0x8, 8), "vmpl": (0x30, 4),

@@ -23,9 +23,9 @@ from cvmplan.blob import Blob
 from cvmplan.documents.text import parse
 from cvmplan.errors import ConfigError, InputError, MalformedError, UnsupportedError
 from cvmplan.evidence import snp_report_json
+from cvmplan.platforms.snp import report
+from cvmplan.platforms.tdx import quote
 from cvmplan.records import Frozen, record
-from cvmplan.snp import report
-from cvmplan.tdx import quote
 
 DEEPEST: Final = 6  # wrappers in one another
 MOST_JSON: Final = 16 << 20

@@ -6,7 +6,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from cvmplan import cpus
 from cvmplan.errors import CvmplanError
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.axes import RULES, Asked, Axis, Choice
@@ -15,6 +14,7 @@ from cvmplan.explain.states import FEATURES
 from cvmplan.kvm.abi import ABIS
 from cvmplan.launch.model import Launch
 from cvmplan.planning.settings import documented
+from cvmplan.platforms.snp import cpus
 from cvmplan.profiles import PROFILES, Profile
 
 STATES: Final = {

@@ -20,8 +20,8 @@ from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener
 from cvmplan.planning.source import Source, open_source
+from cvmplan.platforms.snp.hashes import NO_INITRD
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
-from cvmplan.snp.hashes import NO_INITRD
 
 VARIABLE_STORES: Final = {0x84000: "4 MiB", 0x20000: "2 MiB"}
 """

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, product
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from cvmplan import cpus
 from cvmplan.errors import CvmplanError
 from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
@@ -20,8 +19,9 @@ from cvmplan.launch.model import Launch
 from cvmplan.operations.plan import measure
 from cvmplan.planning.build import launch_source, plan
 from cvmplan.planning.settings import SETTINGS, TOP
+from cvmplan.platforms.snp import cpus
+from cvmplan.platforms.snp.digest import Chains
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
-from cvmplan.snp.digest import Chains
 from cvmplan.values import MOST_VCPUS
 
 Choices: TypeAlias = tuple[Choice, ...]

@@ -28,13 +28,13 @@ from cvmplan.records import Frozen, record
 from cvmplan.spans import Spans
 
 PLATFORMS: Final = {
-    "snp": "cvmplan.snp",
-    "tdx": "cvmplan.tdx",
-    "sev": "cvmplan.sev",
-    "sev-es": "cvmplan.sev",
-    "vbs": "cvmplan.vbs",
-    "sw-protected": "cvmplan.vm",
-    "default": "cvmplan.vm",
+    "snp": "cvmplan.platforms.snp",
+    "tdx": "cvmplan.platforms.tdx",
+    "sev": "cvmplan.platforms.sev",
+    "sev-es": "cvmplan.platforms.sev",
+    "vbs": "cvmplan.platforms.vbs",
+    "sw-protected": "cvmplan.platforms.vm",
+    "default": "cvmplan.platforms.vm",
 }
 
 

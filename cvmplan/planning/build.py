@@ -26,8 +26,8 @@ from cvmplan.operations.steps import PAGE
 from cvmplan.planning import defaults
 from cvmplan.planning.settings import AMD, check_platform, documented
 from cvmplan.planning.source import Source, open_source
+from cvmplan.platforms.snp.vmsa import value_of
 from cvmplan.profiles import Profile
-from cvmplan.snp.vmsa import value_of
 
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
 UNMEASURED = ("default", "sw-protected")

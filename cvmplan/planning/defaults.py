@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256, sha384
 from typing import Any, Final, TypeAlias
 
-from cvmplan import cpus, profiles, values
+from cvmplan import profiles, values
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
 from cvmplan.findings import Finding
@@ -19,8 +19,9 @@ from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch.model import Opener
 from cvmplan.planning.settings import IDENTITIES, TOP, cpu_signature
+from cvmplan.platforms.snp import cpus
+from cvmplan.platforms.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 from cvmplan.profiles import Profile
-from cvmplan.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 
 # For profiles that say nothing: reserved bit 17 and SMT (AMD 56860, "Guest Policy Structure");
 # NODBG; NODBG and ES (AMD 55766, SEV API, "Guest Policy Structure").

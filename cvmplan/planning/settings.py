@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from cvmplan import cpus, values
+from cvmplan import values
 from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError
+from cvmplan.platforms.snp import cpus
 
 AMD: Final = ("snp", "sev", "sev-es")
 TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest

@@ -164,7 +164,7 @@ def _check_kernel(name: str, document: Any, abi: Abi) -> None:
 
 
 def _page_type(at: str, label: str) -> Any:
-    types = import_module("cvmplan.snp.steps").PageType.__members__
+    types = import_module("cvmplan.platforms.snp.steps").PageType.__members__
     if label.upper() not in types:
         raise ConfigError(f"snp has no page type {label!r}", at=f"{at}.page_type")
     return types[label.upper()]
@@ -218,9 +218,9 @@ def _vmsas(at: str, documents: Sequence[Any], *, with_gpa: bool) -> list[Any]:
         if (document.gpa is not None) != with_gpa:
             raise ConfigError("a VMSA has a gpa on SNP, and there only", at=f"{at}.vmsas")
         if with_gpa:
-            made.append(import_module("cvmplan.snp.ops").Vmsa(vcpus, document.gpa, page))
+            made.append(import_module("cvmplan.platforms.snp.ops").Vmsa(vcpus, document.gpa, page))
         else:
-            made.append(import_module("cvmplan.sev.ops").Vcpus(vcpus, page))
+            made.append(import_module("cvmplan.platforms.sev.ops").Vcpus(vcpus, page))
     return made
 
 

@@ -7,8 +7,8 @@ from typing import Any
 from cvmplan.blob import Blob
 from cvmplan.documents import text
 from cvmplan.errors import ConfigError
+from cvmplan.platforms.snp.vmsa import FIELDS
 from cvmplan.profiles import IGVM_FIELDS, Fact, Profile, Vmsa
-from cvmplan.snp.vmsa import FIELDS
 
 
 def read(blob: Blob) -> Profile:

@@ -22,7 +22,7 @@ from cvmplan.mapped import confirm
 from cvmplan.operations.plan import Input, Measurement
 from cvmplan.planning.build import launch_source, plan
 from cvmplan.planning.source import open_source
-from cvmplan.snp.digest import Chains
+from cvmplan.platforms.snp.digest import Chains
 from cvmplan.sweep import rows
 from cvmplan.sweep.matrix import Product
 from cvmplan.sweep.rows import Result, Row

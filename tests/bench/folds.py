@@ -9,12 +9,12 @@ from multiprocessing import get_context
 from random import Random
 
 from cvmplan.blob import Blob
-from cvmplan.jobs import hashing
 from cvmplan.operations.plan import MapMemory, Op, Plan, measure
 from cvmplan.planning import build
-from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
-from cvmplan.snp.steps import PageType
-from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
+from cvmplan.platforms.snp.parallel import hashing
+from cvmplan.platforms.snp.steps import PageType
+from cvmplan.platforms.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
 from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, SkippedError, alternate
 from tests.build.ovmf import Ovmf
 

@@ -11,7 +11,7 @@ from cvmplan.blob import Blob
 from cvmplan.boot import acpi, event_data, extend, smbios
 from cvmplan.boot.node import fold
 from cvmplan.eventlog.ccel import read
-from cvmplan.tdx import hob
+from cvmplan.platforms.tdx import hob
 from tests.boot.places import VECTORS, blob, kernel, needs_vectors, ovmf
 from tests.run import run
 

@@ -19,7 +19,7 @@ from cvmplan.boot.node import Node, fold, registers
 from cvmplan.boot.predict import header_rule, predict
 from cvmplan.errors import ConfigError, CvmplanError, InputError, UnsupportedError
 from cvmplan.images import firmware_volume, gpt, pe, variable_store
-from cvmplan.tdx.hob import hob_list
+from cvmplan.platforms.tdx.hob import hob_list
 from tests.run import run
 
 

@@ -26,6 +26,8 @@ from cvmplan.images import (
     tdvf,
     variable_store,
 )
+from cvmplan.platforms.snp import idblock, report
+from cvmplan.platforms.tdx import params, quote
 from cvmplan.readers import (
     calls,
     manifest,
@@ -38,9 +40,7 @@ from cvmplan.readers import (
     vmm_errors,
 )
 from cvmplan.sev_session import session
-from cvmplan.snp import idblock, report
 from cvmplan.sweep.matrix import read_matrix
-from cvmplan.tdx import params, quote
 from tests.run import run
 
 CODES: Final = {0, 1, 2, 3, 4, 5, 6}  # 5, 6: `rtmr` lacks an input, or holds by a template

@@ -18,12 +18,12 @@ from cvmplan.blob import Blob
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.operations.plan import CreateVcpu, MapMemory, Op, Plan
 from cvmplan.operations.steps import Step
-from cvmplan.sev import ops as sev_ops
-from cvmplan.sev import steps as sev_steps
-from cvmplan.snp import ops as snp_ops
-from cvmplan.snp import steps as snp_steps
-from cvmplan.tdx import ops as tdx_ops
-from cvmplan.tdx import steps as tdx_steps
+from cvmplan.platforms.sev import ops as sev_ops
+from cvmplan.platforms.sev import steps as sev_steps
+from cvmplan.platforms.snp import ops as snp_ops
+from cvmplan.platforms.snp import steps as snp_steps
+from cvmplan.platforms.tdx import ops as tdx_ops
+from cvmplan.platforms.tdx import steps as tdx_steps
 from tests.oracles.firmware import PAGE, VMSA_GPA, FakePsp, FakeSev, FakeTdxModule
 
 GRANULE: Final = 16  # bytes of LAUNCH_UPDATE_DATA

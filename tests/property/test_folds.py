@@ -13,10 +13,10 @@ from cvmplan.errors import PlanError
 from cvmplan.memory.contents import DigestAfter
 from cvmplan.operations.plan import MapMemory, Op, measure, measure_steps
 from cvmplan.operations.steps import Step
-from cvmplan.sev.steps import LaunchUpdateData
-from cvmplan.snp.ops import SnpLaunchUpdate
-from cvmplan.snp.steps import LaunchUpdate, PageType
-from cvmplan.tdx.steps import LEVEL_SPAN, MemPageAdd, MemSeptAdd, MrExtend
+from cvmplan.platforms.sev.steps import LaunchUpdateData
+from cvmplan.platforms.snp.ops import SnpLaunchUpdate
+from cvmplan.platforms.snp.steps import LaunchUpdate, PageType
+from cvmplan.platforms.tdx.steps import LEVEL_SPAN, MemPageAdd, MemSeptAdd, MrExtend
 from tests.oracles.firmware import PAGE, FakePsp, Refused
 from tests.property.launches import (
     GRANULE,

@@ -13,7 +13,7 @@ from cvmplan.errors import PlanError
 from cvmplan.memory.contents import Made, Zeros
 from cvmplan.operations.plan import MapMemory, Op, Plan, measure
 from cvmplan.operations.steps import Step
-from cvmplan.sev.ops import (
+from cvmplan.platforms.sev.ops import (
     SevLaunchFinish,
     SevLaunchMeasure,
     SevLaunchStart,
@@ -21,9 +21,9 @@ from cvmplan.sev.ops import (
     SevLaunchUpdateVmsa,
     Vcpus,
 )
-from cvmplan.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate, Vmsa
-from cvmplan.snp.steps import PageType
-from cvmplan.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
+from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate, Vmsa
+from cvmplan.platforms.snp.steps import PageType
+from cvmplan.platforms.tdx.ops import TdxAdd, TdxExtend, TdxFinalize, TdxInitVcpu, TdxInitVm
 from tests.oracles.firmware import PAGE, VMSA_GPA
 from tests.property.launches import KINDS, POLICY, Kind, commands, noise, replay
 

@@ -10,8 +10,7 @@ from cvmplan.memory.contents import Contents
 from cvmplan.operations import lowering
 from cvmplan.operations.plan import Op
 from cvmplan.operations.steps import PAGE, Step
-from cvmplan.records import record
-from cvmplan.sev.steps import (
+from cvmplan.platforms.sev.steps import (
     ORDER,
     LaunchFinish,
     LaunchMeasure,
@@ -19,6 +18,7 @@ from cvmplan.sev.steps import (
     LaunchUpdateData,
     LaunchUpdateVmsa,
 )
+from cvmplan.records import record
 
 __all__ = [
     "ORDER",

@@ -19,9 +19,9 @@ from cvmplan.blob import Blob
 from cvmplan.errors import ConfigError, MalformedError
 from cvmplan.findings import Finding, has_errors
 from cvmplan.operations.plan import Input
+from cvmplan.platforms.tdx import bits
+from cvmplan.platforms.tdx.modules import MODULES, Module
 from cvmplan.records import Frozen, record
-from cvmplan.tdx import bits
-from cvmplan.tdx.modules import MODULES, Module
 
 SIZE: Final = 1024
 ENTRY: Final = 16  # bytes of a CPUID configuration: EAX, EBX, ECX, EDX

@@ -21,7 +21,7 @@ from typing import Any, Self
 from cvmplan.memory.contents import byte_string, page_runs, part
 from cvmplan.operations.plan import Coverage, Measurement
 from cvmplan.operations.steps import PAGE, Step, in_order
-from cvmplan.tdx.steps import CHUNK, ORDER, MemPageAdd, MemPageAddExtend, MrExtend
+from cvmplan.platforms.tdx.steps import CHUNK, ORDER, MemPageAdd, MemPageAddExtend, MrExtend
 
 ADD, EXTEND = b"MEM.PAGE.ADD", b"MR.EXTEND"
 CHUNKS = PAGE // CHUNK

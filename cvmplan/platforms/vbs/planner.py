@@ -11,8 +11,8 @@ from cvmplan.memory.contents import Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits
 from cvmplan.notes import unmeasured_contents
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
-from cvmplan.vbs.ops import ImportComplete, ImportPage, ImportRegisters
-from cvmplan.vbs.steps import PHYSICAL_END
+from cvmplan.platforms.vbs.ops import ImportComplete, ImportPage, ImportRegisters
+from cvmplan.platforms.vbs.steps import PHYSICAL_END
 
 HOST_FILLED = ("unmeasured", "error-range")
 

@@ -15,11 +15,9 @@ from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op
 from cvmplan.operations.steps import PAGE
-from cvmplan.profiles import State
-from cvmplan.profiles import Vmsa as VmsaProfile
-from cvmplan.snp import portable, states
-from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.ops import (
+from cvmplan.platforms.snp import portable, states
+from cvmplan.platforms.snp.hashes import TABLE_SIZE
+from cvmplan.platforms.snp.ops import (
     ImportComplete,
     ImportPage,
     SnpLaunchFinish,
@@ -27,15 +25,17 @@ from cvmplan.snp.ops import (
     SnpLaunchUpdate,
     Vmsa,
 )
-from cvmplan.snp.rules import (
+from cvmplan.platforms.snp.rules import (
     entry_findings,
     features_findings,
     id_block_findings,
     passes_features,
     policy_findings,
 )
-from cvmplan.snp.steps import PHYSICAL_END, PageType
-from cvmplan.snp.vmsa import BOOT_EIP, RESET, kvm_page, real_mode_entry, vmsa_page
+from cvmplan.platforms.snp.steps import PHYSICAL_END, PageType
+from cvmplan.platforms.snp.vmsa import BOOT_EIP, RESET, kvm_page, real_mode_entry, vmsa_page
+from cvmplan.profiles import State
+from cvmplan.profiles import Vmsa as VmsaProfile
 
 PAGE_TYPES = {t.label: t for t in PageType}
 FILLED: dict[str, Contents] = {t: Filled(t) for t in ("secrets", "cpuid")}

@@ -13,7 +13,7 @@ from cvmplan.memory.contents import Contents, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
 from cvmplan.operations.steps import PAGE
-from cvmplan.sev.ops import (
+from cvmplan.platforms.sev.ops import (
     SevLaunchFinish,
     SevLaunchMeasure,
     SevLaunchStart,
@@ -21,12 +21,12 @@ from cvmplan.sev.ops import (
     SevLaunchUpdateVmsa,
     Vcpus,
 )
-from cvmplan.sev.steps import GRANULE
-from cvmplan.snp import states
-from cvmplan.snp.hashes import TABLE_SIZE
-from cvmplan.snp.planner import vcpu_pages
-from cvmplan.snp.rules import entry_findings, features_findings, mask_findings
-from cvmplan.snp.steps import PHYSICAL_END
+from cvmplan.platforms.sev.steps import GRANULE
+from cvmplan.platforms.snp import states
+from cvmplan.platforms.snp.hashes import TABLE_SIZE
+from cvmplan.platforms.snp.planner import vcpu_pages
+from cvmplan.platforms.snp.rules import entry_findings, features_findings, mask_findings
+from cvmplan.platforms.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"
 POLICY_RESERVED = 0xFFC0  # the same: bits 6 to 15; above them is the API version

@@ -14,7 +14,7 @@ from typing import Protocol
 from cvmplan.memory.contents import known_bytes
 from cvmplan.operations.plan import Coverage, Measurement
 from cvmplan.operations.steps import PAGE, Step, in_order
-from cvmplan.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa
+from cvmplan.platforms.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa
 
 
 class _Hash(Protocol):

@@ -16,7 +16,7 @@ from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
 from cvmplan.operations.steps import PAGE
-from cvmplan.tdx.ops import (
+from cvmplan.platforms.tdx.ops import (
     ImportComplete,
     ImportPage,
     TdxAdd,
@@ -26,8 +26,8 @@ from cvmplan.tdx.ops import (
     TdxInitVcpu,
     TdxInitVm,
 )
-from cvmplan.tdx.params import launch_findings
-from cvmplan.tdx.steps import SHARED_BIT
+from cvmplan.platforms.tdx.params import launch_findings
+from cvmplan.platforms.tdx.steps import SHARED_BIT
 
 RESET_PAGE = 0xFFFFF000  # Intel TDX Module base specification: vCPUs start at 0xfffffff0
 FIXED_XFAM = 0x3  # X87 and SSE: TDX_XFAM_FIXED1

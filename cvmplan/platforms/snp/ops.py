@@ -10,8 +10,7 @@ from cvmplan.memory.contents import Contents
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import Op
 from cvmplan.operations.steps import PAGE, Step
-from cvmplan.records import record
-from cvmplan.snp.steps import (
+from cvmplan.platforms.snp.steps import (
     ORDER,
     LaunchFinish,
     LaunchStart,
@@ -19,6 +18,7 @@ from cvmplan.snp.steps import (
     PageType,
     VmsaUpdate,
 )
+from cvmplan.records import record
 
 __all__ = [
     "ORDER",

@@ -17,7 +17,7 @@ from struct import Struct
 from cvmplan.memory.contents import page_runs
 from cvmplan.operations.plan import Coverage, Measurement
 from cvmplan.operations.steps import PAGE, Step, in_order
-from cvmplan.vbs.steps import ORDER, ImportPages, ImportRegisters
+from cvmplan.platforms.vbs.steps import ORDER, ImportPages, ImportRegisters
 
 HEADER = "<IIQ"  # bytes of the chunk, its type, reserved
 PAGE_CHUNK = Struct(HEADER + "Q")  # metadata; page number and contents follow

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Final
 
-from cvmplan import cpus
 from cvmplan.blob import Blob
 from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.platforms.snp import cpus
 
 VERSIONS: Final = (2, 3, 5)
 SIZE: Final = 0x4A0

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 from cvmplan.errors import ConfigError
-from cvmplan.tdx.bits import mask_of
+from cvmplan.platforms.tdx.bits import mask_of
 
 
 class Module(NamedTuple):

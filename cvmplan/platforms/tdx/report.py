@@ -17,10 +17,10 @@ from typing import Any, Final, NamedTuple
 from cvmplan.errors import UnsupportedError
 from cvmplan.findings import Finding
 from cvmplan.operations.plan import Plan
-from cvmplan.tdx.modules import Module
-from cvmplan.tdx.ops import TdxInitVm
-from cvmplan.tdx.params import attribute_findings, xfam_findings
-from cvmplan.tdx.quote import TdInfo
+from cvmplan.platforms.tdx.modules import Module
+from cvmplan.platforms.tdx.ops import TdxInitVm
+from cvmplan.platforms.tdx.params import attribute_findings, xfam_findings
+from cvmplan.platforms.tdx.quote import TdInfo
 
 RTMRS: Final = ("rtmr0", "rtmr1", "rtmr2", "rtmr3")
 ZERO: Final = bytes(48)

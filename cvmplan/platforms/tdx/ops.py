@@ -16,9 +16,7 @@ from cvmplan.operations import lowering
 from cvmplan.operations.lowering import Run, check_pages
 from cvmplan.operations.plan import Op
 from cvmplan.operations.steps import Step
-from cvmplan.records import record
-from cvmplan.spans import Spans
-from cvmplan.tdx.steps import (
+from cvmplan.platforms.tdx.steps import (
     LEVEL_SPAN,
     ORDER,
     SHARED_BIT,
@@ -30,6 +28,8 @@ from cvmplan.tdx.steps import (
     MrFinalize,
     VpInit,
 )
+from cvmplan.records import record
+from cvmplan.spans import Spans
 
 __all__ = [
     "ORDER",

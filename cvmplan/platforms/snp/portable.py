@@ -15,9 +15,9 @@ from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch
 from cvmplan.memory.gpamap import Region, Role
 from cvmplan.operations.steps import PAGE
-from cvmplan.snp import states
-from cvmplan.snp.ops import Vmsa
-from cvmplan.snp.vmsa import kvm_page
+from cvmplan.platforms.snp import states
+from cvmplan.platforms.snp.ops import Vmsa
+from cvmplan.platforms.snp.vmsa import kvm_page
 
 KvmStates = Callable[[Launch], Iterable[Vmsa]]
 _CONTENTS = ("normal", "vmsa")  # page types whose contents are measured (AMD 56860, PAGE_INFO)

@@ -16,9 +16,9 @@ from cvmplan.blob import Blob
 from cvmplan.mapped import confirm
 from cvmplan.memory.contents import Hashed, part
 from cvmplan.operations.steps import PAGE, Step
+from cvmplan.platforms.snp.digest import page_links
+from cvmplan.platforms.snp.steps import MEASURED_CONTENTS, LaunchUpdate, PageType
 from cvmplan.processes import in_order, map_forked
-from cvmplan.snp.digest import page_links
-from cvmplan.snp.steps import MEASURED_CONTENTS, LaunchUpdate, PageType
 
 PIECE = 16 << 20  # bytes that a process hashes at a time
 _VIEWS: dict[int, tuple[PageType, int, memoryview]] = {}  # what the processes inherit, by step

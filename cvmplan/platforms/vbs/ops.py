@@ -10,9 +10,9 @@ from cvmplan.memory.contents import Contents
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import Op
 from cvmplan.operations.steps import Step
+from cvmplan.platforms.vbs import steps
+from cvmplan.platforms.vbs.steps import ORDER, READABLE, WRITABLE
 from cvmplan.records import record
-from cvmplan.vbs import steps
-from cvmplan.vbs.steps import ORDER, READABLE, WRITABLE
 
 __all__ = [
     "ORDER",

@@ -18,7 +18,7 @@ from cvmplan.errors import PlanError
 from cvmplan.memory.contents import Contents, DigestAfter, Hashed, page_runs
 from cvmplan.operations.plan import Coverage, Measurement
 from cvmplan.operations.steps import PAGE, Step, in_order
-from cvmplan.snp.steps import (
+from cvmplan.platforms.snp.steps import (
     MEASURED_CONTENTS,
     ORDER,
     LaunchFinish,

@@ -12,7 +12,7 @@ from cvmplan.findings import Finding
 from cvmplan.kvm.interface import Bits, bit_numbers
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch
-from cvmplan.snp.states import SNP_ACTIVE
+from cvmplan.platforms.snp.states import SNP_ACTIVE
 
 POLICY_DEBUG = 1 << 19  # AMD 56860, table "Guest Policy Structure"
 

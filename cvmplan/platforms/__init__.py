@@ -1,0 +1,1 @@
+"""One package a platform: its operations, steps, planner and digest, and its own structures."""
