@@ -14,7 +14,6 @@ from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cvmplan.blob import Blob
-from cvmplan.counts import by_vcpus, measure_shared
 from cvmplan.errors import CvmplanError
 from cvmplan.files import Files
 from cvmplan.launch import igvm_loader
@@ -26,6 +25,7 @@ from cvmplan.platforms.snp.digest import Chains
 from cvmplan.sweep import rows
 from cvmplan.sweep.matrix import Product
 from cvmplan.sweep.rows import Result, Row
+from cvmplan.sweep.vcpus import by_vcpus, measure_shared
 
 PARCEL: Final = 2048  # results that a process computes at a time
 
