@@ -15,8 +15,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cvmplan.blob import Blob
-    from cvmplan.errors import (
+    from cvmplan.core.blob import Blob
+    from cvmplan.core.errors import (
         ConfigError,
         CvmplanError,
         InputError,
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
         PlanError,
         UnsupportedError,
     )
-    from cvmplan.findings import Finding
+    from cvmplan.core.findings import Finding
     from cvmplan.memory.gpamap import GpaMap, Region
     from cvmplan.operations.plan import Measurement, Plan, measure
     from cvmplan.planning.api import plan_image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.memory.gpamap import Region, Role
 from cvmplan.operations.steps import PAGE
 

@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 
 from cvmplan import documents
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError, InputError
+from cvmplan.core.files import map_file
 from cvmplan.documents import text
 from cvmplan.emit import csv
-from cvmplan.errors import CvmplanError, InputError
 from cvmplan.evidence import chains, wrappers
-from cvmplan.files import map_file
 from cvmplan.sweep.matrix import Product
 from cvmplan.sweep.rows import COLUMNS
 from tests.run import assert_refused, run

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan.cli import VERBS
-from cvmplan.files import HELD, map_file
+from cvmplan.core.files import HELD, map_file
 from tests.build.ovmf import good_snp, good_tdx
 from tests.manifests import document, region, run_on
 from tests.run import assert_refused, run
@@ -290,5 +290,5 @@ def test_a_file_that_cannot_be_mapped_is_read(
 
     data = bytes(range(256)) * (HELD // 256 + 1)
     (tmp_path / "CCEL").write_bytes(data)
-    monkeypatch.setattr("cvmplan.mapped.mmap.mmap", no_device)
+    monkeypatch.setattr("cvmplan.core.mapped.mmap.mmap", no_device)
     assert bytes(map_file(str(tmp_path / "CCEL")).data) == data

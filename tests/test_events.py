@@ -13,8 +13,8 @@ from typing import Any, Final
 import pytest
 
 from cvmplan import documents
-from cvmplan.blob import Blob
-from cvmplan.errors import CvmplanError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError
 from cvmplan.eventlog import ccel, describe
 from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.eventlog.rtmr import MOST_LEFT_OUT, check, compare, describe, fit, replay

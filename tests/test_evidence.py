@@ -19,8 +19,8 @@ import pytest
 from cryptography import x509
 
 from cvmplan import documents
-from cvmplan.blob import Blob
-from cvmplan.errors import CvmplanError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError
 from cvmplan.evidence import evidence
 from cvmplan.evidence.anchors import PINNED
 from cvmplan.platforms.snp.report import AttestationReport

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple, TypeAlias
 import pytest
 
 import cvmplan
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.host import check as session
 from cvmplan.host.check import check
 from cvmplan.host.kernel import Linux

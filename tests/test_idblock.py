@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from cvmplan import documents
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.evidence import keys
 from cvmplan.platforms.snp.idblock import (
     EcdsaKey,

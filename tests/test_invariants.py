@@ -11,7 +11,7 @@ import pytest
 
 import cvmplan
 from cvmplan import plan_image
-from cvmplan.errors import CvmplanError, PlanError
+from cvmplan.core.errors import CvmplanError, PlanError
 from cvmplan.kvm.memory import PunchHole, SetMemslot, SetPrivate, SetShared, Write
 from cvmplan.memory.contents import DigestAfter, Filled, Made, Zeros
 from cvmplan.operations.plan import MapMemory, Plan, PreFaultMemory, measure

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
 from cvmplan.kvm import layouts
 from cvmplan.kvm.layouts import STRUCTS, pack
 

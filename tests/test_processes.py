@@ -17,8 +17,8 @@ from typing import IO
 import pytest
 
 from cvmplan import InputError, measure, plan_image
-from cvmplan.files import HELD, map_file
-from cvmplan.mapped import confirm, confirm_all
+from cvmplan.core.files import HELD, map_file
+from cvmplan.core.mapped import confirm, confirm_all
 from tests.run import assert_refused, run
 
 PROGRAM = [sys.executable, "-m", "cvmplan"]
@@ -165,7 +165,7 @@ def test_a_program_that_uses_the_package_is_not_killed_either(tmp_path: Path) ->
 
 def test_a_fault_elsewhere_kills_as_it_did_before(tmp_path: Path) -> None:
     program = (
-        "import mmap, os, sys; from cvmplan.files import map_file; held = map_file(sys.argv[1])\n"
+        "import mmap, os, sys; from cvmplan.core.files import map_file; held = map_file(sys.argv[1])\n"
         "file = open(sys.argv[2], 'r+b'); other = mmap.mmap(file.fileno(), 0)\n"
         "os.truncate(sys.argv[2], 0); other[0]"
     )

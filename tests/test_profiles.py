@@ -10,8 +10,8 @@ import pytest
 
 import cvmplan
 from cvmplan import plan_image
-from cvmplan.errors import MapError, UnsupportedError
-from cvmplan.findings import RULES
+from cvmplan.core.errors import MapError, UnsupportedError
+from cvmplan.core.findings import RULES
 from cvmplan.operations.plan import Plan, measure
 from cvmplan.platforms.snp.cpus import SIGNATURES
 from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchUpdate

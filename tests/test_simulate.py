@@ -260,7 +260,7 @@ def test_a_terabyte_costs_what_a_page_costs() -> None:
 def test_the_simulator_takes_nothing_of_the_planner() -> None:
     """Its modules import the interface's data, findings and errors, and each other."""
     root = Path(cvmplan.__file__).parent / "kvm"
-    allowed = {"cvmplan.errors", "cvmplan.findings", "cvmplan.kvm"}
+    allowed = {"cvmplan.core.errors", "cvmplan.core.findings", "cvmplan.kvm"}
     names = ("simulate", "replay", "vms", "snp_vm", "tdx_vm", "sev_vm", "guest", "ranges")
     for name in (*names, "source", "digest", "answers", "interface"):
         for node in ast.walk(ast.parse((root / f"{name}.py").read_text())):

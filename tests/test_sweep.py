@@ -274,7 +274,7 @@ CLUSTER: Final = """
 import json, os, sys
 import dask
 from distributed import LocalCluster
-from cvmplan.files import Files
+from cvmplan.core.files import Files
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.cluster import connected
 from cvmplan.sweep.pool import Pool

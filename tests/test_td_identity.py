@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from cvmplan import documents
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, CvmplanError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.platforms.tdx import bits, modules
 from cvmplan.platforms.tdx.params import OFFSETS, TdParams, findings, made, pack, read
 from cvmplan.platforms.tdx.quote import TdInfo

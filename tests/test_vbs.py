@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from cvmplan.blob import Blob
-from cvmplan.errors import CvmplanError, MapError, PlanError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError, MapError, PlanError
 from cvmplan.kvm.abi import IMPORT
 from cvmplan.launch.model import Guest, Image, Launch
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros

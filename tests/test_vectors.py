@@ -27,7 +27,7 @@ from typing import Any, Final
 
 import pytest
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.memory.contents import Contents, Made, Zeros
 from cvmplan.operations.plan import MapMemory, Op, Plan, measure
 from cvmplan.platforms.snp import digest as snp_digest

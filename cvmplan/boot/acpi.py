@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from struct import Struct, pack
 from typing import ClassVar, Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 
 MOST_BYTES: Final = 8 << 20
 MOST_TABLES: Final = 64

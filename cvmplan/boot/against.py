@@ -17,13 +17,13 @@ from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.linux import LOAD_OPTIONS
 from cvmplan.boot.node import APPLICATION, HANDOFF2, IPL, RUNTIME, SEPARATOR, TAG, Node
 from cvmplan.boot.template import key_of
-from cvmplan.errors import CvmplanError
+from cvmplan.core.errors import CvmplanError
+from cvmplan.core.records import Frozen, record
 from cvmplan.eventlog.describe import describe
 from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.images import pe
 from cvmplan.platforms.tdx.hob import hob_list
 from cvmplan.profiles.boot import FLAG, PATCHED, UNPATCHED
-from cvmplan.records import Frozen, record
 
 MOST_GIB: Final = 2048
 _MIB: Final = 1 << 20

@@ -12,9 +12,9 @@ from __future__ import annotations
 from struct import pack_into, unpack_from
 from typing import Final
 
-from cvmplan.blob import Blob
 from cvmplan.boot.event_data import options_text
-from cvmplan.errors import ConfigError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, UnsupportedError
 
 MOST_KERNEL: Final = 256 << 20
 MOST_INITRD: Final = 4 << 30

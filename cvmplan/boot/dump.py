@@ -21,7 +21,7 @@ from struct import iter_unpack
 from types import TracebackType
 from typing import IO, Final, Self
 
-from cvmplan.errors import CvmplanError, InputError, MalformedError
+from cvmplan.core.errors import CvmplanError, InputError, MalformedError
 
 SELECTOR, DATA = 0x510, 0x511
 DIRECTORY: Final = 0x19

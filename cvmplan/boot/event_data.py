@@ -12,8 +12,8 @@ from hashlib import sha384
 from struct import pack
 from typing import Final
 
-from cvmplan import guids
-from cvmplan.errors import UnsupportedError
+from cvmplan.core import guids
+from cvmplan.core.errors import UnsupportedError
 from cvmplan.profiles.boot import FW_CFG_EVENT
 
 SEPARATOR: Final = bytes(4)

@@ -11,7 +11,7 @@ import json
 from typing import Final
 
 from cvmplan.boot.event_data import digest
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 from cvmplan.eventlog.event import DIGEST_SIZE, RUNTIME
 
 AAEL: Final = 0x4141454C

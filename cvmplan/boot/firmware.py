@@ -11,16 +11,16 @@ from __future__ import annotations
 
 from typing import Final
 
-from cvmplan import guids
-from cvmplan.blob import Blob
 from cvmplan.boot.event_data import DXE_VOLUME, MENU_APP, UI_APP
-from cvmplan.errors import UnsupportedError
+from cvmplan.core import guids
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.records import Frozen, record
 from cvmplan.images import firmware_volume, variable_store
 from cvmplan.launch.model import Image
 from cvmplan.memory.gpamap import Role
 from cvmplan.platforms.tdx.hob import TD_HOB, TEMP_MEM, Section
 from cvmplan.profiles.boot import FW_CFG_EVENT
-from cvmplan.records import Frozen, record
 
 _TD_TCG2: Final = guids.of("f062221e-c607-44c2-b0b4-c3886331d351")
 _SMBIOS: Final = guids.of("d27fed59-abb4-4fed-bead-2a878c7e4a7e")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import field
 
-from cvmplan.blob import Blob
 from cvmplan.boot.firmware import Firmware
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.records import Frozen, record
 
 
 @record

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cvmplan.blob import Blob
 from cvmplan.boot import direct, event_data
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import TAG, Node
+from cvmplan.core.blob import Blob
 
 NO_TPM: Final = "if the TD has no TPM"
 LOAD_OPTIONS: Final = 0x8F3B22ED

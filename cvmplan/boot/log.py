@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from struct import pack
 
 from cvmplan.boot.node import Node
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 
 _SHA384 = 0xC
 _SIGNATURE = b"Spec ID Event03\0"

@@ -27,7 +27,7 @@ from cvmplan.boot.node import (
     VARIABLE_BOOT,
     Node,
 )
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 from cvmplan.platforms.tdx.hob import hob_list
 
 FW_CFG_ITEMS: Final = {

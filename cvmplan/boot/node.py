@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha384
 from typing import Final
 
-from cvmplan.records import Frozen, record
+from cvmplan.core.records import Frozen, record
 
 REGISTERS: Final = 4
 PREDICTED, TEMPLATE = "predicted", "template"

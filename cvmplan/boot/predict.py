@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cvmplan.blob import Blob
 from cvmplan.boot import direct, event_data, node, stub
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.linux import linux_events, option_events
 from cvmplan.boot.machine import rtmr0
 from cvmplan.boot.node import ACTION, APPLICATION, GPT, SEPARATOR, TAG, Node
-from cvmplan.errors import ConfigError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
 from cvmplan.images import gpt, pe
 from cvmplan.profiles import boot as vmm
 

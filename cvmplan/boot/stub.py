@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cvmplan.blob import Blob
 from cvmplan.boot import direct, event_data
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.linux import INITRD, LOAD_OPTIONS, tagged
 from cvmplan.boot.node import APPLICATION, IPL, TAG, Node
-from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.images import pe
 
 MOST_BYTES: Final = 1 << 30  # of a section in memory

@@ -32,12 +32,12 @@ from cvmplan.boot.node import (
     VARIABLE_BOOT,
     Node,
 )
-from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.core.records import Frozen, record
 from cvmplan.eventlog.describe import describe, variable
 from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.eventlog.rtmr import replay
 from cvmplan.profiles.boot import FW_CFG_EVENT, WANTED
-from cvmplan.records import Frozen, record
 
 CONFIRMED, REPLACED, KEPT = "confirmed", "replaced", "from template"
 

@@ -28,9 +28,9 @@ from cvmplan.cli.process import (
     on_terminal,
     tell,
 )
-from cvmplan.errors import CvmplanError, InputError
-from cvmplan.mapped import confirm_all
-from cvmplan.values import printable
+from cvmplan.core.errors import CvmplanError, InputError
+from cvmplan.core.mapped import confirm_all
+from cvmplan.core.values import printable
 
 VERBS: Final = {
     "inspect": "What a file declares: tables, sections, offsets.",

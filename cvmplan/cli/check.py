@@ -8,8 +8,8 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Request, launch_verb, write
-from cvmplan.errors import MapError
-from cvmplan.findings import Finding, has_errors
+from cvmplan.core.errors import MapError
+from cvmplan.core.findings import Finding, has_errors
 
 app = make_app()
 OnHost = Annotated[

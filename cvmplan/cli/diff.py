@@ -19,7 +19,7 @@ from cvmplan.cli.options import (
     with_options,
     write,
 )
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from cvmplan.diff.sides import Side

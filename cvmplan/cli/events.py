@@ -28,7 +28,7 @@ def _shared() -> Shared:
 
 def _expected(values: dict[str, Any]) -> dict[int, bytes]:
     """Return the registers that were given; ConfigError."""
-    from cvmplan.values import octets
+    from cvmplan.core.values import octets
 
     found = {}
     for number, name in enumerate(_RTMRS):
@@ -53,10 +53,10 @@ def events(
     register is not what --rtmr0 to --rtmr3 say: then also where it was last equal, or which
     one event is too many.
     """
+    from cvmplan.core.files import Files
     from cvmplan.emit import emitter
     from cvmplan.eventlog.ccel import read
     from cvmplan.eventlog.rtmr import check, compare
-    from cvmplan.files import Files
 
     printer = emitter(format, "events")
     found = read(Files().open(log, "event log"))

@@ -23,11 +23,11 @@ from cvmplan.cli.options import (
     write,
 )
 from cvmplan.cli.progress import bar
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
+from cvmplan.core.files import Files
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain import ask, explain_measurement
 from cvmplan.explain.search import OverBudgetError
-from cvmplan.files import Files
 from cvmplan.images import edk2_tables
 
 app = make_app()

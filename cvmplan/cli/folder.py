@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from typing import NamedTuple
 
-from cvmplan.errors import ConfigError, InputError
-from cvmplan.mapped import confirm_all
-from cvmplan.outputs import file_beside, new_mode
+from cvmplan.core.errors import ConfigError, InputError
+from cvmplan.core.mapped import confirm_all
+from cvmplan.core.outputs import file_beside, new_mode
 
 
 class Contents(NamedTuple):

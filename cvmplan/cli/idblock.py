@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 import typer
 
-from cvmplan import values
-from cvmplan.blob import Blob
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import (
@@ -29,7 +27,9 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.secrets import passphrase_of
-from cvmplan.errors import ConfigError
+from cvmplan.core import values
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from cvmplan.evidence.idblock import Identity, Signed

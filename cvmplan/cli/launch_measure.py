@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional, TypeVar
 
 import typer
 
-from cvmplan import values
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Format,
@@ -23,8 +22,9 @@ from cvmplan.cli.options import (
     with_options,
     write,
 )
-from cvmplan.errors import ConfigError, MismatchError, UnsupportedError
-from cvmplan.files import Files
+from cvmplan.core import values
+from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
+from cvmplan.core.files import Files
 from cvmplan.planning.settings import read_options
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Request, launch_verb, write
-from cvmplan.findings import has_errors
+from cvmplan.core.findings import has_errors
 
 app = make_app()
 

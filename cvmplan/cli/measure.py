@@ -12,7 +12,7 @@ import typer
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Request, digest_option, launch_verb, write
 from cvmplan.cli.progress import Watch, watch_for
-from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.operations.plan import Plan
 
 app = make_app()

@@ -18,18 +18,18 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
 
-from cvmplan import values
-from cvmplan.blob import Blob
 from cvmplan.cli.process import CLOSED_PIPE, discard, tell
-from cvmplan.errors import ConfigError, InputError
-from cvmplan.files import EXAMPLES, Files
+from cvmplan.core import values
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, InputError
+from cvmplan.core.files import EXAMPLES, Files
+from cvmplan.core.mapped import confirm_all
+from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
+from cvmplan.core.values import printable
 from cvmplan.launch.model import Launch
-from cvmplan.mapped import confirm_all
 from cvmplan.operations.plan import Plan
-from cvmplan.outputs import descriptor, whole_bytes, whole_file
 from cvmplan.planning.api import chosen_profile
 from cvmplan.planning.settings import SETTINGS, TOP, read_options
-from cvmplan.values import printable
 
 T = TypeVar("T")
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"

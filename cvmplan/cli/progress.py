@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from cvmplan.blob import Blob
 from cvmplan.cli.process import on_terminal
+from cvmplan.core.blob import Blob
 from cvmplan.memory.contents import Zeros, part
 from cvmplan.operations.plan import Plan
 from cvmplan.operations.steps import Step

@@ -24,8 +24,8 @@ from cvmplan.cli.options import (
     write,
     write_bytes,
 )
-from cvmplan.errors import ConfigError, MismatchError
-from cvmplan.files import Files
+from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.core.files import Files
 
 app = make_app()
 UNKNOWN, NOT_INDEPENDENT = 5, 6  # exit codes
@@ -168,8 +168,8 @@ def _matches(files: Files, inputs: Inputs, typed: dict[str, Any]) -> tuple[Match
 
 def _inputs(files: Files, typed: dict[str, Any]) -> Inputs:
     """Return what was typed, files opened and values read; ConfigError, InputError."""
-    from cvmplan import values
     from cvmplan.boot.extend import parse
+    from cvmplan.core import values
     from cvmplan.profiles import boot
 
     opened = {
@@ -194,7 +194,7 @@ def _inputs(files: Files, typed: dict[str, Any]) -> Inputs:
 
 
 def _choice(typed: dict[str, Any], name: str, *choices: str) -> str | None:
-    from cvmplan.values import one_of
+    from cvmplan.core.values import one_of
 
     flag = f"--{name.replace('_', '-')}"
     return None if typed[name] is None else read_value(one_of(*choices), typed[name], flag)
@@ -228,7 +228,7 @@ def _named(files: Files, written: list[str], flag: str) -> dict[str, Any]:
 
 
 def _expected(written: list[str]) -> dict[int, bytes]:
-    from cvmplan.values import octets
+    from cvmplan.core.values import octets
 
     found: dict[int, bytes] = {}
     for text in written:

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable
 from getpass import getpass
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError
-from cvmplan.values import printable
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
+from cvmplan.core.values import printable
 
 LONGEST = 1 << 12
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Optional, TypeVar
 
 import typer
 
-from cvmplan import values
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import Format, read_value, write
 from cvmplan.cli.secrets import passphrase_of
-from cvmplan.errors import ConfigError
-from cvmplan.files import Files
+from cvmplan.core import values
+from cvmplan.core.errors import ConfigError
+from cvmplan.core.files import Files
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         EllipticCurvePublicKey,
     )
 
-    from cvmplan.blob import Blob
+    from cvmplan.core.blob import Blob
     from cvmplan.sev_session.answers import SessionAnswer
 
 app = make_app()

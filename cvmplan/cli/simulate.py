@@ -9,8 +9,8 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Request, launch_verb, write
-from cvmplan.errors import ConfigError, UnsupportedError
-from cvmplan.findings import has_errors
+from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.findings import has_errors
 
 if TYPE_CHECKING:
     from cvmplan.simulator.answers import Simulation
@@ -100,7 +100,7 @@ def _image(
     request: Request, path: str, options: dict[str, Any], abi: str | None
 ) -> tuple[Image, Any, str | None]:
     """Return what the plan of the image knows of pages and vCPUs, its settings and its digest."""
-    from cvmplan.blob import Blob
+    from cvmplan.core.blob import Blob
     from cvmplan.emit import json
     from cvmplan.readers import calls
     from cvmplan.simulator.replay import Image

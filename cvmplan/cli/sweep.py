@@ -21,11 +21,11 @@ from cvmplan.cli.options import (
     write,
 )
 from cvmplan.cli.progress import bar
-from cvmplan.errors import ConfigError, PlanError
-from cvmplan.files import Files
-from cvmplan.outputs import whole_file
+from cvmplan.core.errors import ConfigError, PlanError
+from cvmplan.core.files import Files
+from cvmplan.core.outputs import whole_file
+from cvmplan.core.processes import in_order
 from cvmplan.planning.settings import SETTINGS
-from cvmplan.processes import in_order
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.matrix import COMMAS, ORDER, Product
 

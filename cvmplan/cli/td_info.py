@@ -6,7 +6,6 @@ from typing import Annotated, Any, Optional
 
 import typer
 
-from cvmplan import values
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Output,
@@ -18,7 +17,8 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.td_params import MODULE, Format, answer_in
-from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.core import values
+from cvmplan.core.errors import ConfigError, MismatchError
 
 app = make_app()
 

@@ -9,13 +9,13 @@ from typing import Annotated, Any, Final, NamedTuple, Optional
 
 import typer
 
-from cvmplan import values
-from cvmplan.blob import Blob
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Output, Shared, option, read_value, with_options, write, write_bytes
-from cvmplan.errors import ConfigError, PlanError
-from cvmplan.files import Files
-from cvmplan.findings import Finding, has_errors
+from cvmplan.core import values
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, PlanError
+from cvmplan.core.files import Files
+from cvmplan.core.findings import Finding, has_errors
 from cvmplan.planning.settings import IDENTITIES
 
 app = make_app()

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
-from cvmplan import values
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Format,
@@ -25,7 +24,8 @@ from cvmplan.cli.options import (
     write,
 )
 from cvmplan.cli.progress import watch_for
-from cvmplan.errors import ConfigError
+from cvmplan.core import values
+from cvmplan.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from cvmplan.eventlog.event import EventLog
@@ -76,8 +76,8 @@ def _shared() -> Shared:
 
 def _asked(values_given: dict[str, Any]) -> Asked:
     """Return what is asked; the platform is that of the evidence where none is given."""
+    from cvmplan.core.files import Files
     from cvmplan.evidence import evidence
-    from cvmplan.files import Files
 
     own = {name: values_given.pop(name) for name in OWN}
     path = values_given.pop("evidence")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final, NamedTuple
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.diff.sides import HASHED, HASHES, Piece, Side
 from cvmplan.diff.walk import (
     Parting,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
+from cvmplan.core.spans import Spans
 from cvmplan.memory.contents import Contents, byte_string
 from cvmplan.operations.plan import Op, Plan, is_run, measure
 from cvmplan.operations.steps import PAGE, Step
@@ -14,7 +15,6 @@ from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 from cvmplan.platforms.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
 from cvmplan.platforms.vbs.steps import ImportPages, ImportRegisters
 from cvmplan.simulator.replay import Recording
-from cvmplan.spans import Spans
 
 ADDED, FUSED, EXTENDED = "added", "added and extended one by one", "extended"
 MEASURED, UNMEASURED = "measured", "unmeasured"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final
 
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 
 DOCUMENTS: Final = {
     "manifest": ("cvmplan.documents.manifest", "Manifest"),

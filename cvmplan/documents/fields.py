@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from cvmplan import values
+from cvmplan.core import values
 
 HEX = "^0x[0-9a-f]{1,16}$"
 MOST = (1 << 63) - 1  # of a count: file offsets and sizes are signed on every system

@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_validator
 
+from cvmplan.core.values import MOST_VCPUS
 from cvmplan.documents.fields import Address, Count, Document, Many, PlatformName
-from cvmplan.values import MOST_VCPUS
 
 
 class FindingDocument(Document):
@@ -24,10 +24,10 @@ class FindingDocument(Document):
 
 
 class Findings(Document):
-    """cvmplan.findings/1: what `check` found."""
+    """cvmplan.core.findings/1: what `check` found."""
 
-    model_config = ConfigDict(title="cvmplan.findings/1")
-    schema_: Literal["cvmplan.findings/1"] = Field(alias="schema")
+    model_config = ConfigDict(title="cvmplan.core.findings/1")
+    schema_: Literal["cvmplan.core.findings/1"] = Field(alias="schema")
     findings: Many[FindingDocument]
 
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, MalformedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MalformedError
 
 Path = tuple[str | int, ...]
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\],:]|[^\s{}\[\],:"]+')

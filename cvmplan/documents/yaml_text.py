@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cvmplan.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
 
 DEEPEST: Final = 100
 SLOW: Final = 1 << 17  # characters that the parser written in Python reads in a second

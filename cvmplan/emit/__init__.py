@@ -11,7 +11,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final
 
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 
 EMITTERS: Final = {
     "text": (

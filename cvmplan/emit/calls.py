@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
+from cvmplan.core.errors import UnsupportedError
 from cvmplan.emit.json import is_said, plan_value
 from cvmplan.emit.vendor import Call, Values, VendorCalls, ioctl, struct
-from cvmplan.errors import UnsupportedError
 from cvmplan.kvm import layouts
 from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS, VM_TYPES
 from cvmplan.operations.plan import Op, Plan

@@ -12,8 +12,8 @@ import csv
 from types import SimpleNamespace
 from typing import Final
 
+from cvmplan.core.values import printable
 from cvmplan.sweep.rows import COLUMNS, Row
-from cvmplan.values import printable
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 """How a cell begins that is computed: also the full-width signs."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.kvm.calls import KernelCall, calls_of
 from cvmplan.kvm.interface import Abi, Bits
 from cvmplan.kvm.refusals import REFUSALS, Refusal, of_interface

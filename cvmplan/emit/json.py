@@ -9,15 +9,15 @@ from dataclasses import fields
 from typing import Any
 
 from cvmplan import __version__
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import PlanError
+from cvmplan.core.findings import RULES, Finding
 from cvmplan.emit.documents import (
     abi_document,
     finding,
     profile_document,
     simulation_document,
 )
-from cvmplan.errors import PlanError
-from cvmplan.findings import RULES, Finding
 from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
@@ -84,8 +84,8 @@ def _register(result: Measurement) -> dict[str, Any]:
 
 
 def findings(found: Sequence[Finding]) -> str:
-    """Return cvmplan.findings/1."""
-    return dumps({"schema": "cvmplan.findings/1", "findings": [finding(f) for f in found]})
+    """Return cvmplan.core.findings/1."""
+    return dumps({"schema": "cvmplan.core.findings/1", "findings": [finding(f) for f in found]})
 
 
 def inputs_of(inputs: Iterable[Input]) -> list[dict[str, Any]]:

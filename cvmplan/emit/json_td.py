@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from cvmplan.core.findings import has_errors
 from cvmplan.emit.documents import finding
 from cvmplan.emit.json import dumps, inputs_of
 from cvmplan.emit.text_td import INFO_OFFSETS, MASKS
-from cvmplan.findings import has_errors
 from cvmplan.platforms.tdx import bits
 from cvmplan.platforms.tdx.params import OFFSETS, Described, entries
 from cvmplan.platforms.tdx.params import pack as pack_params

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from cvmplan.values import printable
+from cvmplan.core.values import printable
 
 
 def joined(several: Iterable[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import Any
 
 from cvmplan import __version__
+from cvmplan.core.findings import RULES, Finding
 from cvmplan.emit.documents import refusals
 from cvmplan.emit.json import (
     MEASURED_TYPES,
@@ -20,7 +21,6 @@ from cvmplan.emit.json import (
     source,
 )
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.findings import RULES, Finding
 from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.kvm import layouts
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, Struct, pack

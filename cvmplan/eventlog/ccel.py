@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import ClassVar, Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 from cvmplan.eventlog import dstack
 from cvmplan.eventlog.event import (
     DIGEST_SIZE,
@@ -28,7 +29,6 @@ from cvmplan.eventlog.event import (
     EventLog,
     Header,
 )
-from cvmplan.records import Frozen, record
 
 SHA384: Final = 0xC
 MOST_LOG: Final = 16 << 20  # bytes; firmware sets aside 64 KiB and more

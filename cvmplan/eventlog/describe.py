@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import ClassVar, Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import TruncatedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import TruncatedError
+from cvmplan.core.records import Frozen, record
 from cvmplan.eventlog.event import RUNTIME, Event
-from cvmplan.records import Frozen, record
 
 MOST_SHOWN: Final = 300  # characters of a description
 MOST_LOOKED_AT: Final = 1024  # bytes of a text

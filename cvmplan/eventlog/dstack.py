@@ -12,11 +12,11 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.values import hex_string
 from cvmplan.documents import text
-from cvmplan.errors import MalformedError, UnsupportedError
 from cvmplan.eventlog.event import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
-from cvmplan.values import hex_string
 
 _NEEDED: Final = ("imr", "event_type", "event", "event_payload")
 PREIMAGES: Final = ("preimage", "hash_input")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cvmplan.records import Frozen, record
+from cvmplan.core.records import Frozen, record
 
 DIGEST_SIZE: Final = 48
 MOST_EVENTS: Final = 65536

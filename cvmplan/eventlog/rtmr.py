@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import sha384
 from typing import Final
 
+from cvmplan.core.records import Frozen, record
 from cvmplan.eventlog.describe import describe, variable
 from cvmplan.eventlog.dstack import preimage
 from cvmplan.eventlog.event import (
@@ -24,7 +25,6 @@ from cvmplan.eventlog.event import (
     Event,
     EventLog,
 )
-from cvmplan.records import Frozen, record
 
 __all__ = ["Comparison", "Fit", "check", "compare", "describe", "fit", "replay", "values"]
 

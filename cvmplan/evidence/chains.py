@@ -23,8 +23,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError
 
 MOST: Final = 16  # certificates of one chain
 LONGEST: Final = 1 << 20

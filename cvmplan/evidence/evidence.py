@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError
 from cvmplan.evidence.wrappers import Unwrapped, unwrap
 from cvmplan.platforms.snp import report
 from cvmplan.platforms.snp.report import AttestationReport

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, MismatchError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, OK, Line, compared
 from cvmplan.operations.plan import Measurement, Plan

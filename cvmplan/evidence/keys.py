@@ -14,8 +14,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, utils
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
 
 CURVES = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
 HASHES = {"P-256": hashes.SHA256, "P-384": hashes.SHA384}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MismatchError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MismatchError
 from cvmplan.evidence.evidence import IDENTITIES, Evidence
 from cvmplan.evidence.lines import DIFFERS, Line, compared
 from cvmplan.operations.plan import Measurement, Plan

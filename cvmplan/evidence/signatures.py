@@ -12,7 +12,7 @@ from datetime import datetime
 from hashlib import sha256, sha384
 from typing import Final, NamedTuple
 
-from cvmplan.errors import UnsupportedError
+from cvmplan.core.errors import UnsupportedError
 from cvmplan.evidence import chains
 from cvmplan.evidence.chains import Certificate
 from cvmplan.evidence.evidence import Evidence

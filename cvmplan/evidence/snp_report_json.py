@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.platforms.snp.report import SIZE, TCB_PARTS
 
 _NUMBERS: Final = {

@@ -19,13 +19,13 @@ from hashlib import sha256, sha384, sha512
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, InputError, MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 from cvmplan.documents.text import parse
-from cvmplan.errors import ConfigError, InputError, MalformedError, UnsupportedError
 from cvmplan.evidence import snp_report_json
 from cvmplan.platforms.snp import report
 from cvmplan.platforms.tdx import quote
-from cvmplan.records import Frozen, record
 
 DEEPEST: Final = 6  # wrappers in one another
 MOST_JSON: Final = 16 << 20

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.answer import Explanation, explanation
 from cvmplan.explain.axes import Asked, Candidate, axes

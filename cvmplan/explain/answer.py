@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from cvmplan.errors import CvmplanError
+from cvmplan.core.errors import CvmplanError
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.axes import RULES, Asked, Axis, Choice
 from cvmplan.explain.search import Found, Search

@@ -14,8 +14,8 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import CvmplanError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener

@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, product
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from cvmplan.errors import CvmplanError
+from cvmplan.core.errors import CvmplanError
+from cvmplan.core.values import MOST_VCPUS
 from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
 from cvmplan.launch.model import Launch
@@ -22,7 +23,6 @@ from cvmplan.planning.settings import SETTINGS, TOP
 from cvmplan.platforms.snp import cpus
 from cvmplan.platforms.snp.digest import Chains
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile
-from cvmplan.values import MOST_VCPUS
 
 Choices: TypeAlias = tuple[Choice, ...]
 

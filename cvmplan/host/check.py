@@ -21,9 +21,10 @@ from platform import machine, release
 from types import SimpleNamespace
 from typing import Final, NamedTuple
 
+from cvmplan.core.findings import Finding
+from cvmplan.core.spans import Spans
 from cvmplan.emit.calls import calls
 from cvmplan.emit.vendor import Call
-from cvmplan.findings import Finding
 from cvmplan.host.half import Offer, mapping_half, runs
 from cvmplan.host.kernel import Kernel, Linux
 from cvmplan.kvm.abi import earliest, find
@@ -33,7 +34,6 @@ from cvmplan.operations.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
 from cvmplan.operations.steps import PAGE
 from cvmplan.simulator.answers import Answer
 from cvmplan.simulator.simulate import simulate
-from cvmplan.spans import Spans
 
 DEVICE: Final = "/dev/kvm"
 MOST_MEMORY: Final = 64 << 30  # bytes of memslots: address space only

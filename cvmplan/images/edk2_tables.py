@@ -11,8 +11,8 @@ from __future__ import annotations
 from struct import Struct
 from typing import Final, NamedTuple
 
-from cvmplan import guids
-from cvmplan.errors import ConfigError
+from cvmplan.core import guids
+from cvmplan.core.errors import ConfigError
 
 PREFIX: Final = "edk2:"
 SIZE: Final = 4096  # bytes of the page that ends a firmware image

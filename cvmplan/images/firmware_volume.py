@@ -13,9 +13,9 @@ from lzma import FORMAT_ALONE, LZMADecompressor, LZMAError
 from struct import Struct
 from typing import ClassVar, Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError
+from cvmplan.core.records import Frozen, record
 
 MOST_VOLUMES: Final = 64
 MOST_FILES: Final = 4096  # of a volume, and sections of a file

@@ -11,9 +11,9 @@ from struct import Struct, pack
 from typing import ClassVar, Final
 from zlib import crc32
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 
 MOST_ENTRIES: Final = 4096
 ENTRY_SIZES: Final = (128, 4096)

@@ -9,10 +9,10 @@ from __future__ import annotations
 from struct import Struct
 from typing import ClassVar, TypeVar
 
-from cvmplan import guids
-from cvmplan.blob import Blob, Record
-from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
+from cvmplan.core import guids
+from cvmplan.core.blob import Blob, Record
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 
 MOST_SECTIONS = 64  # of a metadata table; our bound, edk2 2026.08 has 7
 FOOTER_END = 0x20  # bytes between the footer and the end of the image

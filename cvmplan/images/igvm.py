@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.launch.model import Image
 
 MAGIC = b"IGVM"

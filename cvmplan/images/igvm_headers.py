@@ -13,9 +13,9 @@ from struct import Struct
 from typing import Any, Final, NamedTuple
 from zlib import crc32
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.findings import Finding
 from cvmplan.memory.gpamap import IS_2MB, SHARED, UNMEASURED
 from cvmplan.operations.steps import PAGE
 

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from cvmplan.errors import MalformedError
-from cvmplan.findings import Finding
+from cvmplan.core.errors import MalformedError
+from cvmplan.core.findings import Finding
 from cvmplan.images.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, File, Header
 from cvmplan.operations.steps import PAGE
 

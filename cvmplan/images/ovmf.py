@@ -11,10 +11,11 @@ from __future__ import annotations
 from struct import Struct
 from typing import Any, ClassVar
 
-from cvmplan import guids
-from cvmplan.blob import Blob
-from cvmplan.errors import InputError, MalformedError, UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.core import guids
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import InputError, MalformedError, UnsupportedError
+from cvmplan.core.findings import Finding
+from cvmplan.core.records import Frozen, record
 from cvmplan.images.guid_table import (
     MOST_SECTIONS,
     Offset,
@@ -26,7 +27,6 @@ from cvmplan.images.guid_table import (
 from cvmplan.launch.model import Image
 from cvmplan.memory.gpamap import Region, Role
 from cvmplan.operations.steps import PAGE
-from cvmplan.records import Frozen, record
 
 FOUR_GIB = 1 << 32
 SECTION_ROLES = {

@@ -16,9 +16,9 @@ from hashlib import sha384
 from struct import Struct
 from typing import TYPE_CHECKING, ClassVar, Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from cvmplan.blob import Blob
-from cvmplan.errors import UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import UnsupportedError
 from cvmplan.launch.model import Image
 from cvmplan.memory.gpamap import Region, Role
 from cvmplan.operations.steps import PAGE

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import ClassVar, Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 
 MOST_VARIABLES: Final = 4096
 _AUTHENTICATED: Final = bytes.fromhex("782cf3aa7b949a43a1802e144ec37792")

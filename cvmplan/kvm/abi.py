@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cvmplan.errors import ConfigError, UnsupportedError
+from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.kvm.interface import CONFIDENTIAL, FIRMWARE_POLICY, LARGE, OPEN, PAGE, Abi, Fact
 from cvmplan.kvm.releases import (
     KVM_6_11,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
 
 
 class Field(NamedTuple):

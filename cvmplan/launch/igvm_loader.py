@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Final
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Image, Launch
 from cvmplan.memory.gpamap import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role

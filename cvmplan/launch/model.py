@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any, NamedTuple, Protocol
 
-from cvmplan.blob import Blob
-from cvmplan.findings import Finding
+from cvmplan.core.blob import Blob
+from cvmplan.core.findings import Finding
+from cvmplan.core.records import Frozen, record
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.gpamap import Limits, Memory, Region
 from cvmplan.profiles import Profile
-from cvmplan.records import Frozen, record
 
 
 class Opener(Protocol):

@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from operator import itemgetter
 from typing import TypeAlias
 
-from cvmplan.blob import Blob
-from cvmplan.errors import PlanError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import Frozen, record
 from cvmplan.operations.steps import PAGE
-from cvmplan.records import Frozen, record
 
 
 @record

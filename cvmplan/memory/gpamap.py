@@ -14,12 +14,12 @@ from heapq import heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
-from cvmplan.errors import MapError
-from cvmplan.findings import Finding, has_errors
+from cvmplan.core.errors import MapError
+from cvmplan.core.findings import Finding, has_errors
+from cvmplan.core.records import Frozen, record
+from cvmplan.core.spans import Spans
 from cvmplan.memory.contents import Contents
 from cvmplan.operations.steps import PAGE
-from cvmplan.records import Frozen, record
-from cvmplan.spans import Spans
 
 MOST_CONFLICTS = 10_000  # listed one by one; beyond, one for each further region
 

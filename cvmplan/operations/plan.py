@@ -18,14 +18,14 @@ from itertools import takewhile
 from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeGuard
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MismatchError, PlanError, UnsupportedError
-from cvmplan.findings import Finding
-from cvmplan.mapped import confirm
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MismatchError, PlanError, UnsupportedError
+from cvmplan.core.findings import Finding
+from cvmplan.core.mapped import confirm
+from cvmplan.core.records import Frozen, record
+from cvmplan.core.spans import Spans
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.steps import PAGE, Step, in_order
-from cvmplan.records import Frozen, record
-from cvmplan.spans import Spans
 
 PLATFORMS: Final = {
     "snp": "cvmplan.platforms.snp",

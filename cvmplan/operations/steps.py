@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, TypeAlias
 
-from cvmplan.errors import PlanError
-from cvmplan.records import Frozen
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import Frozen
 
 PAGE = 4096
 

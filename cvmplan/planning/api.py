@@ -6,8 +6,8 @@ import os
 from typing import Any, TypeAlias
 
 from cvmplan import profiles
-from cvmplan.blob import Blob
-from cvmplan.files import Files
+from cvmplan.core.blob import Blob
+from cvmplan.core.files import Files
 from cvmplan.launch.model import Opener
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.build import launch, plan

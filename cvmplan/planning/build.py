@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.findings import Finding
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory

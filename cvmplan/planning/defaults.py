@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256, sha384
 from typing import Any, Final, TypeAlias
 
-from cvmplan import profiles, values
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError
-from cvmplan.findings import Finding
+from cvmplan import profiles
+from cvmplan.core import values
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
+from cvmplan.core.findings import Finding
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch.model import Opener

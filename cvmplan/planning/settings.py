@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
-from cvmplan import values
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError
+from cvmplan.core import values
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
 from cvmplan.platforms.snp import cpus
 
 AMD: Final = ("snp", "sev", "sev-es")

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.gpamap import Region, Role
 from cvmplan.operations.plan import PLATFORMS
@@ -20,7 +21,6 @@ from cvmplan.operations.steps import PAGE
 from cvmplan.planning import defaults
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
-from cvmplan.records import Frozen, record
 
 
 @record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cvmplan.errors import ConfigError, UnsupportedError
+from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.profiles.earlier import (
     EC2_RDX_0,
     GCE_2024,

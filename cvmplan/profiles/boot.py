@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 
 PATCHED, UNPATCHED = "patched", "unpatched"
 NAMED_BLOBS: Final = (10, 0)

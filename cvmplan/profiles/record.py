@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Final, NamedTuple, TypeAlias
 
-from cvmplan.records import Frozen, record
+from cvmplan.core.records import Frozen, record
 
 State: TypeAlias = Mapping[str, int | str]
 """VMSA field to value, or the name of the setting that it takes ("cpu_signature")."""

@@ -6,8 +6,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import InputError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import InputError, UnsupportedError
 
 READERS: Final = {
     "igvm": "cvmplan.images.igvm",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
 from cvmplan.readers.plan import Finder
 from cvmplan.readers.plan_document import load
 from cvmplan.simulator.source import NOTHING, UNKNOWN, Source

@@ -10,16 +10,16 @@ from __future__ import annotations
 from hashlib import sha256
 from typing import Any
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.core.findings import Finding
+from cvmplan.core.values import FILE
 from cvmplan.documents import text
-from cvmplan.errors import ConfigError, MismatchError
-from cvmplan.findings import Finding
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.memory.gpamap import Memory, Region, Role
 from cvmplan.operations.steps import PAGE
 from cvmplan.planning.settings import IDENTITIES
-from cvmplan.values import FILE
 
 SCHEMA = "cvmplan.manifest/1"
 _ZEROS = Zeros()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.documents import text
 
 

@@ -8,10 +8,10 @@ from dataclasses import fields
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MapError, PlanError
+from cvmplan.core.findings import Finding, has_errors
 from cvmplan.documents import text
-from cvmplan.errors import ConfigError, MapError, PlanError
-from cvmplan.findings import Finding, has_errors
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi

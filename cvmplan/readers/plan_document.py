@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
+from cvmplan.core.values import integer, one_of
 from cvmplan.documents import text
-from cvmplan.errors import ConfigError
 from cvmplan.planning.settings import HEX, SETTINGS, TOP
-from cvmplan.values import integer, one_of
 
 _DECIDED: Final[Mapping[str, Callable[[object], Any]]] = {
     "cpu_signature": integer,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
 from cvmplan.documents import text
-from cvmplan.errors import ConfigError
 from cvmplan.platforms.snp.vmsa import FIELDS
 from cvmplan.profiles import IGVM_FIELDS, Fact, Profile, Vmsa
 

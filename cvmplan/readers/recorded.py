@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Final
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.documents import text
-from cvmplan.errors import ConfigError, MalformedError
 from cvmplan.readers import vmm_errors
 from cvmplan.simulator.replay import Attempt, Recording
 

@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterator
 from typing import Any, Final
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.documents import text
-from cvmplan.errors import ConfigError, MalformedError
 from cvmplan.readers import recorded
 
 SCHEMA: Final = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.trace/')

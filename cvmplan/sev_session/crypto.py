@@ -12,7 +12,7 @@ import hmac
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from cvmplan.errors import ConfigError, MalformedError
+from cvmplan.core.errors import ConfigError, MalformedError
 
 
 def point_key(point: tuple[int, int], at: str) -> ec.EllipticCurvePublicKey:

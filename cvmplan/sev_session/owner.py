@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 
-from cvmplan.errors import MismatchError
+from cvmplan.core.errors import MismatchError
 from cvmplan.sev_session.answers import Check
 from cvmplan.sev_session.crypto import aes_ctr, same
 from cvmplan.sev_session.session import (

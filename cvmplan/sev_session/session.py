@@ -19,9 +19,9 @@ from collections.abc import Iterator
 from struct import Struct, pack
 from typing import ClassVar, Final, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 
 KEY_SIZE: Final = 16  # TEK, TIK, KEK, KIK, the master secret, nonces and the IV
 DIGEST_SIZE: Final = 32

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 
 
 class Answer(NamedTuple):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.ranges import END, Ranges

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, NamedTuple
 
-from cvmplan.errors import UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.findings import Finding
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, Result, Simulation
 from cvmplan.simulator.memslots import MOST_FINDINGS

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-from cvmplan.errors import UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.findings import Finding
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, Result, Simulation, no
 from cvmplan.simulator.memslots import MOST_FINDINGS

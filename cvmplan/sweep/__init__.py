@@ -13,10 +13,10 @@ from concurrent.futures import Executor
 from itertools import chain
 from typing import Any
 
-from cvmplan.blob import Blob
-from cvmplan.files import Files
+from cvmplan.core.blob import Blob
+from cvmplan.core.files import Files
+from cvmplan.core.processes import in_order
 from cvmplan.operations.plan import Input
-from cvmplan.processes import in_order
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.pool import Pool
 from cvmplan.sweep.rows import Row

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError, Executor
 from contextlib import contextmanager
 from typing import Any
 
-from cvmplan.errors import ConfigError, InputError
+from cvmplan.core.errors import ConfigError, InputError
 from cvmplan.sweep.pool import Share
 from cvmplan.sweep.run import Inputs
 

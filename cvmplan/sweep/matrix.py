@@ -11,14 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any, Final, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError
-from cvmplan.files import Files
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
+from cvmplan.core.files import Files
+from cvmplan.core.values import MOST_VCPUS, integer
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener
 from cvmplan.planning.api import chosen_profile, is_file
 from cvmplan.planning.settings import SETTINGS, cpu_signature
-from cvmplan.values import MOST_VCPUS, integer
 
 ORDER: Final = (
     "platform", "vmm", "abi", "kernel", "kernel_hash", "initrd", "initrd_hash", "append",

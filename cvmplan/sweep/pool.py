@@ -20,7 +20,7 @@ from functools import partial
 from itertools import chain, islice
 from typing import Any, Final, TypeAlias
 
-from cvmplan import processes
+from cvmplan.core import processes
 from cvmplan.sweep.rows import Result
 from cvmplan.sweep.run import Finished, Image, Inputs, Parcel, Task, measured
 

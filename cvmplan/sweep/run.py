@@ -13,11 +13,11 @@ from hashlib import sha256
 from itertools import islice
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from cvmplan.blob import Blob
-from cvmplan.errors import CvmplanError
-from cvmplan.files import Files
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError
+from cvmplan.core.files import Files
+from cvmplan.core.mapped import confirm
 from cvmplan.launch import igvm_loader
-from cvmplan.mapped import confirm
 from cvmplan.operations.plan import Input, Measurement
 from cvmplan.planning.build import launch_source, plan
 from cvmplan.planning.source import open_source

@@ -15,7 +15,7 @@ from typing import Final, Self
 from urllib.parse import quote
 
 from cvmplan import __version__
-from cvmplan.errors import InputError
+from cvmplan.core.errors import InputError
 from cvmplan.sweep.rows import COLUMNS, KEY, NUMBERS, Row
 
 TABLE: Final = "measurement"

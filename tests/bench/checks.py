@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from random import Random
 
-from cvmplan.blob import Blob
-from cvmplan.files import Files
+from cvmplan.core.blob import Blob
+from cvmplan.core.files import Files
 from cvmplan.kvm import abi
 from cvmplan.memory.gpamap import Limits, check_regions
 from cvmplan.readers import calls, manifest

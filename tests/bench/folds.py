@@ -8,7 +8,7 @@ from hashlib import sha384
 from multiprocessing import get_context
 from random import Random
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.operations.plan import MapMemory, Op, Plan, measure
 from cvmplan.planning import build
 from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate

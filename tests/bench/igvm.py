@@ -11,8 +11,8 @@ from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 
-from cvmplan.blob import Blob
-from cvmplan.files import map_file
+from cvmplan.core.blob import Blob
+from cvmplan.core.files import map_file
 from tests.bench.folds import hash_pages
 from tests.bench.programs import environment, peak_anonymous, script
 from tests.bench.ratios import MIB, PAGE, Benchmark, Sizes, SkippedError, alternate

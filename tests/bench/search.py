@@ -9,9 +9,9 @@ from time import perf_counter
 from typing import Any
 
 import cvmplan
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
+from cvmplan.core.files import Files
 from cvmplan.explain import ask, explain_measurement
-from cvmplan.files import Files
 from cvmplan.operations.plan import measure
 from tests.bench.programs import PEER
 from tests.bench.ratios import Benchmark, Sizes, SkippedError, seconds

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 
 ROOT = Path(__file__).parent.parent.parent
 SHARED = ROOT.parent / "shared"

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from cvmplan import guids
-from cvmplan.blob import Blob
 from cvmplan.boot import event_data, firmware
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import ACTION, AUTHORITY, CONFIG, HANDOFF, SEPARATOR, TAG, Node
 from cvmplan.boot.predict import predict
 from cvmplan.boot.template import key_of
+from cvmplan.core import guids
+from cvmplan.core.blob import Blob
 from cvmplan.eventlog.event import Event
 from cvmplan.readers import recognise
 from tests.boot.places import APPEND, VECTORS, blob, kernel, needs_vectors, ovmf, package, uki

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan.boot import acpi, dump, smbios
-from cvmplan.errors import UnsupportedError
+from cvmplan.core.errors import UnsupportedError
 from tests.boot.places import PACKAGES, blob
 
 MACHINES: dict[str, list[str]] = {

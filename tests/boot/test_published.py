@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from cvmplan.blob import Blob
 from cvmplan.boot import acpi, event_data, extend, smbios
 from cvmplan.boot.node import fold
+from cvmplan.core.blob import Blob
 from cvmplan.eventlog.ccel import read
 from cvmplan.platforms.tdx import hob
 from tests.boot.places import VECTORS, blob, kernel, needs_vectors, ovmf
@@ -167,7 +167,7 @@ def test_tables_that_the_rule_does_not_cover_are_refused() -> None:
     raw = bytearray((VECTORS / "fixtures/canonical-defaults.acpi_tables.bin").read_bytes())
     at = raw.index(b"WAET")
     raw[at : at + 4] = b"SSDT"
-    from cvmplan.errors import UnsupportedError
+    from cvmplan.core.errors import UnsupportedError
 
     with pytest.raises(UnsupportedError, match="not covered"):
         acpi.derive(Blob("tables", memoryview(bytes(raw))))

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from cvmplan.blob import Blob
 from cvmplan.boot import acpi, direct, event_data, smbios
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import Node, fold, registers
 from cvmplan.boot.predict import header_rule, predict
-from cvmplan.errors import ConfigError, CvmplanError, InputError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, CvmplanError, InputError, UnsupportedError
 from cvmplan.images import firmware_volume, gpt, pe, variable_store
 from cvmplan.platforms.tdx.hob import hob_list
 from tests.run import run

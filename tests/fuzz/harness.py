@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import cvmplan
-from cvmplan.blob import Blob
 from cvmplan.boot import acpi, smbios, stub
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError
+from cvmplan.core.files import Files
 from cvmplan.documents import text
-from cvmplan.errors import CvmplanError
 from cvmplan.eventlog import ccel, rtmr
 from cvmplan.evidence import chains, evidence, keys, signatures, wrappers
-from cvmplan.files import Files
 from cvmplan.images import (
     firmware_volume,
     gpt,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from cvmplan.blob import Blob
 from cvmplan.cli import VERBS
+from cvmplan.core.blob import Blob
 from tests.fuzz import harness
 from tests.fuzz.corpus import CUTS, HEAD, cut, inputs
 

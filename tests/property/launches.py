@@ -14,7 +14,7 @@ from typing import Final
 
 from hypothesis import strategies as st
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.operations.plan import CreateVcpu, MapMemory, Op, Plan
 from cvmplan.operations.steps import Step

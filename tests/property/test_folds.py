@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
 from cvmplan.memory.contents import DigestAfter
 from cvmplan.operations.plan import MapMemory, Op, measure, measure_steps
 from cvmplan.operations.steps import Step

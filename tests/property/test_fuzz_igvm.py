@@ -13,8 +13,8 @@ from typing import Final
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from cvmplan.blob import Blob
-from cvmplan.errors import CvmplanError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import CvmplanError
 from cvmplan.images import igvm as reader
 from tests.build.igvm import (
     LAYOUTS,

@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvmplan import notes
-from cvmplan.errors import MapError
-from cvmplan.findings import Finding
+from cvmplan.core.errors import MapError
+from cvmplan.core.findings import Finding
+from cvmplan.core.spans import Spans
 from cvmplan.memory import gpamap
 from cvmplan.memory.gpamap import GpaMap, Limits, Memory, Region, Role, check_regions
-from cvmplan.spans import Spans
 
 PAGE: Final = 0x1000
 VMSA: Final = 0xFFFFFFFFF000

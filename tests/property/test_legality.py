@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
 from cvmplan.memory.contents import Made, Zeros
 from cvmplan.operations.plan import MapMemory, Op, Plan, measure
 from cvmplan.operations.steps import Step

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cvmplan import spans
-from cvmplan.spans import Spans
+from cvmplan.core import spans
+from cvmplan.core.spans import Spans
 
 RANGES = st.lists(st.tuples(st.integers(0, 120), st.integers(0, 9)), max_size=60)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import record
 from cvmplan.memory.contents import Contents, check_fits
 from cvmplan.operations.steps import PAGE, Begin, Order, Step
-from cvmplan.records import record
 
 GRANULE = 16  # LAUNCH_UPDATE_DATA: LENGTH must be a multiple of 16 bytes
 

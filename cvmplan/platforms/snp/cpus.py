@@ -11,7 +11,7 @@ from __future__ import annotations
 from difflib import get_close_matches
 from typing import Final
 
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 
 
 def signature(family: int, model: int, stepping: int) -> int:

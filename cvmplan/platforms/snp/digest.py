@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha384
 from struct import Struct
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
 from cvmplan.memory.contents import Contents, DigestAfter, Hashed, page_runs
 from cvmplan.operations.plan import Coverage, Measurement
 from cvmplan.operations.steps import PAGE, Step, in_order

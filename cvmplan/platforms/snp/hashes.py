@@ -12,7 +12,7 @@ from hashlib import sha256
 from struct import Struct
 from typing import Final, NamedTuple
 
-from cvmplan import guids
+from cvmplan.core import guids
 
 ENTRY = Struct("<16sH")
 TABLE_SIZE: Final = 176

@@ -14,9 +14,9 @@ from hashlib import sha384
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.records import Frozen, record
 
 VERSION: Final = 1
 ECDSA_P384_SHA384: Final = 1

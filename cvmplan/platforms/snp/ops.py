@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import record
 from cvmplan.memory.contents import Contents
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import Op
@@ -18,7 +19,6 @@ from cvmplan.platforms.snp.steps import (
     PageType,
     VmsaUpdate,
 )
-from cvmplan.records import record
 
 __all__ = [
     "ORDER",

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 
-from cvmplan.blob import Blob
-from cvmplan.mapped import confirm
+from cvmplan.core.blob import Blob
+from cvmplan.core.mapped import confirm
+from cvmplan.core.processes import in_order, map_forked
 from cvmplan.memory.contents import Hashed, part
 from cvmplan.operations.steps import PAGE, Step
 from cvmplan.platforms.snp.digest import page_links
 from cvmplan.platforms.snp.steps import MEASURED_CONTENTS, LaunchUpdate, PageType
-from cvmplan.processes import in_order, map_forked
 
 PIECE = 16 << 20  # bytes that a process hashes at a time
 _VIEWS: dict[int, tuple[PageType, int, memoryview]] = {}  # what the processes inherit, by step

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from cvmplan.errors import ConfigError
-from cvmplan.findings import Finding
+from cvmplan.core.errors import ConfigError
+from cvmplan.core.findings import Finding
 from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, Layout

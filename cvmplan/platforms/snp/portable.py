@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha256
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch
 from cvmplan.memory.gpamap import Region, Role

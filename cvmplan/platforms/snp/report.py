@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Final
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.platforms.snp import cpus
 
 VERSIONS: Final = (2, 3, 5)

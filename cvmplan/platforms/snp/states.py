@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, VpState
 from cvmplan.memory.gpamap import Region, Role

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import Self
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import record
 from cvmplan.memory.contents import Contents, DigestAfter, check_fits, part
 from cvmplan.operations.lowering import check_pages
 from cvmplan.operations.steps import PAGE, Begin, Order, Step
-from cvmplan.records import record
 
 
 class PageType(IntEnum):

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 from cvmplan.operations.steps import PAGE
 
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "gdtr", "ldtr", "idtr", "tr")

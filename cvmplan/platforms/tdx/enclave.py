@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import ClassVar, Final
 
-from cvmplan.blob import Blob
+from cvmplan.core.blob import Blob
 from cvmplan.platforms.tdx.quote import Header, Signed
 
 MRSIGNER: Final = "dc9e2a7c6f948f17474e34a7fc43ed030f7c1563f1babddf6340c82e0e54a8c5"

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from struct import pack
 from typing import Final
 
-from cvmplan.errors import UnsupportedError
+from cvmplan.core.errors import UnsupportedError
 
 TD_HOB, TEMP_MEM = 2, 3  # types of sections that take RAM
 _GIB4: Final = 1 << 32

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-from cvmplan.errors import ConfigError
+from cvmplan.core.errors import ConfigError
 from cvmplan.platforms.tdx.bits import mask_of
 
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import record
+from cvmplan.core.spans import Spans
 from cvmplan.memory.contents import Contents, Held
 from cvmplan.operations import lowering
 from cvmplan.operations.lowering import Run, check_pages
@@ -28,8 +30,6 @@ from cvmplan.platforms.tdx.steps import (
     MrFinalize,
     VpInit,
 )
-from cvmplan.records import record
-from cvmplan.spans import Spans
 
 __all__ = [
     "ORDER",

@@ -15,13 +15,13 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 it is a class
 from typing import Any, ClassVar, Final, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, MalformedError
-from cvmplan.findings import Finding, has_errors
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.findings import Finding, has_errors
+from cvmplan.core.records import Frozen, record
 from cvmplan.operations.plan import Input
 from cvmplan.platforms.tdx import bits
 from cvmplan.platforms.tdx.modules import MODULES, Module
-from cvmplan.records import Frozen, record
 
 SIZE: Final = 1024
 ENTRY: Final = 16  # bytes of a CPUID configuration: EAX, EBX, ECX, EDX

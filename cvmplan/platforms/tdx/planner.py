@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from cvmplan.errors import UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.findings import Finding
 from cvmplan.kvm import memory
 from cvmplan.kvm.interface import bit_numbers
 from cvmplan.launch import igvm_loader

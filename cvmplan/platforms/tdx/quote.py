@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
 
-from cvmplan.blob import Blob
-from cvmplan.errors import MalformedError, UnsupportedError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError, UnsupportedError
 
 TEE_TYPE: Final = 0x81
 REPORT_SIZE: Final = 1024

@@ -14,8 +14,8 @@ from hashlib import sha384
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
-from cvmplan.errors import UnsupportedError
-from cvmplan.findings import Finding
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.findings import Finding
 from cvmplan.operations.plan import Plan
 from cvmplan.platforms.tdx.modules import Module
 from cvmplan.platforms.tdx.ops import TdxInitVm

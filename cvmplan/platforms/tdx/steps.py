@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import record
 from cvmplan.memory.contents import Contents, check_fits, part
 from cvmplan.operations.lowering import check_pages
 from cvmplan.operations.steps import PAGE, Begin, Order, Step
-from cvmplan.records import record
 
 CHUNK = 256
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW": width to bit

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import record
 from cvmplan.memory.contents import Contents
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import Op
 from cvmplan.operations.steps import Step
 from cvmplan.platforms.vbs import steps
 from cvmplan.platforms.vbs.steps import ORDER, READABLE, WRITABLE
-from cvmplan.records import record
 
 __all__ = [
     "ORDER",

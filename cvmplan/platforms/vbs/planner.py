@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.findings import Finding
+from cvmplan.core.findings import Finding
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Zeros

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Self
 
-from cvmplan.errors import PlanError
+from cvmplan.core.errors import PlanError
+from cvmplan.core.records import record
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, check_fits, known_bytes, part
 from cvmplan.operations.lowering import check_pages
 from cvmplan.operations.steps import PAGE, Begin, Order, Step
-from cvmplan.records import record
 
 PHYSICAL_END = 1 << 52  # x86-64: at most 52 bits of physical address
 MOST_VTL = 2  # the highest virtual trust level that there is

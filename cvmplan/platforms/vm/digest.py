@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cvmplan.errors import UnsupportedError
+from cvmplan.core.errors import UnsupportedError
 from cvmplan.operations.plan import Measurement
 from cvmplan.operations.steps import Step
 

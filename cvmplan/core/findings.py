@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import Final, NamedTuple
 
-from cvmplan.records import Frozen, record
+from cvmplan.core.records import Frozen, record
 
 
 class Rule(NamedTuple):

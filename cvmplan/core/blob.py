@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from struct import Struct
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from cvmplan.errors import TruncatedError
-from cvmplan.records import Frozen, record
+from cvmplan.core.errors import TruncatedError
+from cvmplan.core.records import Frozen, record
 
 
 class Record(Protocol):

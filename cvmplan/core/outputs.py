@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
-from cvmplan.errors import InputError
-from cvmplan.mapped import confirm_all
+from cvmplan.core.errors import InputError
+from cvmplan.core.mapped import confirm_all
 
 PREFIX = ".cvmplan-"  # of the names of files that are not complete
 _STREAMS = {"/dev/stdin": 0, "/dev/stdout": 1, "/dev/stderr": 2}

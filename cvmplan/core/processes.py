@@ -22,7 +22,7 @@ from multiprocessing.connection import Connection, wait
 from threading import Thread
 from typing import Any, Final, TypeAlias, TypeVar
 
-from cvmplan.errors import InputError
+from cvmplan.core.errors import InputError
 
 T = TypeVar("T")
 Call: TypeAlias = tuple[Any, ...]

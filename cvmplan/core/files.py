@@ -3,7 +3,7 @@ Input files, each opened once.
 
 What is hashed is what is measured.  A file of up to 16 MiB is read into memory, where nobody
 changes it; so is standard input.  Larger files are mapped, since memory must not grow with the
-image: `cvmplan.mapped` says how such a file may change or be truncated without a crash, and
+image: `cvmplan.core.mapped` says how such a file may change or be truncated without a crash, and
 without an answer about bytes that were never in it together.
 
 With `outputs` and `mapped` the only module of the package that touches the file system, but for
@@ -22,10 +22,10 @@ from hashlib import sha256 as _sha256
 from typing import IO
 from weakref import finalize
 
-from cvmplan.blob import Blob
-from cvmplan.errors import ConfigError, InputError
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, InputError
+from cvmplan.core.mapped import map_whole
 from cvmplan.images import edk2_tables
-from cvmplan.mapped import map_whole
 from cvmplan.operations.plan import Input
 
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package

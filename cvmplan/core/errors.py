@@ -19,7 +19,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
-    from cvmplan.findings import Finding
+    from cvmplan.core.findings import Finding
 
 
 class CvmplanError(Exception):

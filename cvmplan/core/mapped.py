@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import IO, Any, Final, TypeAlias
 from weakref import finalize
 
-from cvmplan.errors import InputError
+from cvmplan.core.errors import InputError
 
 MACHINES: Final = ("x86_64", "aarch64", "riscv64")  # which share the layouts below
 TICK: Final = 20_000_000  # ns; kernels before 6.13 take file times from a clock this coarse

@@ -1,0 +1,1 @@
+"""Errors, findings, values, bytes and files: nothing here knows a launch."""
