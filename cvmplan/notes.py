@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.values import PAGE
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.operations.steps import PAGE
 
 
 def two_megabyte_neighbours(regions: Sequence[Region], map_level: int) -> Iterator[Finding]:

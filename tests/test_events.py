@@ -15,7 +15,8 @@ import pytest
 from cvmplan import documents
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
-from cvmplan.eventlog import ccel, describe
+from cvmplan.eventlog import ccel
+from cvmplan.eventlog import describe as what
 from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.eventlog.rtmr import MOST_LEFT_OUT, check, compare, describe, fit, replay
 from tests.build import eventlog as build
@@ -335,7 +336,7 @@ def test_an_event_is_named_for_people(text: str) -> None:
     assert describe(one(TOLD[text])) == text
 
 
-@pytest.mark.parametrize("kind", sorted(describe.DESCRIBED))
+@pytest.mark.parametrize("kind", sorted(what.DESCRIBED))
 def test_data_of_another_form_are_no_error(kind: int) -> None:
     whole = {e.type: e.data for e in TOLD.values()}.get(kind, bytes(range(40)))
     for end in range(len(whole)):
@@ -439,9 +440,9 @@ def test_a_register_that_is_not_48_bytes_is_refused(value: str) -> None:
     [
         (ccel.PcrEvent, 32), (ccel.SpecIdEvent, 28), (ccel.AlgorithmSize, 4),
         (ccel.PcrEvent2, 12), (ccel.Word, 4), (ccel.Short, 2),
-        (describe.VariableData, 32), (describe.LoadOption, 6),
-        (describe.ImageLoadEvent, 32), (describe.PathNode, 4),
-        (describe.FirmwareBlob, 16), (describe.TaggedEvent, 8),
+        (what.VariableData, 32), (what.LoadOption, 6),
+        (what.ImageLoadEvent, 32), (what.PathNode, 4),
+        (what.FirmwareBlob, 16), (what.TaggedEvent, 8),
     ],
 )  # fmt: skip
 def test_layouts_have_the_sizes_of_the_specification(record: Any, size: int) -> None:
@@ -602,7 +603,7 @@ def test_a_log_of_more_than_16_mib_is_refused() -> None:
 def test_large_data_are_named_in_few_words(kind: int, byte: bytes) -> None:
     data = byte * (4 << 20)
     for made in (data, variable("Boot0001", data), variable("BootOrder", data)):
-        assert len(describe(one(LogEvent(made, kind)))) <= describe.MOST_SHOWN
+        assert len(describe(one(LogEvent(made, kind)))) <= what.MOST_SHOWN
 
 
 @pytest.mark.parametrize("log", [b"", b"\0", b"hello, world", b"\x7fELF" + bytes(99), bytes(99)])

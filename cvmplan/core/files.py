@@ -19,16 +19,18 @@ import stat
 import sys
 from collections.abc import Callable
 from hashlib import sha256 as _sha256
+from importlib import import_module
 from typing import IO
 from weakref import finalize
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, InputError
+from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import map_whole
-from cvmplan.images import edk2_tables
-from cvmplan.operations.plan import Input
 
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
+MADE = {"edk2:": "cvmplan.images.edk2_tables"}  # by prefix: whose contents(rest) makes the bytes
+PACKAGE = os.path.dirname(os.path.dirname(__file__))
 HELD = 1 << 24  # bytes of a file that is read into memory, larger ones are mapped
 TOGETHER = 1 << 26  # bytes of all files that are read at one time
 SMALL = 1 << 16  # bytes of a file that is always read: /proc says 0 and /sys a page
@@ -138,16 +140,18 @@ def _names(folder: str) -> list[str]:
 
 def _ships(path: str) -> bool:
     """Whether a name is of something that ships inside, and of no file."""
-    return path in EXAMPLES or path.startswith(edk2_tables.PREFIX)
+    return path in EXAMPLES or path.startswith(tuple(MADE))
 
 
 def map_file(path: str) -> Blob:
     """Return the bytes of a file, read or mapped; InputError when it cannot be opened."""
     place = path
-    if path.startswith(edk2_tables.PREFIX):
-        return Blob(path, memoryview(edk2_tables.last_page(path.removeprefix(edk2_tables.PREFIX))))
+    for prefix, module in MADE.items():
+        if path.startswith(prefix):
+            made: bytes = import_module(module).contents(path.removeprefix(prefix))
+            return Blob(path, memoryview(made))
     if path in EXAMPLES:
-        place = os.path.join(os.path.dirname(__file__), "examples", EXAMPLES[path])
+        place = os.path.join(PACKAGE, "examples", EXAMPLES[path])
     try:
         with open(place, "rb", buffering=0) as file:
             return Blob(path, _contents(file, path))

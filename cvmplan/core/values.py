@@ -11,6 +11,8 @@ import re
 from base64 import b64decode
 from collections.abc import Callable
 
+PAGE = 4096  # bytes of the only page size in which an initial image is added
+
 U64 = (1 << 64) - 1
 # AMD APM 2, 15.34.1: a bit of physical addresses, of which there are at most 52; firmware that
 # ends at 4 GiB lies below it.  Processors have 47 (Naples, Rome) and 51 (since Milan).

@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.values import PAGE
 from cvmplan.diff.sides import HASHED, HASHES, Piece, Side
 from cvmplan.diff.walk import (
     Parting,
@@ -20,7 +21,6 @@ from cvmplan.diff.walk import (
     shared_states,
 )
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made
-from cvmplan.operations.steps import PAGE
 from cvmplan.platforms.snp.vmsa import FIELDS
 
 MOST: Final = 10_000  # differences that are listed

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.spans import Spans
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, byte_string
 from cvmplan.operations.plan import Op, Plan, is_run, measure
-from cvmplan.operations.steps import PAGE, Step
+from cvmplan.operations.steps import Step
 from cvmplan.platforms.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 from cvmplan.platforms.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend

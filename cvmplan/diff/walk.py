@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
+from cvmplan.core.values import PAGE
 from cvmplan.diff.sides import Piece, Side, State
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, byte_string, known_bytes, part
-from cvmplan.operations.steps import PAGE
 from cvmplan.platforms.snp.digest import NO_CONTENTS, after_update, after_vmsas
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 

@@ -12,6 +12,8 @@ from cvmplan import __version__
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import PlanError
 from cvmplan.core.findings import RULES, Finding
+from cvmplan.core.inputs import Input
+from cvmplan.core.values import PAGE
 from cvmplan.emit.documents import (
     abi_document,
     finding,
@@ -23,8 +25,8 @@ from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.memory.gpamap import Region
-from cvmplan.operations.plan import Input, Measurement, Op, Plan, checked, is_run, measure_steps
-from cvmplan.operations.steps import PAGE, Step
+from cvmplan.operations.plan import Measurement, Op, Plan, checked, is_run, measure_steps
+from cvmplan.operations.steps import Step
 from cvmplan.platforms.snp.digest import measured, running
 from cvmplan.platforms.vm.ops import largest_mapping
 from cvmplan.profiles import PROFILES, Profile

@@ -8,6 +8,7 @@ from typing import Any
 
 from cvmplan import __version__
 from cvmplan.core.findings import RULES, Finding
+from cvmplan.core.values import PAGE
 from cvmplan.emit.documents import refusals
 from cvmplan.emit.json import (
     MEASURED_TYPES,
@@ -26,7 +27,6 @@ from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits
 from cvmplan.memory.gpamap import Region
 from cvmplan.operations.plan import Coverage, Measurement, Op, Plan, is_run
-from cvmplan.operations.steps import PAGE
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.simulator.answers import Simulation
 

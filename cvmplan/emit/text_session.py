@@ -6,8 +6,9 @@ from base64 import b64encode
 from collections.abc import Iterator
 
 from cvmplan import __version__
+from cvmplan.core.inputs import Input
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.operations.plan import Input, Plan
+from cvmplan.operations.plan import Plan
 from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
 from cvmplan.sev_session.session import Session
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cvmplan.core.inputs import Input
 from cvmplan.emit import text
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.operations.plan import Input
 from cvmplan.platforms.tdx import bits
 from cvmplan.platforms.tdx.params import OFFSETS, Described, TdParams, entries
 from cvmplan.platforms.tdx.quote import TdInfo

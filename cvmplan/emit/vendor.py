@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.values import PAGE
 from cvmplan.kvm import layouts
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, Struct, pack
 from cvmplan.kvm.memory import SetMemslot
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.operations.plan import Plan
-from cvmplan.operations.steps import PAGE
 
 Call: TypeAlias = dict[str, Any]
 Values: TypeAlias = Mapping[str, int | bytes | str]

@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from cvmplan.core.findings import Finding
 from cvmplan.core.spans import Spans
+from cvmplan.core.values import PAGE
 from cvmplan.emit.calls import calls
 from cvmplan.emit.vendor import Call
 from cvmplan.host.half import Offer, mapping_half, runs
@@ -31,7 +32,6 @@ from cvmplan.kvm.abi import earliest, find
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
 from cvmplan.kvm.memory import SetMemslot
 from cvmplan.operations.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
-from cvmplan.operations.steps import PAGE
 from cvmplan.simulator.answers import Answer
 from cvmplan.simulator.simulate import simulate
 

@@ -15,11 +15,11 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from cvmplan.core.spans import Spans
+from cvmplan.core.values import PAGE
 from cvmplan.kvm.abi import ABIS, earliest, find
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import MOST_SLOTS, SHARED_FILE, CreateGmem, SetMemslot, SetPrivate
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Op, Plan, PreFaultMemory, is_run
-from cvmplan.operations.steps import PAGE
 
 END: Final = 1 << 46  # addresses below it are physical ones on each host
 ODD: Final = 512  # bytes that are no page

@@ -111,7 +111,7 @@ ALIASES: Final = {"amdsev-202408": "amdsev-202405", "amdsev-202205": "amdsev-202
 """Other releases to the name of the table that they have."""
 
 
-def last_page(name: str) -> bytes:
+def contents(name: str) -> bytes:
     """Return the last 4096 bytes of a firmware image with the table `name`; ConfigError."""
     name = ALIASES.get(name, name)
     if name not in TABLES:

@@ -14,14 +14,13 @@ from typing import Any, Final
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.core.findings import Finding
-from cvmplan.core.values import MOST_VCPUS
+from cvmplan.core.values import MOST_VCPUS, PAGE
 from cvmplan.images import igvm_headers as headers
 from cvmplan.images import igvm_rules
 from cvmplan.images.igvm_headers import PAGE_DATA, File, Header
 from cvmplan.launch.model import IdBlock, Image, VpState
 from cvmplan.memory.contents import Contents, Filled
 from cvmplan.memory.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
-from cvmplan.operations.steps import PAGE
 
 LARGE = 2 << 20
 NAMES: Final = {

@@ -12,8 +12,8 @@ from typing import Any
 
 from cvmplan.core.errors import MalformedError
 from cvmplan.core.findings import Finding
+from cvmplan.core.values import PAGE
 from cvmplan.images.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, File, Header
-from cvmplan.operations.steps import PAGE
 
 MOST_REGISTERS = 1024
 MOST_VTL = 2

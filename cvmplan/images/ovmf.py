@@ -16,6 +16,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.records import Frozen, record
+from cvmplan.core.values import PAGE
 from cvmplan.images.guid_table import (
     MOST_SECTIONS,
     Offset,
@@ -26,7 +27,6 @@ from cvmplan.images.guid_table import (
 )
 from cvmplan.launch.model import Image
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.operations.steps import PAGE
 
 FOUR_GIB = 1 << 32
 SECTION_ROLES = {

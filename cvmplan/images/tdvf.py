@@ -19,6 +19,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import InputError, MalformedError, TruncatedError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.records import Frozen, record
+from cvmplan.core.values import PAGE
 from cvmplan.images.guid_table import (
     MOST_SECTIONS,
     Offset,
@@ -29,7 +30,6 @@ from cvmplan.images.guid_table import (
 from cvmplan.launch.model import Image, TdxSection
 from cvmplan.memory.contents import Contents, Filled, Zeros
 from cvmplan.memory.gpamap import Region, Role
-from cvmplan.operations.steps import PAGE
 
 LEGACY_POINTER = 0x20  # bytes before the end of the image
 MR_EXTEND, PAGE_AUG = 1, 2  # attributes

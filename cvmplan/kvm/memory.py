@@ -14,12 +14,13 @@ from typing import Final, NamedTuple
 from cvmplan.core.errors import ConfigError, PlanError, UnsupportedError
 from cvmplan.core.records import record
 from cvmplan.core.spans import Spans
+from cvmplan.core.values import PAGE
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, Zeros
 from cvmplan.memory.gpamap import Memory, Region, Role
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import MapMemory, Op, PreFaultMemory, Setup
-from cvmplan.operations.steps import PAGE, Step
+from cvmplan.operations.steps import Step
 
 LARGE = 2 << 20  # a large page; slots that are derived begin and end where one could
 MOST_SLOTS = 32764  # Linux 6.11, x86: KVM_USER_MEM_SLOTS, SHRT_MAX less 3 internal ones

@@ -16,7 +16,7 @@ from typing import TypeAlias
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import Frozen, record
-from cvmplan.operations.steps import PAGE
+from cvmplan.core.values import PAGE
 
 
 @record

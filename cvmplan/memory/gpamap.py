@@ -18,8 +18,8 @@ from cvmplan.core.errors import MapError
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.spans import Spans
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents
-from cvmplan.operations.steps import PAGE
 
 MOST_CONFLICTS = 10_000  # listed one by one; beyond, one for each further region
 

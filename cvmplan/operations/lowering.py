@@ -13,9 +13,9 @@ from typing import Any, Final, TypeAlias
 
 from cvmplan.core.errors import PlanError, UnsupportedError
 from cvmplan.core.spans import Spans
-from cvmplan.core.values import MOST_VCPUS
+from cvmplan.core.values import MOST_VCPUS, PAGE
 from cvmplan.memory.contents import Contents, Held, Zeros, check_fits
-from cvmplan.operations.steps import PAGE, Step
+from cvmplan.operations.steps import Step
 
 CONFIDENTIAL: Final = ("snp", "tdx")  # KVM maps their private memory at the end only
 MOST_ADDED: Final = 1 << 24  # pages (64 GiB) that a launch may add; hashing is linear in them

@@ -12,20 +12,19 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import field
-from hashlib import sha256
 from importlib import import_module
 from itertools import takewhile
 from types import ModuleType
 from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeGuard
 
-from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MismatchError, PlanError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.mapped import confirm
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.spans import Spans
+from cvmplan.core.values import PAGE
 from cvmplan.operations.lowering import Lowering
-from cvmplan.operations.steps import PAGE, Step, in_order
+from cvmplan.operations.steps import Step, in_order
 
 PLATFORMS: Final = {
     "snp": "cvmplan.platforms.snp",
@@ -154,29 +153,6 @@ class PreFaultMemory(Op):
         """Yield nothing; PlanError for a confidential VM that is not finalized."""
         state.map_later(self.gpa, self.size)
         yield from ()
-
-
-class Input(NamedTuple):
-    """
-    A file that a plan depends on; `path` as the user typed it, None for standard input.
-
-    `recorded` is the (size, SHA-256 in hex) that a plan names, where it was read from one.
-    """
-
-    role: str
-    path: str | None
-    blob: Blob
-    recorded: tuple[int, str] | None = None
-
-    @property
-    def size(self) -> int:
-        """The file's size in bytes."""
-        return self.recorded[0] if self.recorded else len(self.blob)
-
-    @property
-    def sha256(self) -> str:
-        """The hash of the whole file, in hex; computed anew each time."""
-        return self.recorded[1] if self.recorded else sha256(self.blob.data).hexdigest()
 
 
 @record

@@ -16,8 +16,6 @@ from typing import ClassVar, TypeAlias
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import Frozen
 
-PAGE = 4096
-
 
 class Step(Frozen):
     """One request to the trusted firmware, or a run of equal requests."""

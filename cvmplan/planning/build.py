@@ -13,6 +13,8 @@ from typing import Any
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.findings import Finding
+from cvmplan.core.inputs import Input
+from cvmplan.core.values import PAGE
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
@@ -21,8 +23,7 @@ from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
 from cvmplan.memory.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.operations.lowering import MOST_ADDED
-from cvmplan.operations.plan import Input, Plan, stage
-from cvmplan.operations.steps import PAGE
+from cvmplan.operations.plan import Plan, stage
 from cvmplan.planning import defaults
 from cvmplan.planning.settings import AMD, check_platform, documented
 from cvmplan.planning.source import Source, open_source

@@ -14,10 +14,10 @@ from typing import Any
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.records import Frozen, record
+from cvmplan.core.values import PAGE
 from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.gpamap import Region, Role
 from cvmplan.operations.plan import PLATFORMS
-from cvmplan.operations.steps import PAGE
 from cvmplan.planning import defaults
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise

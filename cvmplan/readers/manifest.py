@@ -13,12 +13,11 @@ from typing import Any
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.findings import Finding
-from cvmplan.core.values import FILE
+from cvmplan.core.values import FILE, PAGE
 from cvmplan.documents import text
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.memory.gpamap import Memory, Region, Role
-from cvmplan.operations.steps import PAGE
 from cvmplan.planning.settings import IDENTITIES
 
 SCHEMA = "cvmplan.manifest/1"

@@ -11,13 +11,14 @@ from typing import Any, NamedTuple, Protocol
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MapError, PlanError
 from cvmplan.core.findings import Finding, has_errors
+from cvmplan.core.inputs import Input
+from cvmplan.core.values import PAGE
 from cvmplan.documents import text
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
-from cvmplan.operations.plan import Input, Op, Plan, stage
-from cvmplan.operations.steps import PAGE
+from cvmplan.operations.plan import Op, Plan, stage
 from cvmplan.readers.plan_document import load
 from cvmplan.simulator.simulate import first_refusal
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from cvmplan.operations.plan import Input, Plan
+from cvmplan.core.inputs import Input
+from cvmplan.operations.plan import Plan
 from cvmplan.sev_session.session import Session
 
 

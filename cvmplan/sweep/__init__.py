@@ -15,8 +15,8 @@ from typing import Any
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.files import Files
+from cvmplan.core.inputs import Input
 from cvmplan.core.processes import in_order
-from cvmplan.operations.plan import Input
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.pool import Pool
 from cvmplan.sweep.rows import Row

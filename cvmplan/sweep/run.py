@@ -16,9 +16,10 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.files import Files
+from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import confirm
 from cvmplan.launch import igvm_loader
-from cvmplan.operations.plan import Input, Measurement
+from cvmplan.operations.plan import Measurement
 from cvmplan.planning.build import launch_source, plan
 from cvmplan.planning.source import open_source
 from cvmplan.platforms.snp.digest import Chains

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Protocol
 
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import known_bytes
 from cvmplan.operations.plan import Coverage, Measurement
-from cvmplan.operations.steps import PAGE, Step, in_order
+from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa
 
 

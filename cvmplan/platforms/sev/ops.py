@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import record
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents
 from cvmplan.operations import lowering
 from cvmplan.operations.plan import Op
-from cvmplan.operations.steps import PAGE, Step
+from cvmplan.operations.steps import Step
 from cvmplan.platforms.sev.steps import (
     ORDER,
     LaunchFinish,

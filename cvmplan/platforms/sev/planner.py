@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.values import PAGE
 from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Contents, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
-from cvmplan.operations.steps import PAGE
 from cvmplan.platforms.sev.ops import (
     SevLaunchFinish,
     SevLaunchMeasure,

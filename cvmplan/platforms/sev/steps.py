@@ -11,8 +11,9 @@ from typing import Self
 
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import record
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, check_fits
-from cvmplan.operations.steps import PAGE, Begin, Order, Step
+from cvmplan.operations.steps import Begin, Order, Step
 
 GRANULE = 16  # LAUNCH_UPDATE_DATA: LENGTH must be a multiple of 16 bytes
 

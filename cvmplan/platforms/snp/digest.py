@@ -15,9 +15,10 @@ from hashlib import sha384
 from struct import Struct
 
 from cvmplan.core.errors import PlanError
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, DigestAfter, Hashed, page_runs
 from cvmplan.operations.plan import Coverage, Measurement
-from cvmplan.operations.steps import PAGE, Step, in_order
+from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.snp.steps import (
     MEASURED_CONTENTS,
     ORDER,

@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import record
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import Op
-from cvmplan.operations.steps import PAGE, Step
+from cvmplan.operations.steps import Step
 from cvmplan.platforms.snp.steps import (
     ORDER,
     LaunchFinish,

@@ -15,8 +15,9 @@ from dataclasses import replace
 from cvmplan.core.blob import Blob
 from cvmplan.core.mapped import confirm
 from cvmplan.core.processes import in_order, map_forked
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Hashed, part
-from cvmplan.operations.steps import PAGE, Step
+from cvmplan.operations.steps import Step
 from cvmplan.platforms.snp.digest import page_links
 from cvmplan.platforms.snp.steps import MEASURED_CONTENTS, LaunchUpdate, PageType
 

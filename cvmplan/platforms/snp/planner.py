@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.findings import Finding
+from cvmplan.core.values import PAGE
 from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, Layout
@@ -14,7 +15,6 @@ from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op
-from cvmplan.operations.steps import PAGE
 from cvmplan.platforms.snp import portable, states
 from cvmplan.platforms.snp.hashes import TABLE_SIZE
 from cvmplan.platforms.snp.ops import (

@@ -13,9 +13,10 @@ from typing import Self
 
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import record
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, DigestAfter, check_fits, part
 from cvmplan.operations.lowering import check_pages
-from cvmplan.operations.steps import PAGE, Begin, Order, Step
+from cvmplan.operations.steps import Begin, Order, Step
 
 
 class PageType(IntEnum):

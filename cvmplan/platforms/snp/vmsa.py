@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from cvmplan.core.errors import ConfigError
-from cvmplan.operations.steps import PAGE
+from cvmplan.core.values import PAGE
 
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "gdtr", "ldtr", "idtr", "tr")
 _SEGMENT = {"selector": (0, 2), "attrib": (2, 2), "limit": (4, 4), "base": (8, 8)}

@@ -18,9 +18,10 @@ from struct import Struct
 from threading import Thread
 from typing import Any, Self
 
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import byte_string, page_runs, part
 from cvmplan.operations.plan import Coverage, Measurement
-from cvmplan.operations.steps import PAGE, Step, in_order
+from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.tdx.steps import CHUNK, ORDER, MemPageAdd, MemPageAddExtend, MrExtend
 
 ADD, EXTEND = b"MEM.PAGE.ADD", b"MR.EXTEND"

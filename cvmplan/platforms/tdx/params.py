@@ -18,8 +18,8 @@ from typing import Any, ClassVar, Final, NamedTuple
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.findings import Finding, has_errors
+from cvmplan.core.inputs import Input
 from cvmplan.core.records import Frozen, record
-from cvmplan.operations.plan import Input
 from cvmplan.platforms.tdx import bits
 from cvmplan.platforms.tdx.modules import MODULES, Module
 

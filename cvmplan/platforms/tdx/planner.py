@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
+from cvmplan.core.values import PAGE
 from cvmplan.kvm import memory
 from cvmplan.kvm.interface import bit_numbers
 from cvmplan.launch import igvm_loader
@@ -15,7 +16,6 @@ from cvmplan.memory.contents import Filled, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
 from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
-from cvmplan.operations.steps import PAGE
 from cvmplan.platforms.tdx.ops import (
     ImportComplete,
     ImportPage,

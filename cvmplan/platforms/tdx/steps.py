@@ -13,9 +13,10 @@ from collections.abc import Iterator
 
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import record
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, check_fits, part
 from cvmplan.operations.lowering import check_pages
-from cvmplan.operations.steps import PAGE, Begin, Order, Step
+from cvmplan.operations.steps import Begin, Order, Step
 
 CHUNK = 256
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW": width to bit

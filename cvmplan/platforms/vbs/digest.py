@@ -14,9 +14,10 @@ from hashlib import sha256
 from itertools import repeat
 from struct import Struct
 
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import page_runs
 from cvmplan.operations.plan import Coverage, Measurement
-from cvmplan.operations.steps import PAGE, Step, in_order
+from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.vbs.steps import ORDER, ImportPages, ImportRegisters
 
 HEADER = "<IIQ"  # bytes of the chunk, its type, reserved

@@ -12,9 +12,10 @@ from typing import Self
 
 from cvmplan.core.errors import PlanError
 from cvmplan.core.records import record
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, check_fits, known_bytes, part
 from cvmplan.operations.lowering import check_pages
-from cvmplan.operations.steps import PAGE, Begin, Order, Step
+from cvmplan.operations.steps import Begin, Order, Step
 
 PHYSICAL_END = 1 << 52  # x86-64: at most 52 bits of physical address
 MOST_VTL = 2  # the highest virtual trust level that there is
