@@ -19,6 +19,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeGuard
 
 from cvmplan.core.errors import MismatchError, PlanError, UnsupportedError
 from cvmplan.core.findings import Finding
+from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import confirm
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.spans import Spans
