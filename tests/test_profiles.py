@@ -13,9 +13,9 @@ from cvmplan import plan_image
 from cvmplan.core.errors import MapError, UnsupportedError
 from cvmplan.core.findings import RULES
 from cvmplan.operations.plan import Plan, measure
-from cvmplan.platforms.snp.cpus import SIGNATURES
 from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchUpdate
 from cvmplan.profiles import HARDWARE, PROFILES, SOURCE, TWO
+from cvmplan.profiles.cpus import SIGNATURES
 from tests.build.ovmf import BFV, CFV, TD_HOB, TEMP_MEM, Ovmf, TdxSection, good_snp, good_tdx
 from tests.oracles.firmware import FakeTdxModule
 from tests.run import assert_refused, run

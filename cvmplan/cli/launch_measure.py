@@ -25,7 +25,7 @@ from cvmplan.cli.options import (
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.core.files import Files
-from cvmplan.planning.settings import read_options
+from cvmplan.launch.settings import read_options
 
 if TYPE_CHECKING:
     from cvmplan.operations.plan import Plan

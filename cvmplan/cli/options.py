@@ -27,9 +27,9 @@ from cvmplan.core.mapped import confirm_all
 from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
 from cvmplan.core.values import printable
 from cvmplan.launch.model import Launch
+from cvmplan.launch.settings import SETTINGS, TOP, read_options
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.api import chosen_profile
-from cvmplan.planning.settings import SETTINGS, TOP, read_options
 
 T = TypeVar("T")
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"

@@ -25,7 +25,7 @@ from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
 from cvmplan.core.outputs import whole_file
 from cvmplan.core.processes import in_order
-from cvmplan.planning.settings import SETTINGS
+from cvmplan.launch.settings import SETTINGS
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.matrix import COMMAS, ORDER, Product
 

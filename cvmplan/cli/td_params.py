@@ -16,7 +16,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
 from cvmplan.core.findings import Finding, has_errors
-from cvmplan.planning.settings import IDENTITIES
+from cvmplan.launch.settings import IDENTITIES
 
 app = make_app()
 ENCODINGS: Final = ("raw", "base64", "hex")

@@ -12,8 +12,8 @@ from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
 from cvmplan.evidence.signatures import UNCHECKED, Trust
+from cvmplan.launch.settings import SETTINGS, TOP
 from cvmplan.operations.plan import Measurement, Plan
-from cvmplan.planning.settings import SETTINGS, TOP
 
 MEASUREMENTS = ("measurement", "MRTD")
 

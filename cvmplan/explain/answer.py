@@ -13,9 +13,8 @@ from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
 from cvmplan.kvm.abi import ABIS
 from cvmplan.launch.model import Launch
-from cvmplan.planning.settings import documented
-from cvmplan.platforms.snp import cpus
-from cvmplan.profiles import PROFILES, Profile
+from cvmplan.launch.settings import documented
+from cvmplan.profiles import PROFILES, Profile, cpus
 
 STATES: Final = {
     "vcpus": "the VMSA of each vCPU is measured, one after the other",

@@ -17,12 +17,11 @@ from cvmplan.core.values import MOST_VCPUS
 from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
 from cvmplan.launch.model import Launch
+from cvmplan.launch.settings import SETTINGS, TOP
 from cvmplan.operations.plan import measure
 from cvmplan.planning.build import launch_source, plan
-from cvmplan.planning.settings import SETTINGS, TOP
-from cvmplan.platforms.snp import cpus
 from cvmplan.platforms.snp.digest import Chains
-from cvmplan.profiles import DEFAULTS, PROFILES, Profile
+from cvmplan.profiles import DEFAULTS, PROFILES, Profile, cpus
 
 Choices: TypeAlias = tuple[Choice, ...]
 

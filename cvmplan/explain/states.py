@@ -15,10 +15,10 @@ from cvmplan.launch.model import Launch
 from cvmplan.operations.plan import Plan, measure
 from cvmplan.platforms.sev import digest as sev_digest
 from cvmplan.platforms.sev import planner as sev
-from cvmplan.platforms.snp import cpus
 from cvmplan.platforms.snp import planner as snp
 from cvmplan.platforms.snp.digest import NO_CONTENTS, Chains, after_vmsas
 from cvmplan.platforms.snp.steps import LaunchUpdate, VmsaUpdate
+from cvmplan.profiles import cpus
 
 FEATURES: Final = (0x1, 0x0, 0x21, 0x20, 0x3, 0x9, 0x23, 0x29, 0x2B, 0x201, 0x221)
 """SEV_FEATURES that kernels, paravisors and SVSMs set, the likelier first."""

@@ -9,9 +9,9 @@ from cvmplan import profiles
 from cvmplan.core.blob import Blob
 from cvmplan.core.files import Files
 from cvmplan.launch.model import Opener
+from cvmplan.launch.settings import TOP, read_options
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.build import launch, plan
-from cvmplan.planning.settings import TOP, read_options
 from cvmplan.profiles import Profile
 
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")

@@ -21,11 +21,11 @@ from cvmplan.kvm import memory as kvm_memory
 from cvmplan.kvm.interface import Abi
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
+from cvmplan.launch.settings import AMD, check_platform, documented
 from cvmplan.memory.gpamap import GpaMap, Region, Role, check_regions
 from cvmplan.operations.lowering import MOST_ADDED
 from cvmplan.operations.plan import Plan, stage
 from cvmplan.planning import defaults
-from cvmplan.planning.settings import AMD, check_platform, documented
 from cvmplan.planning.source import Source, open_source
 from cvmplan.platforms.snp.vmsa import value_of
 from cvmplan.profiles import Profile

@@ -19,10 +19,9 @@ from cvmplan.core.findings import Finding
 from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch.model import Opener
-from cvmplan.planning.settings import IDENTITIES, TOP, cpu_signature
-from cvmplan.platforms.snp import cpus
+from cvmplan.launch.settings import IDENTITIES, TOP, cpu_signature
 from cvmplan.platforms.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
-from cvmplan.profiles import Profile
+from cvmplan.profiles import Profile, cpus
 
 # For profiles that say nothing: reserved bit 17 and SMT (AMD 56860, "Guest Policy Structure");
 # NODBG; NODBG and ES (AMD 55766, SEV API, "Guest Policy Structure").

@@ -16,9 +16,9 @@ from cvmplan.core.findings import Finding
 from cvmplan.core.values import FILE, PAGE
 from cvmplan.documents import text
 from cvmplan.launch.model import Declared, Opener
+from cvmplan.launch.settings import IDENTITIES
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.memory.gpamap import Memory, Region, Role
-from cvmplan.planning.settings import IDENTITIES
 
 SCHEMA = "cvmplan.manifest/1"
 _ZEROS = Zeros()

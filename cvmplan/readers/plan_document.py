@@ -14,7 +14,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.values import integer, one_of
 from cvmplan.documents import text
-from cvmplan.planning.settings import HEX, SETTINGS, TOP
+from cvmplan.launch.settings import HEX, SETTINGS, TOP
 
 _DECIDED: Final[Mapping[str, Callable[[object], Any]]] = {
     "cpu_signature": integer,

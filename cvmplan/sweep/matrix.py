@@ -17,8 +17,8 @@ from cvmplan.core.files import Files
 from cvmplan.core.values import MOST_VCPUS, integer
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener
+from cvmplan.launch.settings import SETTINGS, cpu_signature
 from cvmplan.planning.api import chosen_profile, is_file
-from cvmplan.planning.settings import SETTINGS, cpu_signature
 
 ORDER: Final = (
     "platform", "vmm", "abi", "kernel", "kernel_hash", "initrd", "initrd_hash", "append",

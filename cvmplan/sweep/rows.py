@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from cvmplan import __version__
 from cvmplan.launch.model import Launch
-from cvmplan.planning.settings import documented
+from cvmplan.launch.settings import documented
 from cvmplan.profiles import PROFILES, Profile
 
 Row: TypeAlias = dict[str, str | int]

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cvmplan import notes
 from cvmplan.core.errors import MapError
 from cvmplan.core.findings import Finding
 from cvmplan.core.spans import Spans
-from cvmplan.memory import gpamap
+from cvmplan.memory import gpamap, notes
 from cvmplan.memory.gpamap import GpaMap, Limits, Memory, Region, Role, check_regions
 
 PAGE: Final = 0x1000

@@ -13,7 +13,7 @@ from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, Layout
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
-from cvmplan.notes import two_megabyte_neighbours, unmeasured_contents
+from cvmplan.memory.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op
 from cvmplan.platforms.snp import portable, states
 from cvmplan.platforms.snp.hashes import TABLE_SIZE

@@ -13,7 +13,7 @@ from typing import ClassVar, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
-from cvmplan.platforms.snp import cpus
+from cvmplan.profiles import cpus
 
 VERSIONS: Final = (2, 3, 5)
 SIZE: Final = 0x4A0

@@ -9,7 +9,7 @@ from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits
-from cvmplan.notes import unmeasured_contents
+from cvmplan.memory.notes import unmeasured_contents
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
 from cvmplan.platforms.vbs.ops import ImportComplete, ImportPage, ImportRegisters
 from cvmplan.platforms.vbs.steps import PHYSICAL_END

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
-from cvmplan.platforms.snp import cpus
+from cvmplan.profiles import cpus
 
 AMD: Final = ("snp", "sev", "sev-es")
 TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest
