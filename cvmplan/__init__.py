@@ -25,8 +25,10 @@ if TYPE_CHECKING:
         UnsupportedError,
     )
     from cvmplan.core.findings import Finding
-    from cvmplan.memory.gpamap import GpaMap, Region
-    from cvmplan.operations.plan import Measurement, Plan, measure
+    from cvmplan.memory.gpamap import GpaMap
+    from cvmplan.memory.regions import Region
+    from cvmplan.operations.measure import Measurement, measure
+    from cvmplan.operations.plan import Plan
     from cvmplan.planning.api import plan_image
     from cvmplan.profiles import Profile
     from cvmplan.sweep import sweep_image

@@ -14,7 +14,8 @@ from cvmplan import plan_image
 from cvmplan.core.errors import CvmplanError, PlanError
 from cvmplan.kvm.memory import PunchHole, SetMemslot, SetPrivate, SetShared, Write
 from cvmplan.memory.contents import DigestAfter, Filled, Made, Zeros
-from cvmplan.operations.plan import MapMemory, Plan, PreFaultMemory, measure
+from cvmplan.operations.measure import measure
+from cvmplan.operations.plan import MapMemory, Plan, PreFaultMemory
 from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.sev import steps as sev
 from cvmplan.platforms.sev.ops import SevLaunchUpdateData

@@ -12,7 +12,8 @@ import cvmplan
 from cvmplan import plan_image
 from cvmplan.core.errors import MapError, UnsupportedError
 from cvmplan.core.findings import RULES
-from cvmplan.operations.plan import Plan, measure
+from cvmplan.operations.measure import measure
+from cvmplan.operations.plan import Plan
 from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchUpdate
 from cvmplan.profiles import HARDWARE, PROFILES, SOURCE, TWO
 from cvmplan.profiles.cpus import SIGNATURES

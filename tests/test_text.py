@@ -9,7 +9,7 @@ import pytest
 
 from cvmplan import plan_image
 from cvmplan.cli import progress
-from cvmplan.operations.plan import measure
+from cvmplan.operations.measure import measure
 from cvmplan.profiles import PROFILES
 from tests.build.ovmf import good_snp, good_tdx
 from tests.manifests import document, region, run_on

@@ -16,8 +16,10 @@ from cvmplan.core.errors import CvmplanError, MapError, PlanError
 from cvmplan.kvm.abi import IMPORT
 from cvmplan.launch.model import Guest, Image, Launch
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
-from cvmplan.memory.gpamap import GpaMap, Region, Role
-from cvmplan.operations.plan import Coverage, CreateVcpu, CreateVm, Op, Plan, measure, measure_steps
+from cvmplan.memory.gpamap import GpaMap
+from cvmplan.memory.regions import Region, Role
+from cvmplan.operations.measure import Coverage, measure, measure_steps
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Op, Plan
 from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.vbs import planner, steps
 from cvmplan.platforms.vbs.ops import ImportComplete, ImportPage, ImportRegisters, Lowering

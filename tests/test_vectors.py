@@ -29,7 +29,8 @@ import pytest
 
 from cvmplan.core.blob import Blob
 from cvmplan.memory.contents import Contents, Made, Zeros
-from cvmplan.operations.plan import MapMemory, Op, Plan, measure
+from cvmplan.operations.measure import measure
+from cvmplan.operations.plan import MapMemory, Op, Plan
 from cvmplan.platforms.snp import digest as snp_digest
 from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.platforms.snp.steps import PageType

@@ -18,7 +18,7 @@ from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.records import Frozen, record
 from cvmplan.images import firmware_volume, variable_store
 from cvmplan.launch.model import Image
-from cvmplan.memory.gpamap import Role
+from cvmplan.memory.regions import Role
 from cvmplan.platforms.tdx.hob import TD_HOB, TEMP_MEM, Section
 from cvmplan.profiles.boot import FW_CFG_EVENT
 

@@ -38,7 +38,7 @@ def _findings(request: Request, *, on_host: bool) -> tuple[Finding, ...]:
 
     Where nothing forbids the launch, those of this machine's kernel follow.
     """
-    from cvmplan.operations.plan import broken_promises, measure, promises
+    from cvmplan.operations.measure import broken_promises, measure, promises
 
     try:
         plan = request.plan()

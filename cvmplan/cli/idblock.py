@@ -33,7 +33,8 @@ from cvmplan.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from cvmplan.evidence.idblock import Identity, Signed
-    from cvmplan.operations.plan import Measurement, Plan
+    from cvmplan.operations.measure import Measurement
+    from cvmplan.operations.plan import Plan
     from cvmplan.platforms.snp.idblock import Point
 
 app = make_app()
@@ -207,7 +208,7 @@ class _Keys:
 
 def _measured(request: Request) -> tuple[Plan, Measurement]:
     from cvmplan.evidence.idblock import policy_of
-    from cvmplan.operations.plan import measure
+    from cvmplan.operations.measure import measure
 
     plan = request.plan()
     policy_of(plan)

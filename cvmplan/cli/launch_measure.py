@@ -147,7 +147,7 @@ def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, byte
 
 def _measured(asked: Request) -> _Launched:
     """Return the launch of an image, measured; UnsupportedError for other platforms."""
-    from cvmplan.operations.plan import measure
+    from cvmplan.operations.measure import measure
     from cvmplan.platforms.sev.ops import SevLaunchStart
 
     plan, name = asked.plan(), asked.image.name

@@ -34,8 +34,8 @@ def measure(
 ) -> None:
     """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
     from cvmplan.emit import emitter
-    from cvmplan.operations.plan import broken_promises
-    from cvmplan.operations.plan import measure as fold
+    from cvmplan.operations.measure import broken_promises
+    from cvmplan.operations.measure import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
     if bare and format != "text":

@@ -68,7 +68,7 @@ def td_info(
     RTMRs that are not given are zero, which is what a TD has when it is finalized; firmware
     extends them once it runs.
     """
-    from cvmplan.operations.plan import measure
+    from cvmplan.operations.measure import measure
     from cvmplan.platforms.tdx import modules
     from cvmplan.platforms.tdx.report import RTMRS, check_platform, identity, pack
 

@@ -104,7 +104,7 @@ def verify(asked: Asked) -> None:
     """
     from cvmplan.emit import emitter
     from cvmplan.evidence import verify as stage
-    from cvmplan.operations.plan import measure
+    from cvmplan.operations.measure import measure
 
     printer = emitter(asked.own["format"], "verification")
     trust, wanted = _trust(asked), _wanted(asked.own, asked.evidence.platform)

@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, byte_string
-from cvmplan.operations.plan import Op, Plan, is_run, measure
+from cvmplan.operations.measure import measure
+from cvmplan.operations.plan import Op, Plan, is_run
 from cvmplan.operations.steps import Step
 from cvmplan.platforms.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate

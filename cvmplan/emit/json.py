@@ -24,8 +24,9 @@ from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
-from cvmplan.memory.gpamap import Region
-from cvmplan.operations.plan import Measurement, Op, Plan, checked, is_run, measure_steps
+from cvmplan.memory.regions import Region
+from cvmplan.operations.measure import Measurement, checked, measure_steps
+from cvmplan.operations.plan import Op, Plan, is_run
 from cvmplan.operations.steps import Step
 from cvmplan.platforms.snp.digest import measured, running
 from cvmplan.platforms.vm.ops import largest_mapping

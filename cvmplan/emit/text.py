@@ -25,8 +25,9 @@ from cvmplan.emit.lines import aligned, joined
 from cvmplan.kvm.abi import ABIS, find
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits
-from cvmplan.memory.gpamap import Region
-from cvmplan.operations.plan import Coverage, Measurement, Op, Plan, is_run
+from cvmplan.memory.regions import Region
+from cvmplan.operations.measure import Coverage, Measurement
+from cvmplan.operations.plan import Op, Plan, is_run
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.simulator.answers import Simulation
 

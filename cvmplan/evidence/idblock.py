@@ -14,7 +14,8 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, OK, Line, compared
-from cvmplan.operations.plan import Measurement, Plan
+from cvmplan.operations.measure import Measurement
+from cvmplan.operations.plan import Plan
 from cvmplan.platforms.snp.idblock import (
     ECDSA_P384_SHA384,
     VERSION,

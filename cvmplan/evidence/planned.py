@@ -9,7 +9,8 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MismatchError
 from cvmplan.evidence.evidence import IDENTITIES, Evidence
 from cvmplan.evidence.lines import DIFFERS, Line, compared
-from cvmplan.operations.plan import Measurement, Plan
+from cvmplan.operations.measure import Measurement
+from cvmplan.operations.plan import Plan
 from cvmplan.platforms.snp.idblock import has_author, key_digest, read_auth, read_block
 from cvmplan.platforms.snp.ops import ImportComplete, SnpLaunchFinish, SnpLaunchStart
 from cvmplan.platforms.snp.report import AttestationReport

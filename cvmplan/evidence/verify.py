@@ -13,7 +13,8 @@ from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
 from cvmplan.evidence.signatures import UNCHECKED, Trust
 from cvmplan.launch.settings import SETTINGS, TOP
-from cvmplan.operations.plan import Measurement, Plan
+from cvmplan.operations.measure import Measurement
+from cvmplan.operations.plan import Plan
 
 MEASUREMENTS = ("measurement", "MRTD")
 

@@ -18,7 +18,7 @@ from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rul
 from cvmplan.explain.states import FEATURES, Match, Pages
 from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP
-from cvmplan.operations.plan import measure
+from cvmplan.operations.measure import measure
 from cvmplan.planning.build import launch_source, plan
 from cvmplan.platforms.snp.digest import Chains
 from cvmplan.profiles import DEFAULTS, PROFILES, Profile, cpus

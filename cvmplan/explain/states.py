@@ -12,7 +12,8 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch
-from cvmplan.operations.plan import Plan, measure
+from cvmplan.operations.measure import measure
+from cvmplan.operations.plan import Plan
 from cvmplan.platforms.sev import digest as sev_digest
 from cvmplan.platforms.sev import planner as sev
 from cvmplan.platforms.snp import planner as snp

@@ -17,7 +17,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.values import PAGE
-from cvmplan.memory.gpamap import IS_2MB, SHARED, UNMEASURED
+from cvmplan.memory.regions import IS_2MB, SHARED, UNMEASURED
 
 MAGIC: Final = b"IGVM"
 OPTIONAL: Final = 1 << 31  # of a header's type: who does not know it may skip it

@@ -20,7 +20,7 @@ from cvmplan.images import igvm_rules
 from cvmplan.images.igvm_headers import PAGE_DATA, File, Header
 from cvmplan.launch.model import IdBlock, Image, VpState
 from cvmplan.memory.contents import Contents, Filled
-from cvmplan.memory.gpamap import IS_2MB, UNMEASURED, Region, Role, Rows
+from cvmplan.memory.regions import IS_2MB, UNMEASURED, Region, Role, Rows
 
 LARGE = 2 << 20
 NAMES: Final = {

@@ -26,7 +26,7 @@ from cvmplan.images.guid_table import (
     read_guid_table,
 )
 from cvmplan.launch.model import Image
-from cvmplan.memory.gpamap import Region, Role
+from cvmplan.memory.regions import Region, Role
 
 FOUR_GIB = 1 << 32
 SECTION_ROLES = {

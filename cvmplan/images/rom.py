@@ -12,7 +12,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.values import PAGE
 from cvmplan.launch.model import Image
-from cvmplan.memory.gpamap import Region, Role
+from cvmplan.memory.regions import Region, Role
 
 VOLUME = b"_FVH"  # signature of a firmware volume at 0x28: UEFI PI, volume 3, 3.2.1
 MOST = 1 << 28  # bytes: what may lie below 4 GiB as firmware

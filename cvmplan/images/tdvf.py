@@ -29,7 +29,7 @@ from cvmplan.images.guid_table import (
 )
 from cvmplan.launch.model import Image, TdxSection
 from cvmplan.memory.contents import Contents, Filled, Zeros
-from cvmplan.memory.gpamap import Region, Role
+from cvmplan.memory.regions import Region, Role
 
 LEGACY_POINTER = 0x20  # bytes before the end of the image
 MR_EXTEND, PAGE_AUG = 1, 2  # attributes

@@ -17,7 +17,8 @@ from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, Zeros
-from cvmplan.memory.gpamap import Memory, Region, Role
+from cvmplan.memory.gpamap import Memory
+from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import MapMemory, Op, PreFaultMemory, Setup
 from cvmplan.operations.steps import Step

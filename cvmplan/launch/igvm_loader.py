@@ -15,7 +15,7 @@ from cvmplan.core.findings import Finding
 from cvmplan.core.values import PAGE
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Image, Launch
-from cvmplan.memory.gpamap import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
+from cvmplan.memory.regions import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
 from cvmplan.profiles import PROFILES, Profile
 
 KVM_VMSA: Final = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA

@@ -16,7 +16,8 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.findings import Finding
 from cvmplan.core.records import Frozen, record
 from cvmplan.kvm.interface import Abi
-from cvmplan.memory.gpamap import Limits, Memory, Region
+from cvmplan.memory.gpamap import Limits, Memory
+from cvmplan.memory.regions import Region
 from cvmplan.profiles import Profile
 
 

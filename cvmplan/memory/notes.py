@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cvmplan.core.findings import Finding
 from cvmplan.core.values import PAGE
-from cvmplan.memory.gpamap import Region, Role
+from cvmplan.memory.regions import Region, Role
 
 
 def two_megabyte_neighbours(regions: Sequence[Region], map_level: int) -> Iterator[Finding]:

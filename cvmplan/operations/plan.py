@@ -10,20 +10,16 @@ image.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import field
 from importlib import import_module
-from itertools import takewhile
 from types import ModuleType
-from typing import Any, ClassVar, Final, NamedTuple, Protocol, TypeGuard
+from typing import Any, ClassVar, Final, Protocol, TypeGuard
 
-from cvmplan.core.errors import MismatchError, PlanError, UnsupportedError
+from cvmplan.core.errors import PlanError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
-from cvmplan.core.mapped import confirm
 from cvmplan.core.records import Frozen, record
-from cvmplan.core.spans import Spans
-from cvmplan.core.values import PAGE
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.steps import Step, in_order
 
@@ -204,109 +200,3 @@ class Plan(Frozen):
     def trace(self) -> Iterator[Step]:
         """Yield the steps of all operations in order."""
         return (step for _, step in self.lowered())
-
-
-class Coverage(NamedTuple):
-    """What a measurement covers, in 4 KiB pages; `vmsas` counts vCPU states, not addresses."""
-
-    contents: int = 0
-    address_only: int = 0
-    host_filled: int = 0
-    by_digest: int = 0
-    vmsas: int = 0
-    not_added: int = 0
-
-    @property
-    def pages(self) -> int:
-        """Pages added, each vCPU's VMSA counted as one."""
-        return self.contents + self.address_only + self.host_filled + self.by_digest + self.vmsas
-
-
-class Measurement(NamedTuple):
-    """A launch measurement: `digest` in bytes, as the named register will hold it."""
-
-    platform: str
-    register: str
-    algorithm: str
-    digest: bytes
-    coverage: Coverage
-
-    @property
-    def pages(self) -> int:
-        """Pages added, each vCPU's VMSA counted as one."""
-        return self.coverage.pages
-
-
-def measure(
-    plan: Plan, watch: Callable[[Iterable[Step]], Iterable[Step]] | None = None
-) -> Measurement:
-    """
-    Fold the steps of `plan` into its measurement.
-
-    `watch` sees the steps on their way and passes them on (progress).  PlanError when the
-    operations are no legal launch; UnsupportedError on platforms that measure nothing;
-    MismatchError when the plan was read with another digest; InputError when an input that is
-    mapped changed meanwhile.
-    """
-    trace: Iterable[Step] = plan.trace()
-    result = measure_steps(plan.platform, watch(trace) if watch else trace)
-    confirm(*(entry.blob.data for entry in plan.inputs))
-    return checked(plan, result)
-
-
-def checked(plan: Plan, result: Measurement) -> Measurement:
-    """Return `result`, with the pages of `plan` that are mapped and not added; MismatchError."""
-    found = (result.register, result.algorithm, result.digest.hex(), result.pages)
-    if plan.recorded not in (None, found):
-        told = " ".join(map(str, plan.recorded or ()))
-        raise MismatchError(
-            f"the operations measure {' '.join(map(str, found))}, the plan says {told}"
-        )
-    early = [*takewhile(lambda op: not op.finalizes, plan.ops)]
-    added = Spans((op.gpa, op.gpa + op.size) for op in early if op.kind == "add" and is_run(op))
-    mapped = Spans((op.gpa, op.gpa + op.size) for op in early if isinstance(op, MapMemory))
-    waiting = sum(e - s for low, high in mapped for s, e in added.missing(low, high)) // PAGE
-    return result._replace(coverage=result.coverage._replace(not_added=waiting))
-
-
-def broken_promises(plan: Plan, result: Measurement, severity: str = "") -> list[Finding]:
-    """
-    Return a finding for each ID block that is for another digest than `result`, or policy.
-
-    Source: AMD 56860, SNP_LAUNCH_FINISH (BAD_MEASUREMENT, POLICY_FAILURE).
-    """
-    if plan.platform != "snp":
-        return []
-    problems = [
-        (f"{ld.hex()}, the launch digest is {result.digest.hex()}", at)
-        for ld, at in promises(plan)
-        if ld != result.digest
-    ]
-    policy = next((op.policy for op in plan.ops if hasattr(op, "policy")), None)
-    for block, at in _id_blocks(plan):
-        other = int.from_bytes(block[88:96], "little")
-        if policy is not None and other != policy:
-            problems.append((f"policy {other:#x}, the launch has {policy:#x}", at))
-    return [
-        Finding("id-block-mismatch", f"the ID block is for {problem}", at=at, severity=severity)
-        for problem, at in problems
-    ]
-
-
-def promises(plan: Plan) -> list[tuple[bytes, str]]:
-    """Return the launch digests that ID blocks are for: those of the image and of the plan."""
-    return [*plan.promised, *((block[:48], at) for block, at in _id_blocks(plan))]
-
-
-def _id_blocks(plan: Plan) -> Iterator[tuple[bytes, str]]:
-    """Yield the ID blocks that operations hand over, each with its place."""
-    for number, op in enumerate(plan.ops):
-        if block := getattr(op, "id_block", None):
-            yield block, f"op {number}"
-
-
-def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:
-    """Fold a trace of one platform's steps; errors as `measure`."""
-    digest = stage(platform, "digest")
-    result: Measurement = digest.measure(platform, trace)
-    return result

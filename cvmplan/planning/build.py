@@ -22,7 +22,8 @@ from cvmplan.kvm.interface import Abi
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
 from cvmplan.launch.settings import AMD, check_platform, documented
-from cvmplan.memory.gpamap import GpaMap, Region, Role, check_regions
+from cvmplan.memory.gpamap import GpaMap, check_regions
+from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import MOST_ADDED
 from cvmplan.operations.plan import Plan, stage
 from cvmplan.planning import defaults

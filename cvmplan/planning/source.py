@@ -16,7 +16,7 @@ from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.values import PAGE
 from cvmplan.launch.model import Declared, Image, Opener
-from cvmplan.memory.gpamap import Region, Role
+from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.plan import PLATFORMS
 from cvmplan.planning import defaults
 from cvmplan.profiles import Profile

@@ -18,7 +18,8 @@ from cvmplan.documents import text
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.launch.settings import IDENTITIES
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
-from cvmplan.memory.gpamap import Memory, Region, Role
+from cvmplan.memory.gpamap import Memory
+from cvmplan.memory.regions import Region, Role
 
 SCHEMA = "cvmplan.manifest/1"
 _ZEROS = Zeros()

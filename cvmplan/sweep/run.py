@@ -19,7 +19,7 @@ from cvmplan.core.files import Files
 from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import confirm
 from cvmplan.launch import igvm_loader
-from cvmplan.operations.plan import Measurement
+from cvmplan.operations.measure import Measurement
 from cvmplan.planning.build import launch_source, plan
 from cvmplan.planning.source import open_source
 from cvmplan.platforms.snp.digest import Chains

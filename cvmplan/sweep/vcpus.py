@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice, repeat
 
-from cvmplan.operations.plan import Measurement, Plan, measure
+from cvmplan.operations.measure import Measurement, measure
+from cvmplan.operations.plan import Plan
 from cvmplan.platforms.sev import digest as sev
 from cvmplan.platforms.snp import digest as snp
 

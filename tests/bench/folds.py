@@ -9,7 +9,8 @@ from multiprocessing import get_context
 from random import Random
 
 from cvmplan.core.blob import Blob
-from cvmplan.operations.plan import MapMemory, Op, Plan, measure
+from cvmplan.operations.measure import measure
+from cvmplan.operations.plan import MapMemory, Op, Plan
 from cvmplan.planning import build
 from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
 from cvmplan.platforms.snp.parallel import hashing

@@ -12,7 +12,7 @@ import cvmplan
 from cvmplan.core.blob import Blob
 from cvmplan.core.files import Files
 from cvmplan.explain import ask, explain_measurement
-from cvmplan.operations.plan import measure
+from cvmplan.operations.measure import measure
 from tests.bench.programs import PEER
 from tests.bench.ratios import Benchmark, Sizes, SkippedError, seconds
 from tests.build.ovmf import Ovmf, good_tdx

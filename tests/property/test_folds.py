@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cvmplan.core.errors import PlanError
 from cvmplan.memory.contents import DigestAfter
-from cvmplan.operations.plan import MapMemory, Op, measure, measure_steps
+from cvmplan.operations.measure import measure, measure_steps
+from cvmplan.operations.plan import MapMemory, Op
 from cvmplan.operations.steps import Step
 from cvmplan.platforms.sev.steps import LaunchUpdateData
 from cvmplan.platforms.snp.ops import SnpLaunchUpdate

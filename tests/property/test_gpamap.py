@@ -15,7 +15,8 @@ from cvmplan.core.errors import MapError
 from cvmplan.core.findings import Finding
 from cvmplan.core.spans import Spans
 from cvmplan.memory import gpamap, notes
-from cvmplan.memory.gpamap import GpaMap, Limits, Memory, Region, Role, check_regions
+from cvmplan.memory.gpamap import GpaMap, Limits, Memory, check_regions
+from cvmplan.memory.regions import Region, Role
 
 PAGE: Final = 0x1000
 VMSA: Final = 0xFFFFFFFFF000

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from cvmplan.core.errors import PlanError
 from cvmplan.memory.contents import Made, Zeros
-from cvmplan.operations.plan import MapMemory, Op, Plan, measure
+from cvmplan.operations.measure import measure
+from cvmplan.operations.plan import MapMemory, Op, Plan
 from cvmplan.operations.steps import Step
 from cvmplan.platforms.sev.ops import (
     SevLaunchFinish,

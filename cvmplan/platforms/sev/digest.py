@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import known_bytes
-from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.measure import Coverage, Measurement
 from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.sev.steps import ORDER, LaunchUpdateData, LaunchUpdateVmsa
 

@@ -11,8 +11,10 @@ from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Contents, Made, Zeros
-from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
+from cvmplan.memory.gpamap import GpaMap, Limits
+from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, MapMemory, Op
+from cvmplan.platforms.amd import entry_findings, features_findings, mask_findings, vcpu_pages
 from cvmplan.platforms.sev.ops import (
     SevLaunchFinish,
     SevLaunchMeasure,
@@ -24,8 +26,6 @@ from cvmplan.platforms.sev.ops import (
 from cvmplan.platforms.sev.steps import GRANULE
 from cvmplan.platforms.snp import states
 from cvmplan.platforms.snp.hashes import TABLE_SIZE
-from cvmplan.platforms.snp.planner import vcpu_pages
-from cvmplan.platforms.snp.rules import entry_findings, features_findings, mask_findings
 from cvmplan.platforms.snp.steps import PHYSICAL_END
 
 POLICY_NODBG, POLICY_ES = 1 << 0, 1 << 2  # AMD 55766, SEV API, "Guest Policy Structure"

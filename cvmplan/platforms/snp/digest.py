@@ -17,7 +17,7 @@ from struct import Struct
 from cvmplan.core.errors import PlanError
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, DigestAfter, Hashed, page_runs
-from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.measure import Coverage, Measurement
 from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.snp.steps import (
     MEASURED_CONTENTS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from cvmplan.core.errors import ConfigError
@@ -12,9 +12,17 @@ from cvmplan.kvm import memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, Layout
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
-from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
+from cvmplan.memory.gpamap import GpaMap, Limits
 from cvmplan.memory.notes import two_megabyte_neighbours, unmeasured_contents
+from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op
+from cvmplan.platforms.amd import (
+    _template,
+    entry_findings,
+    features_findings,
+    passes_features,
+    vcpu_pages,
+)
 from cvmplan.platforms.snp import portable, states
 from cvmplan.platforms.snp.hashes import TABLE_SIZE
 from cvmplan.platforms.snp.ops import (
@@ -25,17 +33,8 @@ from cvmplan.platforms.snp.ops import (
     SnpLaunchUpdate,
     Vmsa,
 )
-from cvmplan.platforms.snp.rules import (
-    entry_findings,
-    features_findings,
-    id_block_findings,
-    passes_features,
-    policy_findings,
-)
+from cvmplan.platforms.snp.rules import id_block_findings, policy_findings
 from cvmplan.platforms.snp.steps import PHYSICAL_END, PageType
-from cvmplan.platforms.snp.vmsa import BOOT_EIP, RESET, kvm_page, real_mode_entry, vmsa_page
-from cvmplan.profiles import State
-from cvmplan.profiles import Vmsa as VmsaProfile
 
 PAGE_TYPES = {t.label: t for t in PageType}
 FILLED: dict[str, Contents] = {t: Filled(t) for t in ("secrets", "cpuid")}
@@ -114,67 +113,6 @@ def vmsas(launch: Launch) -> tuple[Vmsa, ...]:
     """Return the initial states of all vCPUs whose VMSA is measured."""
     gpa = _template(launch).gpa
     return tuple(Vmsa(vcpus, gpa, page) for vcpus, page in vcpu_pages(launch))
-
-
-def vcpu_pages(
-    launch: Launch, override: Mapping[str, int] | None = None
-) -> Iterator[tuple[range, bytes]]:
-    """
-    Yield (vCPUs, their 4096-byte VMSA): the boot vCPU, then all others.
-
-    `override` are VMSA fields that beat the profile's (SEV-ES without FPU state).
-    """
-    if igvm_loader.is_igvm(launch):
-        yield from _file_pages(launch, override or {})
-        return
-    template = _template(launch)
-    eip = launch.guest.reset_eip or (launch.image.reset_eip if launch.image else None) or 0
-    boot_eip = BOOT_EIP if template.boot_entry == "reset-vector" else eip
-    yield range(1), _state_page(launch, template.boot, boot_eip, override or {})
-    if launch.guest.vcpus > 1 and launch.abi.vmsa_scope == "all":
-        others = range(1, launch.guest.vcpus)
-        at = BOOT_EIP if template.others_entry == "reset-vector" else eip
-        yield others, _state_page(launch, template.others, at, override or {})
-
-
-def _file_pages(launch: Launch, override: Mapping[str, int]) -> Iterator[tuple[range, bytes]]:
-    """Yield the states that an IGVM file has, then the reset state for further vCPUs."""
-    held = sorted(launch.image.states if launch.image else ())
-    held = held[:1] if launch.abi.vmsa_scope != "all" else held
-    profile = launch.profile
-    for number, state in enumerate(held):
-        page = state.page
-        if not launch.abi.imports:
-            page = kvm_page(page, profile.carries, override, sets=profile.sets)
-        yield range(number, number + 1), page
-    if len(held) < launch.guest.vcpus and launch.abi.vmsa_scope == "all":
-        others = range(len(held), launch.guest.vcpus)
-        yield others, _state_page(launch, _template(launch).others, BOOT_EIP, override)
-
-
-def _template(launch: Launch) -> VmsaProfile:
-    if launch.profile.vmsa is None and igvm_loader.is_igvm(launch):
-        return VmsaProfile({}, {})
-    if launch.profile.vmsa is None:
-        raise ConfigError(f"profile {launch.profile.name} has no vCPU state", at="--vmm")
-    return launch.profile.vmsa
-
-
-def _state_page(launch: Launch, state: State, eip: int, override: Mapping[str, int]) -> bytes:
-    entry = real_mode_entry(eip) if _template(launch).entry == "real-mode" else {"rip": eip}
-    values = _resolved(state, {"cpu_signature": launch.guest.cpu_signature})
-    features = {"sev_features": launch.guest.sev_features}
-    return vmsa_page((RESET, entry, values, features, override))
-
-
-def _resolved(state: State, settings: Mapping[str, int]) -> dict[str, int]:
-    """Return `state` with the settings that it names replaced by their values; ConfigError."""
-    values = {}
-    for field, value in state.items():
-        if isinstance(value, str) and value not in settings:
-            raise ConfigError(f"VMSA field {field}: there is no setting {value!r}", at="--vmm")
-        values[field] = settings[value] if isinstance(value, str) else value
-    return values
 
 
 def _in_order(launch: Launch) -> tuple[Region, ...]:

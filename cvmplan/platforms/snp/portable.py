@@ -14,7 +14,7 @@ from cvmplan.core.findings import Finding
 from cvmplan.core.values import PAGE
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch
-from cvmplan.memory.gpamap import Region, Role
+from cvmplan.memory.regions import Region, Role
 from cvmplan.platforms.snp import states
 from cvmplan.platforms.snp.ops import Vmsa
 from cvmplan.platforms.snp.vmsa import kvm_page

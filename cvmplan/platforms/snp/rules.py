@@ -9,69 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvmplan.core.findings import Finding
-from cvmplan.kvm.interface import Bits, bit_numbers
-from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch
-from cvmplan.platforms.snp.states import SNP_ACTIVE
+from cvmplan.platforms.amd import mask_findings
 
 POLICY_DEBUG = 1 << 19  # AMD 56860, table "Guest Policy Structure"
-
-
-def entry_findings(launch: Launch) -> Iterator[Finding]:
-    """Yield an error where nothing says at which address application processors start."""
-    image, states = launch.image, launch.profile.vmsa
-    if states is not None and states.others_entry == "reset-vector":
-        return
-    if (
-        launch.guest.reset_eip
-        or (image and image.reset_eip)
-        or (image is None and launch.guest.vcpus == 1)
-    ):
-        return
-    what = "the firmware's SEV-ES reset block is absent or 0" if image else "no reset_eip is given"
-    at = image.blob.name if image else launch.name
-    hint = "give the address with --reset-eip, if the VMM has another source for it"
-    yield Finding("ap-without-entry", what, at=at, hint=hint)
-
-
-def features_findings(launch: Launch) -> Iterator[Finding]:
-    """
-    Yield what is wrong with SEV_FEATURES: bits that the interface refuses, or doubts.
-
-    Without a rule of the interface a warning where SNP active is set on SEV-ES, or not on SNP.
-    """
-    features, abi = launch.guest.sev_features, launch.abi
-    bits = abi.snp_features if launch.platform == "snp" else abi.es_features
-    if bits is None:
-        if features & ~SNP_ACTIVE:
-            problem = f"not checked: whether a kernel with {abi.name} takes SEV_FEATURES "
-            yield Finding("not-checked", f"{problem}{features:#x}")
-        if bool(features & SNP_ACTIVE) != (launch.platform == "snp"):
-            problem = f"no kernel gives {launch.platform} guests SEV_FEATURES {features:#x}: bit 0"
-            yield Finding("sev-features", f"{problem} is SNP active")
-        return
-    why = bits.refuses(features)
-    if why and not passes_features(launch):
-        problem = f"not checked: whether the host takes SEV_FEATURES {features:#x} of the file; "
-        problem += f"{launch.abi.name} as released refuses them: {why}"
-        yield Finding("not-checked", problem, severity="warning", at=launch.name)
-        return
-    yield from mask_findings("sev-features", f"SEV_FEATURES {features:#x}", features, bits, launch)
-
-
-def passes_features(launch: Launch) -> bool:
-    """Whether the kernel is told the SEV_FEATURES: of a file some loaders are not known to."""
-    return launch.profile.passes_features or not igvm_loader.is_igvm(launch)
-
-
-def mask_findings(rule: str, what: str, mask: int, bits: Bits, launch: Launch) -> Iterator[Finding]:
-    """Yield an error where the interface refuses `mask`, a note where only some hosts take it."""
-    why = bits.refuses(mask)
-    if why:
-        yield Finding(rule, f"{launch.abi.name} refuses {what}: {why}", severity="error")
-    elif mask & bits.host:
-        problem = f"{what}: {bit_numbers(mask & bits.host)} taken only if the host has them"
-        yield Finding(rule, problem, severity="note")
 
 
 def policy_findings(launch: Launch) -> Iterator[Finding]:

@@ -13,10 +13,10 @@ from typing import Final
 from cvmplan.core.findings import Finding
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, VpState
-from cvmplan.memory.gpamap import Region, Role
+from cvmplan.memory.regions import Region, Role
+from cvmplan.platforms.amd import SNP_ACTIVE
 from cvmplan.platforms.snp.vmsa import first_beyond, value_of
 
-SNP_ACTIVE: Final = 1 << 0  # AMD 24593, APM volume 2, "SEV_FEATURES"
 DR7_FIXED: Final = 0x400  # linux arch/x86/include/uapi/asm/debugreg.h, DR7_FIXED_1
 
 

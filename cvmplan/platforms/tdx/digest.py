@@ -20,7 +20,7 @@ from typing import Any, Self
 
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import byte_string, page_runs, part
-from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.measure import Coverage, Measurement
 from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.tdx.steps import CHUNK, ORDER, MemPageAdd, MemPageAddExtend, MrExtend
 

@@ -13,8 +13,9 @@ from cvmplan.kvm.interface import bit_numbers
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
 from cvmplan.memory.contents import Filled, Zeros
-from cvmplan.memory.gpamap import GpaMap, Limits, Region, Role
+from cvmplan.memory.gpamap import GpaMap, Limits
 from cvmplan.memory.notes import two_megabyte_neighbours, unmeasured_contents
+from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
 from cvmplan.platforms.tdx.ops import (
     ImportComplete,

@@ -16,7 +16,7 @@ from struct import Struct
 
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import page_runs
-from cvmplan.operations.plan import Coverage, Measurement
+from cvmplan.operations.measure import Coverage, Measurement
 from cvmplan.operations.steps import Step, in_order
 from cvmplan.platforms.vbs.steps import ORDER, ImportPages, ImportRegisters
 

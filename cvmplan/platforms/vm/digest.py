@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cvmplan.core.errors import UnsupportedError
-from cvmplan.operations.plan import Measurement
+from cvmplan.operations.measure import Measurement
 from cvmplan.operations.steps import Step
 
 
