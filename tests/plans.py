@@ -29,7 +29,7 @@ def op(name: str, gpa: int | None = None, size: int | None = None, **more: Any) 
 def plan(platform: str, ops: Iterable[Document], abi: str = "map-memory") -> Document:
     """Return a plan of `ops`, numbered, without inputs."""
     return {
-        "schema": "cvmplan.operations.plan/1",
+        "schema": "cvmplan.plan/1",
         "tool": {"name": "a test", "version": "1"},
         "platform": platform, "vmm": "qemu", "abi": abi,
         "inputs": [], "given": {}, "assumed": {},

@@ -141,7 +141,7 @@ def test_a_file_without_an_end_is_refused() -> None:
 # --- many small things -------------------------------------------------------------------------
 
 YAML, TOML = "schema: cvmplan.manifest/1\n", 'schema = "cvmplan.manifest/1"\n'
-PLAN = '{"schema":"cvmplan.operations.plan/1","ops":['
+PLAN = '{"schema":"cvmplan.plan/1","ops":['
 
 
 def listed(item: str, count: int, before: str = MANIFEST) -> str:
@@ -347,7 +347,7 @@ def test_a_c_bit_is_one_of_a_physical_address(bit: int, code: int, tmp_path: Pat
 def test_every_list_of_a_document_stops_at_its_first_wrong_item() -> None:
     wrong: dict[str, Any] = {
         "manifest": {"schema": "cvmplan.manifest/1", "regions": [{}] * 1000},
-        "plan": {"schema": "cvmplan.operations.plan/1", "ops": [{}] * 1000, "inputs": [1] * 1000},
+        "plan": {"schema": "cvmplan.plan/1", "ops": [{}] * 1000, "inputs": [1] * 1000},
         "trace": {"schema": "cvmplan.trace/1", "steps": [{}] * 1000},
         "matrix": {"schema": "cvmplan.matrix/1", "sweeps": [{"images": [1] * 1000}] * 1000},
         "profile": {"schema": "cvmplan.profile/1", "sources": [{}] * 1000, "abis": [1] * 1000},

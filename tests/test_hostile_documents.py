@@ -187,7 +187,7 @@ def test_depth_is_bounded_in_every_form(opening: str, tmp_path: Path) -> None:
     path = tmp_path / "deep"
     for text in (
         '{"schema": "cvmplan.manifest/1", "x": ' + opening * 200,
-        '{"schema": "cvmplan.operations.plan/1", "x": ' + "[" * 400 + "]" * 400 + "}",
+        '{"schema": "cvmplan.plan/1", "x": ' + "[" * 400 + "]" * 400 + "}",
         "schema: cvmplan.manifest/1\nx: " + "[" * 400 + "]" * 400,
         "schema: cvmplan.manifest/1\nx: " + "- " * 400 + "1",
         'schema = "cvmplan.manifest/1"\nx = ' + "[" * 400 + "]" * 400,

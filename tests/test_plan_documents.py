@@ -64,7 +64,7 @@ def set_in(*path: str | int, value: Any) -> Callable[[Document], None]:
 
 
 SPOILED: dict[str, tuple[Callable[[Document], None], int, str]] = {
-    "another_schema": (set_in("schema", value="cvmplan.operations.plan/2"), 2, "schema"),
+    "another_schema": (set_in("schema", value="cvmplan.plan/2"), 2, "schema"),
     "a_platform_that_is_not_there": (set_in("platform", value="sgx"), 2, "platform"),
     "an_operation_of_another_platform": (set_in("platform", value="tdx"), 2, "ops["),
     "an_unknown_operation": (set_in("ops", IMAGE, "op", value="snp-launch-udpate"), 2, "ops["),

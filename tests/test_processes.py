@@ -165,7 +165,8 @@ def test_a_program_that_uses_the_package_is_not_killed_either(tmp_path: Path) ->
 
 def test_a_fault_elsewhere_kills_as_it_did_before(tmp_path: Path) -> None:
     program = (
-        "import mmap, os, sys; from cvmplan.core.files import map_file; held = map_file(sys.argv[1])\n"
+        "import mmap, os, sys; from cvmplan.core.files import map_file\n"
+        "held = map_file(sys.argv[1])\n"
         "file = open(sys.argv[2], 'r+b'); other = mmap.mmap(file.fileno(), 0)\n"
         "os.truncate(sys.argv[2], 0); other[0]"
     )

@@ -1,1 +1,1 @@
-"""Errors, findings, values, bytes and files: nothing here knows a launch."""
+"""Errors, findings, values, bytes, files and processes: what knows no launch, and imports no room."""

@@ -1,4 +1,4 @@
-"""cvmplan.operations.plan/1."""
+"""cvmplan.plan/1."""
 
 from __future__ import annotations
 
@@ -164,10 +164,10 @@ class PlanMeasurement(Document):
 
 
 class PlanDocument(Document):
-    """cvmplan.operations.plan/1: the ordered operations; whoever has the inputs can measure it again."""
+    """cvmplan.plan/1: the ordered operations; whoever has the inputs can measure it again."""
 
-    model_config = ConfigDict(title="cvmplan.operations.plan/1")
-    schema_: Literal["cvmplan.operations.plan/1"] = Field(alias="schema")
+    model_config = ConfigDict(title="cvmplan.plan/1")
+    schema_: Literal["cvmplan.plan/1"] = Field(alias="schema")
     tool: Tool
     platform: PlatformName
     vmm: str

@@ -24,10 +24,10 @@ class FindingDocument(Document):
 
 
 class Findings(Document):
-    """cvmplan.core.findings/1: what `check` found."""
+    """cvmplan.findings/1: what `check` found."""
 
-    model_config = ConfigDict(title="cvmplan.core.findings/1")
-    schema_: Literal["cvmplan.core.findings/1"] = Field(alias="schema")
+    model_config = ConfigDict(title="cvmplan.findings/1")
+    schema_: Literal["cvmplan.findings/1"] = Field(alias="schema")
     findings: Many[FindingDocument]
 
 

@@ -23,14 +23,14 @@ class ApiDocument(Document):
 
 class LaunchMeasureDocument(Document):
     """
-    cvmplan.launch.model-measure/1: what LAUNCH_MEASURE returns.
+    cvmplan.launch-measure/1: what LAUNCH_MEASURE returns.
 
     `reported` is measurement and MNONCE in base64; the platform is null where it was not
     given beside the digest.
     """
 
-    model_config = ConfigDict(title="cvmplan.launch.model-measure/1")
-    schema_: Literal["cvmplan.launch.model-measure/1"] = Field(alias="schema")
+    model_config = ConfigDict(title="cvmplan.launch-measure/1")
+    schema_: Literal["cvmplan.launch-measure/1"] = Field(alias="schema")
     platform: Literal["sev", "sev-es"] | None
     digest: Hex32
     policy: Address

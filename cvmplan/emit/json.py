@@ -87,8 +87,8 @@ def _register(result: Measurement) -> dict[str, Any]:
 
 
 def findings(found: Sequence[Finding]) -> str:
-    """Return cvmplan.core.findings/1."""
-    return dumps({"schema": "cvmplan.core.findings/1", "findings": [finding(f) for f in found]})
+    """Return cvmplan.findings/1."""
+    return dumps({"schema": "cvmplan.findings/1", "findings": [finding(f) for f in found]})
 
 
 def inputs_of(inputs: Iterable[Input]) -> list[dict[str, Any]]:
@@ -105,12 +105,12 @@ def inputs_of(inputs: Iterable[Input]) -> list[dict[str, Any]]:
 
 
 def plan(made: Plan) -> str:
-    """Return cvmplan.operations.plan/1, on SNP with the launch digest after each add."""
+    """Return cvmplan.plan/1, on SNP with the launch digest after each add."""
     result, digests = checkpoints(made)
     index = {i.blob.name: n for n, i in enumerate(made.inputs)}
     return listed(
         {
-            "schema": "cvmplan.operations.plan/1",
+            "schema": "cvmplan.plan/1",
             "tool": {"name": "cvmplan", "version": __version__},
             "platform": made.platform,
             "vmm": made.vmm,

@@ -10,11 +10,11 @@ from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
 
 
 def launch_measure(answer: LaunchMeasure) -> str:
-    """Return cvmplan.launch.model-measure/1."""
+    """Return cvmplan.launch-measure/1."""
     plan = answer.plan
     return dumps(
         {
-            "schema": "cvmplan.launch.model-measure/1",
+            "schema": "cvmplan.launch-measure/1",
             "platform": answer.platform,
             "digest": answer.digest.hex(),
             "policy": hex(answer.policy),

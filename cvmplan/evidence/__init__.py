@@ -1,1 +1,1 @@
-"""What binds a planned measurement to a launch, and what hardware said about one."""
+"""What hardware signed: wrappers, certificates and keys, and the comparison with a plan."""

@@ -1,1 +1,1 @@
-"""The mapping half of a plan, executed on this machine's /dev/kvm and compared."""
+"""What this machine's /dev/kvm can be asked about: the mapping half of a plan, and its answers."""

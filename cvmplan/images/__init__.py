@@ -1,1 +1,1 @@
-"""File formats that hold what a guest boots from; readers know no VMM and no launch."""
+"""File formats that hold guest memory: readers that know no VMM; they import `launch` and below."""

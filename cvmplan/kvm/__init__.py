@@ -1,1 +1,1 @@
-"""The host kernel's side of a launch."""
+"""Host kernels as data: interfaces, calls, struct layouts and how memory is set up."""

@@ -1,4 +1,4 @@
-"""Input formats: each module has recognises(blob) and what it reads."""
+"""Our own documents read back: manifest, plan, profile, matrix, trace, recordings, calls."""
 
 from __future__ import annotations
 

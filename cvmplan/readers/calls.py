@@ -1,4 +1,4 @@
-"""The calls of a plan (cvmplan.operations.plan/1) as they stand there, for the simulator."""
+"""The calls of a plan (cvmplan.plan/1) as they stand there, for the simulator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans (cvmplan.operations.plan/1) read back: the same operations, on inputs with the same hashes."""
+"""Plans (cvmplan.plan/1) read back: the same operations, on inputs with the same hashes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 """
-The document of a plan (cvmplan.operations.plan/1), its settings checked.
+The document of a plan (cvmplan.plan/1), its settings checked.
 
 `given` and `assumed` reach comparisons, kernels' rules and suggested commands: their names are
 those of settings, their values of the kind that the setting has.

@@ -687,7 +687,7 @@ class PureMapping(Vm):
 
 
 def run_plan(document: Document, abi: str, contents: Contents = inline) -> Outcome:
-    """What the operations of a cvmplan.operations.plan/1 document come to on a kernel."""
+    """What the operations of a cvmplan.plan/1 document come to on a kernel."""
     guest = {**document["assumed"], **document["given"]}
     kind = PureMapping if abi == "map-memory" else Vm
     vm = kind(abi, guest.get("gpaw", 48), contents)

@@ -51,7 +51,7 @@ def op(name: str, **fields: Any) -> Op:
 def document(platform: str, abi: str, ops: list[Op], gpaw: int = 48) -> dict[str, Any]:
     """The plan of these operations."""
     return {
-        "schema": "cvmplan.operations.plan/1",
+        "schema": "cvmplan.plan/1",
         "tool": {"name": "cvmplan", "version": "0.1.0"},
         "platform": platform,
         "vmm": "",

@@ -17,6 +17,7 @@ from cvmplan.memory.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op
 from cvmplan.platforms.amd import (
+    SNP_ACTIVE,
     _template,
     entry_findings,
     features_findings,
@@ -75,7 +76,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         yield from _imported(launch, added)
         return
     made_of = memory.backing(launch.platform, guest.backing, abi)
-    told = guest.sev_features & ~states.SNP_ACTIVE
+    told = guest.sev_features & ~SNP_ACTIVE
     if abi.snp_features and not passes_features(launch):
         told &= abi.snp_features.known
     yield Init(told)

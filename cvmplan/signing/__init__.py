@@ -1,1 +1,0 @@
-"""Keys, signatures and certificates: the only package that imports cryptography."""
