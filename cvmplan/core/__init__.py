@@ -1,1 +1,1 @@
-"""Errors, findings, values, bytes, files and processes: what knows no launch, and imports no room."""
+"""Errors, findings, values, bytes, files, processes: what knows no launch and needs no room."""
