@@ -36,6 +36,7 @@ EVIDENCE = ("cases/evidence/**/*.bin", "cases/evidence/**/*.dat", "vectors/tdx/*
 LOGS = ("cases/events/**/*", "vectors/rtmr/*CCEL*", "vectors/rtmr/*ccel*")
 RECORDED = ("cases/simulate/**/*", "vectors/recordings/*.jsonl")
 JUDGING = ("check", "map", "plan", "trace", "measure")
+AT = "2026-11-01T00:00:00Z"  # certificates are judged at one time, whenever this runs
 FORMATS = (("--format", "json"), ())
 
 
@@ -88,7 +89,7 @@ def of_evidence() -> Iterator[tuple[str, ...]]:
     for name in found(*EVIDENCE):
         for example in ("snp", "tdx"):
             for form in FORMATS:
-                yield ("verify", name, "--example", example, *form)
+                yield ("verify", name, "--example", example, "--at", AT, *form)
     for name in found(*LOGS):
         for form in FORMATS:
             yield ("events", name, *form)

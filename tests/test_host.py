@@ -21,6 +21,7 @@ import pytest
 
 import cvmplan
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import Platform
 from cvmplan.host import check as session
 from cvmplan.host.check import check
 from cvmplan.host.kernel import Linux
@@ -538,7 +539,7 @@ def test_what_a_default_vm_would_not_allocate_does_not_count(tmp_path: Path) -> 
 
 def test_a_plan_without_memslots_is_not_tried() -> None:
     kernel = FakeKernel()
-    (note,) = check(Plan("snp", "qemu", "kvm-6.11", (CreateVm("snp"),)), kernel)
+    (note,) = check(Plan(Platform.SNP, "qemu", "kvm-6.11", (CreateVm(Platform.SNP),)), kernel)
     assert (note.message, kernel.made) == ("the plan has no memslots", [])
 
 
@@ -554,7 +555,7 @@ def test_a_guest_that_leaves_no_gap_is_tried_without_refusals() -> None:
 def test_memslots_up_to_the_last_number_leave_none_for_refusals() -> None:
     ops = (SetMemslot(32763, 0x100000, 0x10000), PreFaultMemory(0x100000, PAGE))
     kernel = FakeKernel()
-    found = check(Plan("sw-protected", "qemu", "kvm-6.11", ops), kernel)
+    found = check(Plan(Platform.SW_PROTECTED, "qemu", "kvm-6.11", ops), kernel)
     assert rules(found) == ["host-agrees"]
     assert len(kernel.slots) == 1
 

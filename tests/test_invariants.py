@@ -12,6 +12,7 @@ import pytest
 import cvmplan
 from cvmplan import plan_image
 from cvmplan.core.errors import CvmplanError, PlanError
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.memory import PunchHole, SetMemslot, SetPrivate, SetShared, Write
 from cvmplan.memory.contents import DigestAfter, Filled, Made, Zeros
 from cvmplan.operations.measure import measure
@@ -57,7 +58,7 @@ def test_i1_launch_hashes_are_made_in_the_folds_only() -> None:
         folds = [f for f in public if f.name != "page_links"]  # which chains nothing
         taken = {ast.unparse(a.annotation) for f in folds for a in f.args.args if a.annotation}
         links = {"bytes", "LaunchUpdate", "VmsaUpdate", "Chains"}  # of a chain: one step each
-        assert taken <= {"str", "Iterable[Step]", "Iterable[tuple[Step, bytes]]", *links}, platform
+        assert taken <= {"Platform", "Iterable[Step]", "Iterable[tuple[Step, bytes]]", *links}, platform
 
 
 ILLEGAL_STEPS: dict[str, Callable[[], Step]] = {
@@ -207,7 +208,7 @@ def test_what_depends_on_addresses_is_refused_while_lowering(
     platform: str, ops: tuple[cvmplan.operations.plan.Op, ...], why: str
 ) -> None:
     with pytest.raises(CvmplanError) as caught:
-        measure(Plan(platform, "qemu", "map-memory", ops))
+        measure(Plan(Platform(platform), "qemu", "map-memory", ops))
     assert str(caught.value) == why
 
 
@@ -269,7 +270,7 @@ def test_i5_plan_json_plan_keeps_every_operation(options: tuple[str, ...], tmp_p
 
 def test_a_map_that_covers_nothing_new_asks_for_no_table() -> None:
     ops = (*TD_START, MapMemory(0, 4096), MapMemory(0, 4096), TdxAdd(0, 4096, True, Made(b"x")))
-    plan = Plan("tdx", "qemu", "map-memory", (*ops, TdxFinalize()))
+    plan = Plan(Platform.TDX, "qemu", "map-memory", (*ops, TdxFinalize()))
     tables = [s for s in plan.trace() if isinstance(s, tdx.MemSeptAdd)]
     assert [(t.level, t.gpa, t.count) for t in tables] == [(3, 0, 1), (2, 0, 1), (1, 0, 1)]
 
@@ -284,5 +285,5 @@ def test_secure_ept_tables_of_a_four_megabyte_firmware(gpaw: int, count: int) ->
         for op in (MapMemory(gpa, size), TdxAdd(gpa, size, False, Zeros()))
     ]
     guest = {"gpaw": gpaw}
-    plan = Plan("tdx", "qemu", "map-memory", (*TD_START, *ops, TdxFinalize()), guest)
+    plan = Plan(Platform.TDX, "qemu", "map-memory", (*TD_START, *ops, TdxFinalize()), guest)
     assert sum(s.count for s in plan.trace() if isinstance(s, tdx.MemSeptAdd)) == count

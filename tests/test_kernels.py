@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import pytest
 
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.interface import Abi
 from cvmplan.simulator.answers import Answer
@@ -33,7 +34,7 @@ KERNELS: Final = {
     "min-6.18.15": "kvm-6.18",
     "min-7.1.13": "kvm-7.1",
 }
-VM_TYPES: Final = {0: "default", 1: "sw-protected"}
+VM_TYPES: Final = {0: Platform.DEFAULT, 1: Platform.SW_PROTECTED}
 NOT_CALLS_OF_A_PLAN: Final = {
     "cap", "run", "enc", "encv", "attr2", "attr2g", "memory-mapping-v19", "create-vm",
 }  # fmt: skip

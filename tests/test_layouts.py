@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan.core.errors import PlanError
+from cvmplan.core.platform import OF_KVM, Platform
 from cvmplan.kvm import layouts
 from cvmplan.kvm.layouts import STRUCTS, pack
 
@@ -27,12 +28,12 @@ CONSTANTS: dict[str, int] = {
     **layouts.CAPABILITIES,
     **layouts.SEV_COMMANDS,
     **layouts.TDX_COMMANDS,
-    "KVM_X86_DEFAULT_VM": layouts.VM_TYPES["default"],
-    "KVM_X86_SW_PROTECTED_VM": layouts.VM_TYPES["sw-protected"],
-    "KVM_X86_SEV_VM": layouts.VM_TYPES["sev"],
-    "KVM_X86_SEV_ES_VM": layouts.VM_TYPES["sev-es"],
-    "KVM_X86_SNP_VM": layouts.VM_TYPES["snp"],
-    "KVM_X86_TDX_VM": layouts.VM_TYPES["tdx"],
+    "KVM_X86_DEFAULT_VM": int(Platform.DEFAULT.vm_type or 0),
+    "KVM_X86_SW_PROTECTED_VM": int(Platform.SW_PROTECTED.vm_type or 0),
+    "KVM_X86_SEV_VM": int(Platform.SEV.vm_type or 0),
+    "KVM_X86_SEV_ES_VM": int(Platform.SEV_ES.vm_type or 0),
+    "KVM_X86_SNP_VM": int(Platform.SNP.vm_type or 0),
+    "KVM_X86_TDX_VM": int(Platform.TDX.vm_type or 0),
     "KVM_SEV_SNP_PAGE_TYPE_NORMAL": layouts.SNP_PAGE_TYPES["normal"],
     "KVM_SEV_SNP_PAGE_TYPE_ZERO": layouts.SNP_PAGE_TYPES["zero"],
     "KVM_SEV_SNP_PAGE_TYPE_UNMEASURED": layouts.SNP_PAGE_TYPES["unmeasured"],
@@ -250,7 +251,7 @@ def test_capabilities_have_the_numbers_of_the_specification() -> None:
 
 def test_vm_and_page_types_have_the_numbers_of_the_specification() -> None:
     types = {"default": 0, "sw-protected": 1, "sev": 2, "sev-es": 3, "snp": 4, "tdx": 5}
-    assert types == layouts.VM_TYPES
+    assert types == {str(p): p.vm_type for p in OF_KVM}
     assert layouts.TDX_V19_VM_TYPE == 2
     pages = {"normal": 1, "vmsa": 2, "zero": 3, "unmeasured": 4, "secrets": 5, "cpuid": 6}
     assert pages == layouts.SNP_PAGE_TYPES

@@ -13,6 +13,7 @@ import pytest
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError, MapError, PlanError
+from cvmplan.core.platform import VBS
 from cvmplan.kvm.abi import IMPORT
 from cvmplan.launch.model import Guest, Image, Launch
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
@@ -33,9 +34,7 @@ CR0 = (0x40000, (0x11).to_bytes(16, "little"))
 
 def launch(*ops: Op) -> Plan:
     """A VBS launch with these calls in its middle."""
-    return Plan(
-        "vbs", "", "isolated-import", (CreateVm("vbs"), CreateVcpu(1), *ops, ImportComplete())
-    )
+    return Plan(VBS, "", "isolated-import", (CreateVm(VBS), CreateVcpu(1), *ops, ImportComplete()))
 
 
 def noise(seed: int, size: int) -> bytes:
@@ -115,7 +114,7 @@ def test_the_fold_over_runs_is_the_naive_fold_over_commands(ops: tuple[Op, ...])
     single = [one for run in plan.trace() for one in run.commands()]
     digest = naive(plan.trace())
     assert measure(plan).digest == digest
-    assert measure_steps("vbs", single).digest == digest
+    assert measure_steps(VBS, single).digest == digest
 
 
 def test_every_launch_above_has_a_digest_of_its_own() -> None:
@@ -240,8 +239,8 @@ def test_a_page_given_twice_is_no_plan_though_the_crate_measures_it() -> None:
     ops, digest = known_ops(TWICE)
     with pytest.raises(PlanError, match="the page at 0x1000 was added before"):
         measure(launch(*ops))
-    apart = [step for op in ops for step in op.lower(Lowering("vbs", {}))]
-    assert measure_steps("vbs", [*apart, steps.Complete()]).digest.hex() == digest
+    apart = [step for op in ops for step in op.lower(Lowering(VBS, {}))]
+    assert measure_steps(VBS, [*apart, steps.Complete()]).digest.hex() == digest
 
 
 # --- what is refused ----------------------------------------------------------------------------
@@ -302,7 +301,7 @@ def test_steps_out_of_order_are_refused(trace: list[Step]) -> None:
     with pytest.raises(PlanError):
         list(in_order(trace, steps.ORDER))
     with pytest.raises(PlanError):
-        measure_steps("vbs", trace)
+        measure_steps(VBS, trace)
 
 
 REFUSED: Final[dict[str, tuple[tuple[Op, ...], str]]] = {
@@ -349,7 +348,7 @@ def test_an_illegal_launch_has_no_measurement(ops: tuple[Op, ...], why: str) -> 
 def vbs_launch(*regions: Region, image: Image | None = None) -> Launch:
     """A launch of these regions on two vCPUs."""
     profile = next(iter(PROFILES.values()))
-    return Launch("vbs", "x.igvm", profile, IMPORT, Guest(vcpus=2), regions, image)
+    return Launch(VBS, "x.igvm", profile, IMPORT, Guest(vcpus=2), regions, image)
 
 
 def region(gpa: int, page_type: str, contents: Contents | None = None) -> Region:
@@ -374,7 +373,7 @@ def test_a_launch_imports_pages_in_order_and_registers_last() -> None:
     ]
     gpa_map = GpaMap.of(layout.regions, layout.limits, findings=layout.findings)
     assert list(planner.operations(wanted, gpa_map)) == [
-        CreateVm("vbs"),
+        CreateVm(VBS),
         CreateVcpu(2),
         ImportPage(0x3000, PAGE, "measured", BIG.slice(0, PAGE)),
         ImportPage(0x1000, PAGE, "unmeasured", Filled("parameters")),

@@ -28,6 +28,7 @@ from typing import Any, Final
 import pytest
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.platform import Platform
 from cvmplan.memory.contents import Contents, Made, Zeros
 from cvmplan.operations.measure import measure
 from cvmplan.operations.plan import MapMemory, Op, Plan
@@ -83,7 +84,9 @@ class Vector:
         file = self.input_file()
         data = file.read_bytes() if file else b""
         make = {"snp": snp_operations, "tdx": tdx_operations}[self.platform]
-        return Plan(self.platform, "", "map-memory", tuple(make(self.operations or (), data)))
+        return Plan(
+            Platform(self.platform), "", "map-memory", tuple(make(self.operations or (), data))
+        )
 
 
 def read_vector(file: Path) -> Vector:

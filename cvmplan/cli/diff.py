@@ -14,6 +14,7 @@ from cvmplan.cli.options import (
     Output,
     Request,
     Shared,
+    chosen_platform,
     launch_options,
     request,
     with_options,
@@ -129,5 +130,5 @@ def _side(asked: Asked) -> Side:
     if trace in kinds:
         return of_trace(name, *trace.read(image))
     if recorded in kinds:
-        return of_recording(name, recorded.read(image, asked.request.options.get("platform")))
+        return of_recording(name, recorded.read(image, chosen_platform(asked.request.options)))
     return of_plan(name, asked.request.plan())

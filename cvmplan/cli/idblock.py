@@ -27,6 +27,7 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.secrets import passphrase_of
+from cvmplan.core import platform as platforms
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
@@ -90,7 +91,7 @@ class Asked(NamedTuple):
 
 def _asked(values: dict[str, Any]) -> Asked:
     own = {name: values.pop(name) for name in OWN}
-    return Asked(assume_platform(request(values), "snp"), own)
+    return Asked(assume_platform(request(values), platforms.SNP), own)
 
 
 @app.command()

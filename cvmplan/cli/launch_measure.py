@@ -25,6 +25,7 @@ from cvmplan.cli.options import (
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.core.files import Files
+from cvmplan.core.platform import FLAT, Platform
 from cvmplan.launch.settings import read_options
 
 if TYPE_CHECKING:
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 
 app = make_app()
 T = TypeVar("T")
-PLATFORMS = ("sev", "sev-es")
 DIGEST = "The launch digest, in place of IMAGE; with --policy."
 Tik = Annotated[
     str, typer.Option("--tik", metavar="FILE", help="The transport integrity key: 16 bytes.")
@@ -63,7 +63,7 @@ class _Launched(NamedTuple):
     """A launch of which the digest is known: `plan` where it was measured."""
 
     name: str
-    platform: str | None
+    platform: Platform | None
     policy: int
     digest: bytes
     plan: Plan | None
@@ -151,8 +151,8 @@ def _measured(asked: Request) -> _Launched:
     from cvmplan.platforms.sev.ops import SevLaunchStart
 
     plan, name = asked.plan(), asked.image.name
-    if plan.platform not in PLATFORMS:
-        problem = f"LAUNCH_MEASURE is a command of {' and '.join(PLATFORMS)}, not {plan.platform}"
+    if plan.platform not in FLAT:
+        problem = f"LAUNCH_MEASURE is a command of {' and '.join(FLAT)}, not {plan.platform}"
         raise UnsupportedError(problem, at=name, hint="--platform sev or --platform sev-es")
     digest = measure(plan).digest
     policy = next(op.policy for op in plan.ops if isinstance(op, SevLaunchStart))
@@ -168,8 +168,8 @@ def _known(given: dict[str, Any], digest: bytes) -> _Launched:
         if value not in (None, False, []):
             at = "IMAGE" if name == "path" else f"--{name.replace('_', '-')}"
             raise ConfigError("goes without --digest, which stands for the launch", at=at)
-    if platform not in (None, *PLATFORMS):
-        problem = f"LAUNCH_MEASURE is a command of {' and '.join(PLATFORMS)}, not {platform}"
+    if platform not in (None, *FLAT):
+        problem = f"LAUNCH_MEASURE is a command of {' and '.join(FLAT)}, not {platform}"
         raise UnsupportedError(problem, at="--platform")
     if policy is None:
         raise ConfigError("is wanted with --digest", at="--policy")

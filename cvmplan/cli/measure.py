@@ -58,7 +58,7 @@ def measure(
 @contextmanager
 def _watch(request: Request, plan: Plan) -> Iterator[Watch | None]:
     """Yield what sees the steps: other processes that hash, or the progress bar."""
-    if request.jobs > 1 and plan.platform == "snp":
+    if request.jobs > 1 and plan.platform.page_info:
         from cvmplan.platforms.snp.parallel import hashing
 
         with hashing(request.jobs) as watch:

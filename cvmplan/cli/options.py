@@ -25,6 +25,7 @@ from cvmplan.core.errors import ConfigError, InputError
 from cvmplan.core.files import EXAMPLES, Files
 from cvmplan.core.mapped import confirm_all
 from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
+from cvmplan.core.platform import Platform, find
 from cvmplan.core.values import printable
 from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP, read_options
@@ -99,7 +100,7 @@ def launch_options() -> Shared:
         "path": (Image, None),
         "example": (Example, None),
         "platform": (
-            option(text, "platform", "snp|tdx|sev|sev-es|vbs|sw-protected|default", PLATFORM),
+            option(text, "platform", "|".join(Platform), PLATFORM),
             None,
         ),
         "vmm": (
@@ -185,7 +186,13 @@ def request(values: dict[str, Any]) -> Request:
     return Request(image, options, files, quiet, jobs)
 
 
-def assume_platform(made: Request, platform: str) -> Request:
+def chosen_platform(options: Mapping[str, Any]) -> Platform | None:
+    """Return the platform that was given, None where none was; ConfigError."""
+    name = options.get("platform")
+    return None if name is None else find(name)
+
+
+def assume_platform(made: Request, platform: Platform) -> Request:
     """Return a request for `platform` where nothing says another: neither option nor document."""
     from cvmplan import readers
 

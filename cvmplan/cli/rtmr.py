@@ -24,6 +24,7 @@ from cvmplan.cli.options import (
     write,
     write_bytes,
 )
+from cvmplan.core import platform as platforms
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
 
@@ -208,7 +209,7 @@ def _firmware(files: Files, path: str) -> Any:
     name, reader = readers.recognise(blob)
     if name not in ("ovmf", "tdvf"):
         raise ConfigError(f"{name} has no RTMRs", at=path, hint="give TDX firmware")
-    return read(reader.read(blob, "tdx"))
+    return read(reader.read(blob, platforms.TDX))
 
 
 def _named(files: Files, written: list[str], flag: str) -> dict[str, Any]:

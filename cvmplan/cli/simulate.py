@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Request, launch_verb, write
+from cvmplan.cli.options import Format, Output, Request, chosen_platform, launch_verb, write
 from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.findings import has_errors
 
@@ -82,7 +82,7 @@ def _replayed(request: Request, image: str | None) -> Simulation:
     from cvmplan.simulator.replay import replay
 
     options = dict(request.options)
-    recording = recorded.read(request.image, options.get("platform"))
+    recording = recorded.read(request.image, chosen_platform(options))
     named = options.pop("abi", None)
     abi = find(named) if named else newest(recording.platform)
     options["platform"] = recording.platform

@@ -17,6 +17,7 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.td_params import MODULE, Format, answer_in
+from cvmplan.core import platform as platforms
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError
 
@@ -77,7 +78,7 @@ def td_info(
     rtmrs = {name: _octets(f"--{name}", text) for name, text in typed.items() if text is not None}
     bound = None if servtd is None else _service_td(servtd)
     rules = modules.find(modules.DEFAULT if module is None else module)
-    plan = assume_platform(request, "tdx").plan()
+    plan = assume_platform(request, platforms.TDX).plan()
     check_platform(plan, request.image.name)
     mrtd = measure(plan, watch_for(plan, quiet=request.quiet)).digest
     found = identity(plan, mrtd, rules, rtmrs, bound)._replace(module_given=module is not None)

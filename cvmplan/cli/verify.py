@@ -26,6 +26,7 @@ from cvmplan.cli.options import (
 from cvmplan.cli.progress import watch_for
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
+from cvmplan.core.platform import Platform
 
 if TYPE_CHECKING:
     from cvmplan.eventlog.event import EventLog
@@ -130,7 +131,7 @@ def _trust(asked: Asked) -> Trust:
         for path in asked.own["certs"] or ()
         for one in chains.read(asked.request.files.open(path, "certificate"))
     ]
-    pins: Mapping[str, str] = PINNED[asked.evidence.platform]
+    pins: Mapping[str, str] = PINNED[asked.evidence.platform.evidence]
     if asked.own["pin"]:
         read = values.octets(32)
         pins = {read_value(read, one, "--pin").hex(): f"--pin {one}" for one in asked.own["pin"]}
@@ -153,7 +154,7 @@ def _time(written: str | None) -> datetime:
         raise ConfigError(f"{written!r} is no time", at="--at", hint=hint) from None
 
 
-def _wanted(own: Mapping[str, Any], platform: str) -> Wanted:
+def _wanted(own: Mapping[str, Any], platform: Platform) -> Wanted:
     from cvmplan.evidence.planned import Wanted
 
     readers: dict[str, Callable[[object], Any]] = {
@@ -163,7 +164,7 @@ def _wanted(own: Mapping[str, Any], platform: str) -> Wanted:
         "mrservicetd": values.octets(48),
     }
     given = [name for name in readers if own[name] is not None]
-    for name in {"snp": ("mrseam", "mrservicetd"), "tdx": ("vmpl",)}[platform]:
+    for name in {"report": ("mrseam", "mrservicetd"), "quote": ("vmpl",)}[platform.evidence]:
         if name in given:
             raise ConfigError(f"means nothing for evidence of {platform}", at=f"--{name}")
     flags = {name: f"--{name.replace('_', '-')}" for name in given}

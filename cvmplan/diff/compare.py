@@ -241,7 +241,7 @@ def _order(a: Side, b: Side, rows: list[Row]) -> Iterator[Difference]:
         yield _pages("order", row.low, row.high, here, there)
     kinds = [{p.kind for p in side.pieces} for side in (a, b)]
     told = ["two-pass" if "extended" in k else "single-pass" for k in kinds]
-    if a.platform == b.platform == "tdx" and told[0] != told[1]:
+    if a.platform == b.platform and a.platform.secure_ept and told[0] != told[1]:
         yield Difference("order", "page order", told[0], told[1])
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, NamedTuple
 
+from cvmplan.core.platform import Platform
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, byte_string
@@ -20,12 +21,8 @@ from cvmplan.simulator.replay import Recording
 
 ADDED, FUSED, EXTENDED = "added", "added and extended one by one", "extended"
 MEASURED, UNMEASURED = "measured", "unmeasured"
-ONLY_MAPPED: Final = ("default", "sw-protected")
 HASHED: Final = frozenset({"normal", MEASURED, "vmsa"})
 """Page types whose contents are measured."""
-REGISTERS: Final = {
-    "snp": "MEASUREMENT", "tdx": "MRTD", "sev": "LD", "sev-es": "LD", "vbs": "BOOT_DIGEST",
-}  # fmt: skip
 UNMEASURED_SETTINGS: Final = ("gpaw", "tsc_khz", "machine", "backing", "c_bit", "prefault")
 """Settings of a plan that are in none of its operations, or in the calls beneath them only."""
 HASHES: Final = ("kernel_hash", "initrd_hash", "append_hash")
@@ -69,7 +66,7 @@ class Side:
 
     name: str
     kind: str
-    platform: str
+    platform: Platform
     pieces: list[Piece] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
@@ -127,9 +124,9 @@ def of_plan(name: str, plan: Plan) -> Side:
         place = f"op {number} ({op.name})"
         if op.kind == "control":
             _note(side, op)
-        elif plan.platform in ONLY_MAPPED and op.kind == "map" and is_run(op):
+        elif not plan.platform.measured and op.kind == "map" and is_run(op):
             side.pieces.append(Piece("mapped", op.gpa, op.size, None, place))
-    if plan.platform not in ONLY_MAPPED:
+    if plan.platform.measured:
         found = measure(plan)
         side.register, side.digest = found.register, found.digest
     named = (*HASHES, *UNMEASURED_SETTINGS)
@@ -206,7 +203,7 @@ def _call(op: Op) -> tuple[Any, ...]:
     return (op.name, *(None if value is False else value for value in told))
 
 
-def of_trace(name: str, platform: str, commands: Sequence[Any]) -> Side:
+def of_trace(name: str, platform: Platform, commands: Sequence[Any]) -> Side:
     """Return a trace (its commands as `documents` has them) as a side; contents are not in it."""
     side = Side(name, "trace", platform)
     for command in commands:
@@ -231,7 +228,7 @@ def of_trace(name: str, platform: str, commands: Sequence[Any]) -> Side:
         side.digest = digest or side.digest
     vcpus = sum(c.count or 1 for c in commands if c.command == "TDH.VP.INIT")
     side.facts |= {"vCPUs": str(vcpus)} if vcpus else {}
-    side.register = REGISTERS[platform] if side.digest else ""
+    side.register = platform.register if side.digest else ""
     side.pieces = [*_runs(_fused(side.pieces))]
     return side
 

@@ -151,7 +151,7 @@ class _Digests:
 
     def __init__(self, a: Side, b: Side) -> None:
         told = [any(p.digest for p in side.pieces) for side in (a, b)]
-        self._wanted = any(told) and a.platform == b.platform == "snp"
+        self._wanted = any(told) and a.platform == b.platform and a.platform.page_info
         self._known: list[bytes | None] = [NO_CONTENTS, NO_CONTENTS]
 
     def apart(self, cut: Cut) -> str:

@@ -7,9 +7,10 @@ hex strings, counts and file offsets as integers.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -19,6 +20,7 @@ from pydantic import (
 )
 
 from cvmplan.core import values
+from cvmplan.core.platform import Platform
 
 HEX = "^0x[0-9a-f]{1,16}$"
 MOST = (1 << 63) - 1  # of a count: file offsets and sizes are signed on every system
@@ -65,7 +67,10 @@ HexBytes = Annotated[
 ]
 Address = Annotated[str, Field(pattern=HEX)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
-PlatformName = Literal["snp", "tdx", "sev", "sev-es", "vbs", "sw-protected", "default"]
+if TYPE_CHECKING:
+    PlatformName: TypeAlias = Platform
+else:
+    PlatformName = Annotated[Literal[tuple(map(str, Platform))], AfterValidator(Platform)]
 
 
 T = TypeVar("T")

@@ -14,21 +14,13 @@ from dataclasses import fields
 from typing import Any
 
 from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.platform import DEFAULT, FLAT
 from cvmplan.emit.json import is_said, plan_value
 from cvmplan.emit.vendor import Call, Values, VendorCalls, ioctl, struct
 from cvmplan.kvm import layouts
-from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS, VM_TYPES
+from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
 from cvmplan.operations.plan import Op, Plan
 
-_PRIVATE = ("USER_MEMORY2", "GUEST_MEMFD", "MEMORY_ATTRIBUTES")
-_WANTED = {
-    "snp": (*_PRIVATE, "EXIT_HYPERCALL"),
-    "tdx": (*_PRIVATE, "MAX_VCPUS", "SPLIT_IRQCHIP", "X86_APIC_BUS_CYCLES_NS"),
-    "sw-protected": (*_PRIVATE, "PRE_FAULT_MEMORY"),
-    "default": ("USER_MEMORY2", "PRE_FAULT_MEMORY"),
-    "sev": ("USER_MEMORY2",),
-    "sev-es": ("USER_MEMORY2",),
-}
 BUS_CYCLE_NS, IRQCHIP_ROUTES = 40, 24  # TDX: a 25 MHz bus; kvm.h: routes of a split irqchip
 
 
@@ -73,19 +65,19 @@ class _Maker(VendorCalls):
     def _create_vm(self, op: Any, number: int) -> Iterator[Call]:
         del number
         legacy = any(getattr(o, "legacy", False) for o in self.plan.ops)
-        kind = VM_TYPES["default" if legacy else op.vm_type]
+        kind = DEFAULT.vm_type if legacy else op.vm_type.vm_type
         kind = layouts.TDX_V19_VM_TYPE if self.v19 else kind
         if kind:
             yield self._check("VM_TYPES", f"bit {kind}")
-        for name in _WANTED[self.platform]:
+        for name in self.platform.capabilities:
             if not (self.v19 and name == "X86_APIC_BUS_CYCLES_NS"):
                 yield self._check(name, "not 0")
         if self.v19:
             yield self._check("MEMORY_MAPPING", "not 0")
         yield ioctl("kvm", "KVM_CREATE_VM", argument=kind, returns="vm")
-        if self.platform == "snp":
+        if self.platform.page_info:
             yield self._enable("EXIT_HYPERCALL", 1 << layouts.KVM_HC_MAP_GPA_RANGE)
-        if self.platform == "tdx":
+        if self.platform.secure_ept:
             yield from self._prepare_td()
 
     def _check(self, name: str, wants: str) -> Call:
@@ -119,7 +111,7 @@ class _Maker(VendorCalls):
             fd = f"vcpu:{vcpu}"
             yield ioctl("vm", "KVM_CREATE_VCPU", argument=vcpu, returns=fd)
             yield ioctl(fd, "KVM_SET_CPUID2", argument="&cpuid")
-            if self.platform in ("snp", "sev-es"):  # what becomes the VMSA
+            if self.platform.vmsa:  # what becomes the VMSA
                 yield ioctl(fd, "KVM_SET_SREGS", argument=f"&sregs[{vcpu}]")
                 yield ioctl(fd, "KVM_SET_REGS", argument=f"&regs[{vcpu}]")
 
@@ -148,7 +140,7 @@ class _Maker(VendorCalls):
             values |= {"guest_memfd": f"gmem[{op.gmem}]", "guest_memfd_offset": op.gmem_offset or 0}
         made = struct(STRUCTS["kvm_userspace_memory_region2"], values)
         yield ioctl("vm", "KVM_SET_USER_MEMORY_REGION2", **made)
-        if self.platform in ("sev", "sev-es"):
+        if self.platform in FLAT:
             region: Values = {"addr": f"&memory[{op.slot}]", "size": op.size}
             made = struct(STRUCTS["kvm_enc_region"], region)
             yield ioctl("vm", "KVM_MEMORY_ENCRYPT_REG_REGION", **made)

@@ -13,6 +13,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import PlanError
 from cvmplan.core.findings import RULES, Finding
 from cvmplan.core.inputs import Input
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.emit.documents import (
     abi_document,
@@ -36,11 +37,6 @@ from cvmplan.simulator.answers import Simulation
 HEX_FIELDS = {
     "gpa", "size", "policy", "vmsa_features", "attributes", "xfam", "rcx", "gmem_offset", "offset",
 }  # fmt: skip
-SEALED = {
-    "tdx": "TDH.MR.FINALIZE", "sev": "LAUNCH_MEASURE", "sev-es": "LAUNCH_MEASURE",
-    "vbs": "COMPLETE_IMPORT",
-}  # fmt: skip
-"""Platform to the command that seals its measurement."""
 MEASURED_TYPES = {"normal", "measured", "vmsa"}
 
 
@@ -130,9 +126,9 @@ def checkpoints(plan: Plan) -> tuple[Measurement | None, dict[int, bytes]]:
     """Return the measurement (None where nothing is measured), and SNP's digest after each op."""
     lowered = list(plan.lowered())
     steps = [step for _, step in lowered]
-    if plan.platform in ("default", "sw-protected"):
+    if not plan.platform.measured:
         return None, {}
-    if plan.platform != "snp":
+    if not plan.platform.page_info:
         return checked(plan, measure_steps(plan.platform, steps)), {}
     pairs = list(running(steps))
     digests = {index: digest for (index, _), (_, digest) in zip(lowered, pairs, strict=True)}
@@ -151,7 +147,7 @@ def _op(
         value = getattr(op, field.name)
         if is_said(value) or field.name == "measured":
             document[field.name] = plan_value(field.name, value, index)
-    if op.kind == "map" and made.platform in ("default", "sw-protected") and is_run(op):
+    if op.kind == "map" and not made.platform.measured and is_run(op):
         document["largest_level"] = hex(largest_level(made, op.gpa, op.size))
     if fd and document.get("page_type") == "cpuid":
         document["retry"] = "invalid-param-once"
@@ -168,7 +164,7 @@ def is_said(value: Any) -> bool:
 def largest_level(made: Plan, gpa: int, size: int) -> int:
     """Return the largest page (bytes) that the kernel may map in a range of an open VM."""
     abi = find(made.abi)
-    private = abi.map_level if abi.runs and made.platform == "sw-protected" else abi.shared_level
+    private = abi.map_level if abi.runs and made.platform.private else abi.shared_level
     return min(largest_mapping(gpa, size), private)
 
 
@@ -230,13 +226,13 @@ def trace(plan: Plan) -> str:
 
 def final_digest(plan: Plan) -> bytes | None:
     """Return the measurement of platforms that have one at the end only."""
-    if plan.platform in ("snp", "default", "sw-protected"):
+    if plan.platform.page_info or not plan.platform.measured:
         return None
     return measure_steps(plan.platform, plan.trace()).digest
 
 
 def commands(
-    platform: str, lowered: Iterable[tuple[int, Step]], final: bytes | None = None
+    platform: Platform, lowered: Iterable[tuple[int, Step]], final: bytes | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield each step as a document, on SNP with the launch digest after it, else with `final`."""
     ops: deque[int] = deque()
@@ -247,11 +243,12 @@ def commands(
             yield step
 
     pairs: Iterable[tuple[Step, bytes | None]] = ((step, None) for step in steps())
-    if platform == "snp":
+    if platform.page_info:
         pairs = running(steps())
-    last = platform in SEALED and SEALED[platform]
     for number, (step, digest) in enumerate(pairs):
-        yield _step(number, ops.popleft(), step, final if step.command == last else digest)
+        yield _step(
+            number, ops.popleft(), step, final if step.command == platform.sealed_by else digest
+        )
 
 
 def _step(number: int, op: int, step: Step, digest: bytes | None) -> dict[str, Any]:

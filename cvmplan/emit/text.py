@@ -112,7 +112,7 @@ def plan(made: Plan) -> str:
     result, _ = checkpoints(made)
     index = {i.blob.name: n for n, i in enumerate(made.inputs)}
     rows = [(str(n), op.kind, op.name, _fields(op, index)) for n, op in enumerate(made.ops)]
-    if made.platform in ("default", "sw-protected"):
+    if not made.platform.measured:
         rows = [
             (*row[:3], row[3] + _level(made, op)) for row, op in zip(rows, made.ops, strict=True)
         ]
@@ -226,7 +226,7 @@ def simulation(outcome: Simulation) -> str:
     refused = sum(r.answer.result == "error" for r in outcome.results)
     end = "finalized" if outcome.finalized else "not finalized"
     digest = "not known" if outcome.digest is None else outcome.digest.hex()
-    if outcome.platform in ("default", "sw-protected"):
+    if not outcome.platform.measured:
         digest = "nothing is measured on this platform"
     return joined(
         [

@@ -23,4 +23,4 @@ AMD: Final = {
 INTEL: Final = {
     "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e": "Intel SGX Root CA",
 }
-PINNED: Final = {"snp": AMD, "tdx": INTEL}
+PINNED: Final = {"report": AMD, "quote": INTEL}

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from cvmplan.core import platform as platforms
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
+from cvmplan.core.platform import Platform
 from cvmplan.evidence.wrappers import Unwrapped, unwrap
 from cvmplan.platforms.snp import report
 from cvmplan.platforms.snp.report import AttestationReport
@@ -26,7 +28,7 @@ class Evidence(NamedTuple):
     last two.  `trailing` bytes follow what was read.
     """
 
-    platform: str
+    platform: Platform
     kind: str
     digest: bytes
     settings: Mapping[str, int | bytes]
@@ -53,7 +55,7 @@ def read(blob: Blob, *, trailing: bool = False) -> Evidence:
         told: dict[str, int | bytes] = {"policy": found.policy, "host_data": found.host_data}
         kind = f"SNP report, version {found.version}{wrapped}"
         return Evidence(
-            "snp", kind, found.measurement, told, source, found.cpu_signature, report=found
+            platforms.SNP, kind, found.measurement, told, source, found.cpu_signature, report=found
         )
     if quote.is_report(body):
         td, mac = quote.read_report(body)
@@ -72,4 +74,4 @@ def read(blob: Blob, *, trailing: bool = False) -> Evidence:
 
 def _of_td(kind: str, td: Td, source: Unwrapped) -> Evidence:
     told: dict[str, int | bytes] = {name: getattr(td, name) for name in IDENTITIES}
-    return Evidence("tdx", kind, td.mrtd, told, source, td=td)
+    return Evidence(platforms.TDX, kind, td.mrtd, told, source, td=td)

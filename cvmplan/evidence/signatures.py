@@ -34,8 +34,8 @@ _PCK: Final = "Intel SGX PCK Certificate"  # Intel, SGX PCK certificate profile,
 _HWID: Final = f"{_OID}4"
 _QE_REPORT_DATA: Final = slice(320, 384)
 UNCHECKED: Final = {
-    "snp": ("revocation of certificates", "whether the reported TCB is recent"),
-    "tdx": ("TCB level of platform, QE and TDX module", "revocation of certificates"),
+    "report": ("revocation of certificates", "whether the reported TCB is recent"),
+    "quote": ("TCB level of platform, QE and TDX module", "revocation of certificates"),
 }
 
 

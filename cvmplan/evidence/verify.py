@@ -42,7 +42,10 @@ class Verification(NamedTuple):
     def not_checked(self) -> tuple[str, ...]:
         """What was not looked at, the signature first."""
         signed = all(line.status != NOT_IN_PLAN for line in self.lines if line.name == "signature")
-        return (*(() if signed else ("the signature",)), *UNCHECKED[self.evidence.platform])
+        return (
+            *(() if signed else ("the signature",)),
+            *UNCHECKED[self.evidence.platform.evidence],
+        )
 
 
 def verify(

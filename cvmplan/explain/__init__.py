@@ -13,16 +13,14 @@ from typing import Any
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
+from cvmplan.core.platform import Platform
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.answer import Explanation, explanation
 from cvmplan.explain.axes import Asked, Candidate, axes
 from cvmplan.explain.search import Search
 from cvmplan.launch.model import Opener
 from cvmplan.planning.build import plan
-from cvmplan.planning.source import open_source
-
-SIZES = {"snp": 48, "tdx": 48, "sev": 32, "sev-es": 32, "vbs": 32}
-"""Platform to the bytes of its measurement."""
+from cvmplan.planning.source import Source, open_source
 
 
 def ask(
@@ -45,8 +43,8 @@ def ask(
     if isinstance(wanted, Evidence):
         options = {"platform": wanted.platform, **options}
     platform = _platform(source, options, size)
-    if SIZES.get(platform) != size:
-        problem = f"a digest of {size} bytes, {platform} has {SIZES.get(platform, 'none')}"
+    if platform.digest_size != size:
+        problem = f"a digest of {size} bytes, {platform} has {platform.digest_size or 'none'}"
         raise ConfigError(problem, at="--expect")
     for name in ("kernel", "initrd", "append"):
         if name in options and f"{name}_hash" in options:
@@ -62,16 +60,16 @@ def ask(
     return Asked(shown, settings, platform, tries, named, open_file, lines)
 
 
-def _platform(source: Any, options: Mapping[str, Any], size: int) -> str:
+def _platform(source: Source, options: Mapping[str, Any], size: int) -> Platform:
     """Return the platform, of several that an image allows the one with such a measurement."""
     try:
-        return str(source.platform(options))
+        return source.platform(options)
     except ConfigError:
         allowed = source.reader.platforms(source.declared.firmware) if source.reader else ()
-        fitting = [name for name in allowed if SIZES.get(name) == size]
+        fitting = [p for p in (Platform(name) for name in allowed) if p.digest_size == size]
         if not fitting:
             raise
-        return str(fitting[0])
+        return fitting[0]
 
 
 def explain_measurement(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.errors import CvmplanError
+from cvmplan.core.platform import Platform
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.axes import RULES, Asked, Axis, Choice
 from cvmplan.explain.search import Found, Search
@@ -43,7 +44,7 @@ class Explanation(NamedTuple):
     """
 
     expected: str
-    platform: str
+    platform: Platform
     command: tuple[str, ...]
     changes: tuple[Change, ...]
     candidates: int
@@ -194,7 +195,7 @@ def _escaped(byte: int) -> str:
 def _searched(asked: Asked, axes: Sequence[Axis], search: Search) -> Iterator[tuple[str, str]]:
     for axis in axes:
         yield axis.name, "; ".join(map(_named, axis.choices))
-    if asked.platform in ("snp", "sev-es") and search.done:
+    if asked.platform.vmsa and search.done:
         yield "vCPUs", _reaches(search)
         yield (
             "CPU signatures",
@@ -220,14 +221,14 @@ def _named(choice: Choice) -> str:
 
 def _not_searched(asked: Asked, search: Search) -> Iterator[str]:
     yield "other bytes of the image: each build has a digest of its own (--try FILE)"
-    if asked.platform in ("snp", "sev", "sev-es") and asked.image.source.format != "igvm":
+    if asked.platform.policy is not None and asked.image.source.format != "igvm":
         if all(asked.given(name) is None for name in _KERNEL) and not asked.tries:
             yield "a kernel that is booted directly: none was given (--kernel, or --try FILE)"
         if asked.given("append") is None and asked.given("append_hash") is not None:
             yield "variants of the command line: only its hash was given (--append)"
     if asked.image.source.declared.settings.keys() & {*_KERNEL}:
         yield "a launch without a kernel: the manifest names one (leave its 'boot' out)"
-    if asked.platform == "snp" and asked.given("svsm") is None:
+    if asked.platform.page_info and asked.given("svsm") is None:
         yield "an SVSM below the firmware: no binary was given (--svsm, --vars-size)"
     for why, reason in search.refused.items():
         yield f"{why}: {reason}"

@@ -16,6 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
+from cvmplan.core.platform import Platform
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener
@@ -74,7 +75,7 @@ class Asked(NamedTuple):
 
     image: Candidate
     options: Mapping[str, Any]
-    platform: str
+    platform: Platform
     tries: Sequence[Blob]
     named: Mapping[bytes, str]
     open_file: Opener
@@ -114,7 +115,7 @@ def _sorted(asked: Asked) -> tuple[list[Candidate], list[Blob]]:
 
 
 def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
-    if asked.platform not in ("snp", "sev", "sev-es"):
+    if asked.platform.policy is None:
         return
     line = asked.given("append")
     yield from _lines(asked)
@@ -162,7 +163,7 @@ def _coupled(asked: Asked) -> Iterator[Choice]:
     """
     line = asked.given("append")
     found = NR_CPUS.search(line) if isinstance(line, str) else None
-    if found is None or asked.platform not in ("snp", "sev", "sev-es"):
+    if found is None or asked.platform.policy is None:
         return
     for count in range(1, MOST_COUPLED + 1):
         if int(found[1]) != count:
@@ -203,7 +204,7 @@ def _vmms(asked: Asked) -> Iterator[Choice]:
 
 
 def _page_orders(asked: Asked) -> Iterator[Choice]:
-    if asked.platform != "tdx":
+    if not asked.platform.secure_ept:
         return
     named = asked.given("abi")
     extend = abis.find(named).tdx_extend if named else "either"
@@ -223,11 +224,11 @@ def _kernel(page_order: str) -> str:
     """Return the first kernel interface that adds TDX pages in this order."""
     wanted = "fused" if page_order == "single-pass" else "separate"
     able = [a.name for a in abis.ABIS.values() if a.plans and a.tdx_extend == wanted]
-    return next(name for name in able if "tdx" in abis.ABIS[name].vm_types)
+    return next(name for name in able if any(p.secure_ept for p in abis.ABIS[name].vm_types))
 
 
 def _fpu_states(asked: Asked) -> Iterator[Choice]:
-    if asked.platform != "sev-es":
+    if not asked.platform.init_choice:
         return
     for state, why in (
         ("init2", "KVM_SEV_INIT2 sets MXCSR and FCW"),
@@ -238,7 +239,7 @@ def _fpu_states(asked: Asked) -> Iterator[Choice]:
 
 
 def _paddings(asked: Asked) -> Iterator[Choice]:
-    if asked.platform != "tdx" or asked.image.source.format == "igvm":
+    if not asked.platform.secure_ept or asked.image.source.format == "igvm":
         return
     for padding, why in (
         ("zero", "zeros follow the data of a section that is longer in memory"),
@@ -251,12 +252,12 @@ def _paddings(asked: Asked) -> Iterator[Choice]:
 def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
     for candidate in tries:
         yield Choice({"image": candidate}, f"another image, {candidate.shown}")
-    if asked.given("firmware_digest") is not None and asked.platform == "snp":
+    if asked.given("firmware_digest") is not None and asked.platform.page_info:
         yield from _section_tables(asked)
         return
     firmware = asked.image.source.declared.firmware
     plain = firmware is asked.image.source.image
-    if firmware is None or not plain or asked.platform not in ("snp", "sev", "sev-es"):
+    if firmware is None or not plain or asked.platform.policy is None:
         return
     name = asked.image.shown
     for size, build in VARIABLE_STORES.items():
@@ -300,9 +301,8 @@ def _said(value: Any) -> str:
 
 
 def _platforms(asked: Asked) -> Iterator[Choice]:
-    same = (("snp", "tdx"), ("sev", "sev-es", "vbs"))
-    for platform in next(names for names in same if asked.platform in names):
-        if platform != asked.platform:
+    for platform in Platform:
+        if platform != asked.platform and platform.digest_size == asked.platform.digest_size:
             yield Choice({"platform": platform}, f"it is the measurement of {platform}")
 
 

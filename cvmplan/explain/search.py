@@ -13,6 +13,7 @@ from itertools import combinations, product
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cvmplan.core.errors import CvmplanError
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import MOST_VCPUS
 from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
@@ -136,7 +137,7 @@ class Search:
 
     def _folded(self, choices: Choices) -> Pages | None:
         """Return the pages of a launch with as many vCPUs as there may be, or fewer; or None."""
-        most = {"vcpus": MOST_VCPUS} if self._asked.platform in ("snp", "sev-es") else {}
+        most = {"vcpus": MOST_VCPUS} if self._asked.platform.vmsa else {}
         for vcpus in (most, {}) if most else ({},):
             try:
                 launch = self._launch(choices, vcpus)
@@ -216,7 +217,7 @@ class Search:
         return states
 
 
-def _known(name: str, platform: str) -> bool:
+def _known(name: str, platform: Platform) -> bool:
     """Whether `name` is a setting that means something on `platform`."""
     if name in TOP:
         return True

@@ -47,9 +47,9 @@ class Pages:
         self._snp = NO_CONTENTS
         self._sev: Any = None
         self.measured: bytes | None = None
-        if plan.platform == "snp":
+        if plan.platform.page_info:
             self._fold_snp(plan, chains)
-        elif plan.platform == "sev-es":
+        elif plan.platform.vmsa:
             self._fold_sev(plan)
         else:
             self.measured = measure(plan).digest
@@ -88,7 +88,7 @@ class Pages:
         """Return how many vCPUs of such states, up to `most`, lead to the digest `want`."""
         guest = self.launch.guest._replace(cpu_signature=signature, sev_features=features)
         launch = replace(self.launch, guest=guest)
-        if launch.platform == "snp":
+        if launch.platform.page_info:
             return self._among_snp(want, launch, most)
         return self._among_sev(want, launch, most)
 

@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import Final, NamedTuple
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import DEFAULT, SW_PROTECTED, Platform
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.emit.calls import calls
@@ -97,8 +98,8 @@ def _open(kernel: Kernel, held: ExitStack) -> int:
 
 def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
     """Return the VM that the host can have, by the capabilities that `emit.calls` asks for."""
-    answers: dict[str, list[str]] = {}
-    for kind in ("sw-protected", "default"):
+    answers: dict[Platform, list[str]] = {}
+    for kind in (SW_PROTECTED, DEFAULT):
         alone = Plan(kind, plan.vmm, earliest(kind).name, (CreateVm(kind),))
         asked = [c for c in calls(alone) if c["call"] == "KVM_CHECK_EXTENSION"]
         answers[kind] = [
@@ -106,14 +107,14 @@ def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
             for c in asked
             if not _has(_ask(kernel, kvm, c["argument"]), c["wants"])
         ]
-    lacks = tuple(answers["sw-protected"])
+    lacks = tuple(answers[SW_PROTECTED])
     if not lacks:
-        return Offer("sw-protected", prefault=True, gmem_default=False)
-    needed = [name for name in answers["default"] if name != "KVM_CAP_PRE_FAULT_MEMORY"]
+        return Offer(SW_PROTECTED, prefault=True, gmem_default=False)
+    needed = [name for name in answers[DEFAULT] if name != "KVM_CAP_PRE_FAULT_MEMORY"]
     if needed:
         raise NotChecked(f"{DEVICE} lacks {', '.join(needed)}")
     shared = _ask(kernel, kvm, CAPABILITIES["KVM_CAP_GUEST_MEMFD_FLAGS"])
-    return Offer("default", not answers["default"], _has(shared, "bit 1"), lacks)
+    return Offer(DEFAULT, not answers[DEFAULT], _has(shared, "bit 1"), lacks)
 
 
 def _ask(kernel: Kernel, kvm: int, capability: int) -> int:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Final, NamedTuple
 
+from cvmplan.core.platform import Platform
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.kvm.abi import ABIS, earliest, find
@@ -30,7 +31,7 @@ BARE: Final = 12 * PAGE  # where in it a memslot without guest_memfd is
 class Offer(NamedTuple):
     """What a host can do: a VM type, and what it lacks for more than that."""
 
-    vm_type: str
+    vm_type: Platform
     prefault: bool
     gmem_default: bool
     lacks: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ def mapping_half(plan: Plan, offer: Offer) -> Plan:
     guest_memfd bound twice, a page without memslot), with others that prepare them.
     """
     abi = _interface(plan, offer)
-    private = offer.vm_type == "sw-protected"
+    private = offer.vm_type.private
     memory = [*_memory(plan.ops, private=private)]
     slots = [op for op in memory if isinstance(op, SetMemslot)]
     flags = () if private else SHARED_FILE if offer.gmem_default and abi.gmem_default else None

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import Final
 
 from cvmplan.core.errors import ConfigError, UnsupportedError
-from cvmplan.kvm.interface import CONFIDENTIAL, FIRMWARE_POLICY, LARGE, OPEN, PAGE, Abi, Fact
+from cvmplan.core.platform import CONFIDENTIAL, OPEN, SNP, TDX, VBS, Platform
+from cvmplan.kvm.interface import FIRMWARE_POLICY, LARGE, PAGE, Abi, Fact
 from cvmplan.kvm.releases import (
     KVM_6_11,
     KVM_6_18,
@@ -44,15 +45,15 @@ IN_PLACE = KVM_7_3._replace(
     ),
 )
 _NOT_READ = (
-    ("snp", "guest policies and SEV_FEATURES that the kernel refuses"),
-    ("tdx", "ATTRIBUTES and XFAM that the kernel refuses"),
+    (SNP, "guest policies and SEV_FEATURES that the kernel refuses"),
+    (TDX, "ATTRIBUTES and XFAM that the kernel refuses"),
 )
 SVSM = KVM_6_11._replace(
     name="kvm-svsm",
     released=False,
     title="AMD's kernels with VMPLs for an SVSM: only the boot vCPU's VMSA is measured",
     vmsa_scope="boot-vcpu",
-    vm_types=("snp",),
+    vm_types=(SNP,),
     snp_policy=FIRMWARE_POLICY,
     snp_features=None,
     not_modelled=_NOT_READ[:1],
@@ -69,11 +70,11 @@ TDX_V19 = Abi(
     not_modelled=_NOT_READ[1:],
     title="Intel's TDX patches v19 of 2024: maps with its source first, then extends (two-pass)",
     tdx_extend="separate",
-    vm_types=("tdx",),
+    vm_types=(TDX,),
     map_call="",
     map_early=(),
     tdx_add=("tdx-init-mem-region", "tdx-extend"),
-    double_add=(("tdx", None),),
+    double_add=((TDX, None),),
     facts=(
         Fact(
             "KVM_MEMORY_MAPPING (vCPU, capability 236) with a source builds the secure EPT and "
@@ -91,9 +92,9 @@ MAP_MEMORY = Abi(
     runs=False,
     map_call="map-memory",
     map_early=(*OPEN, *CONFIDENTIAL),
-    add_wants_map=("tdx",),
+    add_wants_map=(TDX,),
     tdx_add=("tdx-add", "tdx-extend"),
-    double_add=(("snp", None), ("tdx", None)),
+    double_add=((SNP, None), (TDX, None)),
     empty_add="EINVAL",
     gmem_flags=KVM_6_18.gmem_flags,
     gmem_default=True,
@@ -149,7 +150,7 @@ EEXIST = MAP_MEMORY._replace(
 IMPORT = Abi(
     name="isolated-import",
     title="the Microsoft hypervisor: each page is imported with its type, vCPU states in place",
-    vm_types=(*CONFIDENTIAL, "vbs"),
+    vm_types=(*CONFIDENTIAL, VBS),
     simulates=False,
     map_call="",
     map_early=(),
@@ -186,17 +187,17 @@ def find(name: str, at: str = "--abi") -> Abi:
     return ABIS[name]
 
 
-def earliest(platform: str) -> Abi:
+def earliest(platform: Platform) -> Abi:
     """Return the first release of Linux that has guests of `platform`."""
     return next(abi for abi in RELEASES if platform in abi.vm_types)
 
 
-def newest(platform: str) -> Abi:
+def newest(platform: Platform) -> Abi:
     """Return the newest release of Linux that has guests of `platform`."""
     return next(abi for abi in reversed(RELEASES) if platform in abi.vm_types)
 
 
-def for_plan(abi: Abi, platform: str, at: str = "--abi") -> Abi:
+def for_plan(abi: Abi, platform: Platform, at: str = "--abi") -> Abi:
     """Return `abi`; UnsupportedError where no plan for `platform` can be made for it."""
     if abi.plans and platform in abi.vm_types:
         return abi

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
+from cvmplan.core.platform import FLAT, POLICED, WITH_INIT_CHOICE, WITH_PAGE_INFO
 from cvmplan.kvm.interface import Abi
 
 _ON: Final = {
@@ -25,15 +26,15 @@ _IOCTL: Final = {
     "pre-fault-memory": ("KVM_PRE_FAULT_MEMORY", "KVM_CAP_PRE_FAULT_MEMORY"),
 }
 _AMD: Final = {
-    "init": ("KVM_SEV_INIT2", ("snp", "sev", "sev-es")),
-    "snp-launch-start": ("KVM_SEV_SNP_LAUNCH_START", ("snp",)),
-    "snp-launch-update": ("KVM_SEV_SNP_LAUNCH_UPDATE", ("snp",)),
-    "snp-launch-finish": ("KVM_SEV_SNP_LAUNCH_FINISH", ("snp",)),
-    "sev-launch-start": ("KVM_SEV_LAUNCH_START", ("sev", "sev-es")),
-    "sev-launch-update-data": ("KVM_SEV_LAUNCH_UPDATE_DATA", ("sev", "sev-es")),
-    "sev-launch-update-vmsa": ("KVM_SEV_LAUNCH_UPDATE_VMSA", ("sev-es",)),
-    "sev-launch-measure": ("KVM_SEV_LAUNCH_MEASURE", ("sev", "sev-es")),
-    "sev-launch-finish": ("KVM_SEV_LAUNCH_FINISH", ("sev", "sev-es")),
+    "init": ("KVM_SEV_INIT2", POLICED),
+    "snp-launch-start": ("KVM_SEV_SNP_LAUNCH_START", WITH_PAGE_INFO),
+    "snp-launch-update": ("KVM_SEV_SNP_LAUNCH_UPDATE", WITH_PAGE_INFO),
+    "snp-launch-finish": ("KVM_SEV_SNP_LAUNCH_FINISH", WITH_PAGE_INFO),
+    "sev-launch-start": ("KVM_SEV_LAUNCH_START", FLAT),
+    "sev-launch-update-data": ("KVM_SEV_LAUNCH_UPDATE_DATA", FLAT),
+    "sev-launch-update-vmsa": ("KVM_SEV_LAUNCH_UPDATE_VMSA", WITH_INIT_CHOICE),
+    "sev-launch-measure": ("KVM_SEV_LAUNCH_MEASURE", FLAT),
+    "sev-launch-finish": ("KVM_SEV_LAUNCH_FINISH", FLAT),
 }
 _INTEL: Final = {
     "tdx-init-vm": "KVM_TDX_INIT_VM",
@@ -88,7 +89,7 @@ def calls_of(abi: Abi) -> Iterator[KernelCall]:
     for op, (command, platforms) in _AMD.items():
         if set(platforms) & set(abi.vm_types):
             yield _call(op, "KVM_MEMORY_ENCRYPT_OP", command=command, id=SEV_COMMANDS[command])
-    if "tdx" in abi.vm_types:
+    if any(p.secure_ept for p in abi.vm_types):
         yield from _intel(abi)
 
 

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from cvmplan.core.platform import OPEN, SNP, TDX, Platform
+
 PAGE, LARGE, HUGE = 4096, 2 << 20, 1 << 30
-CONFIDENTIAL: Final = ("snp", "tdx")
-OPEN: Final = ("default", "sw-protected", "sev", "sev-es")  # mapping is allowed from creation
 U64: Final = (1 << 64) - 1
 
 
@@ -118,23 +118,23 @@ class Abi(NamedTuple):
     es_fpu_state: str | None = None
     default_sev_features: int | None = None
     tdx_extend: str = "fused"
-    vm_types: tuple[str, ...] = (*OPEN, "snp", "tdx")
+    vm_types: tuple[Platform, ...] = (*OPEN, SNP, TDX)
     runs: bool = True
     released: bool = False
     plans: bool = True
     simulates: bool = True
     map_call: str = "pre-fault-memory"
-    map_early: tuple[str, ...] = OPEN
+    map_early: tuple[Platform, ...] = OPEN
     map_again: str = "nop"
     map_adds: bool = False
     map_level: int = PAGE
     shared_level: int = HUGE
-    add_wants_map: tuple[str, ...] = ()
+    add_wants_map: tuple[Platform, ...] = ()
     tdx_add: tuple[str, ...] = ("tdx-init-mem-region",)
-    double_add: tuple[tuple[str, str | None], ...] = (("snp", "EIO"), ("tdx", "EEXIST"))
+    double_add: tuple[tuple[Platform, str | None], ...] = ((SNP, "EIO"), (TDX, "EEXIST"))
     folio_check: bool = True
     empty_add: str = ""
-    no_source: tuple[tuple[str, str], ...] = (("snp", "EIO"), ("tdx", "EFAULT"))
+    no_source: tuple[tuple[Platform, str], ...] = ((SNP, "EIO"), (TDX, "EFAULT"))
     bound_twice: str = "EINVAL"
     snp_policy: Bits = FIRMWARE_POLICY
     sev_policy: Bits = SEV_POLICY
@@ -142,7 +142,7 @@ class Abi(NamedTuple):
     es_features: Bits | None = None
     td_attributes: Bits | None = None
     td_xfam: Bits | None = None
-    not_modelled: tuple[tuple[str, str], ...] = ()
+    not_modelled: tuple[tuple[Platform, str], ...] = ()
     dies: bool = False
     counts_mapped: bool = False
     attributes: str = "vm"

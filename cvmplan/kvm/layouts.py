@@ -186,15 +186,6 @@ CAPABILITIES: Final[Mapping[str, int]] = {
     "KVM_CAP_GUEST_MEMFD_FLAGS": 244,
 }
 
-# KVM_X86_*_VM; KVM_CAP_VM_TYPES is a mask of 1 << type.
-VM_TYPES: Final[Mapping[str, int]] = {
-    "default": 0,
-    "sw-protected": 1,
-    "sev": 2,
-    "sev-es": 3,
-    "snp": 4,
-    "tdx": 5,
-}
 TDX_V19_VM_TYPE: Final = 2  # v19, arch/x86/include/uapi/asm/kvm.h: KVM_X86_TDX_VM
 
 # enum sev_cmd_id

@@ -9,9 +9,10 @@ in-place conversion patches (v8, 2026-06-18).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from cvmplan.core.errors import ConfigError, PlanError, UnsupportedError
+from cvmplan.core.platform import Platform
 from cvmplan.core.records import record
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
@@ -25,15 +26,6 @@ from cvmplan.operations.steps import Step
 
 LARGE = 2 << 20  # a large page; slots that are derived begin and end where one could
 MOST_SLOTS = 32764  # Linux 6.11, x86: KVM_USER_MEM_SLOTS, SHRT_MAX less 3 internal ones
-BACKINGS: Final = {
-    "snp": ("guest-memfd",),
-    "tdx": ("guest-memfd",),
-    "sw-protected": ("guest-memfd",),
-    "default": ("vma", "guest-memfd"),
-    "sev": ("vma",),
-    "sev-es": ("vma",),
-}
-"""Platform to what its memory may come from, the usual first."""
 SHARED_FILE = ("mmap", "init-shared")  # a guest_memfd that user space writes through a mapping
 
 
@@ -156,15 +148,15 @@ class Slot(NamedTuple):
     gmem: int | None
 
 
-def backing(platform: str, chosen: str | None, abi: Abi) -> str:
+def backing(platform: Platform, chosen: str | None, abi: Abi) -> str:
     """Return what the memory of the VM comes from; ConfigError, UnsupportedError."""
-    possible = BACKINGS[platform]
+    possible = platform.backings
     if chosen is not None and chosen not in possible:
         raise ConfigError(
             f"the memory of {platform} guests is {possible[0]}, not {chosen}", at="--backing"
         )
     made = chosen or possible[0]
-    if platform == "default" and made == "guest-memfd" and not abi.gmem_default:
+    if platform.shares_gmem and made == "guest-memfd" and not abi.gmem_default:
         raise UnsupportedError(
             f"{abi.name} gives default VMs no guest_memfd", at="--backing", hint="--backing vma"
         )
@@ -172,11 +164,11 @@ def backing(platform: str, chosen: str | None, abi: Abi) -> str:
 
 
 def operations(
-    platform: str, abi: Abi, made_of: str, memory: Memory, regions: Sequence[Region]
+    platform: Platform, abi: Abi, made_of: str, memory: Memory, regions: Sequence[Region]
 ) -> Iterator[Op]:
     """Yield the calls that give a VM its memory, private where the platform has that."""
     gmem = made_of == "guest-memfd"
-    private = gmem and platform != "default"
+    private = gmem and platform.private
     in_place = abi.in_place and private
     flags = SHARED_FILE if in_place or (gmem and not private) else ()
     held = _slots(memory, regions, gmem=gmem)
@@ -186,7 +178,7 @@ def operations(
         yield SetMemslot(number, slot.start, slot.end - slot.start, slot.gmem)
     if in_place:
         yield from _writes(regions, zeros=False)
-    if platform == "default":
+    if platform.shares_gmem:
         yield from () if gmem else _advice(regions)
         yield from _writes(regions, zeros=not gmem)
     if private:

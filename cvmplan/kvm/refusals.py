@@ -11,6 +11,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
+from cvmplan.core.platform import (
+    DEFAULT,
+    FLAT,
+    OF_KVM,
+    POLICED,
+    SEV,
+    SW_PROTECTED,
+    WITH_PAGE_INFO,
+    WITH_SECURE_EPT,
+    WITH_VMSA,
+    Platform,
+)
 from cvmplan.kvm.interface import Abi
 
 CHECK, SIMULATE, BOTH, NOT = "check", "simulate", "check, simulate", "not modelled"
@@ -22,9 +34,8 @@ _SEV = "linux arch/x86/kvm/svm/sev.c"
 _TDX = "linux arch/x86/kvm/vmx/tdx.c"
 _X86 = "linux arch/x86/kvm/x86.c"
 _MODULE = "intel/tdx-module tdh_mng_init.c"
-_ALL = ("snp", "tdx", "sev", "sev-es", "sw-protected", "default")
-_SNP, _ES, _TD = ("snp",), ("sev", "sev-es"), ("tdx",)
-_AMD = (*_SNP, *_ES)
+_SNP, _ES, _TD = WITH_PAGE_INFO, FLAT, WITH_SECURE_EPT
+_AMD = POLICED
 
 
 class Refusal(NamedTuple):
@@ -35,7 +46,7 @@ class Refusal(NamedTuple):
     answer: str
     where: str
     source: str
-    platforms: tuple[str, ...] = _ALL
+    platforms: tuple[Platform, ...] = OF_KVM
 
 
 _MEMORY: Final = (
@@ -56,7 +67,7 @@ _MEMORY: Final = (
      _KVM),
     ("KVM_SET_MEMORY_ATTRIBUTES", "unaligned or empty", "EINVAL", SIMULATE, _KVM),
     ("KVM_SET_MEMORY_ATTRIBUTES", "private memory of a default VM", "EINVAL", SIMULATE, _KVM,
-     ("default",)),
+     (DEFAULT,)),
     ("KVM_CREATE_VCPU", "a vCPU number twice", "EEXIST", SIMULATE, _KVM),
     ("KVM_CREATE_VCPU", "more vCPUs than the kernel was built for", "EINVAL", NOT, _KVM),
     ("KVM_PRE_FAULT_MEMORY", "unaligned or empty", "EINVAL", SIMULATE, _KVM),
@@ -65,15 +76,15 @@ _MEMORY: Final = (
      (*_SNP, *_TD)),
     ("KVM_PRE_FAULT_MEMORY", "no memslot", "ENOENT", SIMULATE, _MMU),
     ("KVM_PRE_FAULT_MEMORY", "private memory without a guest_memfd", "EFAULT", SIMULATE, _MMU,
-     ("sw-protected",)),
+     (SW_PROTECTED,)),
     ("KVM_RUN", "before the launch is final", "EINVAL", NOT, _TDX, _TD),
 )  # fmt: skip
 _OF_SNP: Final = (
     ("KVM_SEV_INIT2", "twice, or after a vCPU", "EINVAL", SIMULATE, _SEV, _AMD),
     ("KVM_SEV_INIT2", "SEV_FEATURES that the kernel does not have", "EINVAL", BOTH, _SEV,
-     (*_SNP, "sev-es")),
+     WITH_VMSA),
     ("KVM_SEV_INIT2", "SEV_FEATURES that this host does not have", "EINVAL", NOT, _SEV,
-     (*_SNP, "sev-es")),
+     WITH_VMSA),
     ("KVM_SEV_INIT2", "flags, a GHCB version above the kernel's", "EINVAL", NOT, _SEV, _AMD),
     ("SNP_LAUNCH_START", "a guest policy that the kernel refuses", "EINVAL", BOTH, _SEV, _SNP),
     ("SNP_LAUNCH_START", "policy bit 17 clear", "EINVAL", BOTH, "AMD 56860", _SNP),
@@ -102,7 +113,7 @@ _OF_SNP: Final = (
     ("SNP_LAUNCH_FINISH", "twice", "EINVAL", SIMULATE, _SEV, _SNP),
     ("SNP_LAUNCH_FINISH", "while vCPUs are being created", "EBUSY", NOT, _SEV, _SNP),
     ("SNP_LAUNCH_FINISH, SEV_LAUNCH_UPDATE_VMSA", "a vCPU with a breakpoint in DR7", "EINVAL",
-     BOTH, _SEV, (*_SNP, "sev-es")),
+     BOTH, _SEV, WITH_VMSA),
     ("SNP_LAUNCH_FINISH", "a vCPU under a debugger (KVM_SET_GUEST_DEBUG)", "EINVAL", NOT, _SEV,
      _SNP),
     ("KVM_SET_SREGS", "CR0, CR4, EFER and CS that do not fit together", "EINVAL", NOT, _X86, _AMD),
@@ -119,7 +130,7 @@ _OF_SEV: Final = (
      "AMD 55766", _ES),
     ("KVM_SEV_LAUNCH_UPDATE_DATA", "memory that cannot be pinned", "ENOMEM", NOT, _SEV, _ES),
     ("KVM_SEV_LAUNCH_UPDATE_VMSA", "a VM without encrypted state", "ENOTTY", SIMULATE, _SEV,
-     ("sev",)),
+     (SEV,)),
 )  # fmt: skip
 _OF_TDX: Final = (
     ("KVM_TDX_CAPABILITIES", "fewer CPUID entries than the module has", "E2BIG", NOT, _TDX, _TD),

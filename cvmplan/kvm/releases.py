@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cvmplan.kvm.interface import OPEN, Abi, Bits, Fact
+from cvmplan.core.platform import OPEN, SNP, TDX
+from cvmplan.kvm.interface import Abi, Bits, Fact
 
 _SEV = "linux 0097f9df arch/x86/kvm/svm/sev.c"
 _TDX = "linux 3829d81b arch/x86/kvm/vmx/tdx.c"
@@ -146,8 +147,8 @@ KVM_6_11 = Abi(
     name="kvm-6.11",
     released=True,
     title="Linux 6.11: SNP guests, KVM_PRE_FAULT_MEMORY",
-    vm_types=(*OPEN, "snp"),
-    double_add=(("snp", "EIO"),),
+    vm_types=(*OPEN, SNP),
+    double_add=((SNP, "EIO"),),
     snp_policy=Bits(_OLD_BITS, must=_BIT_16 | _BIT_17, clear=_BIT_20),
     snp_features=Bits(SNP_ACTIVE | DEBUG_SWAP, must=SNP_ACTIVE, host=DEBUG_SWAP),
     es_features=Bits(DEBUG_SWAP, host=DEBUG_SWAP),
@@ -159,8 +160,8 @@ KVM_6_11 = Abi(
 KVM_6_16 = KVM_6_11._replace(
     name="kvm-6.16",
     title="Linux 6.16: also TDX guests",
-    vm_types=(*OPEN, "snp", "tdx"),
-    double_add=(("snp", "EIO"), ("tdx", "EEXIST")),
+    vm_types=(*OPEN, SNP, TDX),
+    double_add=((SNP, "EIO"), (TDX, "EEXIST")),
     counts_mapped=True,
     td_attributes=Bits(SEPT_VE_DISABLE),
     td_xfam=Bits(TD_XFAM, host=TD_XFAM & ~0x3),
@@ -216,7 +217,7 @@ KVM_6_19 = KVM_6_18._replace(
 KVM_7_0 = KVM_6_19._replace(
     name="kvm-7.0",
     title="Linux 7.0: guest_memfd no longer remembers what was populated",
-    double_add=(("snp", "EIO"), ("tdx", "EIO")),
+    double_add=((SNP, "EIO"), (TDX, "EIO")),
     folio_check=False,
     facts=(
         *(f for f in KVM_6_19.facts if "EEXIST" not in f.fact),
@@ -237,7 +238,7 @@ KVM_7_0 = KVM_6_19._replace(
 KVM_7_1 = KVM_7_0._replace(
     name="kvm-7.1",
     title="Linux 7.1: a TDX add without a source is EOPNOTSUPP",
-    no_source=(("snp", "EIO"), ("tdx", "EOPNOTSUPP")),
+    no_source=((SNP, "EIO"), (TDX, "EOPNOTSUPP")),
     facts=(
         *facts_but(KVM_7_0, "from address 0"),
         Fact(
@@ -263,7 +264,7 @@ KVM_7_2 = KVM_7_1._replace(
 KVM_7_3 = KVM_7_2._replace(
     name="kvm-7.3",
     title="Linux 7.3: an add without a source is EINVAL on SNP and TDX",
-    no_source=(("snp", "EINVAL"), ("tdx", "EINVAL")),
+    no_source=((SNP, "EINVAL"), (TDX, "EINVAL")),
     facts=(
         *facts_but(KVM_7_2, "from address 0"),
         Fact(

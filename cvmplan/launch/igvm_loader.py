@@ -19,27 +19,6 @@ from cvmplan.memory.regions import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region
 from cvmplan.profiles import PROFILES, Profile
 
 KVM_VMSA: Final = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
-_MEASURED: Final = {
-    Role.PAGE: "measured", Role.EMPTY_PAGE: "measured", Role.UNMEASURED: "unmeasured",
-    Role.INSERT: "unmeasured", Role.ERROR_RANGE: "inaccessible",
-}  # fmt: skip
-_SEV: Final = {**_MEASURED, Role.UNMEASURED: "shared", Role.INSERT: "shared"}
-TYPES: Final = {
-    "snp": {
-        Role.PAGE: "normal", Role.EMPTY_PAGE: "normal", Role.UNMEASURED: "unmeasured",
-        Role.SECRETS: "secrets", Role.CPUID: "cpuid", Role.CPUID_XF: "cpuid",
-        Role.INSERT: "unmeasured", Role.ERROR_RANGE: "inaccessible", Role.VP_CONTEXT: "vmsa",
-        Role.OTHER_CONTEXT: "vmsa",
-    },
-    "tdx": {
-        **_MEASURED,
-        Role.SECRETS: "measured", Role.CPUID: "measured", Role.CPUID_XF: "measured",
-    },
-    "vbs": {**_MEASURED, Role.ERROR_RANGE: "error-range"},
-    "sev": _SEV,
-    "sev-es": _SEV,
-}  # fmt: skip
-"""Platform to the page type of what an IGVM file declares; what is not there it cannot do."""
 
 
 def is_igvm(launch: Launch) -> bool:
@@ -66,10 +45,10 @@ def _typed(launch: Launch, region: Region) -> Region:
     profile, role = launch.profile, region.role
     if _left_out(profile.shared_pages, region):
         return replace(region, page_type="shared")
-    if launch.platform == "tdx" and _flags(region) & UNMEASURED:
+    if launch.platform.secure_ept and _flags(region) & UNMEASURED:
         role = Role.UNMEASURED
-    page_type = TYPES[launch.platform].get(role, "inaccessible")
-    if role is Role.EMPTY_PAGE and launch.platform == "snp":
+    page_type = launch.platform.igvm_types.get(role, "inaccessible")
+    if role is Role.EMPTY_PAGE and launch.platform.page_info:
         page_type = profile.zero_pages
     added = region.added
     if role is Role.INSERT and profile.insert_pages == "first":
@@ -142,7 +121,7 @@ def findings(launch: Launch) -> Iterator[Finding]:
         return
     yield from refused(launch, image)
     yield from _large(launch)
-    if launch.platform == "tdx" and not launch.abi.imports:
+    if launch.platform.secure_ept and not launch.abi.imports:
         problem = "no VMM on KVM loads IGVM files for TDX yet"
         grave = "warning" if launch.profile.abis else "error"
         yield Finding("loader-refuses", problem, at=launch.name, severity=grave)
@@ -173,14 +152,14 @@ def refused(launch: Launch, image: Image) -> Iterator[Finding]:
     for name in profile.refuses:
         if name in names:
             yield finding(name, names[name])
-    types = TYPES[launch.platform]
+    types = launch.platform.igvm_types
     for role, region in _first_of_each(launch.regions).items():
         if role not in types or role.name in profile.refuses:
             yield finding(f"{role} pages on {launch.platform}", region.at)
     yield from (finding(what, launch.name) for what in _not_once(launch))
     if launch.abi.imports and not profile.abis:
         yield finding(f"a launch by {launch.abi.name}: it runs on KVM", launch.name)
-    if profile.wants_policy and not image.policies and launch.platform == "snp":
+    if profile.wants_policy and not image.policies and launch.platform.page_info:
         yield Finding("loader-refuses", f"{profile.name} wants a guest policy", at=launch.name)
     if profile.one_id_block and len(image.id_blocks) > 1:
         yield finding(f"{len(image.id_blocks)} ID blocks", image.id_blocks[1].at)

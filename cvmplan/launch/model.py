@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import Platform
 from cvmplan.core.records import Frozen, record
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.gpamap import Limits, Memory
@@ -142,7 +143,7 @@ class Launch(Frozen):
     decided; `hash_table` are the bytes of the SEV hash table when a kernel is booted directly.
     """
 
-    platform: str
+    platform: Platform
     name: str
     profile: Profile
     abi: Abi

@@ -13,9 +13,16 @@ from typing import Any, Final, NamedTuple
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
+from cvmplan.core.platform import (
+    POLICED,
+    WITH_INIT_CHOICE,
+    WITH_PAGE_INFO,
+    WITH_SECURE_EPT,
+    WITH_VMSA,
+    Platform,
+)
 from cvmplan.profiles import cpus
 
-AMD: Final = ("snp", "sev", "sev-es")
 TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest
 
 
@@ -25,7 +32,7 @@ class Setting(NamedTuple):
     read: Callable[[object], Any]
     metavar: str
     help: str
-    platforms: tuple[str, ...] | None = None
+    platforms: tuple[Platform, ...] | None = None
     many: bool = False
 
 
@@ -45,7 +52,7 @@ def _ranges(written: object) -> tuple[tuple[int, int], ...]:
 
 def _identity(name: str) -> Setting:
     text = f"{name}: 48 bytes, hex or base64; or the SHA-384 of a file; not measured."
-    return Setting(values.octets_or_file(48), "HEX|file:PATH", text, ("tdx",))
+    return Setting(values.octets_or_file(48), "HEX|file:PATH", text, WITH_SECURE_EPT)
 
 
 _U64 = values.integer
@@ -54,71 +61,74 @@ _SHA256 = values.octets(32)
 SETTINGS: Final[dict[str, Setting]] = {
     "vcpus": Setting(values.within(1, values.MOST_VCPUS), "N", "Number of vCPUs.  [assumed: 1]"),
     "cpu": Setting(
-        _text, "MODEL", "EPYC model, or CPUID signature as 0x…  [assumed: EPYC-v4]", AMD
+        _text, "MODEL", "EPYC model, or CPUID signature as 0x…  [assumed: EPYC-v4]", POLICED
     ),
-    "family": Setting(_U64, "N", "CPU family, with --model and --stepping, for --cpu.", AMD),
-    "model": Setting(_U64, "N", "CPU model number.", AMD),
-    "stepping": Setting(_U64, "N", "CPU stepping.", AMD),
+    "family": Setting(_U64, "N", "CPU family, with --model and --stepping, for --cpu.", POLICED),
+    "model": Setting(_U64, "N", "CPU model number.", POLICED),
+    "stepping": Setting(_U64, "N", "CPU stepping.", POLICED),
     "sev_features": Setting(
-        _U64, "MASK", "SEV_FEATURES of each VMSA.  [assumed: profile]", ("snp", "sev-es")
+        _U64, "MASK", "SEV_FEATURES of each VMSA.  [assumed: profile]", WITH_VMSA
     ),
-    "policy": Setting(_U64, "MASK", "Guest policy.  [assumed: profile]", AMD),
+    "policy": Setting(_U64, "MASK", "Guest policy.  [assumed: profile]", POLICED),
     "es_init": Setting(
         values.one_of("legacy", "init2"),
         "legacy|init2",
         "SEV-ES: KVM_SEV_ES_INIT leaves the FPU state zero, KVM_SEV_INIT2 sets it.  "
         "[assumed: legacy]",
-        ("sev-es",),
+        WITH_INIT_CHOICE,
     ),
     "reset_eip": Setting(
-        values.within(1, 0xFFFFFFFF), "GPA", "Where application processors start.", AMD
+        values.within(1, 0xFFFFFFFF), "GPA", "Where application processors start.", POLICED
     ),
     "c_bit": Setting(
-        values.within(*values.C_BITS), "N", "Page-table bit that marks memory as encrypted.", AMD
+        values.within(*values.C_BITS),
+        "N",
+        "Page-table bit that marks memory as encrypted.",
+        POLICED,
     ),
     "firmware_digest": Setting(
         values.octets(48),
         "HEX",
         "Launch digest after the firmware pages, in place of hashing them.",
-        ("snp",),
+        WITH_PAGE_INFO,
     ),
     "firmware_size": Setting(
         values.size,
         "SIZE",
         "Size of the whole firmware, where the file is only its end.  [assumed: the file's]",
-        ("snp",),
+        WITH_PAGE_INFO,
     ),
-    "kernel": Setting(_text, "FILE", "Kernel for direct boot.", AMD),
-    "initrd": Setting(_text, "FILE", "Initial RAM disk; with a kernel.", AMD),
-    "append": Setting(_text, "TEXT", "Kernel command line, to the byte; with a kernel.", AMD),
-    "kernel_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --kernel.", AMD),
-    "initrd_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --initrd.", AMD),
+    "kernel": Setting(_text, "FILE", "Kernel for direct boot.", POLICED),
+    "initrd": Setting(_text, "FILE", "Initial RAM disk; with a kernel.", POLICED),
+    "append": Setting(_text, "TEXT", "Kernel command line, to the byte; with a kernel.", POLICED),
+    "kernel_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --kernel.", POLICED),
+    "initrd_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --initrd.", POLICED),
     "append_hash": Setting(
-        _SHA256, "HEX", "SHA-256 of the command line and its NUL, in place of --append.", AMD
+        _SHA256, "HEX", "SHA-256 of the command line and its NUL, in place of --append.", POLICED
     ),
-    "svsm": Setting(_text, "FILE", "SVSM binary, for profiles that launch one.", ("snp",)),
+    "svsm": Setting(_text, "FILE", "SVSM binary, for profiles that launch one.", WITH_PAGE_INFO),
     "vars_size": Setting(
-        values.size, "SIZE", "Size of the variable store between SVSM and firmware.", ("snp",)
+        values.size, "SIZE", "Size of the variable store between SVSM and firmware.", WITH_PAGE_INFO
     ),
     "page_order": Setting(
         values.one_of("single-pass", "two-pass"),
         "single-pass|two-pass",
         "Order of adds and extends.  [assumed: profile]",
-        ("tdx",),
+        WITH_SECURE_EPT,
     ),
     "gpaw": Setting(
         lambda written: int(values.one_of("48", "52")(str(written))),
         "48|52",
         "Guest address width.  [assumed: 48]",
-        ("tdx",),
+        WITH_SECURE_EPT,
     ),
     "pad": Setting(
         values.one_of("zero", "file"),
         "zero|file",
         "What follows the data of a measured section that is longer in memory.",
-        ("tdx",),
+        WITH_SECURE_EPT,
     ),
-    "hob_gpa": Setting(_U64, "GPA", "Where vCPUs find the TD HOB.", ("tdx",)),
+    "hob_gpa": Setting(_U64, "GPA", "Where vCPUs find the TD HOB.", WITH_SECURE_EPT),
     "backing": Setting(
         values.one_of("guest-memfd", "vma"),
         "guest-memfd|vma",
@@ -130,19 +140,23 @@ SETTINGS: Final[dict[str, Setting]] = {
         "Map FIRST+SIZE or FIRST-LAST once the guest is final, what it has not yet; repeats.",
         many=True,
     ),
-    "machine": Setting(_text, "NAME", "Machine type; reported, not measured.", ("tdx",)),
-    "tsc_khz": Setting(_U64, "KHZ", "TSC frequency; reported, not measured.", ("tdx",)),
-    "attributes": Setting(_U64, "MASK", "TD ATTRIBUTES; not measured.", ("tdx",)),
-    "xfam": Setting(_U64, "MASK", "TD XFAM; not measured.", ("tdx",)),
+    "machine": Setting(_text, "NAME", "Machine type; reported, not measured.", WITH_SECURE_EPT),
+    "tsc_khz": Setting(_U64, "KHZ", "TSC frequency; reported, not measured.", WITH_SECURE_EPT),
+    "attributes": Setting(_U64, "MASK", "TD ATTRIBUTES; not measured.", WITH_SECURE_EPT),
+    "xfam": Setting(_U64, "MASK", "TD XFAM; not measured.", WITH_SECURE_EPT),
     "mrconfigid": _identity("MRCONFIGID"),
     "mrowner": _identity("MROWNER"),
     "mrownerconfig": _identity("MROWNERCONFIG"),
-    "host_data": Setting(values.octets(32), "HEX", "HOST_DATA; not measured.", ("snp",)),
-    "id_block": Setting(values.octets(96), "HEX", "ID block; not measured.", ("snp",)),
-    "id_auth": Setting(values.octets(4096), "HEX", "ID authentication; not measured.", ("snp",)),
-    "author_key_enabled": Setting(_flag, "", "The ID block has an author key.", ("snp",)),
-    "vcek_disabled": Setting(_flag, "", "Reports may not be signed by the VCEK.", ("snp",)),
-    "gosvw": Setting(values.octets(16), "HEX", "OS-visible workarounds; not measured.", ("snp",)),
+    "host_data": Setting(values.octets(32), "HEX", "HOST_DATA; not measured.", WITH_PAGE_INFO),
+    "id_block": Setting(values.octets(96), "HEX", "ID block; not measured.", WITH_PAGE_INFO),
+    "id_auth": Setting(
+        values.octets(4096), "HEX", "ID authentication; not measured.", WITH_PAGE_INFO
+    ),
+    "author_key_enabled": Setting(_flag, "", "The ID block has an author key.", WITH_PAGE_INFO),
+    "vcek_disabled": Setting(_flag, "", "Reports may not be signed by the VCEK.", WITH_PAGE_INFO),
+    "gosvw": Setting(
+        values.octets(16), "HEX", "OS-visible workarounds; not measured.", WITH_PAGE_INFO
+    ),
 }
 
 IDENTITIES: Final = ("mrconfigid", "mrowner", "mrownerconfig")
@@ -171,7 +185,9 @@ def read_options(options: Mapping[str, object]) -> dict[str, Any]:
     return given
 
 
-def check_platform(given: Mapping[str, object], platform: str, place: Callable[[str], str]) -> None:
+def check_platform(
+    given: Mapping[str, object], platform: Platform, place: Callable[[str], str]
+) -> None:
     """Raise ConfigError at `place(name)` for a setting that means nothing on `platform`."""
     for name in given:
         known = SETTINGS[name].platforms if name in SETTINGS else None

@@ -12,12 +12,12 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final, TypeAlias
 
 from cvmplan.core.errors import PlanError, UnsupportedError
+from cvmplan.core.platform import Platform
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import MOST_VCPUS, PAGE
 from cvmplan.memory.contents import Contents, Held, Zeros, check_fits
 from cvmplan.operations.steps import Step
 
-CONFIDENTIAL: Final = ("snp", "tdx")  # KVM maps their private memory at the end only
 MOST_ADDED: Final = 1 << 24  # pages (64 GiB) that a launch may add; hashing is linear in them
 
 Run: TypeAlias = tuple[int, int, Contents]
@@ -32,7 +32,7 @@ class Lowering:
     here; a platform where it has one (secure EPT) overrides `map`.
     """
 
-    def __init__(self, platform: str, guest: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, guest: Mapping[str, Any]) -> None:
         self.platform = platform
         self.guest = guest
         self.mapped = Spans()
@@ -86,7 +86,7 @@ class Lowering:
     def map_later(self, gpa: int, size: int) -> None:
         """Check a mapping that measures nothing, after the launch or beside it; PlanError."""
         check_pages(gpa, size)
-        if self.platform in CONFIDENTIAL and not self.finalized:
+        if self.platform.confidential and not self.finalized:
             raise PlanError(f"{size:#x} bytes at {gpa:#x} are mapped before the guest is finalized")
 
     def write(self, gpa: int, size: int, contents: Contents) -> None:
@@ -103,7 +103,7 @@ class Lowering:
     def make_private(self, gpa: int, size: int, *, preserve: bool) -> None:
         """Note that a range is private; PlanError where that loses what was written."""
         lost = self._written.overlap(gpa, gpa + size)
-        if lost is not None and not preserve and self.platform in CONFIDENTIAL:
+        if lost is not None and not preserve and self.platform.confidential:
             raise PlanError(f"what was written at {lost[0]:#x} is not preserved")
         self._private.add(gpa, gpa + size)
 

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from cvmplan.core.errors import MismatchError
 from cvmplan.core.findings import Finding
 from cvmplan.core.mapped import confirm
+from cvmplan.core.platform import Platform
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.operations.plan import MapMemory, Plan, is_run, stage
@@ -38,7 +39,7 @@ class Coverage(NamedTuple):
 class Measurement(NamedTuple):
     """A launch measurement: `digest` in bytes, as the named register will hold it."""
 
-    platform: str
+    platform: Platform
     register: str
     algorithm: str
     digest: bytes
@@ -88,7 +89,7 @@ def broken_promises(plan: Plan, result: Measurement, severity: str = "") -> list
 
     Source: AMD 56860, SNP_LAUNCH_FINISH (BAD_MEASUREMENT, POLICY_FAILURE).
     """
-    if plan.platform != "snp":
+    if not plan.platform.page_info:
         return []
     problems = [
         (f"{ld.hex()}, the launch digest is {result.digest.hex()}", at)
@@ -118,7 +119,7 @@ def _id_blocks(plan: Plan) -> Iterator[tuple[bytes, str]]:
             yield block, f"op {number}"
 
 
-def measure_steps(platform: str, trace: Iterable[Step]) -> Measurement:
+def measure_steps(platform: Platform, trace: Iterable[Step]) -> Measurement:
     """Fold a trace of one platform's steps; errors as `measure`."""
     digest = stage(platform, "digest")
     result: Measurement = digest.measure(platform, trace)

@@ -14,33 +14,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import field
 from importlib import import_module
 from types import ModuleType
-from typing import Any, ClassVar, Final, Protocol, TypeGuard
+from typing import Any, ClassVar, Protocol, TypeGuard
 
-from cvmplan.core.errors import PlanError, UnsupportedError
+from cvmplan.core.errors import PlanError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
+from cvmplan.core.platform import Platform
 from cvmplan.core.records import Frozen, record
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.steps import Step, in_order
 
-PLATFORMS: Final = {
-    "snp": "cvmplan.platforms.snp",
-    "tdx": "cvmplan.platforms.tdx",
-    "sev": "cvmplan.platforms.sev",
-    "sev-es": "cvmplan.platforms.sev",
-    "vbs": "cvmplan.platforms.vbs",
-    "sw-protected": "cvmplan.platforms.vm",
-    "default": "cvmplan.platforms.vm",
-}
 
-
-def stage(platform: str, name: str) -> ModuleType:
-    """Import `name` (planner, ops, digest) of a platform; UnsupportedError for unknown ones."""
-    if platform not in PLATFORMS:
-        raise UnsupportedError(
-            f"platform {platform!r} is not known", hint=f"known are {', '.join(PLATFORMS)}"
-        )
-    return import_module(f"{PLATFORMS[platform]}.{name}")
+def stage(platform: Platform, name: str) -> ModuleType:
+    """Import `name` (planner, ops, digest) of a platform."""
+    return import_module(f"cvmplan.platforms.{platform.package}.{name}")
 
 
 class Op(Frozen, ABC):
@@ -85,7 +72,7 @@ class CreateVm(Setup):
     """KVM_CREATE_VM of a VM type, named as the platform is."""
 
     name = "create-vm"
-    vm_type: str
+    vm_type: Platform
 
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield nothing."""
@@ -163,7 +150,7 @@ class Plan(Frozen):
     blocks of the image name, each with its place.
     """
 
-    platform: str
+    platform: Platform
     vmm: str
     abi: str
     ops: tuple[Op, ...]

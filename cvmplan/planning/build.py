@@ -14,6 +14,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
@@ -21,7 +22,7 @@ from cvmplan.kvm import memory as kvm_memory
 from cvmplan.kvm.interface import Abi
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
-from cvmplan.launch.settings import AMD, check_platform, documented
+from cvmplan.launch.settings import check_platform, documented
 from cvmplan.memory.gpamap import GpaMap, check_regions
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import MOST_ADDED
@@ -32,18 +33,7 @@ from cvmplan.platforms.snp.vmsa import value_of
 from cvmplan.profiles import Profile
 
 SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
-UNMEASURED = ("default", "sw-protected")
 FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
-# What a manifest's regions may be on each platform.
-TYPES = {
-    "snp": {"normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa"},
-    "tdx": {"measured", "unmeasured", "augmented"},
-    "sev": {"measured"},
-    "sev-es": {"measured"},
-    "vbs": {"measured", "unmeasured", "error-range"},
-    "default": {"mapped"},
-    "sw-protected": {"mapped"},
-}
 
 
 def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch:
@@ -103,7 +93,7 @@ def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener)
 
 def _decided(
     source: Source,
-    platform: str,
+    platform: Platform,
     profile: Profile,
     abi: Abi,
     given: Mapping[str, Any],
@@ -144,7 +134,7 @@ def _has_fpu_state(image: Image) -> bool:
 def _with_file(
     assumed: Mapping[str, Any],
     image: Image,
-    platform: str,
+    platform: Platform,
     profile: Profile,
     given: Mapping[str, Any],
     place: defaults.Place,
@@ -152,7 +142,7 @@ def _with_file(
     """Return what is assumed, with the settings that an IGVM file says itself; ConfigError."""
     told: dict[str, Any] = {**assumed, "vcpus": max(len(image.states), 1)}
     told.pop("kernel_hashes", None)
-    if image.policies and platform in AMD:
+    if image.policies and platform.policy is not None:
         told["policy"] = igvm_loader.guest_policy(profile, image.policies)
     if image.states:
         features = int.from_bytes(image.states[0].page[SEV_FEATURES : SEV_FEATURES + 8], "little")
@@ -188,7 +178,7 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     found += (*igvm_loader.findings(launch), *_no_early_map(launch), *_not_checked(launch))
     states = (Role.VMSA, Role.VP_CONTEXT, Role.OTHER_CONTEXT)
     if not any(r.is_mapped for r in layout.regions if r.role not in states):
-        grave = "warning" if launch.platform in UNMEASURED else "error"
+        grave = "warning" if not launch.platform.measured else "error"
         problem = "the launch adds no page, so nothing could start"
         found += (Finding("empty-region", problem, at=launch.name, severity=grave),)
     return layout, found
@@ -218,7 +208,7 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     """
     checked = gpa_map(launch)
     total = sum(r.added_size for r in checked.regions if r.is_mapped) // PAGE
-    if total > MOST_ADDED and launch.platform not in UNMEASURED:
+    if total > MOST_ADDED and launch.platform.measured:
         problem = f"the launch adds {total} pages, of which {MOST_ADDED} (64 GiB) are taken"
         raise UnsupportedError(problem, at=launch.name)
     operations = [*stage(launch.platform, "planner").operations(launch, checked)]
@@ -243,12 +233,12 @@ def _promised(launch: Launch) -> tuple[tuple[bytes, str], ...]:
     return tuple((b.ld, b.at) for b in launch.image.id_blocks)
 
 
-def _check_types(name: str, regions: Iterable[Region], platform: str) -> None:
+def _check_types(name: str, regions: Iterable[Region], platform: Platform) -> None:
     """Raise ConfigError for a region of a type that `platform` does not have."""
     for number, region in enumerate(regions):
-        if region.page_type not in TYPES[platform]:
+        if region.page_type not in platform.page_types:
             raise ConfigError(
                 f"{platform} has no page type {region.page_type!r}",
                 at=f"{name}: regions[{number}].type",
-                hint=f"it has {', '.join(sorted(TYPES[platform]))}",
+                hint=f"it has {', '.join(sorted(platform.page_types))}",
             )

@@ -16,8 +16,8 @@ from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import Abi
-from cvmplan.kvm.memory import BACKINGS
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import IDENTITIES, TOP, cpu_signature
 from cvmplan.platforms.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
@@ -25,7 +25,6 @@ from cvmplan.profiles import Profile, cpus
 
 # For profiles that say nothing: reserved bit 17 and SMT (AMD 56860, "Guest Policy Structure");
 # NODBG; NODBG and ES (AMD 55766, SEV API, "Guest Policy Structure").
-POLICIES = {"snp": 0x30000, "sev": 0x1, "sev-es": 0x5}
 _BOOT = ("kernel", "initrd", "append")
 MULTIBOOT: Final = 0x1BADB002.to_bytes(4, "little")
 MULTIBOOT_SEARCH: Final = 8192  # bytes
@@ -152,7 +151,7 @@ def kernel_format(head: bytes) -> str:
     return "elf" if head[:4] == b"\x7fELF" else ""
 
 
-def profile(given: dict[str, Any], platform: str, place: Place, image: str) -> Profile:
+def profile(given: dict[str, Any], platform: Platform, place: Place, image: str) -> Profile:
     """Return the profile that is given, or assumed for an image; `given` gets its name."""
     chosen = given.get("vmm", profiles.DEFAULTS.get(image, profiles.DEFAULTS[""]))
     profile = chosen if isinstance(chosen, Profile) else profiles.find(chosen, place("vmm"))
@@ -161,24 +160,26 @@ def profile(given: dict[str, Any], platform: str, place: Place, image: str) -> P
     return profiles.for_platform(profile, platform, place("vmm"))
 
 
-def assumed(platform: str, profile: Profile, given: Mapping[str, Any], abi: Abi) -> dict[str, Any]:
+def assumed(
+    platform: Platform, profile: Profile, given: Mapping[str, Any], abi: Abi
+) -> dict[str, Any]:
     """Return the settings that were not given and that the operations depend on."""
     defaults: dict[str, Any] = {"platform": platform, "vmm": profile.name, "abi": abi.name}
     defaults["vcpus"] = 1
     defaults |= _of_interface(platform, abi)
-    if platform in ("snp", "sev", "sev-es"):
-        defaults["policy"] = profile.policies.get(platform, POLICIES[platform])
+    if platform.policy is not None:
+        defaults["policy"] = profile.policies.get(platform, platform.policy)
         defaults["kernel_hashes"] = "off"
-    if platform in ("snp", "sev-es") and profile.vmsa and profile.vmsa.boot:
+    if platform.vmsa and profile.vmsa and profile.vmsa.boot:
         states = (*profile.vmsa.boot.values(), *profile.vmsa.others.values())
         if "cpu_signature" in states:
             defaults["cpu"] = cpus.DEFAULT
             defaults["cpu_signature"] = cpus.find(cpus.DEFAULT)
-        features = profile.sev_features if platform == "snp" else 0
+        features = profile.sev_features if platform.page_info else 0
         defaults["sev_features"] = (
             features if abi.default_sev_features is None else abi.default_sev_features
         )
-    if platform == "tdx":
+    if platform.secure_ept:
         separate = abi.tdx_extend == "separate"
         order = "two-pass" if separate else profile.page_order
         defaults |= {"page_order": order, "gpaw": 48, "pad": profile.padding}
@@ -192,13 +193,13 @@ def assumed(platform: str, profile: Profile, given: Mapping[str, Any], abi: Abi)
     return {name: value for name, value in defaults.items() if name not in given}
 
 
-def _of_interface(platform: str, abi: Abi) -> dict[str, Any]:
+def _of_interface(platform: Platform, abi: Abi) -> dict[str, Any]:
     """Return what the host kernel decides, or would."""
-    if platform == "snp" and abi.vmsa_scope != "all":
+    if platform.page_info and abi.vmsa_scope != "all":
         return {"vmsa_scope": abi.vmsa_scope}
-    if platform == "sev-es":
+    if platform.init_choice:
         return {"es_init": abi.es_fpu_state or "legacy"}
-    return {"backing": BACKINGS[platform][0]} if platform == "default" else {}
+    return {"backing": platform.backings[0]} if platform.shares_gmem else {}
 
 
 def hash_table(settings: Mapping[str, Any], place: Place) -> bytes | None:

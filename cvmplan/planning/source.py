@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
+from cvmplan.core import platform as platforms
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.platform import Platform
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.values import PAGE
 from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.regions import Region, Role
-from cvmplan.operations.plan import PLATFORMS
 from cvmplan.planning import defaults
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
@@ -32,26 +33,20 @@ class Source(Frozen):
     reader: Any = None
     name: str = ""
     format: str = ""
-    _read: dict[tuple[str, str], Image] = field(default_factory=dict)
+    _read: dict[tuple[Platform, str], Image] = field(default_factory=dict)
 
-    def platform(self, options: Mapping[str, Any]) -> str:
+    def platform(self, options: Mapping[str, Any]) -> Platform:
         """Return what is launched: as `options` say, or as the image allows; ConfigError."""
         given = {**self.declared.settings, **options}
         if "platform" in given:
-            if given["platform"] not in PLATFORMS:
-                raise ConfigError(
-                    f"there is no platform {given['platform']!r}",
-                    at="--platform",
-                    hint=f"there are {', '.join(PLATFORMS)}",
-                )
-            return str(given["platform"])
+            return platforms.find(given["platform"])
         if self.reader is None or self.declared.firmware is None:
             raise ConfigError(
                 "the manifest names no platform", at=self.name, hint="--platform NAME"
             )
         allowed = self.reader.platforms(self.declared.firmware)
         if len(allowed) == 1:
-            return str(allowed[0])
+            return platforms.find(allowed[0])
         name = self.declared.firmware.name
         if not allowed:
             raise ConfigError(
@@ -65,7 +60,7 @@ class Source(Frozen):
 
     def firmware(
         self,
-        platform: str,
+        platform: Platform,
         settings: Mapping[str, Any],
         profile: Profile,
         place: defaults.Place,
@@ -89,7 +84,7 @@ class Source(Frozen):
         image = self._image(blob, platform, settings.get("pad", "refuse"))
         return image._replace(regions=_whole(image.regions, settings, place))
 
-    def _image(self, blob: Blob, platform: str, pad: str) -> Image:
+    def _image(self, blob: Blob, platform: Platform, pad: str) -> Image:
         if (platform, pad) not in self._read:
             self._read[platform, pad] = self.reader.read(blob, platform, pad)
         return self._read[platform, pad]
@@ -130,7 +125,7 @@ def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: defaults.Place) -
         raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
     from cvmplan.images import ovmf
 
-    firmware = ovmf.read(blob, "default")
+    firmware = ovmf.read(blob, platforms.DEFAULT)
     (rom,) = _whole(firmware.regions, settings, place)
     size = settings["vars_size"]
     variables = Region(

@@ -108,12 +108,12 @@ def features_findings(launch: Launch) -> Iterator[Finding]:
     Without a rule of the interface a warning where SNP active is set on SEV-ES, or not on SNP.
     """
     features, abi = launch.guest.sev_features, launch.abi
-    bits = abi.snp_features if launch.platform == "snp" else abi.es_features
+    bits = abi.snp_features if launch.platform.page_info else abi.es_features
     if bits is None:
         if features & ~SNP_ACTIVE:
             problem = f"not checked: whether a kernel with {abi.name} takes SEV_FEATURES "
             yield Finding("not-checked", f"{problem}{features:#x}")
-        if bool(features & SNP_ACTIVE) != (launch.platform == "snp"):
+        if bool(features & SNP_ACTIVE) != launch.platform.page_info:
             problem = f"no kernel gives {launch.platform} guests SEV_FEATURES {features:#x}: bit 0"
             yield Finding("sev-features", f"{problem} is SNP active")
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from cvmplan.core.platform import SNP, TDX
 from cvmplan.profiles.firmware import EC2, GCE, QEMU
 from cvmplan.profiles.record import SOURCE, TWO, Fact, State, Vmsa
 
@@ -18,7 +19,7 @@ QEMU_2023 = replace(
     name="qemu-2023",
     title="QEMU of the SNP patches on AMD's host kernels up to 6.8: no FPU state",
     earlier=True,
-    platforms=("snp",),
+    platforms=(SNP,),
     vmsa=Vmsa(_NO_FPU, _NO_FPU),
     loads_igvm=False,
     sources=(
@@ -83,7 +84,7 @@ GCE_GENOA = replace(
     GCE,
     name="gce-genoa",
     title="Google Compute Engine on Genoa: VMSAs at 0xffffffffff000",
-    platforms=("snp",),
+    platforms=(SNP,),
     vmsa=Vmsa(_GCE_STATE, _GCE_STATE, gpa=WIDE_VMSA),
     sources=(
         Fact(
@@ -99,7 +100,7 @@ GCE_2024 = replace(
     name="gce-2024",
     title="Google Compute Engine before October 2024: every TDX section extended",
     earlier=True,
-    platforms=("tdx",),
+    platforms=(TDX,),
     extends_all=True,
     sources=(
         Fact(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cvmplan.core.platform import DEFAULT, SEV, SEV_ES, SNP, SW_PROTECTED, TDX
 from cvmplan.profiles.record import HARDWARE, SOURCE, TWO, Fact, Profile, State, Vmsa
 from cvmplan.profiles.states import KVM_STATE, WHOLE_STATE
 
@@ -23,10 +24,10 @@ _SVSM_STATE: State = {
 QEMU = Profile(
     name="qemu",
     title="QEMU on KVM: SNP 9.1 and later, TDX 10.1 and later on Linux 6.16, SEV and SEV-ES",
-    platforms=("snp", "tdx", "sev", "sev-es", "sw-protected", "default"),
+    platforms=(SNP, TDX, SEV, SEV_ES, SW_PROTECTED, DEFAULT),
     page_types=_ZERO_SECTIONS,
     vmsa=Vmsa(_QEMU_STATE, _QEMU_STATE),
-    policies={"snp": 0x30000, "sev": 0x1, "sev-es": 0x5},
+    policies={SNP: 0x30000, SEV: 0x1, SEV_ES: 0x5},
     td_attributes=0x10000000,
     unhashed_kernels=("elf", "multiboot"),
     augmented="add",
@@ -139,7 +140,7 @@ QEMU = Profile(
 QEMU_82_TDX = Profile(
     name="qemu-8.2-tdx",
     title="QEMU 8.2 with the TDX patches v5, on 6.8-intel and other v19 kernels (Ubuntu 24.04)",
-    platforms=("tdx",),
+    platforms=(TDX,),
     page_order="two-pass",
     augmented="add",
     section_types=(0, 1, 2, 3),
@@ -166,7 +167,7 @@ QEMU_82_TDX = Profile(
 EC2 = Profile(
     name="ec2",
     title="Amazon EC2",
-    platforms=("snp",),
+    platforms=(SNP,),
     page_types=_ZERO_SECTIONS,
     cpuid_last=True,
     vmsa=Vmsa(boot={**_EC2_STATE, "cs.attrib": 0x9A}, others=_EC2_STATE),
@@ -191,10 +192,10 @@ EC2 = Profile(
 GCE = Profile(
     name="gce",
     title="Google Compute Engine",
-    platforms=("snp", "tdx"),
+    platforms=(SNP, TDX),
     page_types={**_ZERO_SECTIONS, "sec-mem": "unmeasured"},
     vmsa=Vmsa(_GCE_STATE, _GCE_STATE),
-    policies={"snp": 0x30000},
+    policies={SNP: 0x30000},
     augmented="add",
     section_types=(0, 1, 2, 3),
     covers_file=True,
@@ -231,7 +232,7 @@ GCE = Profile(
 TD_SHIM = Profile(
     name="td-shim",
     title="td-shim, as its own tools measure it (section types 4 to 8 included)",
-    platforms=("tdx",),
+    platforms=(TDX,),
     sources=(
         Fact(
             "single pass in table order; sections with PAGE.AUG are not added",
@@ -246,7 +247,7 @@ TD_SHIM = Profile(
 SVSM_QEMU = Profile(
     name="svsm-qemu",
     title="QEMU of coconut-svsm before IGVM: an SVSM binary below the firmware (--svsm)",
-    platforms=("snp",),
+    platforms=(SNP,),
     page_types=_ZERO_SECTIONS,
     vmsa=Vmsa(_SVSM_STATE, _SVSM_STATE, entry="flat", boot_entry="image"),
     svsm=True,
@@ -264,7 +265,7 @@ SVSM_QEMU = Profile(
 LIBKRUN = Profile(
     name="libkrun",
     title="libkrun: a manifest lists its pages, KVM's reset state starts each vCPU",
-    platforms=("snp", "tdx"),
+    platforms=(SNP, TDX),
     vmsa=Vmsa(_KVM_RESET, _KVM_RESET, others_entry="reset-vector"),
     sources=(
         Fact(

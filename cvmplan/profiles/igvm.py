@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from cvmplan.core.platform import SNP, TDX, VBS
 from cvmplan.kvm.abi import IMPORT
 from cvmplan.profiles.record import SOURCE, TWO, Fact, Profile, Vmsa
 from cvmplan.profiles.states import KVM_STATE, PLAIN_STATE, WHOLE_STATE
@@ -15,7 +16,7 @@ _AT_KVM = Vmsa(_KVM_RESET, _KVM_RESET)
 HYPER_V = Profile(
     name="hyper-v",
     title="Hyper-V: directives in file order, as the igvm crate measures them",
-    platforms=("snp", "tdx", "vbs"),
+    platforms=(SNP, TDX, VBS),
     loads_igvm=True,
     abis=IMPORTS,
     wants_policy=True,
@@ -34,7 +35,7 @@ HYPER_V = Profile(
 CLOUD_HYPERVISOR = Profile(
     name="cloud-hypervisor",
     title="Cloud Hypervisor on KVM",
-    platforms=("snp",),
+    platforms=(SNP,),
     loads_igvm=True,
     zero_pages="zero",
     shared_pages="add",
@@ -90,7 +91,7 @@ CLOUD_HYPERVISOR_MSHV = replace(
 OPENVMM = Profile(
     name="openvmm",
     title="openvmm on KVM",
-    platforms=("snp",),
+    platforms=(SNP,),
     loads_igvm=True,
     shared_pages="skip-normal",
     vmsa=_AT_KVM,
@@ -133,7 +134,7 @@ OPENVMM_MSHV = replace(
     OPENVMM,
     name="openvmm-mshv",
     title="openvmm on the Microsoft hypervisor since pull request 4361: the file's order is kept",
-    platforms=("snp", "vbs"),
+    platforms=(SNP, VBS),
     abis=IMPORTS,
     vmsa=None,
     takes=None,
@@ -155,7 +156,7 @@ OPENVMM_MSHV_SORTED = replace(
     OPENVMM_MSHV,
     name="openvmm-mshv-before-4361",
     title="openvmm on the Microsoft hypervisor before pull request 4361: sorted by address",
-    platforms=("snp",),
+    platforms=(SNP,),
     sorted_by_gpa=True,
     shared_pages="skip",
     once=("VP_CONTEXT", "CPUID"),
@@ -176,7 +177,7 @@ OPENVMM_MSHV_SORTED = replace(
 IGVMMEASURE = Profile(
     name="igvmmeasure",
     title="igvmmeasure of coconut-svsm: a tool, not a loader",
-    platforms=("snp",),
+    platforms=(SNP,),
     loads_igvm=True,
     abis=IMPORTS,
     shared_pages="add",

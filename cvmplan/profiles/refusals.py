@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from cvmplan.core.platform import SEV, SEV_ES, SNP, TDX
 from cvmplan.kvm.refusals import CHECK, NOT, Refusal
 
 REFUSALS: Final = (
@@ -17,7 +18,7 @@ REFUSALS: Final = (
         "ends (assertion)",
         CHECK,
         "qemu 10.2.2 hw/i386/x86-common.c, load_multiboot, load_elfboot",
-        ("snp", "sev", "sev-es"),
+        (SNP, SEV, SEV_ES),
     ),
     Refusal(
         "QEMU",
@@ -25,7 +26,7 @@ REFUSALS: Final = (
         "does not start",
         CHECK,
         "qemu 10.2.2 target/i386/sev.c",
-        ("snp",),
+        (SNP,),
     ),
     Refusal(
         "QEMU",
@@ -33,10 +34,10 @@ REFUSALS: Final = (
         "ends",
         NOT,
         "qemu 11.1.3, recorded",
-        ("sev-es",),
+        (SEV_ES,),
     ),
     Refusal(
-        "QEMU", "fewer than two TDX sections", "ends", NOT, "qemu 6f1035fc hw/i386/tdvf.c", ("tdx",)
+        "QEMU", "fewer than two TDX sections", "ends", NOT, "qemu 6f1035fc hw/i386/tdvf.c", (TDX,)
     ),
     Refusal(
         "every VMM",

@@ -8,6 +8,7 @@ from typing import Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import InputError, UnsupportedError
+from cvmplan.core.platform import FLAT
 
 READERS: Final = {
     "igvm": "cvmplan.images.igvm",
@@ -17,8 +18,6 @@ READERS: Final = {
     "manifest": "cvmplan.readers.manifest",
     "rom": "cvmplan.images.rom",
 }
-PLAIN: Final = ("sev", "sev-es")
-"""Platforms that measure a file as it is."""
 
 
 def recognise(blob: Blob, platform: object = None) -> tuple[str, ModuleType]:
@@ -34,7 +33,7 @@ def recognise(blob: Blob, platform: object = None) -> tuple[str, ModuleType]:
         if reader.recognises(blob):
             return name, reader
     rom = import_module(READERS["rom"])
-    if platform in PLAIN and rom.fits(blob):
+    if platform in FLAT and rom.fits(blob):
         return "rom", rom
     raise UnsupportedError(
         "not recognised as a firmware image with OVMF or TDX metadata, an IGVM file, a manifest "

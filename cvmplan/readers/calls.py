@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
+from cvmplan.core.platform import Platform
 from cvmplan.readers.plan import Finder
 from cvmplan.readers.plan_document import load
 from cvmplan.simulator.source import NOTHING, UNKNOWN, Source
@@ -15,7 +16,7 @@ from cvmplan.simulator.source import NOTHING, UNKNOWN, Source
 class Calls(NamedTuple):
     """The calls of one plan with what their pages hold, and what the plan says of itself."""
 
-    platform: str
+    platform: Platform
     abi: str
     settings: Mapping[str, Any]
     calls: Sequence[tuple[Any, Source | None]]

@@ -12,6 +12,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MapError, PlanError
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.inputs import Input
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.documents import text
 from cvmplan.kvm import abi as abis
@@ -85,7 +86,7 @@ def _check_complete(name: str, document: Any, abi: Abi) -> None:
         raise MapError(found)
     ops = [op.op for op in document.ops]
     needed = ["create-vm", "create-vcpu"]
-    if document.platform in ("snp", "sev", "sev-es") and not abi.imports:
+    if document.platform.policy is not None and not abi.imports:
         needed += ["init"]
     for op in needed:
         if ops.count(op) != 1:
@@ -104,7 +105,7 @@ def _recorded(document: Any) -> tuple[str, str, str, int]:
     return document.register_, document.algorithm, document.digest, document.pages
 
 
-def _classes(platform: str) -> Mapping[str, type[Op]]:
+def _classes(platform: Platform) -> Mapping[str, type[Op]]:
     """Return the operations of a platform by name."""
     modules = (
         import_module("cvmplan.operations.plan"),
@@ -119,7 +120,7 @@ class _Maker(NamedTuple):
     """Makes the operations of one plan: its file's name, platform, their classes, its inputs."""
 
     name: str
-    platform: str
+    platform: Platform
     classes: Mapping[str, type[Op]]
     inputs: Sequence[Input]
 
@@ -141,7 +142,7 @@ class _Maker(NamedTuple):
                 value = tuple(value or ())
             elif field.name == "vmsas":
                 value = tuple(_vmsas(at, value, with_gpa=document.op == "snp-launch-finish"))
-            elif field.name == "page_type" and self.platform == "snp":
+            elif field.name == "page_type" and self.platform.page_info:
                 value = _page_type(at, value)
             made[field.name] = value
         return self.classes[document.op](**made)

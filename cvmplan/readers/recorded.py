@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
 from cvmplan.readers import vmm_errors
 from cvmplan.simulator.replay import Attempt, Recording
@@ -54,7 +55,7 @@ def _has_events(blob: Blob) -> bool:
     return EVENT in searched or vmm_errors.REFUSED in searched
 
 
-def read(blob: Blob, platform: str | None = None) -> Recording:
+def read(blob: Blob, platform: Platform | None = None) -> Recording:
     """
     Return the attempts that were recorded, by their lines.
 
@@ -62,13 +63,13 @@ def read(blob: Blob, platform: str | None = None) -> Recording:
     """
     attempts = tuple(_trace(blob) if _has_events(blob) else _json_lines(blob))
     names = {a.op.partition("-")[0] for a in attempts}
-    found = sorted(names & {"snp", "tdx", "sev"})
-    if found == ["sev"] and any(a.op == "sev-launch-update-vmsa" for a in attempts):
-        found = ["sev-es"]
-    if platform is None and len(found) != 1:
-        what = " and ".join(found) or "no platform"
+    found = [p for p in Platform if p.calls in names]
+    kinds = sorted({p.calls for p in found})
+    if platform is None and len(kinds) != 1:
+        what = " and ".join(kinds) or "no platform"
         raise ConfigError(f"the calls are of {what}", at=blob.name, hint="--platform NAME")
-    return Recording(platform or found[0], attempts)
+    states = any(a.op == "sev-launch-update-vmsa" for a in attempts)
+    return Recording(platform or of_state(found, vmsa=states), attempts)
 
 
 def lines(blob: Blob) -> Iterator[tuple[int, str]]:

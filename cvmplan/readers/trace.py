@@ -8,12 +8,12 @@ from typing import Any, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
 from cvmplan.readers import recorded
 
 SCHEMA: Final = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.trace/')
 LINE: Final = re.compile(rb'\A\s*+\{\s*+"step"\s*+:')
-UNMEASURED: Final = ("default", "sw-protected")
 HEAD: Final = 1 << 16  # bytes in which the schema is looked for
 
 
@@ -23,7 +23,7 @@ def recognises(blob: Blob) -> bool:
     return LINE.match(head) is not None or SCHEMA.search(head) is not None
 
 
-def read(blob: Blob) -> tuple[str, list[Any]]:
+def read(blob: Blob) -> tuple[Platform, list[Any]]:
     """Return the platform and the commands of a trace; MalformedError."""
     if LINE.match(bytes(blob.data[:HEAD]).removeprefix(recorded.BOM)):
         commands = [*_lines(blob)]
@@ -32,7 +32,7 @@ def read(blob: Blob) -> tuple[str, list[Any]]:
         document = text.validate(blob, text.parse(blob), "trace")
     except ConfigError as error:
         raise MalformedError(str(error.args[0]), at=error.at, hint=error.hint) from None
-    if document.platform in UNMEASURED and any(step.digest for step in document.steps):
+    if not document.platform.measured and any(step.digest for step in document.steps):
         problem = f"a digest, and {document.platform} guests have none"
         raise MalformedError(problem, at=blob.name)
     return document.platform, document.steps
@@ -56,15 +56,11 @@ def _lines(blob: Blob) -> Iterator[Any]:
             raise MalformedError("not JSON, or a key stands twice", at=at) from None
 
 
-def _platform(blob: Blob, commands: list[Any]) -> str:
+def _platform(blob: Blob, commands: list[Any]) -> Platform:
     """Return the platform that has such commands."""
     names = {command.command for command in commands}
-    if any(name.startswith("SNP_") for name in names):
-        return "snp"
-    if any(name.startswith("TDH.") for name in names):
-        return "tdx"
-    if any(name.startswith("IMPORT_") for name in names):
-        return "vbs"
-    if "LAUNCH_START" in names:
-        return "sev-es" if "LAUNCH_UPDATE_VMSA" in names else "sev"
-    raise MalformedError("has no command of a launch", at=blob.name)
+    found = [p for p in Platform if p.steps and any(n.startswith(p.steps) for n in names)]
+    if not found:
+        raise MalformedError("has no command of a launch", at=blob.name)
+    alike = [p for p in found if p.steps == found[0].steps]
+    return of_state(alike, vmsa="LAUNCH_UPDATE_VMSA" in names)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from cvmplan.core.inputs import Input
+from cvmplan.core.platform import Platform
 from cvmplan.operations.plan import Plan
 from cvmplan.sev_session.session import Session
 
@@ -24,7 +25,7 @@ class LaunchMeasure(NamedTuple):
     `plan` is the launch, None where only its digest is known.
     """
 
-    platform: str | None
+    platform: Platform | None
     digest: bytes
     policy: int
     api: tuple[int, int]

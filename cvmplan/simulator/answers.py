@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import Platform
 
 
 class Answer(NamedTuple):
@@ -39,7 +40,7 @@ class Simulation(NamedTuple):
     `digest` is None where nothing is measured, or where contents that count are not known.
     """
 
-    platform: str
+    platform: Platform
     abi: str
     results: tuple[Result, ...]
     digest: bytes | None

@@ -12,9 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
-from cvmplan.simulator.memslots import OWN_MEMORY, Frame, Memslots, Slot, whole_pages
+from cvmplan.simulator.memslots import Frame, Memslots, Slot, whole_pages
 from cvmplan.simulator.ranges import END, Ranges
 from cvmplan.simulator.source import NOTHING, UNKNOWN, Source
 
@@ -22,7 +23,7 @@ from cvmplan.simulator.source import NOTHING, UNKNOWN, Source
 class Memory(Memslots):
     """The memory of one VM, and the calls that shape it."""
 
-    def __init__(self, platform: str, abi: Abi) -> None:
+    def __init__(self, platform: Platform, abi: Abi) -> None:
         super().__init__(platform, abi)
         self.finalized = False
         self.in_place = abi.in_place  # pages are added as they are in the guest_memfd
@@ -82,8 +83,7 @@ class Memory(Memslots):
         if place != self.abi.attributes and self.abi.runs:
             return no("ENOTTY", f"{self.abi.name} has its attributes on the {self.abi.attributes}")
         wrong = {
-            f"a {self.platform} VM has no private memory": private
-            and self.platform not in OWN_MEMORY,
+            f"a {self.platform} VM has no private memory": private and not self.platform.private,
             f"{op.size:#x} bytes at {op.gpa:#x} are no pages": not whole_pages(op.gpa, op.size),
             f"the range is not memory of guest_memfd {op.gmem}": op.gmem is not None
             and not self.all_slots(op.gpa, end, lambda slot: slot.gmem == op.gmem),
@@ -113,7 +113,7 @@ class Memory(Memslots):
             if next(self.level.runs(edge, edge + 1))[2] >= LARGE:
                 self.level.set(edge // LARGE * LARGE, edge // LARGE * LARGE + LARGE, 0)
         self.level.set(low, high, 0)
-        if leaves and self.platform == "tdx":
+        if leaves and self.platform.secure_ept:
             for start, end, leaf in [*self.leaf.runs(low, high)]:
                 if leaf != "free":
                     self.leaf.set(start, end, "free")

@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.ranges import END, Ranges
@@ -23,7 +24,6 @@ MOST_SLOTS = 32764  # linux 6.11, x86: KVM_USER_MEM_SLOTS
 SMM = 1 << 16  # in a slot's number: the address space of system management mode
 MOST_GMEM: Final = 1 << 63  # bytes; loff_t is signed
 MOST_ADDRESS: Final = 1 << 52  # the widest physical address that a host can have
-OWN_MEMORY = ("snp", "tdx", "sw-protected")  # VM types with private memory
 
 
 class Slot(NamedTuple):
@@ -56,7 +56,7 @@ def whole_pages(gpa: int, size: int) -> bool:
 class Memslots:
     """The memslots of one VM, and the guest_memfds behind them."""
 
-    def __init__(self, platform: str, abi: Abi) -> None:
+    def __init__(self, platform: Platform, abi: Abi) -> None:
         self.platform = platform
         self.abi = abi
         self.findings: list[Finding] = []
@@ -84,7 +84,7 @@ class Memslots:
             return no("EINVAL", f"{op.size:#x} bytes are not whole pages, or 2^63 and more")
         if flags - set(self.abi.gmem_flags):
             return no("EINVAL", f"the kernel knows no flag {', '.join(sorted(flags))}")
-        if "init-shared" in flags and self.platform in OWN_MEMORY and not self.abi.in_place:
+        if "init-shared" in flags and self.platform.private and not self.abi.in_place:
             return no("EINVAL", "memory of VMs with private memory cannot begin shared")
         if op.gmem in self.gmems:
             return no(None, f"guest_memfd {op.gmem} was created before")
@@ -113,7 +113,7 @@ class Memslots:
     def set_memslot(self, op: Any) -> Answer:
         """KVM_SET_USER_MEMORY_REGION2: a new slot, a slot again, or with size 0 its end."""
         number = op.slot
-        if self.platform == "default" and number >= SMM and number - SMM < MOST_SLOTS:
+        if self.platform.plain and number >= SMM and number - SMM < MOST_SLOTS:
             return Answer(why="memory of system management mode: not modelled")
         if op.gmem is not None and not self._may_have_gmem():
             return no("EINVAL", f"a {self.platform} VM has no guest_memfd under {self.abi.name}")
@@ -171,7 +171,7 @@ class Memslots:
         return next((s for s in near if s.gpa < slot.end and slot.gpa < s.end), None)
 
     def _may_have_gmem(self) -> bool:
-        return self.platform in OWN_MEMORY or (self.platform == "default" and self.abi.gmem_default)
+        return self.platform.private or (self.platform.shares_gmem and self.abi.gmem_default)
 
     def _refuses_binding(self, slot: Slot) -> Answer | None:
         size, end = slot.end - slot.gpa, slot.offset + slot.end - slot.gpa

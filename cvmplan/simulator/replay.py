@@ -15,6 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, Result, Simulation
 from cvmplan.simulator.memslots import MOST_FINDINGS
@@ -64,7 +65,7 @@ class Attempt:
 class Recording(NamedTuple):
     """The attempts of one launch, in their order."""
 
-    platform: str
+    platform: Platform
     attempts: tuple[Attempt, ...]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.digest import SevDigest
@@ -27,7 +28,7 @@ MXCSR = 0x408  # AMD 24593, APM volume 2, appendix B; KVM_SEV_ES_INIT leaves it 
 class SevVm(Vm):
     """KVM_SEV_LAUNCH_START, _UPDATE_DATA, _UPDATE_VMSA, _MEASURE and _FINISH."""
 
-    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
         super().__init__(platform, abi, settings)
         self._digest = SevDigest()
         self.state = "uninit"
@@ -67,7 +68,7 @@ class SevVm(Vm):
     def _refuses_features(self, features: int, *, legacy: bool) -> str:
         """Return why the VM cannot have these SEV_FEATURES, "" where it can."""
         bits = self.abi.es_features
-        if bits is not None and self.platform != "sev-es" and features:
+        if bits is not None and not self.platform.vmsa and features:
             return f"SEV_FEATURES {features:#x}: an SEV guest has none"
         if bits is not None and legacy and features:
             return f"SEV_FEATURES {features:#x}: KVM_SEV_ES_INIT sets none"
@@ -93,7 +94,7 @@ class SevVm(Vm):
         policy = getattr(op, "policy", None)
         if policy is not None and (why := self.judged("policy", policy, self.abi.sev_policy)):
             return no("EINVAL", why)
-        if policy is not None and bool(policy & POLICY_ES) != (self.platform == "sev-es"):
+        if policy is not None and bool(policy & POLICY_ES) != self.platform.vmsa:
             why = f"policy {policy:#x} and platform {self.platform} disagree on encrypted state"
             return no("EIO", f"{why} (firmware: INVALID_ASID)", fw_error=INVALID_ASID)
         self.state = "update"
@@ -123,7 +124,7 @@ class SevVm(Vm):
 
     def update_vmsa(self, op: Any) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_VMSA: the state of each vCPU."""
-        if self.platform != "sev-es":
+        if not self.platform.vmsa:
             return no("ENOTTY", "an SEV guest has no encrypted vCPU state")
         why = breakpoint_of(op.vmsas)
         if why:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, Result, Simulation, no
 from cvmplan.simulator.memslots import MOST_FINDINGS
@@ -27,9 +28,7 @@ VMS: Final[Mapping[str, type[Vm]]] = {
     "snp": SnpVm,
     "tdx": TdxVm,
     "sev": SevVm,
-    "sev-es": SevVm,
-    "sw-protected": Vm,
-    "default": Vm,
+    "": Vm,
 }
 MOST_NAMED: Final = 20  # doubles of which the first owner is looked for
 
@@ -37,7 +36,7 @@ MOST_NAMED: Final = 20  # doubles of which the first owner is looked for
 class Host:
     """A host kernel: it creates one VM, and answers the calls on it."""
 
-    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
         if not abi.simulates:
             raise UnsupportedError(
                 f"{abi.name} is for plans only: what it refuses is not in public text", at="--abi"
@@ -58,7 +57,7 @@ class Host:
 
         `pages` are (gpa, size, contents) where those are known.
         """
-        self.vm = VMS[self.platform](self.platform, self.abi, self.settings)
+        self.vm = VMS[self.platform.calls](self.platform, self.abi, self.settings)
         self.vm.memory.assume_all(pages, private="set-private" not in calls)
         self.vm.assume_set_up(calls, vcpus)
 
@@ -91,12 +90,13 @@ class Host:
             return no(None, "the plan is about one VM, and it was created before")
         if op.vm_type not in self.abi.vm_types:
             return no("EINVAL", f"{self.abi.name} has no VMs of type {op.vm_type}")
-        self.vm = VMS[op.vm_type](op.vm_type, self.abi, self.settings)
+        platform = Platform(op.vm_type)
+        self.vm = VMS[platform.calls](platform, self.abi, self.settings)
         return Answer()
 
 
 def simulate(
-    platform: str,
+    platform: Platform,
     abi: Abi,
     calls: Sequence[tuple[Any, Source | None]],
     settings: Mapping[str, Any],
@@ -119,7 +119,7 @@ def simulate(
 
 
 def first_refusal(
-    platform: str, abi: Abi, ops: Iterable[Any], settings: Mapping[str, Any]
+    platform: Platform, abi: Abi, ops: Iterable[Any], settings: Mapping[str, Any]
 ) -> tuple[Any, Answer] | None:
     """
     Return the first of `ops` that `abi` refuses, or that leads to states that nobody knows.

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.digest import SnpDigest
@@ -34,7 +35,7 @@ class Stop(NamedTuple):
 class SnpVm(Vm):
     """KVM_SEV_SNP_LAUNCH_START, _UPDATE and _FINISH."""
 
-    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
         super().__init__(platform, abi, settings)
         self._digest = SnpDigest()
         self.started = self._finished = False
@@ -111,7 +112,7 @@ class SnpVm(Vm):
         if not op.size:
             return self._empty()
         if source is None and not self.memory.in_place and op.page_type != "zero":
-            errno = dict(self.abi.no_source).get("snp")
+            errno = dict(self.abi.no_source).get(self.platform)
             return no(errno, "no source address", residual=(op.gpa, op.size))
         return None
 

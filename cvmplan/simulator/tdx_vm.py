@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.digest import TdxDigest
@@ -29,7 +30,7 @@ METADATA = "TDX_OPERAND_PAGE_METADATA_INCORRECT"
 class TdxVm(Vm):
     """KVM_TDX_INIT_VM, _INIT_VCPU, _INIT_MEM_REGION, _FINALIZE_VM, and what came before them."""
 
-    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
         super().__init__(platform, abi, settings)
         self._digest = TdxDigest()
         self._bit = SHARED_BIT[settings.get("gpaw", 48)]
@@ -120,7 +121,7 @@ class TdxVm(Vm):
         if refused is None and op.measured and self.abi.tdx_extend == "separate":
             refused = no(None, f"{self.abi.name} extends in a call of its own")
         if refused is None and source is None and not self.memory.in_place:
-            refused = no(dict(self.abi.no_source).get("tdx"), "no source address")
+            refused = no(dict(self.abi.no_source).get(self.platform), "no source address")
         if refused is not None:
             return refused
         at, end = op.gpa, op.gpa + op.size
@@ -155,7 +156,7 @@ class TdxVm(Vm):
 
     @property
     def _double_add(self) -> str | None:
-        return dict(self.abi.double_add).get("tdx")
+        return dict(self.abi.double_add).get(self.platform)
 
     def _refused_frames(self, slot: Slot, low: int, high: int) -> Any:
         """Yield (page, rank, answer): populated before, or in use at another address."""

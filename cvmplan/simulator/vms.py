@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi, Bits
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.guest import Memory
@@ -18,7 +19,6 @@ from cvmplan.simulator.memslots import whole_pages
 from cvmplan.simulator.source import NOTHING, Source
 
 MOST_VCPUS = 4096  # linux arch/x86/Kconfig, KVM_MAX_NR_VCPUS
-UNMEASURED = ("default", "sw-protected")
 NO_SUCH_CALL = "{} has no such call"
 DR7, DR7_FIXED = 0x160, 0x400  # AMD 24593, APM volume 2, appendix B; bit 10 is always set
 
@@ -31,7 +31,7 @@ class Vm:
     pages hold.  Operations that are not in it do not exist for this VM.
     """
 
-    def __init__(self, platform: str, abi: Abi, settings: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
         self.platform = platform
         self.abi = abi
         self.settings = settings
@@ -64,7 +64,7 @@ class Vm:
     @property
     def finalized(self) -> bool:
         """Whether the launch has come to its end; without one, whether a vCPU could run."""
-        return self.memory.finalized or (self.platform in UNMEASURED and self.vcpus is not None)
+        return self.memory.finalized or (not self.platform.measured and self.vcpus is not None)
 
     def assume_set_up(self, calls: frozenset[str], vcpus: int) -> None:
         """Take the VM as set up, with `vcpus`, where `calls` do not do so themselves."""
@@ -102,7 +102,7 @@ class Vm:
     def unknown(self, op: Any) -> Answer:
         """Answer a call that this VM does not have."""
         errno = "ENOTTY" if self.abi.runs else None
-        if self.platform == "default" and op.op == "snp-launch-update" and self.abi.runs:
+        if self.platform.plain and op.op == "snp-launch-update" and self.abi.runs:
             errno = "EINVAL"
         return no(errno, f"a {self.platform} VM has no such call")
 

@@ -25,10 +25,10 @@ def by_vcpus(plan: Plan, chains: snp.Chains) -> Iterator[Measurement]:
     pages that were folded before.  Errors as `plan.measure`.
     """
     result = None
-    if plan.platform == "snp":
+    if plan.platform.page_info:
         for result in snp.by_vcpus(plan.platform, plan.trace(), chains):
             yield result
-    elif plan.platform == "sev-es":
+    elif plan.platform.vmsa:
         for result in sev.by_vcpus(plan.platform, plan.trace()):
             yield result
     yield from repeat(result or measure(plan))

@@ -9,6 +9,7 @@ from multiprocessing import get_context
 from random import Random
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.platform import Platform
 from cvmplan.operations.measure import measure
 from cvmplan.operations.plan import MapMemory, Op, Plan
 from cvmplan.planning import build
@@ -35,7 +36,9 @@ def dense(size: int) -> Blob:
 def snp_plan(blob: Blob) -> Plan:
     """One run of pages whose contents are measured."""
     update = SnpLaunchUpdate(GPA, len(blob), PageType.NORMAL, blob)
-    return Plan("snp", "bench", "bench", (SnpLaunchStart(0x30000), update, SnpLaunchFinish(())))
+    return Plan(
+        Platform.SNP, "bench", "bench", (SnpLaunchStart(0x30000), update, SnpLaunchFinish(()))
+    )
 
 
 def tdx_plan(blob: Blob, *, two_pass: bool = False) -> Plan:
@@ -45,7 +48,7 @@ def tdx_plan(blob: Blob, *, two_pass: bool = False) -> Plan:
     if two_pass:
         pages = (*pages, TdxExtend(GPA, size))
     begin = TdxInitVm(0, 0), TdxInitVcpu(1, 0)
-    return Plan("tdx", "bench", "bench", (*begin, *pages, TdxFinalize()))
+    return Plan(Platform.TDX, "bench", "bench", (*begin, *pages, TdxFinalize()))
 
 
 def hash_pages(data: memoryview) -> None:

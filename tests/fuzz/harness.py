@@ -12,6 +12,7 @@ from cvmplan.boot import acpi, smbios, stub
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.files import Files
+from cvmplan.core.platform import Platform
 from cvmplan.documents import text
 from cvmplan.eventlog import ccel, rtmr
 from cvmplan.evidence import chains, evidence, keys, signatures, wrappers
@@ -106,7 +107,7 @@ READERS: Final[dict[str, Reader]] = {
     "plan-inspect": plan.inspect,
     "calls": lambda blob: calls.read(blob, Files().find),
     "trace": lambda blob: [trace.recognises(blob), trace.read(blob)],
-    "recorded": lambda blob: [recorded.recognises(blob), recorded.read(blob, "snp")],
+    "recorded": lambda blob: [recorded.recognises(blob), recorded.read(blob, Platform.SNP)],
     "qemu": qemu_lines,
     "matrix": lambda blob: all_of(matrix.read(blob)),
     "matrix-files": lambda blob: read_matrix(blob, Files()),

@@ -15,6 +15,7 @@ from typing import Final
 from hypothesis import strategies as st
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.platform import Platform
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.operations.plan import CreateVcpu, MapMemory, Op, Plan
 from cvmplan.operations.steps import Step
@@ -163,7 +164,9 @@ class Launch:
     def plan_of(self, body: Iterable[Op]) -> Plan:
         """The plan with these calls between head and tail."""
         ops = (*self.head(), *body, *self.tail())
-        return Plan(self.kind.platform, "", "map-memory", ops, given={"gpaw": self.kind.gpaw})
+        return Plan(
+            Platform(self.kind.platform), "", "map-memory", ops, given={"gpaw": self.kind.gpaw}
+        )
 
     def plan(self) -> Plan:
         """The plan: each run mapped, added and extended before the next."""

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from cvmplan.core.errors import PlanError
+from cvmplan.core.platform import Platform
 from cvmplan.memory.contents import DigestAfter
 from cvmplan.operations.measure import measure, measure_steps
 from cvmplan.operations.plan import MapMemory, Op
@@ -65,7 +66,7 @@ def test_fold_over_runs_is_the_fold_over_commands(kind: Kind, data: st.DataObjec
     single = commands(plan)
     digest = replay(kind, single)
     assert measure(plan).digest == digest
-    assert measure_steps(kind.platform, single).digest == digest
+    assert measure_steps(Platform(kind.platform), single).digest == digest
 
 
 SIZES: Final = (1, 10, 255, 256, 257, 512, 700)  # a batch of the fold is 256 pages

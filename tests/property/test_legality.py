@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cvmplan.core.errors import PlanError
+from cvmplan.core.platform import Platform
 from cvmplan.memory.contents import Made, Zeros
 from cvmplan.operations.measure import measure
 from cvmplan.operations.plan import MapMemory, Op, Plan
@@ -36,7 +37,7 @@ DATA: Final = noise(8, 6 * PAGE)  # what the pages from 0 upwards hold, whoever 
 
 def measured(kind: Kind, ops: Sequence[Op]) -> tuple[bytes, list[Step]] | None:
     """Digest and commands of a plan, None where it is refused."""
-    plan = Plan(kind.platform, "", "map-memory", tuple(ops), given={"gpaw": kind.gpaw})
+    plan = Plan(Platform(kind.platform), "", "map-memory", tuple(ops), given={"gpaw": kind.gpaw})
     try:
         return measure(plan).digest, commands(plan)
     except PlanError:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from typing import Protocol
 
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import known_bytes
 from cvmplan.operations.measure import Coverage, Measurement
@@ -24,13 +25,13 @@ class _Hash(Protocol):
     def digest(self) -> bytes: ...
 
 
-def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+def measure(platform: Platform, trace: Iterable[Step]) -> Measurement:
     """Return the launch digest; PlanError when the steps are out of order."""
     *_, (digest, coverage) = running(trace)
     return Measurement(platform, "LD", "sha256", digest.digest(), coverage)
 
 
-def by_vcpus(platform: str, trace: Iterable[Step]) -> Iterator[Measurement]:
+def by_vcpus(platform: Platform, trace: Iterable[Step]) -> Iterator[Measurement]:
     """
     Yield the launch digest of SEV-ES with 1, 2, … vCPUs up to all whose VMSA `trace` has.
 

@@ -38,13 +38,13 @@ class Lowering(lowering.Lowering):
 
     def hand_over(self, count: int) -> None:
         """Note that vCPU states are encrypted; PlanError without encrypted state."""
-        if self.platform != "sev-es":
+        if not self.platform.vmsa:
             raise PlanError(f"{self.platform} has no encrypted vCPU state")
         super().hand_over(count)
 
     def finalize(self) -> None:
         """Check that SEV-ES has its vCPU states; PlanError."""
-        if self.platform == "sev-es" and not self.handed_over:
+        if self.platform.vmsa and not self.handed_over:
             raise PlanError("no vCPU state was handed over")
         super().finalize()
 

@@ -46,9 +46,9 @@ def layout(launch: Launch) -> Layout:
         regions += page
         findings += wrong
     regions += [r for r in typed if r.role is Role.REGION]
-    if launch.platform == "sev-es" and not igvm_loader.is_igvm(launch):
+    if launch.platform.vmsa and not igvm_loader.is_igvm(launch):
         findings += entry_findings(launch)
-    if launch.platform == "sev-es":
+    if launch.platform.vmsa:
         findings += [*features_findings(launch), *_legacy_findings(launch)]
         if launch.image and igvm_loader.is_igvm(launch):
             findings += states.findings(launch, launch.image)
@@ -60,7 +60,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
     guest = launch.guest
     yield CreateVm(launch.platform)
-    yield Init(guest.sev_features, legacy=launch.platform == "sev-es" and _is_legacy(launch))
+    yield Init(guest.sev_features, legacy=launch.platform.vmsa and _is_legacy(launch))
     made_of = memory.backing(launch.platform, guest.backing, launch.abi)
     regions = gpa_map.regions
     yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
@@ -70,7 +70,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         if launch.abi.map_call == MapMemory.name:
             yield MapMemory(region.gpa, region.size)
         yield _update(region)
-    if launch.platform == "sev-es":
+    if launch.platform.vmsa:
         yield SevLaunchUpdateVmsa(vmsas(launch))
     yield SevLaunchMeasure()
     yield SevLaunchFinish()
@@ -143,6 +143,6 @@ def _policy_findings(launch: Launch) -> Iterator[Finding]:
         yield Finding("not-checked", f"{problem}({policy & POLICY_RESERVED:#x})")
     if not policy & POLICY_NODBG:
         yield Finding("policy-debug", f"policy {policy:#x} allows debugging")
-    if bool(policy & POLICY_ES) != (launch.platform == "sev-es"):
+    if bool(policy & POLICY_ES) != launch.platform.vmsa:
         problem = f"policy {policy:#x} and platform {launch.platform} disagree on encrypted state"
         yield Finding("policy-mask", problem)

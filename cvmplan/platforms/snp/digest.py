@@ -15,6 +15,7 @@ from hashlib import sha384
 from struct import Struct
 
 from cvmplan.core.errors import PlanError
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, DigestAfter, Hashed, page_runs
 from cvmplan.operations.measure import Coverage, Measurement
@@ -69,12 +70,12 @@ def running(trace: Iterable[Step]) -> Iterator[tuple[Step, bytes]]:
         yield step, digest
 
 
-def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+def measure(platform: Platform, trace: Iterable[Step]) -> Measurement:
     """Return the MEASUREMENT that the attestation report will carry; PlanError."""
     return measured(platform, running(trace))
 
 
-def measured(platform: str, pairs: Iterable[tuple[Step, bytes]]) -> Measurement:
+def measured(platform: Platform, pairs: Iterable[tuple[Step, bytes]]) -> Measurement:
     """Return the measurement at the end of what `running` yielded."""
     digest = NO_CONTENTS
     counts: Counter[str] = Counter()
@@ -87,7 +88,7 @@ def measured(platform: str, pairs: Iterable[tuple[Step, bytes]]) -> Measurement:
     return Measurement(platform, "MEASUREMENT", "sha384", digest, Coverage(**counts))
 
 
-def by_vcpus(platform: str, trace: Iterable[Step], chains: Chains) -> Iterator[Measurement]:
+def by_vcpus(platform: Platform, trace: Iterable[Step], chains: Chains) -> Iterator[Measurement]:
     """
     Yield the measurement of the launch with 1, 2, … vCPUs up to all whose VMSA the kernel adds.
 

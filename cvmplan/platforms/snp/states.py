@@ -58,7 +58,7 @@ def _unfit(launch: Launch, state: VpState, covered: Collection[int]) -> Iterator
     beyond = None if profile.takes is None else first_beyond(state.page, profile.takes)
     if beyond is not None:
         yield f"the VMSA has a value at {beyond:#x} that KVM cannot set, or the loader does not"
-    if launch.platform == "snp" and not value_of(state.page, "sev_features") & SNP_ACTIVE:
+    if launch.platform.page_info and not value_of(state.page, "sev_features") & SNP_ACTIVE:
         yield "KVM cannot set SEV_FEATURES without SNP active"
     limits = (value_of(state.page, f"{table}.limit") for table in ("gdtr", "idtr"))
     if not profile.cuts_tables and any(limit > 0xFFFF for limit in limits):

@@ -18,6 +18,7 @@ from struct import Struct
 from threading import Thread
 from typing import Any, Self
 
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import byte_string, page_runs, part
 from cvmplan.operations.measure import Coverage, Measurement
@@ -36,7 +37,7 @@ NO_CHUNKS = (b"",) * CHUNKS  # zeros: a chunk is padded
 BUFFER = 128 * PAGE_ADD_EXTEND.size  # bytes; two of them
 
 
-def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+def measure(platform: Platform, trace: Iterable[Step]) -> Measurement:
     """Return TDCS.MRTD as TDH.MR.FINALIZE will leave it; PlanError."""
     added = extended = 0
     with _Stream() as stream:

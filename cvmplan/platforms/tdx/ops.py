@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from cvmplan.core.errors import PlanError
+from cvmplan.core.platform import Platform
 from cvmplan.core.records import record
 from cvmplan.core.spans import Spans
 from cvmplan.memory.contents import Contents, Held
@@ -53,7 +54,7 @@ class Lowering(lowering.Lowering):
     extended, and a page that is mapped but not added when the TD is finalized is refused.
     """
 
-    def __init__(self, platform: str, guest: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, guest: Mapping[str, Any]) -> None:
         super().__init__(platform, guest)
         gpaw = guest.get("gpaw", 48)
         self.tables = {level: Spans() for level in ((4, 3, 2, 1) if gpaw == 52 else (3, 2, 1))}

@@ -123,7 +123,7 @@ def identity(
 def check_platform(plan: Plan, name: str = "") -> TdxInitVm:
     """Return the call that makes the TD; UnsupportedError at `name` where there is none."""
     init = next((op for op in plan.ops if isinstance(op, TdxInitVm)), None)
-    if plan.platform != "tdx" or init is None:
+    if not plan.platform.secure_ept or init is None:
         problem = f"TDINFO is about a TDX guest, this is a launch for {plan.platform}"
         raise UnsupportedError(problem, at=name, hint="--platform tdx")
     return init

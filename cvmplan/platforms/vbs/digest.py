@@ -14,6 +14,7 @@ from hashlib import sha256
 from itertools import repeat
 from struct import Struct
 
+from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import page_runs
 from cvmplan.operations.measure import Coverage, Measurement
@@ -30,7 +31,7 @@ ZERO_PAGE = bytes(PAGE)
 BEGIN = bytes(32)
 
 
-def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+def measure(platform: Platform, trace: Iterable[Step]) -> Measurement:
     """Return the boot digest that the hypervisor will report; PlanError."""
     digest = BEGIN
     counts = dict.fromkeys(("contents", "host_filled", "vmsas"), 0)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.platform import Platform
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.steps import Step
 
 
-def measure(platform: str, trace: Iterable[Step]) -> Measurement:
+def measure(platform: Platform, trace: Iterable[Step]) -> Measurement:
     """Raise UnsupportedError: there is nothing that could be measured."""
     del trace
     raise UnsupportedError(
