@@ -58,7 +58,9 @@ def test_i1_launch_hashes_are_made_in_the_folds_only() -> None:
         folds = [f for f in public if f.name != "page_links"]  # which chains nothing
         taken = {ast.unparse(a.annotation) for f in folds for a in f.args.args if a.annotation}
         links = {"bytes", "LaunchUpdate", "VmsaUpdate", "Chains"}  # of a chain: one step each
-        assert taken <= {"Platform", "Iterable[Step]", "Iterable[tuple[Step, bytes]]", *links}, platform
+        assert taken <= {"Platform", "Iterable[Step]", "Iterable[tuple[Step, bytes]]", *links}, (
+            platform
+        )
 
 
 ILLEGAL_STEPS: dict[str, Callable[[], Step]] = {

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan import profiles
+from cvmplan.core.platform import Platform
 
 ROOT = Path(__file__).parent.parent / "cvmplan"
 MODULES = sorted(ROOT.rglob("*.py"))
@@ -159,3 +160,51 @@ def test_a_vmm_is_named_in_profiles_only(path: Path) -> None:
     found = re.findall(pattern, code, re.IGNORECASE)
     allowed = {"emit", "cli"}  # help texts
     assert not found or name_of(path) in allowed, found
+
+
+# Tables of kernels and VMMs, which say what they have, and the registry of simulated VMs.
+TABLES = {
+    "kvm/abi.py", "kvm/interface.py", "kvm/refusals.py", "kvm/releases.py", "simulator/simulate.py",
+}  # fmt: skip
+FORMATS = {"images", "platforms", "profiles"}  # where a file format or a table names a platform
+TCB_PART = (
+    "snp"  # a part of AMD's TCB version has the name of a platform, as have families of calls
+)
+NAMES = {str(p) for p in Platform}
+CONSTANTS = {p.name for p in Platform}
+
+
+def names_platform(node: ast.AST) -> bool:
+    """Whether an expression is a platform, by its name or by a constant."""
+    if isinstance(node, ast.Constant):
+        return node.value in NAMES
+    if isinstance(node, ast.Attribute):
+        return node.attr in CONSTANTS
+    return isinstance(node, ast.Name) and node.id in CONSTANTS
+
+
+def parts(node: ast.AST) -> list[ast.expr]:
+    """Return the members of a container, or the node itself."""
+    if isinstance(node, ast.Tuple | ast.List | ast.Set):
+        return node.elts
+    if isinstance(node, ast.Dict):
+        return [key for key in node.keys if key is not None]
+    return [node] if isinstance(node, ast.expr) else []
+
+
+@pytest.mark.parametrize("path", MODULES, ids=place_of)
+def test_platforms_are_asked_and_neither_compared_nor_listed(path: Path) -> None:
+    place = place_of(path)
+    if place == "core/platform.py" or place in TABLES or name_of(path) in FORMATS:
+        return
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Compare):
+            held = [part for side in (node.left, *node.comparators) for part in parts(side)]
+            assert not any(map(names_platform, held)), ast.unparse(node)
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "startswith":
+            assert not any(map(names_platform, node.args)), ast.unparse(node)
+        if isinstance(node, ast.Tuple | ast.List | ast.Set | ast.Dict):
+            named = [part for part in parts(node) if names_platform(part)]
+            named = [n for n in named if not (isinstance(n, ast.Constant) and n.value == TCB_PART)]
+            assert len(named) < 2, ast.unparse(node)
+        assert not (isinstance(node, ast.match_case) and any(map(names_platform, ast.walk(node))))

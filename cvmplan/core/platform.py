@@ -211,4 +211,4 @@ WITH_SECURE_EPT: Final = tuple(p for p in Platform if p.secure_ept)
 UNMEASURED: Final = tuple(p for p in Platform if not p.measured)
 WITH_INIT_CHOICE: Final = tuple(p for p in Platform if p.init_choice)
 SNP, TDX, SEV, SEV_ES, VBS, SW_PROTECTED, DEFAULT = Platform
-"""For tables of VMMs and kernels, which say what they have; code asks the record."""
+"""For tables of VMMs, kernels and formats, which say what they have; code asks the record."""

@@ -7,6 +7,7 @@ hex strings, counts and file offsets as integers.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, TypeVar
 
 from pydantic import (
@@ -20,7 +21,7 @@ from pydantic import (
 )
 
 from cvmplan.core import values
-from cvmplan.core.platform import Platform
+from cvmplan.core.platform import FLAT, WITH_SECURE_EPT, Platform
 
 HEX = "^0x[0-9a-f]{1,16}$"
 MOST = (1 << 63) - 1  # of a count: file offsets and sizes are signed on every system
@@ -69,8 +70,18 @@ Address = Annotated[str, Field(pattern=HEX)]
 Count = Annotated[int, Field(ge=0, le=MOST)]
 if TYPE_CHECKING:
     PlatformName: TypeAlias = Platform
+    WithEvidence: TypeAlias = Platform
+    WithSecureEpt: TypeAlias = Platform
+    WithFlatDigest: TypeAlias = Platform
 else:
-    PlatformName = Annotated[Literal[tuple(map(str, Platform))], AfterValidator(Platform)]
+
+    def _one_of(platforms: Iterable[Platform]) -> object:
+        return Annotated[Literal[tuple(map(str, platforms))], AfterValidator(Platform)]
+
+    PlatformName = _one_of(Platform)
+    WithEvidence = _one_of(p for p in Platform if p.evidence)
+    WithSecureEpt = _one_of(WITH_SECURE_EPT)
+    WithFlatDigest = _one_of(FLAT)
 
 
 T = TypeVar("T")

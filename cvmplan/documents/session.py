@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from cvmplan.documents.fields import Address, Document
+from cvmplan.documents.fields import Address, Document, WithFlatDigest
 from cvmplan.documents.results import FindingDocument, InputDocument
 
 Hex16 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
@@ -31,7 +31,7 @@ class LaunchMeasureDocument(Document):
 
     model_config = ConfigDict(title="cvmplan.launch-measure/1")
     schema_: Literal["cvmplan.launch-measure/1"] = Field(alias="schema")
-    platform: Literal["sev", "sev-es"] | None
+    platform: WithFlatDigest | None
     digest: Hex32
     policy: Address
     api: ApiDocument

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from cvmplan.documents.fields import Address, Count, Document
+from cvmplan.documents.fields import Address, Count, Document, WithSecureEpt
 from cvmplan.documents.results import FindingDocument, InputDocument
 
 Mask = Address
@@ -114,7 +114,7 @@ class TdInfoDocument(Document):
 
     model_config = ConfigDict(title="cvmplan.td-info/1")
     schema_: Literal["cvmplan.td-info/1"] = Field(alias="schema")
-    platform: Literal["tdx"]
+    platform: WithSecureEpt
     vmm: str
     abi: str
     inputs: list[InputDocument]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field
 
 from cvmplan.documents.events import EventDocument
-from cvmplan.documents.fields import Document
+from cvmplan.documents.fields import Document, WithEvidence
 from cvmplan.documents.identity import LineDocument
 
 Time = Annotated[str, Field(pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$")]
@@ -28,7 +28,7 @@ class VerificationDocument(Document):
 
     model_config = ConfigDict(title="cvmplan.verification/1")
     schema_: Literal["cvmplan.verification/1"] = Field(alias="schema")
-    platform: Literal["snp", "tdx"]
+    platform: WithEvidence
     kind: str
     wrappers: list[str]
     certificates: list[CertificateDocument]

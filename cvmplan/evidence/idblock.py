@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.core.platform import WITH_PAGE_INFO
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import DIFFERS, OK, Line, compared
 from cvmplan.operations.measure import Measurement
@@ -55,7 +56,11 @@ def policy_of(plan: Plan) -> int:
     for op in plan.ops:
         if isinstance(op, SnpLaunchStart):
             return op.policy
-    raise ConfigError(f"{plan.platform} launches have no ID block", at="--platform", hint="snp")
+    raise ConfigError(
+        f"{plan.platform} launches have no ID block",
+        at="--platform",
+        hint=", ".join(WITH_PAGE_INFO),
+    )
 
 
 def block_for(

@@ -22,7 +22,7 @@ from types import SimpleNamespace
 from typing import Final, NamedTuple
 
 from cvmplan.core.findings import Finding
-from cvmplan.core.platform import DEFAULT, SW_PROTECTED, Platform
+from cvmplan.core.platform import DEFAULT, SW_PROTECTED, UNMEASURED, Platform
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.emit.calls import calls
@@ -99,7 +99,7 @@ def _open(kernel: Kernel, held: ExitStack) -> int:
 def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
     """Return the VM that the host can have, by the capabilities that `emit.calls` asks for."""
     answers: dict[Platform, list[str]] = {}
-    for kind in (SW_PROTECTED, DEFAULT):
+    for kind in UNMEASURED:
         alone = Plan(kind, plan.vmm, earliest(kind).name, (CreateVm(kind),))
         asked = [c for c in calls(alone) if c["call"] == "KVM_CHECK_EXTENSION"]
         answers[kind] = [

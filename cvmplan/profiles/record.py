@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Final, NamedTuple, TypeAlias
 
+from cvmplan.core.platform import SNP, Platform
 from cvmplan.core.records import Frozen, record
 
 State: TypeAlias = Mapping[str, int | str]
@@ -112,7 +113,7 @@ class Profile(Frozen):
 
     name: str
     title: str
-    platforms: tuple[str, ...]
+    platforms: tuple[Platform, ...]
     sources: tuple[Fact, ...]
     page_types: Mapping[str, str] = field(default_factory=dict)
     cpuid_last: bool = False
@@ -125,7 +126,7 @@ class Profile(Frozen):
     aligned_data: bool = False
     covers_file: bool = False
     padding: str = "refuse"
-    policies: Mapping[str, int] = field(default_factory=lambda: {"snp": 0x30000})
+    policies: Mapping[Platform, int] = field(default_factory=lambda: {SNP: 0x30000})
     sev_features: int = 1
     td_attributes: int = 0
     td_xfam: int = 0x3
