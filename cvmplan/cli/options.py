@@ -67,7 +67,7 @@ class Request:
     jobs: int = 1
 
     def launch(self) -> Launch:
-        """Return the launch of the image; errors as `assemble.launch`."""
+        """Return the launch of the image; errors as `planning.build.launch`."""
         from cvmplan.planning import build
 
         return build.launch(self.image, self.options, self.files.open)

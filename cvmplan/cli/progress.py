@@ -20,7 +20,7 @@ Watch = Callable[[Iterable[Step]], Iterable[Step]]
 
 
 def watch_for(plan: Plan, *, quiet: bool) -> Watch | None:
-    """Return what `plan.measure` takes to show progress, None where none is to be shown."""
+    """Return what `operations.measure` takes to show progress, None where none is to be shown."""
     total = sum(_length(op, "source") for op in plan.ops)
     if quiet or total < LONG or not on_terminal():
         return None

@@ -79,7 +79,7 @@ def explain_measurement(
     Return which settings have the measurement `wanted`, or what was searched in vain.
 
     `tick` is called often, and may raise OverBudgetError to end the search.  Where no candidate
-    can be launched, what was given says why: errors as `assemble.plan`.
+    can be launched, what was given says why: errors as `planning.build.plan`.
     """
     evidence = wanted if isinstance(wanted, Evidence) else None
     digest = wanted.digest if isinstance(wanted, Evidence) else wanted

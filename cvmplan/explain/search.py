@@ -101,7 +101,7 @@ class Search:
         return None
 
     def given(self) -> Launch:
-        """Return the launch as it was given; errors as `assemble.launch`."""
+        """Return the launch as it was given; errors as `planning.build.launch`."""
         return self._launch((), {})
 
     def _more(self) -> Iterator[Tier]:

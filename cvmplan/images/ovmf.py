@@ -3,7 +3,7 @@ OVMF firmware images: what they declare for SEV, SEV-ES and SEV-SNP.
 
 Source: edk2 c5aa7e7, OvmfPkg/ResetVector/Ia16/ResetVectorVtf0.nasm.inc and
 X64/OvmfSevMetadata.nasm.inc.  A firmware image lies directly below 4 GiB.
-TDX metadata in the same kind of image is read by `readers.tdvf`.
+TDX metadata in the same kind of image is read by `images.tdvf`.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def platforms(blob: Blob) -> tuple[str, ...]:
 
 def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
     """
-    Return what `blob` declares for `platform`; `padding` as in `readers.tdvf`.
+    Return what `blob` declares for `platform`; `padding` as in `images.tdvf`.
 
     InputError or UnsupportedError where nothing can be read, findings for what is wrong.
     """

@@ -1,7 +1,7 @@
 """
 The guest owner's side of a session: made, and read again.
 
-Source: as `sev.session`; the order of checks is that of the firmware (sev_channel.c
+Source: as `sev_session.session`; the order of checks is that of the firmware (sev_channel.c
 `establish_channel`, then the policy's MAC in LAUNCH_START).
 """
 

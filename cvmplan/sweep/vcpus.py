@@ -22,7 +22,7 @@ def by_vcpus(plan: Plan, chains: snp.Chains) -> Iterator[Measurement]:
 
     Beyond the states that are measured it is that of all of them: so where the kernel measures
     one only, where the image has them, and where states are not measured.  `chains` remembers
-    pages that were folded before.  Errors as `plan.measure`.
+    pages that were folded before.  Errors as `operations.measure`.
     """
     result = None
     if plan.platform.page_info:

@@ -1,5 +1,5 @@
 """
-MRTD, as a fold over the launch trace: the shape of `snp.digest`, another chain.
+MRTD, as a fold over the launch trace: the shape of `platforms.snp.digest`, another chain.
 
 One running SHA-384, fed a 128-byte block for each TDH.MEM.PAGE.ADD, and one such block
 plus 256 bytes of contents for each TDH.MR.EXTEND (Intel TDX Module ABI specification, the

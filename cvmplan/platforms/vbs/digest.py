@@ -1,5 +1,5 @@
 """
-The VBS boot digest, as a fold over the launch trace: one more chain, as `snp.digest` is.
+The VBS boot digest, as a fold over the launch trace: one more chain, as `platforms.snp.digest` is.
 
 Each page and each register replaces the digest by SHA-256(digest || chunk), and the digest
 begins as zeros (microsoft/igvm e6c3ff1, igvm/src/measurement/vbs.rs: VpGpaPageChunk,
