@@ -196,7 +196,9 @@ def find(name: str, at: str = "--platform") -> Platform:
 
 
 # Groups that tables and messages name; each follows from the facts.
-OF_KVM: Final = tuple(p for p in Platform if p.vm_type is not None)
+OF_KVM: Final = tuple(
+    sorted((p for p in Platform if p.vm_type is not None), key=lambda p: p.vm_type or 0)
+)
 OPEN: Final = tuple(p for p in OF_KVM if not p.confidential)
 """Platforms of KVM whose memory can be mapped before the guest is final."""
 CONFIDENTIAL: Final = tuple(p for p in Platform if p.confidential)
