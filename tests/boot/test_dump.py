@@ -51,6 +51,80 @@ def test_tables_of_a_device_that_brings_its_own_are_refused(tmp_path: Path) -> N
         acpi.derive(blob(path))
 
 
+# An emulator with the test protocol and a fw_cfg of its own: qemu, docs/specs/fw_cfg.rst.
+SPOKEN = """
+import struct, sys
+files = {0x20: (b"etc/acpi/tables", TABLES), 0x21: (b"bootorder", b"disk\\0")}
+files[0x22] = b"other", b"x"
+rows = [struct.pack(">IH2x56s", len(d), n, name) for n, (name, d) in files.items()]
+items = {0x0E: b"\\1\\0", 0x19: struct.pack(">I", COUNT) + b"".join(rows)}
+items |= {n: data for n, (_, data) in files.items()}
+data, at, grown = b"", 0, False
+for line in sys.stdin:
+    words = line.split()
+    if words[0] == "outw":
+        data, at = items[int(words[2], 0)], 0
+        print("OK")
+    elif words[0] == "inb":
+        print(f"OK {data[at] if at < len(data) else 0:#x}")
+        at += 1
+    elif words[0] == "outl":
+        print("IRQ raise 1")
+        print(OUTL)
+    sys.stdout.flush()
+"""
+
+
+def speaking(
+    folder: Path, *, tables: str = "b'T' * 700", count: str = "3", outl: str = "OK"
+) -> Path:
+    program = folder / "emulator.py"
+    text = SPOKEN.replace("TABLES", "b'T' * 700").replace("COUNT", count)
+    program.write_text(text.replace("OUTL", repr(outl)))
+    return program
+
+
+def test_the_items_that_are_measured_are_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, str(speaking(tmp_path))]
+    for run in ([], ["--run", "0.1"]):
+        assert dump.main(["-o", str(tmp_path), *run, "--", *command]) == 0
+    out = capsys.readouterr().out
+    assert "etc/acpi/tables: 700 bytes" in out
+    assert "other" not in out
+    assert (tmp_path / "acpi-tables.bin").read_bytes() == b"T" * 700
+    assert (tmp_path / "bootorder.bin").read_bytes() == b"disk\0"
+    assert (tmp_path / "BootMenu.bin").read_bytes() == b"\1\0"
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "text"),
+    [
+        ({"count": "2000"}, 3, "a directory of 2000 files"),
+        ({"outl": "FAIL no such port"}, 3, "no such port"),
+        ({"outl": "nothing"}, 3, "the emulator ended"),
+    ],
+)
+def test_what_an_emulator_answers_wrong_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: dict[str, str], code: int, text: str
+) -> None:
+    program = speaking(tmp_path, **more)
+    if more.get("outl") == "nothing":
+        program.write_text("")
+    assert dump.main(["-o", str(tmp_path), "--", sys.executable, str(program)]) == code
+    assert text in capsys.readouterr().err
+
+
+def test_a_folder_that_is_not_there_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = [sys.executable, str(speaking(tmp_path))]
+    assert dump.main(["-o", str(tmp_path / "none"), "--", *command]) == 2
+    assert dump.main(["--run", "soon", "--", *command]) == 2
+    assert capsys.readouterr().err.count("error: ") == 2
+
+
 def test_an_emulator_that_does_not_start_is_an_error(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,6 +7,7 @@ import random
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from hashlib import sha384
 from lzma import FORMAT_ALONE, compress
 from pathlib import Path
 
@@ -228,3 +229,56 @@ def test_smbios_whose_filter_was_never_seen_is_refused() -> None:
     table = bytes([0x16, 0x1A]) + bytes(0x18) + b"\0\0"
     with pytest.raises(UnsupportedError):
         smbios.measured(table)
+
+
+V2 = (  # spec/corrections.md 1.5: version 2, name compose-hash, payload abcd
+    "9dde1673f544faa94b921825209593ddde08d0baf9cd6990"
+    "175dffaf3081f1bb10311d56de189491feb33842a050ad7b"
+)
+
+
+@pytest.mark.parametrize(
+    ("written", "digest"),
+    [
+        ("dstack2:compose-hash:abcd", V2),
+        ("dstack:a:b:00ff", sha384(b"\1\0\0\x08:a:b:\0\xff").hexdigest()),
+        ("aael:a b c", sha384(b"LEAA\5\0\0\0a b c").hexdigest()),
+    ],
+)  # fmt: skip
+def test_events_of_user_space_have_the_digests_of_their_projects(written: str, digest: str) -> None:
+    result = run("rtmr", "--extend", written, "--format", "json")
+    (event,) = (e for e in json.loads(result.out)["events"] if e["register"] == "RTMR3")
+    assert event["digest"] == digest
+
+
+@pytest.mark.parametrize("written", ["dstack:a:zz", "aael:", "dstack2:a:1"])
+def test_an_event_of_user_space_that_is_none_is_refused(written: str) -> None:
+    assert run("rtmr", "--extend", written).code == 2
+
+
+def processor(at: int, number: int) -> bytes:
+    """A structure of type 4 with one string, which the number at `at` names."""
+    fixed = bytearray(0x30)
+    fixed[:4] = bytes([4, 0x30, 0, 0])
+    fixed[at] = number
+    fixed[0x23] = 8  # cores: set to zero
+    return bytes(fixed) + b"serial\0\0"
+
+
+def test_what_differs_between_machines_is_blank_in_smbios() -> None:
+    fixed = bytearray(processor(0x20, 0)[:0x30])
+    fixed[0x23] = 0
+    assert smbios.measured(processor(0x20, 1)) == bytes(fixed) + b" " * 6 + b"\0\0"
+    whole = bytes([0x0B, 5, 1, 0, 1]) + b"text\0\0"
+    assert smbios.measured(whole) == whole[:4] + bytes(7)
+    with pytest.raises(InputError, match="no string 3"):
+        smbios.measured(processor(0x20, 3))
+
+
+def test_a_table_without_type_0_needs_the_firmwares() -> None:
+    table = blob(processor(0x20, 1))
+    with pytest.raises(UnsupportedError, match="type 0"):
+        smbios.installed(table, None)
+    made = smbios.installed(table, ("Vendor", "1.0", "01/02/2026"))
+    assert b"Vendor\x001.0\x0001/02/2026\0\0" in made
+    assert made.endswith(bytes.fromhex("7f04fffe0000"))
