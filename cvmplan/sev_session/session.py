@@ -7,7 +7,8 @@ authenticates the policy.  What LAUNCH_MEASURE returns is a MAC under the TIK.
 
 Source: AMD 55766, SEV API, "Keys", "LAUNCH_START", "LAUNCH_MEASURE" and appendix C; amd/AMD-ASPFW
 3ca6650, fw/psp_bl_uapps/sev_uapp/src: nist_kdf.c, sev_channel.c, sev_guest.c `sev_guest_measure`,
-sev_cert.c; virtee/sev 01ab36f, src/session/mod.rs.  Nothing here encrypts: `sev_session.crypto` does.
+sev_cert.c; virtee/sev 01ab36f, src/session/mod.rs.  Nothing here encrypts: that is
+`sev_session.crypto`.
 """
 
 from __future__ import annotations

@@ -75,9 +75,7 @@ for line in sys.stdin:
 """
 
 
-def speaking(
-    folder: Path, *, tables: str = "b'T' * 700", count: str = "3", outl: str = "OK"
-) -> Path:
+def speaking(folder: Path, *, count: str = "3", outl: str = "OK") -> Path:
     program = folder / "emulator.py"
     text = SPOKEN.replace("TABLES", "b'T' * 700").replace("COUNT", count)
     program.write_text(text.replace("OUTL", repr(outl)))
