@@ -12,7 +12,6 @@ import json
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
@@ -21,6 +20,7 @@ from cvmplan.core.platform import Platform
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.interface import Abi
 from cvmplan.simulator.answers import Answer
+from cvmplan.simulator.call import Call
 from cvmplan.simulator.ranges import END
 from cvmplan.simulator.simulate import Host
 from cvmplan.simulator.source import NOTHING
@@ -71,7 +71,7 @@ def on_range(words: list[str]) -> dict[str, Any] | None:
     return {**made, "advice": words[2]} if words[2].isalpha() else None
 
 
-def operation(row: dict[str, Any]) -> SimpleNamespace | None:
+def operation(row: dict[str, Any]) -> Call | None:
     """Return the operation of a recorded call, None where no plan could have it."""
     words, op = row["args"].split(), row["op"]
     made: dict[str, Any] | None = {}
@@ -87,7 +87,7 @@ def operation(row: dict[str, Any]) -> SimpleNamespace | None:
         made = on_range(words[:2])
     else:
         made = on_range(words)
-    return None if made is None else SimpleNamespace(op=op, seq=0, **made)
+    return None if made is None else Call(0, op, **made)
 
 
 def mapped(vm: Vm) -> list[int]:
@@ -99,7 +99,7 @@ def mapped(vm: Vm) -> list[int]:
     return [*sizes.values()]
 
 
-def first_call(answer: Answer, op: SimpleNamespace) -> tuple[str | None, tuple[int, int] | None]:
+def first_call(answer: Answer, op: Call) -> tuple[str | None, tuple[int, int] | None]:
     """Return errno and rest of the first call; the simulator speaks of the whole loop."""
     rest = answer.residual
     if op.op == "pre-fault-memory" and rest is not None and rest[0] > op.gpa:
@@ -112,8 +112,8 @@ def differences(rows: list[dict[str, Any]], abi: Abi) -> Iterator[str]:
     platform = VM_TYPES.get(rows[0]["vm"])
     if platform is None or platform not in abi.vm_types:
         return
-    host = Host(platform, abi, {})
-    host.answer(SimpleNamespace(op="create-vm", vm_type=platform, seq=0), None)
+    host = Host(platform, abi, 48)
+    host.answer(Call(0, "create-vm", vm_type=platform), None)
     assert host.vm is not None
     for row in rows:
         op = None if row["op"] in NOT_CALLS_OF_A_PLAN else operation(row)

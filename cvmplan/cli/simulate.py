@@ -72,7 +72,7 @@ def _simulated(request: Request, image: str | None) -> Simulation:
         raise ConfigError("a plan takes no settings", at=at)
     read = calls.read(request.image, request.files.find)
     abi = find(request.options.get("abi", read.abi))
-    outcome = run(read.platform, abi, read.calls, read.settings)
+    outcome = run(read.platform, abi, read.calls, read.gpaw)
     return compared(outcome, read.digest, "the plan") if read.digest else outcome
 
 
@@ -90,31 +90,30 @@ def _replayed(request: Request, image: str | None) -> Simulation:
         others = [name for name in options if name not in ("platform", "gpaw")]
         if others:
             raise ConfigError("goes with --image", at=f"--{others[0].replace('_', '-')}")
-        return replay(recording, abi, {"gpaw": options.get("gpaw", 48)}, None)
-    known, settings, digest = _image(request, image, options, abi.name if abi.plans else None)
-    outcome = replay(recording, abi, settings, known)
+        return replay(recording, abi, options.get("gpaw", 48), None)
+    known, gpaw, digest = _image(request, image, options, abi.name if abi.plans else None)
+    outcome = replay(recording, abi, gpaw, known)
     return _compared(outcome, digest)
 
 
 def _image(
     request: Request, path: str, options: dict[str, Any], abi: str | None
-) -> tuple[Image, Any, str | None]:
-    """Return what the plan of the image knows of pages and vCPUs, its settings and its digest."""
-    from cvmplan.core.blob import Blob
-    from cvmplan.emit import json
+) -> tuple[Image, int, str | None]:
+    """Return what the plan of the image knows of pages and vCPUs, its GPAW and its digest."""
+    from cvmplan.operations.measure import measure
     from cvmplan.readers import calls
     from cvmplan.simulator.replay import Image
 
     files = request.files
     chosen = options | ({"abi": abi} if abi else {})
     launch = Request(files.open(path, "image"), chosen, files, request.quiet)
-    document = json.plan(launch.plan()).encode()
-    read = calls.read(Blob(f"plan of {path}", memoryview(document)), files.find)
+    plan = launch.plan()
+    read = calls.of_plan(plan, measure(plan) if plan.platform.measured else None)
     pages = [(op.gpa, op.size, source) for op, source in read.calls if source is not None]
-    finish = [op for op, _ in read.calls if getattr(op, "vmsas", None)]
+    finish = [op for op, _ in read.calls if op.vmsas]
     count = next(op.count for op, _ in read.calls if op.op == "create-vcpu")
-    vmsas = tuple(finish[0].vmsas) if finish else ()
-    return Image(pages, vmsas, count), read.settings, read.digest
+    vmsas = finish[0].vmsas if finish else ()
+    return Image(pages, vmsas, count), read.gpaw, read.digest
 
 
 def _compared(outcome: Simulation, digest: str | None) -> Simulation:

@@ -300,7 +300,7 @@ def of_recording(name: str, recording: Recording) -> Side:
             place = f"line {attempt.seq} ({attempt.op})"
             side.pieces.append(Piece(kind, attempt.gpa, size, None, place))
         if attempt.op == "snp-launch-start":
-            side.facts["policy"] = hex(attempt.policy)
+            side.facts["policy"] = hex(attempt.policy or 0)
     return side
 
 

@@ -14,11 +14,9 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import fields
 from itertools import groupby
 from operator import itemgetter
 from platform import machine, release
-from types import SimpleNamespace
 from typing import Final, NamedTuple
 
 from cvmplan.core.findings import Finding
@@ -33,6 +31,7 @@ from cvmplan.kvm.abi import earliest, find
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
 from cvmplan.kvm.memory import SetMemslot
 from cvmplan.operations.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
+from cvmplan.readers.calls import of_operations
 from cvmplan.simulator.answers import Answer
 from cvmplan.simulator.simulate import simulate
 
@@ -269,12 +268,9 @@ def _left(call: Call, data: int | bytearray) -> tuple[int, int]:
 
 
 def _simulated(made: Plan) -> list[Answer]:
-    """Return what the simulator answers to each operation, which it sees as in a document."""
-    said = [
-        SimpleNamespace(seq=n, op=op.name, **{f.name: getattr(op, f.name) for f in fields(op)})  # type: ignore[arg-type]  # every concrete Op is a dataclass
-        for n, op in enumerate(made.ops)
-    ]
-    outcome = simulate(made.platform, find(made.abi), [(op, None) for op in said], {})
+    """Return what the simulator answers to each operation."""
+    told = [(call, None) for call, _ in of_operations(made.ops)]
+    outcome = simulate(made.platform, find(made.abi), told, 48)
     return [result.answer for result in outcome.results]
 
 

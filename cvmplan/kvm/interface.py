@@ -38,8 +38,8 @@ class Bits(NamedTuple):
     clear: int = 0
     host: int = 0
 
-    def refuses(self, value: int) -> str:
-        """Return why `value` is refused, "" where it is taken."""
+    def refuses(self, value: int) -> str | None:
+        """Return why `value` is refused, None where it is taken."""
         for bits, problem in (
             (value & ~self.known, "not supported"),
             (self.must & ~value, "not set"),
@@ -47,7 +47,7 @@ class Bits(NamedTuple):
         ):
             if bits:
                 return f"{bit_numbers(bits)} {problem}"
-        return ""
+        return None
 
 
 def bit_numbers(mask: int) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MapError, PlanError
@@ -20,17 +20,11 @@ from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.operations.plan import Op, Plan, stage
+from cvmplan.readers.calls import Finder, of_documents
 from cvmplan.readers.plan_document import load
 from cvmplan.simulator.simulate import first_refusal
 
 SCHEMA = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.plan/')
-
-
-class Finder(Protocol):
-    """Finds the input of a plan by its path and hash."""
-
-    def __call__(self, path: str | None, size: int, sha256: str, plan: str) -> Blob:
-        """Return the bytes; InputError where no file has this hash."""
 
 
 def recognises(blob: Blob) -> bool:
@@ -156,8 +150,8 @@ def _check_kernel(name: str, document: Any, abi: Abi) -> None:
     if created != document.platform:
         problem = f"create-vm of a {created} VM in a plan for {document.platform}"
         raise PlanError(problem, at=f"{name}: ops[0]")
-    settings = {**document.assumed, **document.given}
-    refused = first_refusal(document.platform, abi, document.ops, settings)
+    gpaw = {**document.assumed, **document.given}.get("gpaw", 48)
+    refused = first_refusal(document.platform, abi, of_documents(document.ops), gpaw)
     if refused is not None:
         op, answer = refused
         told = f"{answer.errno}: " if answer.errno else ""

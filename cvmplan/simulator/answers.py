@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Literal, NamedTuple, TypeAlias
 
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 
+Reason: TypeAlias = Literal[
+    "add-failed", "added-before", "attributes-elsewhere", "bound-twice", "breakpoint",
+    "cannot-begin-shared", "created-before", "dead", "features", "finalized", "finished-before",
+    "id-block-alone", "id-block-digest", "id-block-policy", "in-use-elsewhere",
+    "initialised-before", "launch-over", "launch-state", "mapped-before", "masks", "never-added",
+    "no-gmem", "no-gmem-here", "no-memslot", "no-page", "no-preserve", "no-private-memory",
+    "no-source", "no-such-call", "no-vcpu", "no-vm", "not-added", "not-in-gmem",
+    "not-initialised", "not-mapped", "not-private", "not-started", "not-writable", "past-the-end",
+    "policy", "private-without-gmem", "shared-bit", "slot-fixed", "slot-taken", "started-before",
+    "too-early", "unaligned", "unknown-flag", "vcpus", "vm-type", "vmsa-from-user-space",
+]  # fmt: skip
+"""Why a call is refused; the sentence beside it is for people."""
+Note: TypeAlias = Literal["", "unknown-states", "recorded"]
+"""What is to be known of a call beside its answer: the vCPU states that count are not known."""
+
 
 class Answer(NamedTuple):
-    """What a call answers; `mapped` is (gpa, size, level) and `residual` (gpa, size) in bytes."""
+    """
+    What a call answers; `mapped` is (gpa, size, level) and `residual` (gpa, size) in bytes.
+
+    `why` says in words what `id` says to the program.
+    """
 
     result: str = "ok"
     errno: str | None = None
@@ -18,11 +37,27 @@ class Answer(NamedTuple):
     seamcall_status: str | None = None
     mapped: tuple[int, int, int] | None = None
     residual: tuple[int, int] | None = None
+    id: Reason | Note = ""
 
 
-def no(errno: str | None, why: str, **more: Any) -> Answer:
+class Refused(NamedTuple):
+    """Why something is refused: what it is called in the program, and in words."""
+
+    id: Reason
+    why: str
+
+
+def no(
+    errno: str | None,
+    id: Reason,  # noqa: A002 it is the answer's
+    why: str,
+    *,
+    fw_error: int | None = None,
+    seamcall_status: str | None = None,
+    residual: tuple[int, int] | None = None,
+) -> Answer:
     """Return a refusal."""
-    return Answer("error", errno, why, **more)
+    return Answer("error", errno, why, fw_error, seamcall_status, None, residual, id)
 
 
 class Result(NamedTuple):

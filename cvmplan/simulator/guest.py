@@ -10,11 +10,11 @@ virt/kvm/guest_memfd.c; virt/kvm/kvm_main.c of 6.12 to 6.14.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.call import Call
 from cvmplan.simulator.memslots import Frame, Memslots, Slot, whole_pages
 from cvmplan.simulator.ranges import END, Ranges
 from cvmplan.simulator.source import NOTHING, UNKNOWN, Source
@@ -55,12 +55,14 @@ class Memory(Memslots):
 
     # --- guest_memfd pages that are given back ---------------------------------------------------
 
-    def punch_hole(self, op: Any) -> Answer:
+    def punch_hole(self, op: Call) -> Answer:
         """fallocate(FALLOC_FL_PUNCH_HOLE) of a guest_memfd."""
         if op.gmem not in self.gmems:
-            return no("EBADF", f"there is no guest_memfd {op.gmem}")
+            return no("EBADF", "no-gmem", f"there is no guest_memfd {op.gmem}")
         if not whole_pages(op.offset, op.size):
-            return no("EINVAL", f"{op.size:#x} bytes at {op.offset:#x} are not whole pages")
+            return no(
+                "EINVAL", "unaligned", f"{op.size:#x} bytes at {op.offset:#x} are not whole pages"
+            )
         end = min(op.offset + op.size, self.gmems[op.gmem])
         self.frames[op.gmem].set(op.offset, end, Frame())
         for low, high, delta in self.bound_runs(op.gmem, op.offset, end):
@@ -69,30 +71,37 @@ class Memory(Memslots):
 
     # --- attributes --------------------------------------------------------------------------
 
-    def set_private(self, op: Any) -> Answer:
+    def set_private(self, op: Call) -> Answer:
         """KVM_SET_MEMORY_ATTRIBUTES, or _ATTRIBUTES2 on a guest_memfd: private."""
         return self._set_attribute(op, private=True)
 
-    def set_shared(self, op: Any) -> Answer:
+    def set_shared(self, op: Call) -> Answer:
         """The same: shared."""
         return self._set_attribute(op, private=False)
 
-    def _refuses_attribute(self, op: Any, *, private: bool) -> Answer | None:
+    def _refuses_attribute(self, op: Call, *, private: bool) -> Answer | None:
         place = "vm" if op.gmem is None else "gmem"
         end = op.gpa + op.size
         if place != self.abi.attributes and self.abi.runs:
-            return no("ENOTTY", f"{self.abi.name} has its attributes on the {self.abi.attributes}")
-        wrong = {
-            f"a {self.platform} VM has no private memory": private and not self.platform.private,
-            f"{op.size:#x} bytes at {op.gpa:#x} are no pages": not whole_pages(op.gpa, op.size),
-            f"the range is not memory of guest_memfd {op.gmem}": op.gmem is not None
-            and not self.all_slots(op.gpa, end, lambda slot: slot.gmem == op.gmem),
-            "contents cannot be preserved here": bool(getattr(op, "preserve", None))
-            and (not self.abi.in_place or self.finalized),
-        }
-        return next((no("EINVAL", why) for why, is_so in wrong.items() if is_so), None)
+            return no(
+                "ENOTTY",
+                "attributes-elsewhere",
+                f"{self.abi.name} has its attributes on the {self.abi.attributes}",
+            )
+        if private and not self.platform.private:
+            why = f"a {self.platform} VM has no private memory"
+            return no("EINVAL", "no-private-memory", why)
+        if not whole_pages(op.gpa, op.size):
+            return no("EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x} are no pages")
+        mine = op.gmem is None or self.all_slots(op.gpa, end, lambda slot: slot.gmem == op.gmem)
+        if not mine:
+            why = f"the range is not memory of guest_memfd {op.gmem}"
+            return no("EINVAL", "not-in-gmem", why)
+        if op.preserve and (not self.abi.in_place or self.finalized):
+            return no("EINVAL", "no-preserve", "contents cannot be preserved here")
+        return None
 
-    def _set_attribute(self, op: Any, *, private: bool) -> Answer:
+    def _set_attribute(self, op: Call, *, private: bool) -> Answer:
         refused = self._refuses_attribute(op, private=private)
         if refused is not None:
             return refused
@@ -100,7 +109,7 @@ class Memory(Memslots):
         changed = [(a, b) for a, b, now in self.private.runs(op.gpa, end) if now != private]
         for low, high in changed:
             self._zap(low, high, leaves=not private)
-            if self.abi.in_place and not getattr(op, "preserve", None):
+            if self.abi.in_place and not op.preserve:
                 self.written.set(low, high, None)
         self.private.set(op.gpa, end, private)
         if not changed:
@@ -133,20 +142,20 @@ class Memory(Memslots):
 
     # --- what user space does to its own memory -----------------------------------------------
 
-    def madvise(self, op: Any) -> Answer:
+    def madvise(self, op: Call) -> Answer:
         """MADV_HUGEPAGE or MADV_NOHUGEPAGE on the memory behind a range."""
         if not self._is_held(op):
-            return no("EFAULT", "no memslot holds the range")
+            return no("EFAULT", "no-memslot", "no memslot holds the range")
         self.large.set(op.gpa, op.gpa + op.size, op.advice == "hugepage")
         return Answer()
 
-    def write(self, op: Any, source: Source) -> Answer:
+    def write(self, op: Call, source: Source) -> Answer:
         """User space writes into guest memory."""
         if not self._is_held(op):
-            return no("EFAULT", "no memslot holds the range")
+            return no("EFAULT", "no-memslot", "no memslot holds the range")
         end = op.gpa + op.size
         if self.abi.in_place and not self.all_slots(op.gpa, end, self.is_writable):
-            return no("EFAULT", "user space cannot write this guest_memfd (SIGBUS)")
+            return no("EFAULT", "not-writable", "user space cannot write this guest_memfd (SIGBUS)")
         self._break_up(op.gpa, end)
         if self.private.first(op.gpa, end, value=True) is not None:
             return Answer(why="a part is private: the guest does not see what is written there")
@@ -166,9 +175,9 @@ class Memory(Memslots):
             source, base = written or (NOTHING, start)
             yield start, end, source, base
 
-    def _is_held(self, op: Any) -> bool:
+    def _is_held(self, op: Call) -> bool:
         end = op.gpa + op.size
-        return bool(op.size > 0 and self.held_up_to(op.gpa, end) == end)
+        return op.size > 0 and self.held_up_to(op.gpa, end) == end
 
     # --- mapping -----------------------------------------------------------------------------
 
@@ -183,7 +192,7 @@ class Memory(Memslots):
             slot = self.slot_at(at)
             refused = self._refuses_fault(slot, at)
             if slot is None or refused is not None:
-                refused = refused or no("ENOENT", "no memslot")
+                refused = refused or no("ENOENT", "no-memslot", "no memslot")
                 return _partly(refused, gpa, at)._replace(residual=(at, end - at))
             stop = min(end, slot.end)
             if slot.gmem is None:
@@ -193,7 +202,9 @@ class Memory(Memslots):
                 new, largest = new or done, max(largest, level)
             at = stop
         if not new and self.abi.map_again != "nop":
-            return no(self.abi.map_again, "all of it is mapped", residual=(gpa, size))
+            return no(
+                self.abi.map_again, "mapped-before", "all of it is mapped", residual=(gpa, size)
+            )
         return Answer("ok" if new else "nop", mapped=(gpa, size, largest))
 
     def _fault_alike(self, slot: Slot, low: int, high: int) -> tuple[bool, int]:
@@ -206,10 +217,14 @@ class Memory(Memslots):
 
     def _refuses_fault(self, slot: Slot | None, at: int) -> Answer | None:
         if slot is None:
-            return no("ENOENT", f"no memslot holds {at:#x}")
+            return no("ENOENT", "no-memslot", f"no memslot holds {at:#x}")
         private = next(self.private.runs(at, at + PAGE))[2]
         if private and slot.gmem is None:
-            return no("EFAULT", f"{at:#x} is private, and its memslot has no guest_memfd")
+            return no(
+                "EFAULT",
+                "private-without-gmem",
+                f"{at:#x} is private, and its memslot has no guest_memfd",
+            )
         return None
 
     def _fault_run(self, slot: Slot, low: int, high: int) -> int:

@@ -11,12 +11,13 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.call import Call
 from cvmplan.simulator.ranges import END, Ranges
 
 MOST_FINDINGS = 1000  # of one simulation
@@ -77,20 +78,28 @@ class Memslots:
 
     # --- guest_memfds --------------------------------------------------------------------------
 
-    def create_gmem(self, op: Any) -> Answer:
+    def create_gmem(self, op: Call) -> Answer:
         """KVM_CREATE_GUEST_MEMFD."""
-        flags = set(op.flags or ())
+        flags, number = set(op.flags), op.gmem or 0
         if not 0 < op.size < MOST_GMEM or op.size % PAGE:
-            return no("EINVAL", f"{op.size:#x} bytes are not whole pages, or 2^63 and more")
+            return no(
+                "EINVAL", "unaligned", f"{op.size:#x} bytes are not whole pages, or 2^63 and more"
+            )
         if flags - set(self.abi.gmem_flags):
-            return no("EINVAL", f"the kernel knows no flag {', '.join(sorted(flags))}")
+            return no(
+                "EINVAL", "unknown-flag", f"the kernel knows no flag {', '.join(sorted(flags))}"
+            )
         if "init-shared" in flags and self.platform.private and not self.abi.in_place:
-            return no("EINVAL", "memory of VMs with private memory cannot begin shared")
-        if op.gmem in self.gmems:
-            return no(None, f"guest_memfd {op.gmem} was created before")
-        self.new_gmem(op.gmem, op.size)
+            return no(
+                "EINVAL",
+                "cannot-begin-shared",
+                "memory of VMs with private memory cannot begin shared",
+            )
+        if number in self.gmems:
+            return no(None, "created-before", f"guest_memfd {number} was created before")
+        self.new_gmem(number, op.size)
         if {"mmap", "init-shared"} <= flags:
-            self._writable.add(op.gmem)
+            self._writable.add(number)
         return Answer()
 
     def new_gmem(self, number: int, size: int) -> None:
@@ -110,17 +119,25 @@ class Memslots:
 
     # --- memslots ------------------------------------------------------------------------------
 
-    def set_memslot(self, op: Any) -> Answer:
+    def set_memslot(self, op: Call) -> Answer:
         """KVM_SET_USER_MEMORY_REGION2: a new slot, a slot again, or with size 0 its end."""
         number = op.slot
         if self.platform.plain and number >= SMM and number - SMM < MOST_SLOTS:
             return Answer(why="memory of system management mode: not modelled")
         if op.gmem is not None and not self._may_have_gmem():
-            return no("EINVAL", f"a {self.platform} VM has no guest_memfd under {self.abi.name}")
+            return no(
+                "EINVAL",
+                "no-gmem-here",
+                f"a {self.platform} VM has no guest_memfd under {self.abi.name}",
+            )
         if number >= MOST_SLOTS or op.size % PAGE or op.gpa % PAGE:
-            return no("EINVAL", f"{op.size:#x} bytes at {op.gpa:#x}, slot {number}")
+            return no("EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x}, slot {number}")
         if op.gpa + op.size > MOST_ADDRESS:
-            return no("EINVAL", f"{op.gpa + op.size:#x} is past every host's physical addresses")
+            return no(
+                "EINVAL",
+                "past-the-end",
+                f"{op.gpa + op.size:#x} is past every host's physical addresses",
+            )
         slot = Slot(number, op.gpa, op.gpa + op.size, op.gmem, op.gmem_offset or 0)
         if number in self._numbered or not op.size:
             return self._set_again(slot, self._numbered.get(number))
@@ -129,7 +146,7 @@ class Memslots:
     def _set_new(self, slot: Slot) -> Answer:
         other = self._overlapping(slot)
         if other is not None:
-            return no("EEXIST", f"slot {other.number} is there already")
+            return no("EEXIST", "slot-taken", f"slot {other.number} is there already")
         if slot.gmem is not None:
             refused = self._refuses_binding(slot)
             if refused is not None:
@@ -153,15 +170,27 @@ class Memslots:
     def _refuses_change(self, slot: Slot, before: Slot | None) -> Answer | None:
         """Return why a slot in use cannot become `slot`, None where it can."""
         if before is None:
-            return no("EINVAL", f"slot {slot.number} does not exist, so it cannot be deleted")
+            return no(
+                "EINVAL",
+                "no-memslot",
+                f"slot {slot.number} does not exist, so it cannot be deleted",
+            )
         if slot.gpa == slot.end:
             return None
         if before.gmem is not None or slot.gmem is not None:
-            return no("EINVAL", f"slot {slot.number} is in use; one with a guest_memfd is fixed")
+            return no(
+                "EINVAL",
+                "slot-fixed",
+                f"slot {slot.number} is in use; one with a guest_memfd is fixed",
+            )
         if slot.end - slot.gpa != before.end - before.gpa:
-            return no("EINVAL", f"slot {slot.number} is in use, and its size is fixed")
+            return no(
+                "EINVAL", "slot-fixed", f"slot {slot.number} is in use, and its size is fixed"
+            )
         other = self._overlapping(slot)
-        return no("EEXIST", f"slot {other.number} is there already") if other else None
+        return (
+            no("EEXIST", "slot-taken", f"slot {other.number} is there already") if other else None
+        )
 
     def _overlapping(self, slot: Slot) -> Slot | None:
         """Return a slot of another number that holds an address of `slot`, None where none does."""
@@ -176,15 +205,19 @@ class Memslots:
     def _refuses_binding(self, slot: Slot) -> Answer | None:
         size, end = slot.end - slot.gpa, slot.offset + slot.end - slot.gpa
         if slot.gmem is None or slot.gmem not in self.gmems:
-            return no("EBADF", f"there is no guest_memfd {slot.gmem}")
+            return no("EBADF", "no-gmem", f"there is no guest_memfd {slot.gmem}")
         if slot.offset % PAGE or end > self.gmems[slot.gmem]:
-            return no("EINVAL", f"{size:#x} bytes at {slot.offset:#x} are not in the guest_memfd")
+            return no(
+                "EINVAL",
+                "past-the-end",
+                f"{size:#x} bytes at {slot.offset:#x} are not in the guest_memfd",
+            )
         for low, high, number in self._bound[slot.gmem].runs(slot.offset, end):
             if number is not None:
                 why = f"these pages of the guest_memfd are bound by slot {number}"
                 first, last = low + slot.delta, high + slot.delta - PAGE
                 self.tell("page-backs-two-gpas", why, first, last)
-                return no(self.abi.bound_twice, why)
+                return no(self.abi.bound_twice, "bound-twice", why)
         return None
 
     def bind(self, slot: Slot) -> None:

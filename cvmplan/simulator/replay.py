@@ -9,15 +9,16 @@ has no results and only a result could tell, the answer is "ambiguous".
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, Result, Simulation
+from cvmplan.simulator.call import Call, State
 from cvmplan.simulator.memslots import MOST_FINDINGS
 from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
 from cvmplan.simulator.source import Source
@@ -28,38 +29,22 @@ INVALID_PARAM: Final = 0x16  # AMD 56860, "Status Codes": the CPUID page was cor
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(Call):
     """
-    One recorded call, on line `seq`; fields as in a plan.
+    One recorded call, on line `seq`.
 
     `returned` is "" for success, the name of an errno, or None where it was not recorded;
     `residual` the (gpa, size) that the kernel left over; `note` what the VMM said about it;
     not `placed` is an add of which the guest address was not recorded.
     """
 
-    seq: int
-    op: str
-    gpa: int = 0
-    size: int = 0
-    measured: bool = False
-    page_type: str = ""
-    count: int = 0
-    policy: int = POLICY
-    rcx: int = 0
-    id_block: bytes | None = None
-    vmsas: tuple[Any, ...] = ()
+    policy: int | None = POLICY
     src: int | None = None
     returned: str | None = None
     fw_error: int | None = None
     residual: tuple[int, int] | None = None
-    gmem: int | None = None
     note: str = ""
     placed: bool = True
-
-    @property
-    def end(self) -> int:
-        """The address after the last byte."""
-        return self.gpa + self.size
 
 
 class Recording(NamedTuple):
@@ -73,7 +58,7 @@ class Image(NamedTuple):
     """What an image's plan knows: pages as (gpa, size, contents), vCPU states, number of vCPUs."""
 
     pages: Sequence[tuple[int, int, Source]]
-    vmsas: tuple[Any, ...]
+    vmsas: tuple[State, ...]
     vcpus: int
 
 
@@ -84,9 +69,7 @@ class _Judged(NamedTuple):
     answer: Answer | None = None
 
 
-def replay(
-    recording: Recording, abi: Abi, settings: Mapping[str, Any], image: Image | None
-) -> Simulation:
+def replay(recording: Recording, abi: Abi, gpaw: int, image: Image | None) -> Simulation:
     """
     Return what `abi` answers to the calls that were recorded, and the digest they reach.
 
@@ -94,7 +77,7 @@ def replay(
     """
     if recording.platform not in abi.vm_types:
         raise UnsupportedError(f"{abi.name} has no {recording.platform} guests", at="--abi")
-    host = Host(recording.platform, abi, settings)
+    host = Host(recording.platform, abi, gpaw)
     calls = frozenset(a.op for a in recording.attempts)
     vcpus = image.vcpus if image else max((a.count for a in recording.attempts), default=0) or 1
     host.assume_set_up(calls, vcpus, image.pages if image else ())

@@ -9,15 +9,15 @@ is encrypted twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable
 
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.call import Call
 from cvmplan.simulator.digest import SevDigest
 from cvmplan.simulator.source import Source
-from cvmplan.simulator.vms import Vm, breakpoint_of, states_of
+from cvmplan.simulator.vms import Vm, breakpoint_of, states_of, unknown_states
 
 INVALID_GUEST_STATE, INVALID_LENGTH, INVALID_ASID = 2, 4, 0xD  # AMD 55766, "Status Codes"
 POLICY_ES = 1 << 2  # AMD 55766, "Guest Policy Structure"
@@ -28,8 +28,8 @@ MXCSR = 0x408  # AMD 24593, APM volume 2, appendix B; KVM_SEV_ES_INIT leaves it 
 class SevVm(Vm):
     """KVM_SEV_LAUNCH_START, _UPDATE_DATA, _UPDATE_VMSA, _MEASURE and _FINISH."""
 
-    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
-        super().__init__(platform, abi, settings)
+    def __init__(self, platform: Platform, abi: Abi, gpaw: int) -> None:
+        super().__init__(platform, abi, gpaw)
         self._digest = SevDigest()
         self.state = "uninit"
         self.legacy: bool | None = None
@@ -55,18 +55,20 @@ class SevVm(Vm):
         """Note that what was measured is not known."""
         self._digest.add(None)
 
-    def init(self, op: Any) -> Answer:
+    def init(self, op: Call) -> Answer:
         """KVM_SEV_INIT2, or KVM_SEV_ES_INIT."""
         if self.inited or self.vcpus is not None:
-            return no("EINVAL", "the VM was initialised, or a vCPU created, before")
-        why = self._refuses_features(op.vmsa_features, legacy=bool(op.legacy))
-        if why:
-            return no("EINVAL", why)
-        self.inited, self.legacy = True, bool(op.legacy)
+            return no(
+                "EINVAL", "initialised-before", "the VM was initialised, or a vCPU created, before"
+            )
+        why = self._refuses_features(op.vmsa_features, legacy=op.legacy)
+        if why is not None:
+            return no("EINVAL", "features", why)
+        self.inited, self.legacy = True, op.legacy
         return Answer()
 
-    def _refuses_features(self, features: int, *, legacy: bool) -> str:
-        """Return why the VM cannot have these SEV_FEATURES, "" where it can."""
+    def _refuses_features(self, features: int, *, legacy: bool) -> str | None:
+        """Return why the VM cannot have these SEV_FEATURES, None where it can."""
         bits = self.abi.es_features
         if bits is not None and not self.platform.vmsa and features:
             return f"SEV_FEATURES {features:#x}: an SEV guest has none"
@@ -74,43 +76,47 @@ class SevVm(Vm):
             return f"SEV_FEATURES {features:#x}: KVM_SEV_ES_INIT sets none"
         return self.judged("SEV_FEATURES", features, bits)
 
-    def _in(self, state: str, call: Any, op: Any) -> Answer:
+    def _in(self, state: str, call: Callable[[Call], Answer], op: Call) -> Answer:
         """Answer through `call` in one state of the guest; the firmware refuses the others."""
         if not self.inited:
-            return no("ENOTTY", "the VM was not initialised as an SEV guest")
+            return no("ENOTTY", "not-initialised", "the VM was not initialised as an SEV guest")
         if self.state != state:
             why = f"the launch is in state {self.state} (firmware: INVALID_GUEST_STATE)"
-            return no("EIO", why, fw_error=INVALID_GUEST_STATE)
-        answer: Answer = call(op)
-        return answer
+            return no("EIO", "launch-state", why, fw_error=INVALID_GUEST_STATE)
+        return call(op)
 
-    def start(self, op: Any) -> Answer:
+    def start(self, op: Call) -> Answer:
         """
         KVM_SEV_LAUNCH_START, which also binds the guest to an ASID.
 
         SEV-ES guests have the ASIDs below those of SEV guests, and the firmware wants each
         policy in its own range (linux arch/x86/kvm/svm/sev.c sev_asid_new; AMD 55766, ACTIVATE).
         """
-        policy = getattr(op, "policy", None)
-        if policy is not None and (why := self.judged("policy", policy, self.abi.sev_policy)):
-            return no("EINVAL", why)
+        policy = op.policy
+        why = None if policy is None else self.judged("policy", policy, self.abi.sev_policy)
+        if why is not None:
+            return no("EINVAL", "policy", why)
         if policy is not None and bool(policy & POLICY_ES) != self.platform.vmsa:
             why = f"policy {policy:#x} and platform {self.platform} disagree on encrypted state"
-            return no("EIO", f"{why} (firmware: INVALID_ASID)", fw_error=INVALID_ASID)
+            return no("EIO", "policy", f"{why} (firmware: INVALID_ASID)", fw_error=INVALID_ASID)
         self.state = "update"
         return Answer()
 
-    def update_data(self, op: Any, source: Source | None) -> Answer:
+    def update_data(self, op: Call, source: Source | None) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_DATA."""
         return self._in("update", lambda op: self._encrypt(op, source), op)
 
-    def _encrypt(self, op: Any, source: Source | None) -> Answer:
+    def _encrypt(self, op: Call, source: Source | None) -> Answer:
         low, high = op.gpa - op.gpa % PAGE, -(-(op.gpa + op.size) // PAGE) * PAGE
         if op.size <= 0 or op.size % GRANULE or op.gpa % GRANULE:
             why = f"{op.size:#x} bytes at {op.gpa:#x} are not multiples of {GRANULE}"
-            return no("EIO", f"{why} (firmware: INVALID_LENGTH)", fw_error=INVALID_LENGTH)
+            return no(
+                "EIO", "unaligned", f"{why} (firmware: INVALID_LENGTH)", fw_error=INVALID_LENGTH
+            )
         if self.memory.held_up_to(low, high) < high:
-            return no(None, "no memslot holds it, so there is no address to encrypt from")
+            return no(
+                None, "no-memslot", "no memslot holds it, so there is no address to encrypt from"
+            )
         again = self.memory.measured.first(low, high, 0) != low
         last = op.gpa + op.size
         given = [] if source is None else [(op.gpa, last, source, op.gpa)]
@@ -122,28 +128,28 @@ class SevVm(Vm):
         why = "encrypted before: what is measured now is ciphertext, and not known" if again else ""
         return Answer(why=why)
 
-    def update_vmsa(self, op: Any) -> Answer:
+    def update_vmsa(self, op: Call) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_VMSA: the state of each vCPU."""
         if not self.platform.vmsa:
-            return no("ENOTTY", "an SEV guest has no encrypted vCPU state")
-        why = breakpoint_of(op.vmsas)
-        if why:
-            return no("EINVAL", why)
+            return no("ENOTTY", "no-such-call", "an SEV guest has no encrypted vCPU state")
+        stopped = breakpoint_of(op.vmsas)
+        if stopped is not None:
+            return no("EINVAL", "breakpoint", stopped)
         pages, why = states_of(op.vmsas, self.vcpus or 0, surplus=False)
         for _, page in pages:
             if page is not None and self.legacy not in (None, not any(page[MXCSR : MXCSR + 4])):
                 why = "the FPU state is not that of the call that initialised the VM"
                 page = None  # noqa: PLW2901 KVM measures another one
             self._digest.add(page)
-        return Answer(why=why)
+        return unknown_states(why)
 
-    def measure(self, op: Any) -> Answer:
+    def measure(self, op: Call) -> Answer:
         """KVM_SEV_LAUNCH_MEASURE."""
         del op
         self.state = "secret"
         return Answer()
 
-    def finish(self, op: Any) -> Answer:
+    def finish(self, op: Call) -> Answer:
         """KVM_SEV_LAUNCH_FINISH."""
         del op
         self.state = "running"

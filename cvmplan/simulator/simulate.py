@@ -1,21 +1,22 @@
 """
 What a kernel would answer to each call of a plan, and the measurement that it reaches.
 
-The simulator takes the plan document and nothing else of the planner: its state, its rules
-and its digest are its own.  Every call is tried, also after one that was refused.
+The simulator takes calls and nothing else of the planner: its state, its rules and its digest
+are its own.  Every call is tried, also after one that was refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, Result, Simulation, no
+from cvmplan.simulator.call import Call
 from cvmplan.simulator.memslots import MOST_FINDINGS
 from cvmplan.simulator.ranges import END
 from cvmplan.simulator.sev_vm import SevVm
@@ -36,14 +37,14 @@ MOST_NAMED: Final = 20  # doubles of which the first owner is looked for
 class Host:
     """A host kernel: it creates one VM, and answers the calls on it."""
 
-    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, abi: Abi, gpaw: int) -> None:
         if not abi.simulates:
             raise UnsupportedError(
                 f"{abi.name} is for plans only: what it refuses is not in public text", at="--abi"
             )
         self.platform = platform
         self.abi = abi
-        self.settings = settings
+        self.gpaw = gpaw
         self.vm: Vm | None = None
         self._hashed = 0
 
@@ -57,7 +58,7 @@ class Host:
 
         `pages` are (gpa, size, contents) where those are known.
         """
-        self.vm = VMS[self.platform.calls](self.platform, self.abi, self.settings)
+        self.vm = VMS[self.platform.calls](self.platform, self.abi, self.gpaw)
         self.vm.memory.assume_all(pages, private="set-private" not in calls)
         self.vm.assume_set_up(calls, vcpus)
 
@@ -66,7 +67,7 @@ class Host:
         if self.vm is not None:
             self.vm.forget()
 
-    def answer(self, op: Any, source: Source | None) -> Answer:
+    def answer(self, op: Call, source: Source | None) -> Answer:
         """Return what the kernel answers; where it is none that runs, refusals have no errno."""
         if op.op in HASHING or (self.abi.map_adds and op.op == self.abi.map_call):
             around = 2 * self.abi.map_level if self.abi.map_adds else 0
@@ -78,40 +79,40 @@ class Host:
         answer = self._answer(op, source)
         return answer if self.abi.runs else answer._replace(errno=None)
 
-    def _answer(self, op: Any, source: Source | None) -> Answer:
+    def _answer(self, op: Call, source: Source | None) -> Answer:
         if op.op == "create-vm":
             return self._create(op)
         if self.vm is None:
-            return no("EBADF", "there is no VM")
+            return no("EBADF", "no-vm", "there is no VM")
         return self.vm.answer(op, source)
 
-    def _create(self, op: Any) -> Answer:
+    def _create(self, op: Call) -> Answer:
         if self.vm is not None:
-            return no(None, "the plan is about one VM, and it was created before")
-        if op.vm_type not in self.abi.vm_types:
-            return no("EINVAL", f"{self.abi.name} has no VMs of type {op.vm_type}")
-        platform = Platform(op.vm_type)
-        self.vm = VMS[platform.calls](platform, self.abi, self.settings)
+            return no(None, "created-before", "the plan is about one VM, and it was created before")
+        platform = op.vm_type
+        if platform is None or platform not in self.abi.vm_types:
+            return no("EINVAL", "vm-type", f"{self.abi.name} has no VMs of type {op.vm_type}")
+        self.vm = VMS[platform.calls](platform, self.abi, self.gpaw)
         return Answer()
 
 
 def simulate(
     platform: Platform,
     abi: Abi,
-    calls: Sequence[tuple[Any, Source | None]],
-    settings: Mapping[str, Any],
+    calls: Sequence[tuple[Call, Source | None]],
+    gpaw: int,
 ) -> Simulation:
     """
     Try each of `calls` (operation, what its pages hold) under `abi`.
 
-    `settings` are those of the plan (gpaw).  UnsupportedError where `abi` is for plans only.
+    `gpaw` is the width of a TD's addresses.  UnsupportedError where `abi` is for plans only.
     """
-    host = Host(platform, abi, settings)
+    host = Host(platform, abi, gpaw)
     results = []
     twice = 0
     for number, (op, source) in enumerate(calls):
         answer = host.answer(op, source)
-        if answer.result == "error" and "added before" in answer.why and twice < MOST_NAMED:
+        if answer.id == "added-before" and twice < MOST_NAMED:
             answer = named(answer, op, (c for c, _ in calls[:number]), "op")
             twice += 1
         results.append(Result(op.seq, op.op, answer))
@@ -119,8 +120,8 @@ def simulate(
 
 
 def first_refusal(
-    platform: Platform, abi: Abi, ops: Iterable[Any], settings: Mapping[str, Any]
-) -> tuple[Any, Answer] | None:
+    platform: Platform, abi: Abi, ops: Iterable[Call], gpaw: int
+) -> tuple[Call, Answer] | None:
     """
     Return the first of `ops` that `abi` refuses, or that leads to states that nobody knows.
 
@@ -129,15 +130,12 @@ def first_refusal(
     """
     if not abi.simulates:
         return None
-    host = Host(platform, abi, settings)
+    host = Host(platform, abi, gpaw)
     for op in ops:
-        answer = host.answer(op, UNKNOWN if getattr(op, "source", None) is not None else None)
-        if answer.result == "error" or (op.op in STATES and answer.why):
+        answer = host.answer(op, UNKNOWN if op.has_source else None)
+        if answer.result == "error" or answer.id == "unknown-states":
             return op, answer
     return None
-
-
-STATES: Final = ("snp-launch-finish", "sev-launch-update-vmsa")
 
 
 def finished(host: Host, results: Iterable[Result], extra: Iterable[Finding] = ()) -> Simulation:
@@ -181,7 +179,7 @@ def measured_twice(vm: Vm | None) -> Iterable[Finding]:
         yield Finding("gpa-mapped-twice", problem, low, high - PAGE)
 
 
-def named(answer: Answer, op: Any, earlier: Iterable[Any], word: str) -> Answer:
+def named(answer: Answer, op: Call, earlier: Iterable[Call], word: str) -> Answer:
     """Say which earlier call added the page at which `answer` stopped."""
     gpa = answer.residual[0] if answer.residual else op.gpa
     for call in earlier:

@@ -8,16 +8,17 @@ kvm_gmem_populate; AMD 56860, SEV-SNP Firmware ABI (status codes, ID block).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
-from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.answers import Answer, Reason, no
+from cvmplan.simulator.call import Call, State
 from cvmplan.simulator.digest import SnpDigest
 from cvmplan.simulator.memslots import Frame, Slot
 from cvmplan.simulator.source import NOTHING, Source
-from cvmplan.simulator.vms import Vm, breakpoint_of, states_of
+from cvmplan.simulator.vms import Vm, breakpoint_of, states_of, unknown_states
 
 VMSA_GPA = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 CR0, SEV_FEATURES = 0x158, 0x3B0  # AMD 24593, APM volume 2, appendix B
@@ -28,6 +29,7 @@ class Stop(NamedTuple):
     """The first page that an add refuses, and why."""
 
     gpa: int
+    id: Reason
     why: str
     fw_error: int | None = None
 
@@ -35,8 +37,8 @@ class Stop(NamedTuple):
 class SnpVm(Vm):
     """KVM_SEV_SNP_LAUNCH_START, _UPDATE and _FINISH."""
 
-    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
-        super().__init__(platform, abi, settings)
+    def __init__(self, platform: Platform, abi: Abi, gpaw: int) -> None:
+        super().__init__(platform, abi, gpaw)
         self._digest = SnpDigest()
         self.started = self._finished = False
         self.features: int | None = None
@@ -61,39 +63,39 @@ class SnpVm(Vm):
         """Note that what was measured is not known."""
         self._digest.value = None
 
-    def init(self, op: Any) -> Answer:
+    def init(self, op: Call) -> Answer:
         """KVM_SEV_INIT2."""
         if self.inited:
-            return no("EINVAL", "the VM was initialised before")
+            return no("EINVAL", "initialised-before", "the VM was initialised before")
         if self.vcpus is not None:
-            return no("EINVAL", "a vCPU was created before")
+            return no("EINVAL", "created-before", "a vCPU was created before")
         bits = self.abi.snp_features
         features = op.vmsa_features | (bits.must if bits else 0)
         why = self.judged("SEV_FEATURES", features, bits)
-        if why:
-            return no("EINVAL", why)
+        if why is not None:
+            return no("EINVAL", "features", why)
         self.inited, self.features = True, op.vmsa_features
         return Answer()
 
-    def unknown(self, op: Any) -> Answer:
+    def unknown(self, op: Call) -> Answer:
         """Answer a call that this VM does not have; SEV's are EPERM once it is initialised."""
         if op.op.startswith("sev-") and self.inited and self.abi.runs:
-            return no("EPERM", "an SNP guest takes no SEV command")
+            return no("EPERM", "no-such-call", "an SNP guest takes no SEV command")
         return super().unknown(op)
 
-    def start(self, op: Any) -> Answer:
+    def start(self, op: Call) -> Answer:
         """KVM_SEV_SNP_LAUNCH_START."""
         if not self.inited:
-            return no("ENOTTY", "the VM was not initialised as an SNP guest")
+            return no("ENOTTY", "not-initialised", "the VM was not initialised as an SNP guest")
         if self.started:
-            return no("EINVAL", "the launch was started before")
-        why = self.judged("policy", op.policy, self.abi.snp_policy)
-        if why:
-            return no("EINVAL", why)
-        self.started, self.policy = True, op.policy
+            return no("EINVAL", "started-before", "the launch was started before")
+        why = self.judged("policy", op.policy or 0, self.abi.snp_policy)
+        if why is not None:
+            return no("EINVAL", "policy", why)
+        self.started, self.policy = True, op.policy or 0
         return Answer()
 
-    def update(self, op: Any, source: Source | None) -> Answer:
+    def update(self, op: Call, source: Source | None) -> Answer:
         """KVM_SEV_SNP_LAUNCH_UPDATE, called again while the kernel leaves something over."""
         refused = self._refuses_arguments(op, source)
         if refused is not None:
@@ -102,40 +104,46 @@ class SnpVm(Vm):
             return self._coupled(op.gpa, op.gpa + op.size, op.page_type, source or NOTHING)
         return self._populate(op, source)
 
-    def _refuses_arguments(self, op: Any, source: Source | None) -> Answer | None:
+    def _refuses_arguments(self, op: Call, source: Source | None) -> Answer | None:
         if not self.started:
-            return no("EINVAL", "the launch was not started")
+            return no("EINVAL", "not-started", "the launch was not started")
         if op.gpa % PAGE or op.size % PAGE:
-            return no("EINVAL", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages")
+            return no(
+                "EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages"
+            )
         if op.page_type == "vmsa":
-            return no("EINVAL", "VMSAs are the kernel's: user space hands none over")
+            return no(
+                "EINVAL",
+                "vmsa-from-user-space",
+                "VMSAs are the kernel's: user space hands none over",
+            )
         if not op.size:
             return self._empty()
         if source is None and not self.memory.in_place and op.page_type != "zero":
             errno = dict(self.abi.no_source).get(self.platform)
-            return no(errno, "no source address", residual=(op.gpa, op.size))
+            return no(errno, "no-source", "no source address", residual=(op.gpa, op.size))
         return None
 
     def _empty(self) -> Answer:
         """Answer an add of no page."""
         if self.abi.empty_add:
-            return no(self.abi.empty_add, "no page is added")
+            return no(self.abi.empty_add, "no-page", "no page is added")
         return Answer("nop", why="no page is added")
 
-    def _populate(self, op: Any, source: Source | None) -> Answer:
+    def _populate(self, op: Call, source: Source | None) -> Answer:
         at, end, crossed = op.gpa, op.gpa + op.size, 0
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
                 why = f"no memslot with a guest_memfd holds {at:#x}"
-                return no("EINVAL", why, residual=(at, end - at))
+                return no("EINVAL", "no-memslot", why, residual=(at, end - at))
             stop = self._first_refused(slot, at, min(end, slot.end))
             high = stop.gpa if stop else min(end, slot.end)
             self._take(slot, at, high)
             self._measure(op, source, at, high)
             if stop:
                 left = (stop.gpa, end - stop.gpa)
-                return no("EIO", stop.why, fw_error=stop.fw_error, residual=left)
+                return no("EIO", stop.id, stop.why, fw_error=stop.fw_error, residual=left)
             crossed = crossed or (high if high < end else 0)
             at = high
         if not crossed:
@@ -150,21 +158,28 @@ class SnpVm(Vm):
         found = []
         shared = memory.private.first(low, high, value=False)
         if shared is not None:
-            found.append(Stop(shared, f"{shared:#x} is not private (inner error EINVAL)"))
+            found.append(
+                Stop(shared, "not-private", f"{shared:#x} is not private (inner error EINVAL)")
+            )
         frames = memory.frames[slot.gmem or 0]
         for start, _, frame in frames.runs(low - delta, high - delta):
             if frame.delta is not None or (frame.populated and self.abi.folio_check):
                 gpa = start + delta
-                what = "backs another page"
-                if frame.delta in (None, delta):
-                    added = next(self.memory.measured.runs(gpa, gpa + 1))[2]
-                    what = "was added before" if added else "is the guest's already"
-                found.append(Stop(gpa, f"{gpa:#x} {what} (inner error EEXIST)"))
+                one, what = self._owned(gpa, elsewhere=frame.delta not in (None, delta))
+                found.append(Stop(gpa, one, f"{gpa:#x} {what} (inner error EEXIST)"))
                 break
         if self.finalized:
             why = f"{low:#x}: the launch is over (firmware: INVALID_GUEST_STATE)"
-            found.append(Stop(low, why, INVALID_GUEST_STATE))
+            found.append(Stop(low, "launch-over", why, INVALID_GUEST_STATE))
         return min(found, key=lambda stop: stop.gpa, default=None)
+
+    def _owned(self, gpa: int, *, elsewhere: bool) -> tuple[Reason, str]:
+        """Return why the frame of a page cannot be added: what it is used for."""
+        if elsewhere:
+            return "in-use-elsewhere", "backs another page"
+        if next(self.memory.measured.runs(gpa, gpa + 1))[2]:
+            return "added-before", "was added before"
+        return "mapped-before", "is the guest's already"
 
     def _take(self, slot: Slot, low: int, high: int) -> None:
         frame = Frame(populated=True, delta=slot.delta)
@@ -173,7 +188,7 @@ class SnpVm(Vm):
         for start, end, times in [*self.memory.measured.runs(low, high)]:
             self.memory.measured.set(start, end, times + 1)
 
-    def _measure(self, op: Any, source: Source | None, low: int, high: int) -> None:
+    def _measure(self, op: Call, source: Source | None, low: int, high: int) -> None:
         """Chain the pages of [low, high) with what they hold."""
         runs = self.memory.contents(low, high) if source is None else [(low, high, source, op.gpa)]
         for start, end, held, base in runs:
@@ -191,11 +206,11 @@ class SnpVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                return no(None, f"no memslot holds {at:#x}", residual=(at, end - at))
+                return no(None, "no-memslot", f"no memslot holds {at:#x}", residual=(at, end - at))
             low, high = self.block(slot, at)
             stop = self._first_refused(slot, at, min(high, end))
             if stop:
-                return no(None, stop.why, residual=(stop.gpa, end - stop.gpa))
+                return no(None, stop.id, stop.why, residual=(stop.gpa, end - stop.gpa))
             self._take(slot, low, high)
             before, after = max(gpa, low), min(end, high)
             early += high - low - (after - before)
@@ -218,7 +233,7 @@ class SnpVm(Vm):
         """Map a range: after the launch its pages become the guest's (RMP entry assigned)."""
         if self.abi.map_adds:
             if not self.started:
-                return no(None, "the launch was not started")
+                return no(None, "not-started", "the launch was not started")
             return self._coupled(gpa, gpa + size, "normal", NOTHING)
         runs = self.memory.level.runs(gpa, gpa + size)
         unmapped = [(low, high) for low, high, level in runs if not level]
@@ -241,27 +256,36 @@ class SnpVm(Vm):
                             frames.set(start, stop, Frame(populated=True, delta=slot.delta))
             low = end
 
-    def finish(self, op: Any) -> Answer:
+    def finish(self, op: Call) -> Answer:
         """KVM_SEV_SNP_LAUNCH_FINISH, with the VMSA of each vCPU before it."""
-        if not self.inited:
-            return no("ENOTTY", "the VM was not initialised as an SNP guest")
-        early = "" if self.started else "the launch was not started"
-        if self._finished:
-            early = "the launch was finished before, or failed to"
-        self._finished = self.started
-        early = early or breakpoint_of(op.vmsas)
-        if early:
-            return no("EINVAL", early)
-        why = self._measure_vcpus(op.vmsas)
-        if op.id_block is not None and getattr(op, "id_auth", b"") is None:
-            return no("EINVAL", "an ID block without an ID authentication")
+        early = self._too_early()
+        if early is not None:
+            return early
+        self._finished = True
+        stopped = breakpoint_of(op.vmsas)
+        if stopped is not None:
+            return no("EINVAL", "breakpoint", stopped)
+        unknown = self._measure_vcpus(op.vmsas)
+        if op.id_block is not None and op.id_auth is None:
+            return no("EINVAL", "id-block-alone", "an ID block without an ID authentication")
         refused = self._refuses_id_block(op.id_block)
         if refused is not None:
             return refused
         self.memory.finalized = True
-        return Answer(why=why)
+        return unknown_states(unknown)
 
-    def _measure_vcpus(self, vmsas: Any) -> str:
+    def _too_early(self) -> Answer | None:
+        """Return why the launch cannot be finished now, None where it can."""
+        if not self.inited:
+            return no("ENOTTY", "not-initialised", "the VM was not initialised as an SNP guest")
+        if self._finished:
+            why = "the launch was finished before, or failed to"
+            return no("EINVAL", "finished-before", why)
+        if not self.started:
+            return no("EINVAL", "not-started", "the launch was not started")
+        return None
+
+    def _measure_vcpus(self, vmsas: Iterable[State]) -> str:
         """Measure the states of the vCPUs that there are; return what is not known of them."""
         boot_only = self.abi.vmsa_scope == "boot-vcpu"
         wanted = min(self.vcpus or 0, 1) if boot_only else self.vcpus or 0
@@ -292,8 +316,8 @@ class SnpVm(Vm):
             return None
         if block[:48] != self.digest:
             why = "the ID block is for another launch digest (firmware: BAD_MEASUREMENT)"
-            return no("EIO", why, fw_error=BAD_MEASUREMENT)
+            return no("EIO", "id-block-digest", why, fw_error=BAD_MEASUREMENT)
         if int.from_bytes(block[88:96], "little") != self.policy:
             why = "the ID block is for another policy (firmware: POLICY_FAILURE)"
-            return no("EIO", why, fw_error=POLICY_FAILURE)
+            return no("EIO", "id-block-policy", why, fw_error=POLICY_FAILURE)
         return None

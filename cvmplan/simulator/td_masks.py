@@ -25,14 +25,14 @@ APART: Final = (1 << 0 | 1 << 29, 1 << 63 | 1 << 29, 1 << 63 | 1 << 16)
 """Attributes that exclude each other: MIGRATABLE and DEBUG or PERFMON, PERFMON and ICSSD."""
 
 
-def refused_masks(abi: Abi, attributes: int, xfam: int) -> str:
-    """Return why KVM, or the module behind it, refuses the masks; "" if neither does."""
+def refused_masks(abi: Abi, attributes: int, xfam: int) -> str | None:
+    """Return why KVM, or the module behind it, refuses the masks; None if neither does."""
     for name, mask, bits in (
         ("ATTRIBUTES", attributes, abi.td_attributes),
         ("XFAM", xfam, abi.td_xfam),
     ):
-        why = bits.refuses(mask) if bits else ""
-        if why:
+        why = bits.refuses(mask) if bits else None
+        if why is not None:
             return f"{name} {mask:#x}: {why}"
     xfam |= ALWAYS
     if attributes & ~MODULE_ATTRIBUTES or any(attributes & pair == pair for pair in APART):
@@ -40,4 +40,4 @@ def refused_masks(abi: Abi, attributes: int, xfam: int) -> str:
     split = any(xfam & group not in (0, group) for group in TOGETHER)
     lone = xfam & AVX512 and not xfam & AVX
     unknown = xfam & ~MODULE_XFAM
-    return f"XFAM {xfam:#x}: the module refuses it" if split or lone or unknown else ""
+    return f"XFAM {xfam:#x}: the module refuses it" if split or lone or unknown else None

@@ -8,12 +8,12 @@ kvm_arch_vcpu_pre_fault_memory; the kernel's own facts are in `kvm.abi`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable
 
 from cvmplan.core.platform import Platform
-from cvmplan.kvm.interface import PAGE, Abi, Bits
+from cvmplan.kvm.interface import Abi, Bits
 from cvmplan.simulator.answers import Answer, no
+from cvmplan.simulator.call import Call, State
 from cvmplan.simulator.guest import Memory
 from cvmplan.simulator.memslots import whole_pages
 from cvmplan.simulator.source import NOTHING, Source
@@ -31,10 +31,10 @@ class Vm:
     pages hold.  Operations that are not in it do not exist for this VM.
     """
 
-    def __init__(self, platform: Platform, abi: Abi, settings: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, abi: Abi, gpaw: int) -> None:
         self.platform = platform
         self.abi = abi
-        self.settings = settings
+        self.gpaw = gpaw
         self.memory = Memory(platform, abi)
         self.vcpus: int | None = None
         self.inited = False
@@ -42,7 +42,7 @@ class Vm:
         self.dead = False
         self.doubts: list[str] = []  # what may be refused, and cannot be known here
         memory = self.memory
-        self.calls: dict[str, Callable[[Any, Source | None], Answer]] = {
+        self.calls: dict[str, Callable[[Call, Source | None], Answer]] = {
             "create-gmem": lambda op, _: memory.create_gmem(op),
             "set-memslot": lambda op, _: memory.set_memslot(op),
             "set-private": lambda op, _: memory.set_private(op),
@@ -71,19 +71,19 @@ class Vm:
         self.inited = "tdx-init-vm" not in calls
         self.vcpus = None if "create-vcpu" in calls else vcpus
 
-    def judged(self, name: str, value: int, bits: Bits | None) -> str:
-        """Return why a mask is refused, "" where it is taken; note what depends on the host."""
+    def judged(self, name: str, value: int, bits: Bits | None) -> str | None:
+        """Return why a mask is refused, None where it is taken; note what depends on the host."""
         what = f"{name} {value:#x}"
         if bits is None:
             if value:
                 self.doubts.append(f"whether a kernel with {self.abi.name} takes {what}")
-            return ""
+            return None
         why = bits.refuses(value)
-        if why:
+        if why is not None:
             return f"{what}: {why}"
         if value & bits.host:
             self.doubts.append(f"whether the host has bits {value & bits.host:#x} of {what}")
-        return ""
+        return None
 
     def failed(self, gpa: int) -> None:
         """Note that the add of the page at `gpa` failed after it was mapped."""
@@ -91,45 +91,47 @@ class Vm:
     def forget(self) -> None:
         """Note that what was measured is not known."""
 
-    def answer(self, op: Any, source: Source | None) -> Answer:
+    def answer(self, op: Call, source: Source | None) -> Answer:
         """Return what the call answers, its effect taken."""
         if self.dead:
-            return no("EIO", "the VM is dead")
+            return no("EIO", "dead", "the VM is dead")
         if op.op not in self.calls:
             return self.unknown(op)
         return self.calls[op.op](op, source)
 
-    def unknown(self, op: Any) -> Answer:
+    def unknown(self, op: Call) -> Answer:
         """Answer a call that this VM does not have."""
         errno = "ENOTTY" if self.abi.runs else None
         if self.platform.plain and op.op == "snp-launch-update" and self.abi.runs:
             errno = "EINVAL"
-        return no(errno, f"a {self.platform} VM has no such call")
+        return no(errno, "no-such-call", f"a {self.platform} VM has no such call")
 
-    def init(self, op: Any) -> Answer:
+    def init(self, op: Call) -> Answer:
         """KVM_SEV_INIT2 and its like; VMs without encryption have none."""
         return self.unknown(op)
 
-    def create_vcpu(self, op: Any) -> Answer:
+    def create_vcpu(self, op: Call) -> Answer:
         """KVM_CREATE_VCPU of all vCPUs."""
         if self.vcpus is not None:
-            return no("EEXIST", f"{self.vcpus} vCPUs were created before")
+            return no("EEXIST", "created-before", f"{self.vcpus} vCPUs were created before")
         if not 1 <= op.count <= MOST_VCPUS:
-            return no("EINVAL", f"{op.count} vCPUs")
+            return no("EINVAL", "vcpus", f"{op.count} vCPUs")
         self.vcpus = op.count
         return Answer()
 
-    def map_memory(self, op: Any, source: Source | None) -> Answer:
+    def map_memory(self, op: Call, source: Source | None) -> Answer:
         """KVM_PRE_FAULT_MEMORY, or the pure mapping that was agreed on before it."""
         del source
         if not self.abi.map_call or (not self.abi.runs and op.op != self.abi.map_call):
-            return no(None, NO_SUCH_CALL.format(self.abi.name))
+            return no(None, "no-such-call", NO_SUCH_CALL.format(self.abi.name))
         if self.vcpus is None:
-            return no("EBADF", "it is a call on a vCPU, and there is none")
+            return no("EBADF", "no-vcpu", "it is a call on a vCPU, and there is none")
         if not whole_pages(op.gpa, op.size):
-            return no("EINVAL", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages")
+            return no(
+                "EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages"
+            )
         if not self.finalized and self.platform not in self.abi.map_early:
-            return no("EOPNOTSUPP", "nothing is mapped before the guest is finalized")
+            return no("EOPNOTSUPP", "too-early", "nothing is mapped before the guest is finalized")
         return self.mapped(op.gpa, op.size)
 
     def mapped(self, gpa: int, size: int) -> Answer:
@@ -138,7 +140,7 @@ class Vm:
 
 
 def states_of(
-    vmsas: Any, wanted: int, *, surplus: bool
+    vmsas: Iterable[State], wanted: int, *, surplus: bool
 ) -> tuple[list[tuple[int, bytes | None]], str]:
     """
     Return (gpa, page) of the initial state of each of `wanted` vCPUs, and what is doubtful.
@@ -149,11 +151,9 @@ def states_of(
     pages: list[tuple[int, bytes | None]] = []
     given = 0
     for vmsa in vmsas:
-        low, _, high = vmsa.vcpus.partition("-")
-        count = int(high or low) - int(low) + 1
-        if int(low) == given and count > 0:
-            page = vmsa.hex.ljust(PAGE, b"\0")
-            pages += [(vmsa.gpa or 0, page)] * (min(given + count, wanted) - given)
+        count = vmsa.last - vmsa.first + 1
+        if vmsa.first == given and count > 0:
+            pages += [(vmsa.gpa or 0, vmsa.page)] * (min(given + count, wanted) - given)
         given += max(count, 0)
     if len(pages) == wanted and (surplus or given == wanted):
         return pages, ""
@@ -161,14 +161,19 @@ def states_of(
     return pages, f"{given} vCPU states for {wanted} vCPUs: the digest is not known"
 
 
-def breakpoint_of(vmsas: Any) -> str:
+def breakpoint_of(vmsas: Iterable[State]) -> str | None:
     """
-    Return why the kernel refuses these states: DR7 has a breakpoint; "" where none has.
+    Return why the kernel refuses these states: DR7 has a breakpoint; None where none has.
 
     Source: linux arch/x86/kvm/svm/sev.c, sev_es_sync_vmsa; APM volume 2, appendix B.
     """
     for vmsa in vmsas:
-        dr7 = int.from_bytes(vmsa.hex[DR7 : DR7 + 8], "little")
+        dr7 = int.from_bytes(vmsa.page[DR7 : DR7 + 8], "little")
         if dr7 & ~DR7_FIXED:
             return f"DR7 of vCPU {vmsa.vcpus} has a breakpoint: {dr7:#x}"
-    return ""
+    return None
+
+
+def unknown_states(why: str) -> Answer:
+    """Return the answer to a call that measures vCPU states; `why`: what of them is not known."""
+    return Answer(why=why, id="unknown-states" if why else "")

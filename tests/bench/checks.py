@@ -62,7 +62,7 @@ def simulation(sizes: Sizes) -> list[float]:
     read = calls.read(blob, Files().find)
     kernel = abi.find("kvm-6.11")
     return alternate(
-        lambda: simulate(read.platform, kernel, read.calls, read.settings),
+        lambda: simulate(read.platform, kernel, read.calls, read.gpaw),
         lambda: calls.read(blob, Files().find),
         sizes.check_pairs,
     )
