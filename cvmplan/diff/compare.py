@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.values import PAGE
-from cvmplan.diff.sides import HASHED, HASHES, Piece, Side
+from cvmplan.diff.found import WHAT, Comparison, Cut, Difference
+from cvmplan.diff.sides import HASHED, Piece, Side, SideKind
 from cvmplan.diff.walk import (
-    Parting,
     data,
     first_difference,
     named,
@@ -24,53 +23,6 @@ from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made
 from cvmplan.platforms.snp.vmsa import FIELDS
 
 MOST: Final = 10_000  # differences that are listed
-
-
-class Difference(NamedTuple):
-    """
-    One thing that is otherwise: `what` ("page type", "contents" …), where, and how it is in each.
-
-    `first` and `last` are pages.  `measured`: it changes the measurement.
-    """
-
-    what: str
-    where: str
-    a: str
-    b: str
-    measured: bool = True
-    first: int | None = None
-    last: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """
-    Two launches compared.
-
-    `parting` is where they part first, `calls_differ` says where two plans do that ask firmware
-    for the same, `unknown` what could not be compared, `more` how many differences are not listed.
-    """
-
-    a: Side
-    b: Side
-    parting: Parting | None
-    differences: tuple[Difference, ...]
-    more: int
-    calls_differ: str
-    unknown: tuple[str, ...]
-
-    @property
-    def same_measurement(self) -> bool | None:
-        """Whether both measure the same; None where that is not known."""
-        if self.a.digest is None or self.b.digest is None:
-            return None
-        return (self.a.register, self.a.digest) == (self.b.register, self.b.digest)
-
-    @property
-    def differ(self) -> bool:
-        """Whether anything does."""
-        told = self.differences or self.parting or self.calls_differ
-        return bool(told) or self.same_measurement is False
 
 
 def compare(a: Side, b: Side) -> Comparison:
@@ -85,9 +37,14 @@ def compare(a: Side, b: Side) -> Comparison:
     return Comparison(a, b, parting(a, b), tuple(listed), more, _calls(a, b), tuple(_unknown(a, b)))
 
 
+def _difference(what: str, where: str, a: str, b: str) -> Difference:
+    """Return a measured difference of `WHAT` that is not one of pages."""
+    return Difference(what, WHAT[what], where, a, b)
+
+
 def _differences(a: Side, b: Side) -> Iterator[Difference]:
     if a.platform != b.platform:
-        yield Difference("platform", "", a.platform, b.platform)
+        yield _difference("platform", "", a.platform, b.platform)
     tables = a.table(), b.table()
     rows = [*_side_by_side(*tables)]
     yield from _joined(_of_pages(rows))
@@ -123,29 +80,38 @@ def _side_by_side(
             yield Row(low, high, one, two)
 
 
-def _of_pages(rows: list[Row]) -> Iterator[Difference]:
+Alike: TypeAlias = "tuple[Contents | str | None, Contents | str | None] | None"
+"""What a difference is between: neighbours with the same are one; None stands alone."""
+
+
+def _of_pages(rows: list[Row]) -> Iterator[tuple[Alike, Difference]]:
     for low, high, a, b in rows:
         if a is None or b is None:
-            here, there = (piece.kind if piece else "not added" for piece in (a, b))
-            yield _pages("address", low, high, here, there)
+            here, there = (piece.words if piece else "not added" for piece in (a, b))
+            kinds = a and a.kind, b and b.kind
+            yield kinds, _pages("address", low, high, here, there)
         elif a.kind != b.kind:
-            yield _pages("page type", low, high, a.kind, b.kind)
+            kinds = a.kind, b.kind
+            yield kinds, _pages("page-type", low, high, a.words, b.words)
         else:
             yield from _contents(low, high, a, b)
 
 
 def _pages(what: str, low: int, high: int, a: str, b: str, *, measured: bool = True) -> Difference:
-    return Difference(what, pages(low, high), a, b, measured, low, max(high - PAGE, low))
+    last = max(high - PAGE, low)
+    return Difference(what, WHAT[what], pages(low, high), a, b, measured, low, last)
 
 
-def _joined(differences: Iterator[Difference]) -> Iterator[Difference]:
-    """Yield differences, neighbours of one kind as one."""
+def _joined(differences: Iterator[tuple[Alike, Difference]]) -> Iterator[Difference]:
+    """Yield differences, neighbours between the same as one."""
     last: Difference | None = None
-    for one in differences:
-        alike = last and (last.what, last.a, last.b) == (one.what, one.a, one.b)
+    before: Alike = None
+    for between, one in differences:
+        alike = last and between is not None and (last.id, before) == (one.id, between)
+        before = between
         if last and alike and _follows(last, one):
             first, end = last.first or 0, (one.last or 0) + PAGE
-            last = _pages(one.what, first, end, one.a, one.b, measured=one.measured)
+            last = _pages(one.id, first, end, one.a, one.b, measured=one.measured)
             continue
         if last:
             yield last
@@ -158,7 +124,7 @@ def _follows(last: Difference, one: Difference) -> bool:
     return last.last is not None and one.first is not None and last.last + PAGE == one.first
 
 
-def _contents(low: int, high: int, a: Piece, b: Piece) -> Iterator[Difference]:
+def _contents(low: int, high: int, a: Piece, b: Piece) -> Iterator[tuple[Alike, Difference]]:
     """Yield each run of pages whose contents differ, with the first byte that does."""
     if a.kind == "vmsa":  # the fields of the states say more
         return
@@ -166,7 +132,9 @@ def _contents(low: int, high: int, a: Piece, b: Piece) -> Iterator[Difference]:
     one, two = a.contents, b.contents
     if isinstance(one, Filled | DigestAfter) or isinstance(two, Filled | DigestAfter):
         if one is not None and two is not None and one != two:
-            yield _pages("contents", low, high, _who(one), _who(two), measured=measured)
+            between = _by_whom(one), _by_whom(two)
+            told = _pages("contents", low, high, _who(one), _who(two), measured=measured)
+            yield between, told
         return
     if one is None or two is None:
         return
@@ -179,7 +147,7 @@ def _contents(low: int, high: int, a: Piece, b: Piece) -> Iterator[Difference]:
         start = max(low, byte - byte % PAGE)
         end = _end(start, high, a, b)
         here, there = (_byte(piece, byte - piece.gpa) for piece in (a, b))
-        yield _pages("contents", start, end, here, there, measured=measured)
+        yield None, _pages("contents", start, end, here, there, measured=measured)
         at = end
 
 
@@ -205,6 +173,11 @@ def _byte(piece: Piece, at: int) -> str:
     return f"{value:#04x} at {piece.gpa + at:#x}, zeros"
 
 
+def _by_whom(contents: Contents) -> Contents | None:
+    """Return contents that are named, None for bytes that are known."""
+    return contents if isinstance(contents, Filled | DigestAfter) else None
+
+
 def _who(contents: Contents) -> str:
     match contents:
         case Filled(what):
@@ -222,7 +195,7 @@ def _twice(a: Side, b: Side) -> Iterator[Difference]:
         for key, piece in side.items():
             if key not in again[1 - number]:
                 both = [f"added again ({piece.place})", ""][:: 1 if number == 0 else -1]
-                yield _pages("added twice", key[0], key[1], *both)
+                yield _pages("added-twice", key[0], key[1], *both)
 
 
 def _order(a: Side, b: Side, rows: list[Row]) -> Iterator[Difference]:
@@ -242,7 +215,7 @@ def _order(a: Side, b: Side, rows: list[Row]) -> Iterator[Difference]:
     kinds = [{p.kind for p in side.pieces} for side in (a, b)]
     told = ["two-pass" if "extended" in k else "single-pass" for k in kinds]
     if a.platform == b.platform and a.platform.secure_ept and told[0] != told[1]:
-        yield Difference("order", "page order", told[0], told[1])
+        yield _difference("order", "page order", told[0], told[1])
 
 
 def _added_order(side: Side, common: list[Row]) -> list[int]:
@@ -281,16 +254,16 @@ def _moved(sequence: list[int]) -> list[int]:
 
 def _of_states(a: Side, b: Side) -> Iterator[Difference]:
     counts = [sum(len(s.vcpus) for s in side.states) for side in (a, b)]
-    if counts[0] != counts[1] and all(s.kind != "recorded launch" for s in (a, b)):
-        yield Difference("vCPU states", "", str(counts[0]), str(counts[1]))
+    if counts[0] != counts[1] and all(s.kind is not SideKind.RECORDED for s in (a, b)):
+        yield _difference("states", "", str(counts[0]), str(counts[1]))
     for vcpus, one, two in shared_states(a.states, b.states):
         if one.gpa != two.gpa and None not in (one.gpa, two.gpa):
-            yield Difference(
-                "vCPU state", f"{named(vcpus)} address", hex(one.gpa or 0), hex(two.gpa or 0)
+            yield _difference(
+                "state", f"{named(vcpus)} address", hex(one.gpa or 0), hex(two.gpa or 0)
             )
         if one.page is not None and two.page is not None:
             for name, here, there in _fields(one.page, two.page):
-                yield Difference("vCPU state", f"{named(vcpus)} {name}", here, there)
+                yield _difference("state", f"{named(vcpus)} {name}", here, there)
 
 
 def _fields(one: bytes, two: bytes) -> Iterator[tuple[str, str, str]]:
@@ -310,28 +283,28 @@ def _of_facts(a: Side, b: Side) -> Iterator[Difference]:
     """Yield what both say beside pages and states; little of it is measured."""
     for name in {**a.facts, **b.facts}:
         here, there = a.facts.get(name), b.facts.get(name)
-        if name == "vCPUs" and a.states and b.states:
+        if name == "count" and a.states and b.states:
             continue
-        hashed = name in HASHES or name.startswith("VTL ")
-        both = here is not None and there is not None
-        plans = a.kind == b.kind == "plan" and a.platform == b.platform
-        if here != there and (both or plans):
-            yield Difference(name, "", here or "not set", there or "not set", measured=hashed)
+        plans = a.kind is b.kind is SideKind.PLAN and a.platform == b.platform
+        said = here or there
+        if here != there and said is not None and (plans or (here and there)):
+            values = [fact.value if fact else "not set" for fact in (here, there)]
+            yield Difference(name, said.name, "", values[0], values[1], said.measured)
 
 
-def _calls(a: Side, b: Side) -> str:
-    """Return where the calls of two plans differ first, "" where they do not."""
+def _calls(a: Side, b: Side) -> Cut | None:
+    """Return where the calls of two plans differ first, None where they do not."""
     if not a.calls or not b.calls or a.calls == b.calls:
-        return ""
+        return None
     pairs = enumerate(zip(a.calls, b.calls, strict=False))
     number = next((n for n, (x, y) in pairs if x != y), min(len(a.calls), len(b.calls)))
-    told = (side.calls[number][0] if number < len(side.calls) else "the end" for side in (a, b))
-    return f"the calls differ from op {number} on: {' here, '.join(told)} there"
+    names = (str(s.calls[number][0]) if number < len(s.calls) else None for s in (a, b))
+    return Cut(number, *names)
 
 
 def _unknown(a: Side, b: Side) -> Iterator[str]:
     for side, name in ((a, "A"), (b, "B")):
-        if side.kind == "plan":
+        if side.kind is SideKind.PLAN:
             continue
         what = "contents of pages and vCPU states"
         by = ", but by the digests in it" if side.digest else ""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, NamedTuple
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from cvmplan.core.platform import Platform
 from cvmplan.core.spans import Spans
@@ -19,14 +20,39 @@ from cvmplan.platforms.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
 from cvmplan.platforms.vbs.steps import ImportPages, ImportRegisters
 from cvmplan.simulator.replay import Recording
 
-ADDED, FUSED, EXTENDED = "added", "added and extended one by one", "extended"
+if TYPE_CHECKING:
+    from cvmplan.documents.results import TraceCommand
+
+ADDED, FUSED, EXTENDED = "added", "fused", "extended"
 MEASURED, UNMEASURED = "measured", "unmeasured"
+WORDS: Final = {FUSED: "added and extended one by one"}
+"""What people read, where that is not the name of a kind."""
 HASHED: Final = frozenset({"normal", MEASURED, "vmsa"})
 """Page types whose contents are measured."""
 UNMEASURED_SETTINGS: Final = ("gpaw", "tsc_khz", "machine", "backing", "c_bit", "prefault")
 """Settings of a plan that are in none of its operations, or in the calls beneath them only."""
+NAMES: Final = {
+    "count": "vCPUs", "rcx": "TD HOB (RCX)", "legacy": "opened by KVM_SEV_ES_INIT",
+}  # fmt: skip
+"""What a fact is called for people, where that is not its own name."""
 HASHES: Final = ("kernel_hash", "initrd_hash", "append_hash")
 _PAGES: Final = {"contents", "page", "registers", "gpa", "size", "vcpus", "source", "vmsas"}
+
+
+class SideKind(StrEnum):
+    """What a launch was read from, as documents write it."""
+
+    PLAN = "plan"
+    TRACE = "trace"
+    RECORDED = "recorded launch"
+
+
+class Fact(NamedTuple):
+    """What a launch says beside pages and states: its name for people, and the value."""
+
+    name: str
+    value: str
+    measured: bool = False
 
 
 class Piece(NamedTuple):
@@ -44,6 +70,11 @@ class Piece(NamedTuple):
     place: str
     digest: bytes | None = None
 
+    @property
+    def words(self) -> str:
+        """The kind for people."""
+        return WORDS.get(self.kind, self.kind)
+
 
 class State(NamedTuple):
     """The state of `vcpus`, a VMSA of 4096 bytes at `gpa`; None where it is not known."""
@@ -58,21 +89,21 @@ class State(NamedTuple):
 @dataclass(slots=True)
 class Side:
     """
-    One launch: `kind` is what it was read from, `facts` what else it says, by name.
+    One launch: `kind` is what it was read from, `facts` what else it says, by id.
 
     `digest` is None where it is not known, `calls` are the operations of a plan without what
     their pages hold.
     """
 
     name: str
-    kind: str
+    kind: SideKind
     platform: Platform
     pieces: list[Piece] = field(default_factory=list)
     states: list[State] = field(default_factory=list)
-    facts: dict[str, str] = field(default_factory=dict)
+    facts: dict[str, Fact] = field(default_factory=dict)
     register: str = ""
     digest: bytes | None = None
-    calls: tuple[tuple[Any, ...], ...] = ()
+    calls: tuple[tuple[object, ...], ...] = ()
 
     def table(self) -> list[tuple[int, int, Piece]]:
         """Return (first byte, end, piece) of all pages by address, each as it was added first."""
@@ -117,7 +148,7 @@ def _typed(low: int, high: int, piece: Piece, extended: Spans) -> Iterator[tuple
 
 def of_plan(name: str, plan: Plan) -> Side:
     """Return a plan as a side; PlanError where it is no legal launch."""
-    side = Side(name, "plan", plan.platform)
+    side = Side(name, SideKind.PLAN, plan.platform)
     for number, step in plan.lowered():
         _take(side, step, f"op {number} ({plan.ops[number].name})")
     for number, op in enumerate(plan.ops):
@@ -130,26 +161,34 @@ def of_plan(name: str, plan: Plan) -> Side:
         found = measure(plan)
         side.register, side.digest = found.register, found.digest
     named = (*HASHES, *UNMEASURED_SETTINGS)
-    side.facts |= {n: str(plan.guest[n]) for n in named if n in plan.guest}
+    for told in (n for n in named if n in plan.guest):
+        side.facts[told] = Fact(told, str(plan.guest[told]), told in HASHES)
     side.calls = tuple(_call(op) for op in plan.ops)
     return side
 
 
-def _import_kind(step: Any) -> str:
-    if step.acceptance:
-        return "error-range"
-    return MEASURED if step.measured else UNMEASURED
+Pages: TypeAlias = (
+    LaunchUpdate | MemPageAdd | MemPageAddExtend | MrExtend | LaunchUpdateData | ImportPages
+)
+"""Steps of pages."""
 
 
-_KIND_OF: Final[dict[type[Step], Callable[[Any], str]]] = {
-    LaunchUpdate: lambda step: str(step.page_type.label),
-    MemPageAdd: lambda _: ADDED,
-    MemPageAddExtend: lambda _: FUSED,
-    MrExtend: lambda _: EXTENDED,
-    LaunchUpdateData: lambda _: MEASURED,
-    ImportPages: _import_kind,
+_KIND_OF: Final[Mapping[type[Step], str]] = {
+    MemPageAdd: ADDED,
+    MemPageAddExtend: FUSED,
+    MrExtend: EXTENDED,
+    LaunchUpdateData: MEASURED,
 }
-"""Steps of pages, to what they do."""
+
+
+def _kind_of(step: Pages) -> str:
+    """Return what a step does to its pages."""
+    if isinstance(step, LaunchUpdate):
+        return step.page_type.label
+    if isinstance(step, ImportPages):
+        unmeasured = "error-range" if step.acceptance else UNMEASURED
+        return MEASURED if step.measured and not step.acceptance else unmeasured
+    return _KIND_OF[type(step)]
 
 
 def _take(side: Side, step: Step, place: str) -> None:
@@ -162,14 +201,13 @@ def _take(side: Side, step: Step, place: str) -> None:
     elif isinstance(step, VmsaUpdate | LaunchUpdateVmsa):
         gpa = step.gpa if isinstance(step, VmsaUpdate) else None
         side.states.append(State(step.vcpus, gpa, step.page, place))
-    elif type(step) in _KIND_OF:
-        run: Any = step
-        kind = _KIND_OF[type(step)](step)
-        side.pieces.append(Piece(kind, run.gpa, run.size, run.contents, place))
+    elif isinstance(step, Pages):
+        side.pieces.append(Piece(_kind_of(step), step.gpa, step.size, step.contents, place))
     elif isinstance(step, ImportRegisters):
         for name, value in step.registers:
             number = int.from_bytes(value, "little")
-            side.facts[f"VTL {step.vtl} register {name:#x}"] = hex(number)
+            told = f"VTL {step.vtl} register {name:#x}"
+            side.facts[f"vtl{step.vtl}-{name:#x}"] = Fact(told, hex(number), measured=True)
     else:
         _note(side, step)
 
@@ -179,12 +217,11 @@ def _note(side: Side, said: Op | Step) -> None:
     for one in fields(said):  # type: ignore[arg-type]  # every concrete one is a dataclass
         value = getattr(said, one.name)
         if one.name not in _PAGES and value not in (None, False):
-            side.facts[_fact(one.name)] = str(value) if one.name == "count" else _plain(value)
+            _say(side, one.name, str(value) if one.name == "count" else _plain(value))
 
 
-def _fact(name: str) -> str:
-    words = {"count": "vCPUs", "rcx": "TD HOB (RCX)", "legacy": "opened by KVM_SEV_ES_INIT"}
-    return words.get(name, name)
+def _say(side: Side, name: str, value: str) -> None:
+    side.facts[name] = Fact(NAMES.get(name, name), value)
 
 
 def _plain(value: object) -> str:
@@ -196,16 +233,16 @@ def _plain(value: object) -> str:
     return hex(value)
 
 
-def _call(op: Op) -> tuple[Any, ...]:
+def _call(op: Op) -> tuple[object, ...]:
     """Return what an operation says, but for contents and states."""
     names = [f.name for f in fields(op)]  # type: ignore[arg-type]  # every concrete Op is a dataclass
     told = (getattr(op, n) for n in names if n not in ("source", "vmsas", "registers"))
     return (op.name, *(None if value is False else value for value in told))
 
 
-def of_trace(name: str, platform: Platform, commands: Sequence[Any]) -> Side:
+def of_trace(name: str, platform: Platform, commands: Sequence[TraceCommand]) -> Side:
     """Return a trace (its commands as `documents` has them) as a side; contents are not in it."""
-    side = Side(name, "trace", platform)
+    side = Side(name, SideKind.TRACE, platform)
     for command in commands:
         place = f"step {command.step} ({command.command})"
         digest = bytes.fromhex(command.digest) if command.digest else None
@@ -224,10 +261,11 @@ def of_trace(name: str, platform: Platform, commands: Sequence[Any]) -> Side:
         for fact in ("policy", "attributes", "xfam", "rcx"):
             value = getattr(command, fact)
             if value is not None:
-                side.facts[_fact(fact)] = str(value)
+                _say(side, fact, str(value))
         side.digest = digest or side.digest
     vcpus = sum(c.count or 1 for c in commands if c.command == "TDH.VP.INIT")
-    side.facts |= {"vCPUs": str(vcpus)} if vcpus else {}
+    if vcpus:
+        _say(side, "count", str(vcpus))
     side.register = platform.register if side.digest else ""
     side.pieces = [*_runs(_fused(side.pieces))]
     return side
@@ -288,7 +326,7 @@ def _numbers(written: str) -> range:
 
 def of_recording(name: str, recording: Recording) -> Side:
     """Return a recorded launch as a side; contents and vCPU states are not in it."""
-    side = Side(name, "recorded launch", recording.platform)
+    side = Side(name, SideKind.RECORDED, recording.platform)
     for attempt in recording.attempts:
         kind = _RECORDED.get(attempt.op, "")
         if attempt.op in ("tdx-add", "tdx-init-mem-region"):
@@ -300,7 +338,7 @@ def of_recording(name: str, recording: Recording) -> Side:
             place = f"line {attempt.seq} ({attempt.op})"
             side.pieces.append(Piece(kind, attempt.gpa, size, None, place))
         if attempt.op == "snp-launch-start":
-            side.facts["policy"] = hex(attempt.policy or 0)
+            _say(side, "policy", hex(attempt.policy or 0))
     return side
 
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from cvmplan.core.values import PAGE
-from cvmplan.diff.sides import Piece, Side, State
+from cvmplan.diff.sides import Piece, Side, SideKind, State
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, byte_string, known_bytes, part
 from cvmplan.platforms.snp.digest import NO_CONTENTS, after_update, after_vmsas
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
@@ -21,12 +21,19 @@ from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 CHUNK: Final = 1 << 20  # bytes that are compared at a time, at most
 
 
+class Reason(NamedTuple):
+    """What is otherwise where two launches part, and in words."""
+
+    id: Literal["address", "page-type", "contents", "digest", "ended", "state", "vcpus"]
+    words: str
+
+
 class Parting(NamedTuple):
     """Where two launches part: the place in each, None at its end, and what is otherwise."""
 
     a: str | None
     b: str | None
-    why: str
+    reason: Reason
 
 
 class Cut(NamedTuple):
@@ -68,14 +75,16 @@ def parting(a: Side, b: Side) -> Parting | None:
     length_a = sum(p.size for p in a.pieces)
     length_b = sum(p.size for p in b.pieces)
     for cut in cuts(a.pieces, b.pieces):
-        why = _apart(cut) or digests.apart(cut)
-        if why:
-            return Parting(cut.a.place, cut.b.place, why)
+        reason = _apart(cut) or digests.apart(cut)
+        if reason is not None:
+            return Parting(cut.a.place, cut.b.place, reason)
     if length_a != length_b:
         longer = a if length_a > length_b else b
         piece = _at(longer.pieces, min(length_a, length_b))
-        why = f"{pages(piece.gpa, piece.gpa + piece.size)} {piece.kind}, where the other has ended"
-        return Parting(piece.place, None, why) if longer is a else Parting(None, piece.place, why)
+        told = f"{pages(piece.gpa, piece.gpa + piece.size)} {piece.words}"
+        reason = Reason("ended", f"{told}, where the other has ended")
+        here, there = (piece.place, None) if longer is a else (None, piece.place)
+        return Parting(here, there, reason)
     return _states(a, b, digests)
 
 
@@ -88,15 +97,19 @@ def _at(pieces: list[Piece], offset: int) -> Piece:
     raise IndexError(offset)
 
 
-def _apart(cut: Cut) -> str:
-    """Return what differs in a cut, "" where nothing known does."""
+def _apart(cut: Cut) -> Reason | None:
+    """Return what differs in a cut, None where nothing known does."""
     a, b = cut.a, cut.b
     if cut.a_gpa != cut.b_gpa:
-        return f"{cut.a_gpa:#x} {a.kind} here, {cut.b_gpa:#x} {b.kind} there"
+        words = f"{cut.a_gpa:#x} {a.words} here, {cut.b_gpa:#x} {b.words} there"
+        return Reason("address", words)
     if a.kind != b.kind:
-        return f"{pages(cut.a_gpa, cut.a_gpa + cut.size)} is {a.kind} here, {b.kind} there"
+        where = pages(cut.a_gpa, cut.a_gpa + cut.size)
+        return Reason("page-type", f"{where} is {a.words} here, {b.words} there")
     at = first_difference(a.contents, cut.a_at, b.contents, cut.b_at, cut.size)
-    return "" if at is None else f"the contents of the page at {(cut.a_gpa + at) & -PAGE:#x}"
+    if at is None:
+        return None
+    return Reason("contents", f"the contents of the page at {(cut.a_gpa + at) & -PAGE:#x}")
 
 
 def pages(low: int, high: int) -> str:
@@ -154,16 +167,16 @@ class _Digests:
         self._wanted = any(told) and a.platform == b.platform and a.platform.page_info
         self._known: list[bytes | None] = [NO_CONTENTS, NO_CONTENTS]
 
-    def apart(self, cut: Cut) -> str:
-        """Return how digests differ after a cut, "" where they do not or are not known."""
+    def apart(self, cut: Cut) -> Reason | None:
+        """Return how digests differ after a cut, None where they do not or are not known."""
         if not self._wanted:
-            return ""
+            return None
         for side, (piece, at) in enumerate(((cut.a, cut.a_at), (cut.b, cut.b_at))):
             self._known[side] = _after(self._known[side], piece, at, cut.size)
         if self._equal():
-            return ""
+            return None
         where = pages(cut.a_gpa, cut.a_gpa + cut.size)
-        return f"the launch digests after {where}, so its contents"
+        return Reason("digest", f"the launch digests after {where}, so its contents")
 
     def apart_after(self, a: State, b: State, count: int) -> bool:
         """Whether digests differ after `count` vCPUs of two states."""
@@ -216,17 +229,18 @@ def _of(states: list[State], vcpu: int) -> State:
     return next(s for s in states if vcpu in s.vcpus)
 
 
-def _states(a: Side, b: Side, digests: Any) -> Parting | None:
+def _states(a: Side, b: Side, digests: _Digests) -> Parting | None:
     for vcpus, one, two in shared_states(a.states, b.states):
         known = one.page is not None and two.page is not None
         differ = one.page != two.page or one.gpa != two.gpa if known else False
         if differ or digests.apart_after(one, two, len(vcpus)):
-            why = f"the state of {named(vcpus)}"
-            return Parting(one.place, two.place, why)
+            reason = Reason("state", f"the state of {named(vcpus)}")
+            return Parting(one.place, two.place, reason)
     counts = [sum(len(s.vcpus) for s in side.states) for side in (a, b)]
-    if counts[0] != counts[1] and all(side.kind != "recorded launch" for side in (a, b)):
+    if counts[0] != counts[1] and all(side.kind is not SideKind.RECORDED for side in (a, b)):
         places = [side.states[-1].place if side.states else None for side in (a, b)]
-        return Parting(places[0], places[1], f"{counts[0]} vCPU states here, {counts[1]} there")
+        reason = Reason("vcpus", f"{counts[0]} vCPU states here, {counts[1]} there")
+        return Parting(places[0], places[1], reason)
     return None
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from cvmplan.core.findings import Finding
 from cvmplan.kvm.calls import KernelCall, calls_of
-from cvmplan.kvm.interface import Abi, Bits
+from cvmplan.kvm.interface import Abi, Bits, Fact
 from cvmplan.kvm.refusals import REFUSALS, Refusal, of_interface
 from cvmplan.profiles import IGVM_FIELDS, Profile
 from cvmplan.profiles.refusals import REFUSALS as REFUSALS_OF_VMMS
@@ -37,9 +37,13 @@ def abi_document(chosen: Abi) -> dict[str, Any]:
         "no_source": dict(chosen.no_source),
         "not_modelled": dict(chosen.not_modelled),
         "calls": [_kernel_call(call) for call in calls_of(chosen)],
-        "facts": [fact._asdict() for fact in chosen.facts],
+        "facts": [_fact(fact) for fact in chosen.facts],
         "refusals": [refusal._asdict() for refusal in refusals(chosen)],
     }
+
+
+def _fact(fact: Fact) -> dict[str, str]:
+    return {"fact": fact.fact, "source": fact.source, "confidence": fact.confidence}
 
 
 def refusals(chosen: Abi) -> tuple[Refusal, ...]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from cvmplan.diff.compare import Comparison, Difference
+from cvmplan.diff.found import Comparison, Difference
 from cvmplan.diff.sides import Side
+from cvmplan.diff.walk import Parting
 from cvmplan.emit.json import dumps
 from cvmplan.explain.answer import Explanation
 
@@ -39,10 +40,10 @@ def comparison(found: Comparison) -> str:
             "b": _side(found.b),
             "differ": found.differ,
             "same_measurement": found.same_measurement,
-            "parting": None if found.parting is None else found.parting._asdict(),
+            "parting": None if found.parting is None else _parting(found.parting),
             "differences": [_difference(one) for one in found.differences],
             "more": found.more,
-            "calls_differ": found.calls_differ,
+            "calls_differ": found.calls_differ.words if found.calls_differ else "",
             "not_compared": list(found.unknown),
         }
     )
@@ -60,5 +61,15 @@ def _side(side: Side) -> dict[str, Any]:
 
 def _difference(one: Difference) -> dict[str, Any]:
     pages = {n: hex(v) for n, v in (("first", one.first), ("last", one.last)) if v is not None}
-    told = one._asdict() | pages
-    return {name: value for name, value in told.items() if value is not None}
+    return {
+        "what": one.what,
+        "where": one.where,
+        "a": one.a,
+        "b": one.b,
+        "measured": one.measured,
+        **pages,
+    }
+
+
+def _parting(found: Parting) -> dict[str, str | None]:
+    return {"a": found.a, "b": found.b, "why": found.reason.words}

@@ -36,4 +36,10 @@ def identity(
 
 def compared_line(line: Line) -> dict[str, Any]:
     """Return one line of a comparison."""
-    return {**line._asdict(), "name": line.name.replace(" ", "_").replace("'", "").lower()}
+    return {
+        "name": line.id,
+        "expected": line.expected,
+        "found": line.found,
+        "status": line.status,
+        "why": line.why,
+    }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.diff.compare import Comparison, Difference
+from cvmplan.diff.found import Comparison, Difference
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.explain.answer import Explanation
 
@@ -61,8 +61,8 @@ def comparison(found: Comparison) -> str:
 
 def _parting(found: Comparison) -> Iterator[str]:
     if found.parting:
-        a, b, why = found.parting
-        yield f"they part at {a or 'the end'} of A, {b or 'the end'} of B: {why}"
+        a, b, reason = found.parting
+        yield f"they part at {a or 'the end'} of A, {b or 'the end'} of B: {reason.words}"
         yield ""
 
 
@@ -87,7 +87,7 @@ def _short(value: str) -> str:
 def _verdict(found: Comparison) -> Iterator[str]:
     same, count = found.same_measurement, len(found.differences) + found.more
     if found.calls_differ and not count:
-        yield found.calls_differ
+        yield found.calls_differ.words
     if not found.differ and same is None:
         yield "no difference in what is known; whether they measure the same is not"
     elif not found.differ:

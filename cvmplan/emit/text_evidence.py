@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from cvmplan.emit.lines import joined
 from cvmplan.emit.text_identity import compared_lines
-from cvmplan.evidence.lines import DIFFERS
 
 if TYPE_CHECKING:
     from cvmplan.evidence.verify import Verification
@@ -31,7 +30,7 @@ def _verification(found: Verification) -> Iterator[str]:
         yield from event_rows(found.log)
     yield from compared_lines(found.lines)
     yield f"not checked: {'; '.join(found.not_checked)}"
-    wrong = [line.name for line in found.lines if line.status == DIFFERS]
+    wrong = [line.name for line in found.lines if line.differs]
     yield f"differs: {', '.join(wrong)}" if wrong else "holds: nothing differs from the plan"
     if found.explain:
         yield f"to search for the reason: {shlex.join(found.explain)}"

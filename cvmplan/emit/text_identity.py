@@ -6,7 +6,7 @@ from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.evidence.lines import DIFFERS, Line
+from cvmplan.evidence.lines import Line
 from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests, pack
 
 
@@ -52,5 +52,5 @@ def compared_lines(lines: Iterable[Line]) -> Iterator[str]:
     for line, name in rows:
         why = f"  ({line.why})" if line.why else ""
         yield f"  {line.status:<{status}}  {name:<{width}}  {line.found}{why}"
-        if line.status == DIFFERS:
+        if line.differs:
             yield f"  {'':<{status}}  {'':<{width}}  {line.expected}, expected"

@@ -14,7 +14,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.platform import WITH_PAGE_INFO
 from cvmplan.evidence.keys import is_signed
-from cvmplan.evidence.lines import DIFFERS, OK, Line, compared
+from cvmplan.evidence.lines import Line, Status, compared, line
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.plan import Plan
 from cvmplan.platforms.snp.idblock import (
@@ -130,22 +130,22 @@ def checks(plan: Plan, result: Measurement, identity: Identity, author: bool) ->
     UnsupportedError for an identity that the firmware could not read.
     """
     block, auth = read_block(identity.block), read_auth(identity.auth)
-    yield compared("launch digest", result.digest.hex(), block.ld.hex(), "BAD_MEASUREMENT")
+    yield compared("launch_digest", result.digest.hex(), block.ld.hex(), "BAD_MEASUREMENT")
     yield compared("policy", hex(policy_of(plan)), hex(block.policy), "POLICY_FAILURE")
     owner = identity.auth.slice(0x240, 0x644)
     signature = identity.auth.slice(0x40, 0x240)
-    yield _signature("ID block's signature", bytes(identity.block.data), owner, signature)
+    yield _signature("id_blocks_signature", bytes(identity.block.data), owner, signature)
     if has_author(auth):
         key, signature = identity.auth.slice(0x880, 0xC84), identity.auth.slice(0x680, 0x880)
-        yield _signature("author's signature", bytes(owner.data), key, signature)
+        yield _signature("authors_signature", bytes(owner.data), key, signature)
     elif author:
         why = "BAD_SIGNATURE: the launch says that there is an author key"
-        yield Line("author's signature", "by the author key", "no author key", DIFFERS, why)
+        yield line("authors_signature", "by the author key", "no author key", Status.DIFFERS, why)
 
 
-def _signature(name: str, message: bytes, key: Blob, signature: Blob) -> Line:
+def _signature(which: str, message: bytes, key: Blob, signature: Blob) -> Line:
     point = read_key(key)
     by = f"by key {key_digest(bytes(key.data)).hex()}"
     if is_signed(message, read_signature(signature), point):
-        return Line(name, by, by, OK)
-    return Line(name, by, "of something else, or by another key", DIFFERS, "BAD_SIGNATURE")
+        return line(which, by, by, Status.OK)
+    return line(which, by, "of something else, or by another key", Status.DIFFERS, "BAD_SIGNATURE")

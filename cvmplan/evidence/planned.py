@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MismatchError
 from cvmplan.evidence.evidence import IDENTITIES, Evidence
-from cvmplan.evidence.lines import DIFFERS, Line, compared
+from cvmplan.evidence.lines import Line, Status, compared, line
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.plan import Plan
 from cvmplan.platforms.snp.idblock import has_author, key_digest, read_auth, read_block
@@ -41,7 +41,7 @@ def lines(plan: Plan, result: Measurement, evidence: Evidence, wanted: Wanted) -
         data = evidence.td.report_data if evidence.td else data
         bound = evidence.source.bound
         why = "the report is of another HCL report"
-        yield compared("runtime data", bound.hex(), data[: len(bound)].hex(), why)
+        yield compared("runtime_data", bound.hex(), data[: len(bound)].hex(), why)
     if evidence.report is not None:
         yield from _snp(plan, result, evidence.report, wanted)
         signature = plan.guest.get("cpu_signature")
@@ -60,7 +60,7 @@ def _processor(planned: Any, found: int) -> Line:
     said = ""
     if planned is not None and int(str(planned), 0) != found:
         said = f"the guest's model is {planned}"
-    return compared("CPU", None, hex(found), said=said)
+    return compared("cpu", None, hex(found), said=said)
 
 
 def _snp(
@@ -75,20 +75,14 @@ def _snp(
     for name in ("guest_svn", "family_id", "image_id", "id_key_digest", "author_key_digest"):
         planned = getattr(block, name) if block and hasattr(block, name) else digests.get(name)
         shown, value = _shown(planned), _shown(getattr(found, name))
-        yield compared(_TITLES[name], shown, value or "")
-    yield compared("host data", _hex(finish.host_data), found.host_data.hex())
+        yield compared(name, shown, value or "")
+    yield compared("host_data", _hex(finish.host_data), found.host_data.hex())
     vmpl = None if wanted.vmpl is None else str(wanted.vmpl)
-    yield compared("VMPL", vmpl, str(found.vmpl))
-    yield compared("report data", _hex(wanted.report_data), found.report_data.hex())
+    yield compared("vmpl", vmpl, str(found.vmpl))
+    yield compared("report_data", _hex(wanted.report_data), found.report_data.hex())
     levels = ", ".join(f"{name} {level}" for name, level in found.tcb.items())
-    yield compared("reported TCB", None, levels)
-    yield compared("chip ID", None, found.chip_id.hex())
-
-
-_TITLES: Final = {
-    "guest_svn": "guest SVN", "family_id": "family ID", "image_id": "image ID",
-    "id_key_digest": "ID key digest", "author_key_digest": "author key digest",
-}  # fmt: skip
+    yield compared("reported_tcb", None, levels)
+    yield compared("chip_id", None, found.chip_id.hex())
 
 
 def _shown(value: int | bytes | None) -> str | None:
@@ -111,7 +105,7 @@ def _identity(finish: SnpLaunchFinish | ImportComplete) -> tuple[Any, Mapping[st
 
 def _tdx(plan: Plan, result: Measurement, td: Td, wanted: Wanted) -> Iterator[Line]:
     init = next((op for op in plan.ops if isinstance(op, TdxInitVm)), None)
-    yield compared("MRTD", result.digest.hex(), td.mrtd.hex())
+    yield compared("mrtd", result.digest.hex(), td.mrtd.hex())
     planned = {n: getattr(init, n) for n in IDENTITIES if init is not None and n in plan.given}
     allowed = bool(planned.get("attributes", 0) & DEBUG)
     why = "the host can read the TD's memory"
@@ -121,14 +115,21 @@ def _tdx(plan: Plan, result: Measurement, td: Td, wanted: Wanted) -> Iterator[Li
         wrong = _impossible(name, value) if mask is None else None
         yield wrong or compared(name, None if mask is None else hex(mask), hex(value))
     for name in ("mrconfigid", "mrowner", "mrownerconfig"):
-        yield compared(name.upper(), _hex(planned.get(name)), getattr(td, name).hex())
-    service = "not in this quote" if td.mrservicetd is None else td.mrservicetd.hex()
-    yield compared("MRSERVICETD", _hex(wanted.mrservicetd), service)
-    yield compared("MRSEAM", _hex(wanted.mrseam), td.mrseam.hex())
+        yield compared(name, _hex(planned.get(name)), getattr(td, name).hex())
+    yield _service_td(wanted.mrservicetd, td.mrservicetd)
+    yield compared("mrseam", _hex(wanted.mrseam), td.mrseam.hex())
     why = "not a TDX module that Intel signed for production"  # DCAP: both are 0 for Intel's
-    yield compared("MRSIGNERSEAM", bytes(48).hex(), td.mrsignerseam.hex(), why)
-    yield compared("SEAM attributes", hex(0), hex(td.seam_attributes), why)
-    yield compared("report data", _hex(wanted.report_data), td.report_data.hex())
+    yield compared("mrsignerseam", bytes(48).hex(), td.mrsignerseam.hex(), why)
+    yield compared("seam_attributes", hex(0), hex(td.seam_attributes), why)
+    yield compared("report_data", _hex(wanted.report_data), td.report_data.hex())
+
+
+def _service_td(wanted: bytes | None, found: bytes | None) -> Line:
+    """Return the line of MRSERVICETD, which not every quote has."""
+    if found is not None:
+        return compared("mrservicetd", _hex(wanted), found.hex())
+    status = Status.NOT_IN_PLAN if wanted is None else Status.DIFFERS
+    return line("mrservicetd", _hex(wanted), "not in this quote", status)
 
 
 # google/go-tdx-guest 13f12b2, validate/validate.go: tdAttributesFixed0, xfamFixed0, xfamFixed1.
@@ -150,7 +151,7 @@ def _impossible(name: str, value: int) -> Line | None:
     expected = f"bits of {_ALLOWED[name]:#x}"
     if _FORCED[name]:
         expected += f", with {_FORCED[name]:#x}"
-    return Line(name, expected, hex(value), DIFFERS, ", ".join(wrong))
+    return line(name, expected, hex(value), Status.DIFFERS, ", ".join(wrong))
 
 
 def _named(mask: int, name: str) -> str:

@@ -17,7 +17,7 @@ from cvmplan.evidence import chains
 from cvmplan.evidence.chains import Certificate
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.keys import is_signed
-from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, OK, Line, compared
+from cvmplan.evidence.lines import Line, Status, compared, line
 from cvmplan.platforms.snp import idblock, report
 from cvmplan.platforms.snp.report import AttestationReport
 from cvmplan.platforms.tdx import enclave, quote
@@ -67,10 +67,10 @@ def certificates_in(evidence: Evidence) -> list[Certificate]:
     return [one for blob in evidence.source.certificates for one in chains.read(blob)]
 
 
-def _verdict(name: str, holds: bool, by: str, why: str) -> Line:
+def _verdict(which: str, holds: bool, by: str, why: str) -> Line:
     if holds:
-        return Line(name, by, by, OK)
-    return Line(name, by, "of something else, or by another key", DIFFERS, why)
+        return line(which, by, by, Status.OK)
+    return line(which, by, "of something else, or by another key", Status.DIFFERS, why)
 
 
 def _chain(trust: Trust, curve: str, *, serial_0: bool) -> Line:
@@ -79,19 +79,21 @@ def _chain(trust: Trust, curve: str, *, serial_0: bool) -> Line:
     wrong = [*chains.problems(trust.chain, trust.pins, curve, trust.at, serial_0)]
     if wrong:
         more = f"; and {len(wrong) - 1} more" if wrong[1:] else ""
-        return Line("certificate chain", expected, wrong[0] + more, DIFFERS)
+        return line("certificate_chain", expected, wrong[0] + more, Status.DIFFERS)
     name = chains.anchor(trust.chain, trust.pins)
-    return Line("certificate chain", expected, f"{expected}: {name}", OK)
+    return line("certificate_chain", expected, f"{expected}: {name}", Status.OK)
 
 
 def _of_report(evidence: Evidence, found: AttestationReport, trust: Trust) -> Iterator[Line]:
     data = evidence.source.body
     if found.signer == "none":
-        yield Line("signature", "by VCEK or VLEK", "the report is not signed", DIFFERS)
+        yield line("signature", "by VCEK or VLEK", "the report is not signed", Status.DIFFERS)
         return
     signature = idblock.read_signature(data.slice(report.SIGNED, report.SIZE))
     if not trust.chain:
-        yield Line("signature", None, f"by {found.signer}, not checked", NOT_IN_PLAN, "no --certs")
+        yield line(
+            "signature", None, f"by {found.signer}, not checked", Status.NOT_IN_PLAN, "no --certs"
+        )
         return
     leaf = trust.chain[0]
     key = chains.point(leaf)
@@ -103,13 +105,13 @@ def _of_report(evidence: Evidence, found: AttestationReport, trust: Trust) -> It
     yield _verdict("signature", holds, f"by {found.signer} {leaf.subject}", "BAD_SIGNATURE")
     yield _chain(trust, "P-384", serial_0=True)
     named = chains.common_name(leaf).removeprefix("SEV-")
-    yield compared("signer's certificate", found.signer, named or leaf.subject)
+    yield compared("signers_certificate", found.signer, named or leaf.subject)
     for issuer in trust.chain[1:2]:
         name = chains.common_name(issuer)
         role = (
             "ASVK" if name.startswith("SEV-VLEK-") else "ASK" if name.startswith("SEV-") else name
         )
-        yield compared("signer's issuer", _ISSUERS[found.signer], role)
+        yield compared("signers_issuer", _ISSUERS[found.signer], role)
     yield from _of_leaf(leaf, found)
 
 
@@ -121,11 +123,11 @@ def _of_leaf(leaf: Certificate, found: AttestationReport) -> Iterator[Line]:
             written = bytes([2, 1, level]) if level < 0x80 else bytes([2, 2, 0, level])
             same = value == written
             shown = str(level) if same else f"DER {value.hex()}"
-            yield compared(f"certificate's {name} SPL", str(level), shown)
+            yield compared(f"certificates_{name}_spl", str(level), shown)
     chip = chains.extension(leaf, _HWID)
     if chip is not None and found.signer == "VCEK" and any(found.chip_id):
         wanted = found.chip_id[: len(chip)] if len(chip) == 8 else found.chip_id
-        yield compared("certificate's chip ID", wanted.hex(), chip.hex())
+        yield compared("certificates_chip_id", wanted.hex(), chip.hex())
 
 
 def _of_quote(signed: Signed, trust: Trust) -> Iterator[Line]:
@@ -138,19 +140,19 @@ def _of_quote(signed: Signed, trust: Trust) -> Iterator[Line]:
     yield _verdict("signature", holds, "by the attestation key", "the TD's part was changed")
     bound = sha256(signed.attestation_key + signed.qe_authentication).digest() + bytes(32)
     found = signed.qe_report[_QE_REPORT_DATA]
-    yield compared("attestation key", bound.hex(), found.hex(), "the QE vouches for another key")
+    yield compared("attestation_key", bound.hex(), found.hex(), "the QE vouches for another key")
     leaf = chains.point(trust.chain[0])
     by_pck = (
         leaf is not None
         and leaf[0] == "P-256"
         and is_signed(signed.qe_report, _pair(signed.qe_signature), leaf[1], "P-256")
     )
-    yield _verdict("QE report", by_pck, f"by PCK {trust.chain[0].subject}", "not by this PCK")
+    yield _verdict("qe_report", by_pck, f"by PCK {trust.chain[0].subject}", "not by this PCK")
     for name, of_intel, said, why in enclave.identity(signed):
         yield compared(name, of_intel, said, why)
     yield _chain(trust, "P-256", serial_0=False)
     named = chains.common_name(trust.chain[0]) or trust.chain[0].subject
-    yield compared("signer's certificate", _PCK, named)
+    yield compared("signers_certificate", _PCK, named)
 
 
 def _pair(data: bytes) -> tuple[int, int]:
@@ -158,7 +160,7 @@ def _pair(data: bytes) -> tuple[int, int]:
 
 
 def _of_mac(data: bytes, mac: ReportMac) -> Iterator[Line]:
-    yield Line("signature", None, "a MAC, which its platform alone can check", NOT_IN_PLAN)
+    yield line("signature", None, "a MAC, which its platform alone can check", Status.NOT_IN_PLAN)
     tcb, info = data[quote.TCB_INFO], data[quote.TDINFO_AT :]
-    yield compared("TEE_TCB_INFO_HASH", sha384(tcb).hexdigest(), mac.tee_tcb_info_hash.hex())
-    yield compared("TEE_INFO_HASH", sha384(info).hexdigest(), mac.tee_info_hash.hex())
+    yield compared("tee_tcb_info_hash", sha384(tcb).hexdigest(), mac.tee_tcb_info_hash.hex())
+    yield compared("tee_info_hash", sha384(info).hexdigest(), mac.tee_info_hash.hex())

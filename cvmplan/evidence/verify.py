@@ -10,13 +10,13 @@ from cvmplan.eventlog.event import EventLog
 from cvmplan.evidence import planned, signatures
 from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.evidence.lines import DIFFERS, NOT_IN_PLAN, Line, all_hold, compared
+from cvmplan.evidence.lines import Line, Status, all_hold, compared, line
 from cvmplan.evidence.signatures import UNCHECKED, Trust
 from cvmplan.launch.settings import SETTINGS, TOP
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.plan import Plan
 
-MEASUREMENTS = ("measurement", "MRTD")
+MEASUREMENTS = ("measurement", "mrtd")
 
 
 class Verification(NamedTuple):
@@ -41,7 +41,9 @@ class Verification(NamedTuple):
     @property
     def not_checked(self) -> tuple[str, ...]:
         """What was not looked at, the signature first."""
-        signed = all(line.status != NOT_IN_PLAN for line in self.lines if line.name == "signature")
+        signed = all(
+            one.status is not Status.NOT_IN_PLAN for one in self.lines if one.id == "signature"
+        )
         return (
             *(() if signed else ("the signature",)),
             *UNCHECKED[self.evidence.platform.evidence],
@@ -66,7 +68,7 @@ def verify(
     """
     found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, log))
     lines = (*signatures.lines(evidence, trust), *found)
-    differs = any(line.status == DIFFERS and line.name in MEASUREMENTS for line in lines)
+    differs = any(one.differs and one.id in MEASUREMENTS for one in lines)
     told = ("--expect", evidence.digest.hex()) if path is None else ("--report", path)
     command = (*search(plan), *told) if differs else ()
     return Verification(evidence, trust, lines, command, log)
@@ -77,15 +79,17 @@ def _rtmrs(evidence: Evidence, log: EventLog | None) -> Iterator[Line]:
     found = dict(enumerate(evidence.td.rtmrs if evidence.td else ()))
     if log is None:
         for number, value in found.items():
-            yield Line(f"RTMR{number}", None, value.hex(), NOT_IN_PLAN)
+            yield line(f"rtmr{number}", None, value.hex(), Status.NOT_IN_PLAN)
         return
     for one in rtmr.compare(log, found):
-        name, replayed = f"RTMR{one.register}", one.value.hex()
-        yield compared(name, replayed, one.expected.hex(), one.why, "replayed")
+        replayed = one.value.hex()
+        yield compared(f"rtmr{one.register}", replayed, one.expected.hex(), one.why, "replayed")
     for event in log.events:
-        if why := rtmr.check(event):
-            expected = "the digest of its data"
-            yield Line(f"event {event.number}", expected, event.digest.hex(), DIFFERS, why)
+        told = rtmr.fit(event)
+        if told.verdict == rtmr.DIFFERS:
+            name, digest = f"event {event.number}", event.digest.hex()
+            wanted = "the digest of its data"
+            yield Line(f"event_{event.number}", name, wanted, digest, Status.DIFFERS, told.why)
 
 
 def search(plan: Plan) -> Iterator[str]:

@@ -32,16 +32,26 @@ IN_PLACE = KVM_7_3._replace(
     attributes="gmem",
     in_place=True,
     facts=(
-        *facts_but(KVM_7_3, "from address 0"),
-        Fact("Linux 7.3.4 does not have it: not released", "linux 7.3.4 include/uapi/linux/kvm.h"),
+        *facts_but(KVM_7_3, "no-source"),
         Fact(
+            "not-released",
+            "Linux 7.3.4 does not have it: not released",
+            "linux 7.3.4 include/uapi/linux/kvm.h",
+        ),
+        Fact(
+            "attributes",
             "private attributes are set on the guest_memfd (KVM_SET_MEMORY_ATTRIBUTES2), by "
             "offset; PRESERVE keeps the contents from shared to private, until the guest is "
             "finalized; a source of 0 adds the page as it lies there",
             _IN_PLACE,
         ),
-        Fact("the VM's own attributes are not compiled in: ENOTTY", _IN_PLACE, "inferred"),
-        Fact("with which capability number it will be merged is open", _IN_PLACE),
+        Fact(
+            "vm-attributes",
+            "the VM's own attributes are not compiled in: ENOTTY",
+            _IN_PLACE,
+            "inferred",
+        ),
+        Fact("capability", "with which capability number it will be merged is open", _IN_PLACE),
     ),
 )
 _NOT_READ = (
@@ -58,8 +68,9 @@ SVSM = KVM_6_11._replace(
     snp_features=None,
     not_modelled=_NOT_READ[:1],
     facts=(
-        *facts_but(KVM_6_11, "policy bits", "SEV_FEATURES"),
+        *facts_but(KVM_6_11, "snp-policy", "sev-features"),
         Fact(
+            "boot-vcpu",
             "SNP_LAUNCH_FINISH hands over the boot vCPU's VMSA and no other",
             "AMDESE linux, KVM_SEV_SNP_SVSM; coconut-svsm issue 353",
         ),
@@ -77,12 +88,18 @@ TDX_V19 = Abi(
     double_add=((TDX, None),),
     facts=(
         Fact(
+            "tdx-add",
             "KVM_MEMORY_MAPPING (vCPU, capability 236) with a source builds the secure EPT and "
             "adds; KVM_TDX_EXTEND_MEMORY (VM) extends what was added",
             "kvm mailing list, 2024-02-26, TDX v19, 'KVM: TDX: Extend memory measurement with "
             "initial guest memory'",
         ),
-        Fact("what a second add of a page answers was not established", "the same", "inferred"),
+        Fact(
+            "added-again",
+            "what a second add of a page answers was not established",
+            "the same",
+            "inferred",
+        ),
     ),
 )
 MAP_MEMORY = Abi(
@@ -102,15 +119,24 @@ MAP_MEMORY = Abi(
     "mapped inside the call that adds them, and a mapping of its own is refused before the launch "
     "is final",
     facts=(
-        Fact("mapping is a read fault in advance: what is mapped is left alone, no error", SEED),
-        Fact("user space chooses no level; TDX maps 4 KiB, default VMs as it suits", SEED),
-        Fact("each page is added at most once, which is user space's duty", SEED),
         Fact(
+            "pure-mapping",
+            "mapping is a read fault in advance: what is mapped is left alone, no error",
+            SEED,
+        ),
+        Fact("level", "user space chooses no level; TDX maps 4 KiB, default VMs as it suits", SEED),
+        Fact("added-once", "each page is added at most once, which is user space's duty", SEED),
+        Fact(
+            "order",
             "on TDX a page is mapped before it is added, and added before the end; on SNP mapping "
             "touches the nested page table only",
             "kvm mailing list, Ze-TJh0BBOWm9spT, Ze-XW-EbT9vXaagC, v2 2024-04-10",
         ),
-        Fact("no released kernel has it; what a refusal answers was never fixed", SEED),
+        Fact(
+            "not-released",
+            "no released kernel has it; what a refusal answers was never fixed",
+            SEED,
+        ),
     ),
 )
 COUPLED = MAP_MEMORY._replace(
@@ -126,6 +152,7 @@ COUPLED = MAP_MEMORY._replace(
     nearest="",
     facts=(
         Fact(
+            "coupled",
             "KVM_MAP_MEMORY adds and extends what it maps; a large mapping takes in its "
             "neighbours, as zeros, measured early, so that their own add fails",
             f"RFC v1 2024-03-01 (cover.1709288671); {SEED}, the quoted part",
@@ -136,7 +163,11 @@ EXACT = COUPLED._replace(
     name="rfc-exact",
     title="the flag EXACT_MAPPING that the seed quotes: coupled, and never beyond the range",
     map_level=PAGE,
-    facts=(Fact("nothing around the range is mapped", f"{SEED}, the quoted part; not adopted"),),
+    facts=(
+        Fact(
+            "exact", "nothing around the range is mapped", f"{SEED}, the quoted part; not adopted"
+        ),
+    ),
 )
 EEXIST = MAP_MEMORY._replace(
     name="rfc-eexist",
@@ -145,7 +176,7 @@ EEXIST = MAP_MEMORY._replace(
     plans=False,
     map_again="EEXIST",
     nearest="",
-    facts=(Fact("mapping what is mapped would be EEXIST", f"{SEED}: turned down"),),
+    facts=(Fact("mapped-again", "mapping what is mapped would be EEXIST", f"{SEED}: turned down"),),
 )
 IMPORT = Abi(
     name="isolated-import",
@@ -159,10 +190,16 @@ IMPORT = Abi(
     imports=True,
     facts=(
         Fact(
+            "import",
             "pages go to the hypervisor with type and address; a VMSA is a page of the image",
             "linux include/uapi/linux/mshv.h, MSHV_IMPORT_ISOLATED_PAGES",
         ),
-        Fact("what a refusal answers is not in public text, so it is not simulated", "-", "known"),
+        Fact(
+            "refusals",
+            "what a refusal answers is not in public text, so it is not simulated",
+            "-",
+            "known",
+        ),
     ),
 )
 

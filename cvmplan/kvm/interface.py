@@ -18,8 +18,9 @@ U64: Final = (1 << 64) - 1
 
 
 class Fact(NamedTuple):
-    """One fact of an interface, why it is believed, and how sure it is."""
+    """One fact of an interface: what it is about, why it is believed, and how sure it is."""
 
+    id: str
     fact: str
     source: str
     confidence: str = "source"

@@ -46,12 +46,12 @@ class EnclaveReport:
 
 
 def identity(signed: Signed) -> Iterator[tuple[str, str, str, str]]:
-    """Yield (name, Intel's value, the quote's, why it matters) of what identifies the QE."""
+    """Yield (id, Intel's value, the quote's, why it matters) of what identifies the QE."""
     report = Blob("QE report", memoryview(signed.qe_report)).take(EnclaveReport, 0)
     header = Blob("quote", memoryview(signed.message)).take(Header, 0)
-    yield "QE signer", MRSIGNER, report.mrsigner.hex(), WHY
-    yield "QE product", str(PRODUCT), str(report.isv_prod_id), WHY
+    yield "qe_signer", MRSIGNER, report.mrsigner.hex(), WHY
+    yield "qe_product", str(PRODUCT), str(report.isv_prod_id), WHY
     why = "the host can read the keys of an enclave in debug mode"
-    yield "QE debug", "off", "on" if report.flags & DEBUG else "off", why
-    yield "QE MISCSELECT", hex(0), hex(report.misc_select), WHY
-    yield "QE vendor", VENDOR, header.qe_vendor_id.hex(), WHY
+    yield "qe_debug", "off", "on" if report.flags & DEBUG else "off", why
+    yield "qe_miscselect", hex(0), hex(report.misc_select), WHY
+    yield "qe_vendor", VENDOR, header.qe_vendor_id.hex(), WHY

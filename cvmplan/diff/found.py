@@ -1,0 +1,84 @@
+"""What a comparison finds: differences, where calls part, and both launches together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from cvmplan.diff.sides import Side
+from cvmplan.diff.walk import Parting
+
+WHAT: Final = {
+    "platform": "platform",
+    "address": "address",
+    "page-type": "page type",
+    "contents": "contents",
+    "added-twice": "added twice",
+    "order": "order",
+    "states": "vCPU states",
+    "state": "vCPU state",
+}
+"""What may be otherwise beside facts, by id, and for people."""
+
+
+class Difference(NamedTuple):
+    """
+    One thing that is otherwise, where, and how it is in each.
+
+    `id` is one of `WHAT` or of a fact, `what` its name for people ("page type", "contents" …).
+    `first` and `last` are pages.  `measured`: it changes the measurement.
+    """
+
+    id: str
+    what: str
+    where: str
+    a: str
+    b: str
+    measured: bool = True
+    first: int | None = None
+    last: int | None = None
+
+
+class Cut(NamedTuple):
+    """The operation `op` from which on the calls of two plans differ: its name in each, or None."""
+
+    op: int
+    a: str | None
+    b: str | None
+
+    @property
+    def words(self) -> str:
+        """Where that is, for people."""
+        end = "the end"
+        return f"the calls differ from op {self.op} on: {self.a or end} here, {self.b or end} there"
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """
+    Two launches compared.
+
+    `parting` is where they part first, `calls_differ` says where two plans do that ask firmware
+    for the same, `unknown` what could not be compared, `more` how many differences are not listed.
+    """
+
+    a: Side
+    b: Side
+    parting: Parting | None
+    differences: tuple[Difference, ...]
+    more: int
+    calls_differ: Cut | None
+    unknown: tuple[str, ...]
+
+    @property
+    def same_measurement(self) -> bool | None:
+        """Whether both measure the same; None where that is not known."""
+        if self.a.digest is None or self.b.digest is None:
+            return None
+        return (self.a.register, self.a.digest) == (self.b.register, self.b.digest)
+
+    @property
+    def differ(self) -> bool:
+        """Whether anything does."""
+        known = bool(self.differences or self.parting or self.calls_differ)
+        return known or self.same_measurement is False
