@@ -23,7 +23,7 @@ def explanation(answer: Explanation) -> str:
             "changes": [change._asdict() for change in answer.changes],
             "candidates": answer.candidates,
             "complete": answer.complete,
-            "searched": [{"name": name, "values": values} for name, values in answer.searched],
+            "searched": [{"name": one.name, "values": one.values} for one in answer.searched],
             "not_searched": list(answer.not_searched),
             "evidence": answer.evidence,
             "doubts": list(answer.doubts),

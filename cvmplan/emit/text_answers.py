@@ -42,7 +42,7 @@ def _missed(answer: Explanation) -> Iterator[str]:
     yield f"not explained: none of {answer.candidates} candidates has {answer.expected}"
     yield ""
     yield f"searched, {reach}:"
-    yield from (f"  {name}: {values}" for name, values in answer.searched)
+    yield from (f"  {one.name}: {one.values}" for one in answer.searched)
     yield "not searched:"
     yield from (f"  {what}" for what in answer.not_searched)
 

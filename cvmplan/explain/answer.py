@@ -9,7 +9,8 @@ from typing import Any, Final, NamedTuple
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.explain.axes import RULES, Asked, Axis, Choice
+from cvmplan.explain.axes import Asked, Axis, Choice
+from cvmplan.explain.rules import RULES
 from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
 from cvmplan.kvm.abi import ABIS
@@ -35,6 +36,14 @@ class Change(NamedTuple):
     why: str
 
 
+class Searched(NamedTuple):
+    """What was varied, its name for people, and what was tried."""
+
+    id: str
+    name: str
+    values: str
+
+
 class Explanation(NamedTuple):
     """
     What came out: the `command` and `changes` where the digest was reproduced, else empty.
@@ -49,7 +58,7 @@ class Explanation(NamedTuple):
     changes: tuple[Change, ...]
     candidates: int
     complete: bool
-    searched: tuple[tuple[str, str], ...]
+    searched: tuple[Searched, ...]
     not_searched: tuple[str, ...]
     evidence: str = ""
     doubts: tuple[str, ...] = ()
@@ -192,17 +201,16 @@ def _escaped(byte: int) -> str:
     return chr(byte) if 0x20 <= byte < 0x7F else f"\\x{byte:02x}"
 
 
-def _searched(asked: Asked, axes: Sequence[Axis], search: Search) -> Iterator[tuple[str, str]]:
+def _searched(asked: Asked, axes: Sequence[Axis], search: Search) -> Iterator[Searched]:
     for axis in axes:
-        yield axis.name, "; ".join(map(_named, axis.choices))
+        yield Searched(axis.id, axis.name, "; ".join(map(_named, axis.choices)))
     if asked.platform.vmsa and search.done:
-        yield "vCPUs", _reaches(search)
-        yield (
-            "CPU signatures",
-            ", ".join(map(hex, sorted({*cpus.SIGNATURES.values(), *cpus.CHIPS}))),
-        )
+        yield Searched("vcpus", "vCPUs", _reaches(search))
+        signatures = map(hex, sorted({*cpus.SIGNATURES.values(), *cpus.CHIPS}))
+        yield Searched("cpu", "CPU signatures", ", ".join(signatures))
         single = ", and single bits" if any(t.features is None for t in search.done) else ""
-        yield "SEV_FEATURES", ", ".join(map(hex, FEATURES)) + single
+        features = ", ".join(map(hex, FEATURES)) + single
+        yield Searched("sev_features", "SEV_FEATURES", features)
 
 
 def _reaches(search: Search) -> str:
@@ -230,8 +238,8 @@ def _not_searched(asked: Asked, search: Search) -> Iterator[str]:
         yield "a launch without a kernel: the manifest names one (leave its 'boot' out)"
     if asked.platform.page_info and asked.given("svsm") is None:
         yield "an SVSM below the firmware: no binary was given (--svsm, --vars-size)"
-    for why, reason in search.refused.items():
-        yield f"{why}: {reason}"
+    for one in search.refused.values():
+        yield f"{one.what}: {one.reason}"
     if not search.complete:
         yield "what the time did not suffice for (--budget SECONDS)"
 

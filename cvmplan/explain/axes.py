@@ -10,19 +10,19 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform
+from cvmplan.explain.rules import RULES
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Opener
 from cvmplan.planning.source import Source, open_source
 from cvmplan.platforms.snp.hashes import NO_INITRD
-from cvmplan.profiles import DEFAULTS, PROFILES, Profile
+from cvmplan.profiles import DEFAULTS, PROFILES
 
 VARIABLE_STORES: Final = {0x84000: "4 MiB", 0x20000: "2 MiB"}
 """
@@ -30,13 +30,6 @@ Size of the variable store in front of the code to the size of the build.
 
 Source: edk2 8139dec2, OvmfPkg/Include/Fdf/OvmfPkgDefines.fdf.inc.
 """
-RULES: Final = {
-    "zero_pages": (("normal", "zero"), "what a measured page without data is added as"),
-    "insert_pages": (("all", "first"), "how many pages of a parameter insert are added"),
-    "shared_pages": (("skip", "add"), "what becomes of pages with the flag shared"),
-    "sorted_by_gpa": ((False, True), "whether pages are added by address"),
-}
-"""Rules of IGVM loaders that change the digest: values, and what they decide."""
 
 
 class Candidate(NamedTuple):
@@ -47,8 +40,13 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """Settings that are other than was given (None: not given at all), and why that may be."""
+    """
+    Settings that are other than was given (None: not given at all), and why that may be.
 
+    `id` says to the program what `why` says in words: alike choices have the same.
+    """
+
+    id: str
     changes: Mapping[str, Any]
     why: str
 
@@ -57,9 +55,11 @@ class Axis(NamedTuple):
     """
     Choices of which a launch has one, or none of them.
 
-    `alone`: they are many, and not tried together with those of other axes.
+    `name` is for people, `id` for programs.  `alone`: the choices are many, and not tried
+    together with those of other axes.
     """
 
+    id: str
     name: str
     choices: tuple[Choice, ...]
     alone: bool = False
@@ -90,15 +90,15 @@ def axes(asked: Asked) -> list[Axis]:
     """Return what may be otherwise; an axis has one choice at least."""
     images, others = _sorted(asked)
     found = [
-        Axis("command line, kernel, initrd", tuple(_boot(asked, others))),
-        Axis("vCPUs with nr_cpus=", tuple(_coupled(asked)), alone=True),
-        Axis("page order", tuple(_page_orders(asked))),
-        Axis("VMM", tuple(_vmms(asked))),
-        Axis("FPU state of SEV-ES", tuple(_fpu_states(asked))),
-        Axis("padding", tuple(_paddings(asked))),
-        Axis("image", tuple(_images(asked, images))),
+        Axis("boot", "command line, kernel, initrd", tuple(_boot(asked, others))),
+        Axis("coupled", "vCPUs with nr_cpus=", tuple(_coupled(asked)), alone=True),
+        Axis("page-order", "page order", tuple(_page_orders(asked))),
+        Axis("vmm", "VMM", tuple(_vmms(asked))),
+        Axis("fpu", "FPU state of SEV-ES", tuple(_fpu_states(asked))),
+        Axis("padding", "padding", tuple(_paddings(asked))),
+        Axis("image", "image", tuple(_images(asked, images))),
         *_rules(asked),
-        Axis("platform", tuple(_platforms(asked))),
+        Axis("platform", "platform", tuple(_platforms(asked))),
     ]
     return [axis for axis in found if axis.choices]
 
@@ -122,23 +122,29 @@ def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
     booted = asked.given("kernel") is not None or asked.given("kernel_hash") is not None
     for blob in others:
         digest = sha256(blob.data).digest()
-        yield Choice({"kernel_hash": digest}, f"another kernel, {blob.name}")
+        yield Choice(f"kernel:{blob.name}", {"kernel_hash": digest}, f"another kernel, {blob.name}")
         if booted:
-            yield Choice({"initrd_hash": digest}, f"another initrd, {blob.name}")
+            yield Choice(
+                f"initrd:{blob.name}", {"initrd_hash": digest}, f"another initrd, {blob.name}"
+            )
     if not booted:
         return
     in_manifest = asked.image.source.declared.settings.keys() & {"kernel", "kernel_hash"}
     if asked.given("initrd") is not None or asked.given("initrd_hash") is not None:
         gone = {"initrd_hash": NO_INITRD if in_manifest else None}
-        yield Choice(gone, "no initrd is booted")
+        yield Choice("no-initrd", gone, "no initrd is booted")
     if line is not None or asked.given("append_hash") is not None:
         gone_line = {"append": "" if in_manifest else None, "append_hash": None}
-        yield Choice(gone_line, "the command line is empty")
+        yield Choice("no-line", gone_line, "the command line is empty")
     nothing = dict.fromkeys(("kernel_hash", "initrd_hash", "append", "append_hash"))
     if not in_manifest:
-        yield Choice(nothing, "no kernel is measured: kernel-hashes=off, or a boot from disk")
+        yield Choice(
+            "no-kernel", nothing, "no kernel is measured: kernel-hashes=off, or a boot from disk"
+        )
     elif asked.options.keys() & {*nothing}:
-        yield Choice(nothing, "kernel, initrd and command line are those of the manifest")
+        yield Choice(
+            "manifest", nothing, "kernel, initrd and command line are those of the manifest"
+        )
 
 
 def _lines(asked: Asked) -> Iterator[Choice]:
@@ -147,7 +153,8 @@ def _lines(asked: Asked) -> Iterator[Choice]:
     if isinstance(line, str):
         yield from _command_lines(line)
     for other in asked.lines:
-        yield Choice({"append": other, "append_hash": None}, "another command line that was given")
+        changes = {"append": other, "append_hash": None}
+        yield Choice("other-line", changes, "another command line that was given")
         yield from _command_lines(other)
 
 
@@ -169,26 +176,28 @@ def _coupled(asked: Asked) -> Iterator[Choice]:
         if int(found[1]) != count:
             other = f"{line[: found.start(1)]}{count}{line[found.end(1) :]}"
             changes = {"append": other, "append_hash": None, "vcpus": count}
-            yield Choice(changes, f"{count} vCPUs, which the command line names too")
+            yield Choice(
+                f"coupled:{count}", changes, f"{count} vCPUs, which the command line names too"
+            )
 
 
 def _command_lines(line: str) -> Iterator[Choice]:
     """Yield what people and tools make of a command line."""
     variants = {
-        line + "\n": "the command line ends with a newline (read from a file)",
-        line + "\r\n": "the command line ends with a newline of DOS",
-        line.strip(): "the command line is trimmed, as some tools do",
-        line.rstrip("\n"): "the command line does not end with a newline",
-        line + " ": "the command line ends with a space",
-        " " + line: "the command line begins with a space",
+        line + "\n": ("newline", "the command line ends with a newline (read from a file)"),
+        line + "\r\n": ("dos-newline", "the command line ends with a newline of DOS"),
+        line.strip(): ("trimmed", "the command line is trimmed, as some tools do"),
+        line.rstrip("\n"): ("no-newline", "the command line does not end with a newline"),
+        line + " ": ("space-behind", "the command line ends with a space"),
+        " " + line: ("space-before", "the command line begins with a space"),
     }
-    for other, why in variants.items():
+    for other, (one, why) in variants.items():
         if other != line:
-            yield Choice({"append": other, "append_hash": None}, why)
+            yield Choice(one, {"append": other, "append_hash": None}, why)
     raw = line.encode("utf-8", "surrogateescape")
-    for end, why in ((b"", "no NUL ends it"), (b"\0\0", "two NULs end it")):
-        digest = sha256(raw + end).digest()
-        yield Choice({"append": None, "append_hash": digest}, f"the command line as hashed: {why}")
+    for end, one, how in ((b"", "no-nul", "no NUL ends it"), (b"\0\0", "nuls", "two NULs end it")):
+        changes = {"append": None, "append_hash": sha256(raw + end).digest()}
+        yield Choice(one, changes, f"the command line as hashed: {how}")
 
 
 def _vmms(asked: Asked) -> Iterator[Choice]:
@@ -200,7 +209,7 @@ def _vmms(asked: Asked) -> Iterator[Choice]:
         if not takes or profile.svsm != svsm or asked.platform not in profile.platforms:
             continue
         if given not in (profile, profile.name):
-            yield Choice({"vmm": profile}, profile.title)
+            yield Choice(f"vmm:{profile.name}", {"vmm": profile}, profile.title)
 
 
 def _page_orders(asked: Asked) -> Iterator[Choice]:
@@ -217,7 +226,7 @@ def _page_orders(asked: Asked) -> Iterator[Choice]:
     ):
         if order != asked.given("page_order"):
             kernel = {} if extend == "either" else {"abi": _kernel(order)}
-            yield Choice({"page_order": order, **kernel}, why)
+            yield Choice(f"page-order:{order}", {"page_order": order, **kernel}, why)
 
 
 def _kernel(page_order: str) -> str:
@@ -235,7 +244,7 @@ def _fpu_states(asked: Asked) -> Iterator[Choice]:
         ("legacy", "KVM_SEV_ES_INIT leaves the FPU state zero"),
     ):
         if state != asked.given("es_init"):
-            yield Choice({"es_init": state, "abi": None}, why)
+            yield Choice(f"fpu:{state}", {"es_init": state, "abi": None}, why)
 
 
 def _paddings(asked: Asked) -> Iterator[Choice]:
@@ -246,12 +255,14 @@ def _paddings(asked: Asked) -> Iterator[Choice]:
         ("file", "what follows in the file follows the data of a section"),
     ):
         if padding != asked.given("pad"):
-            yield Choice({"pad": padding}, why)
+            yield Choice(f"padding:{padding}", {"pad": padding}, why)
 
 
 def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
     for candidate in tries:
-        yield Choice({"image": candidate}, f"another image, {candidate.shown}")
+        yield Choice(
+            f"image:{candidate.shown}", {"image": candidate}, f"another image, {candidate.shown}"
+        )
     if asked.given("firmware_digest") is not None and asked.platform.page_info:
         yield from _section_tables(asked)
         return
@@ -264,13 +275,15 @@ def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
         if len(firmware) > size:
             code = Blob(firmware.name, firmware.data[size:])
             why = f"only the code of a {build} build is launched, without its variable store"
-            yield from _image(asked, code, f"<(tail -c +{size + 1} {shlex.quote(name)})", why)
+            shown = f"<(tail -c +{size + 1} {shlex.quote(name)})"
+            yield from _image(asked, code, shown, f"code:{size:#x}", why)
     for blob in asked.tries:
         if len(blob) not in VARIABLE_STORES:
             continue
         both = Blob(firmware.name, memoryview(bytes(blob.data) + bytes(firmware.data)))
         why = f"the combined file, {blob.name} in front of the code"
-        yield from _image(asked, both, f"<(cat {shlex.quote(blob.name)} {shlex.quote(name)})", why)
+        shown = f"<(cat {shlex.quote(blob.name)} {shlex.quote(name)})"
+        yield from _image(asked, both, shown, f"combined:{blob.name}", why)
 
 
 def _section_tables(asked: Asked) -> Iterator[Choice]:
@@ -278,12 +291,13 @@ def _section_tables(asked: Asked) -> Iterator[Choice]:
         shown = edk2_tables.PREFIX + name
         if shown != asked.image.shown:
             source = open_source(asked.open_file(shown, "image"), asked.open_file)
-            yield Choice({"image": Candidate(source, shown)}, table.title)
+            yield Choice(f"table:{name}", {"image": Candidate(source, shown)}, table.title)
 
 
-def _image(asked: Asked, blob: Blob, shown: str, why: str) -> Iterator[Choice]:
+def _image(asked: Asked, blob: Blob, shown: str, which: str, why: str) -> Iterator[Choice]:
     try:
-        yield Choice({"image": Candidate(open_source(blob, asked.open_file), shown)}, why)
+        source = open_source(blob, asked.open_file)
+        yield Choice(which, {"image": Candidate(source, shown)}, why)
     except CvmplanError:
         return
 
@@ -291,22 +305,25 @@ def _image(asked: Asked, blob: Blob, shown: str, why: str) -> Iterator[Choice]:
 def _rules(asked: Asked) -> Iterator[Axis]:
     if asked.image.source.format != "igvm":
         return
-    for name, (values, why) in RULES.items():
-        choices = (Choice({name: value}, f"{why}: {_said(value)}") for value in values)
-        yield Axis(name.replace("_", " "), tuple(choices))
+    for name, rule in RULES.items():
+        choices = (
+            Choice(f"{name}:{value}", {name: value}, f"{rule.why}: {_said(value)}")
+            for value in rule.values
+        )
+        yield Axis(name, rule.name, tuple(choices))
 
 
-def _said(value: Any) -> str:
-    return {True: "yes", False: "no"}.get(value, str(value))
+def _said(value: str | bool) -> str:
+    if isinstance(value, str):
+        return value
+    return "yes" if value else "no"
 
 
 def _platforms(asked: Asked) -> Iterator[Choice]:
     for platform in Platform:
         if platform != asked.platform and platform.digest_size == asked.platform.digest_size:
-            yield Choice({"platform": platform}, f"it is the measurement of {platform}")
-
-
-def with_rules(profile: Profile, changes: Mapping[str, Any]) -> Profile:
-    """Return `profile` with the loader's rules that are among `changes`."""
-    rules = {name: value for name, value in changes.items() if name in RULES}
-    return replace(profile, **rules) if rules else profile
+            yield Choice(
+                f"platform:{platform}",
+                {"platform": platform},
+                f"it is the measurement of {platform}",
+            )

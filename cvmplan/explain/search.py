@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, TypeAlias
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import MOST_VCPUS
-from cvmplan.explain.axes import RULES, Asked, Axis, Candidate, Choice, with_rules
+from cvmplan.explain.axes import Asked, Axis, Candidate, Choice
+from cvmplan.explain.rules import RULES, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
 from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP
@@ -56,6 +57,13 @@ class OverBudgetError(Exception):
     """The time is over; not an error of the user's."""
 
 
+class Refused(NamedTuple):
+    """What could not be launched, in words, and the reason."""
+
+    what: str
+    reason: str
+
+
 AS_GIVEN: Final = "the launch as given"
 
 
@@ -84,7 +92,7 @@ class Search:
         self.candidates = 0
         self.complete = False
         self.done: list[Tier] = []
-        self.refused: dict[str, str] = {}
+        self.refused: dict[str, Refused] = {}  # by the id of a choice, "" for what was given
 
     def run(self) -> Found | None:
         """Return the first launch that matches, None where none does or the time is over."""
@@ -145,7 +153,8 @@ class Search:
             except CvmplanError as error:
                 reason = str(error)
         if len(choices) < 2:
-            self.refused.setdefault(choices[0].why if choices else AS_GIVEN, reason)
+            which, what = (choices[0].id, choices[0].why) if choices else ("", AS_GIVEN)
+            self.refused.setdefault(which, Refused(what, reason))
         return None
 
     def _launch(self, choices: Choices, states: dict[str, Any]) -> Launch:
