@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import pytest
 
@@ -244,7 +244,7 @@ TDX_PAGES = pages(*((s.gpa, s.mem) for s in tdx_sections(0x8000, 0x2000)))
 CASES = {"snp": SNP_PAGES, "tdx": TDX_PAGES, "sw-protected": pages((0x100000, 0x5000))}
 
 
-def plan_of(name: str, folder: Path, **settings: object) -> Plan:
+def plan_of(name: str, folder: Path, **settings: Any) -> Plan:
     if name != "sw-protected":
         return cvmplan.plan_image(example(name), **settings)
     region = manifests.region("0x100000", "mapped", size="20KiB")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ WRONG: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("settings", WRONG.values(), ids=WRONG)
-def test_what_is_no_setting_is_a_configuration_error(settings: dict[str, object]) -> None:
+def test_what_is_no_setting_is_a_configuration_error(settings: dict[str, Any]) -> None:
     with pytest.raises(cvmplan.ConfigError):
         cvmplan.plan_image(good_snp().build(), **settings)
 

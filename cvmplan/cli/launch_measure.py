@@ -26,7 +26,7 @@ from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.core.files import Files
 from cvmplan.core.platform import FLAT, Platform
-from cvmplan.launch.settings import read_options
+from cvmplan.planning.read import read_options
 
 if TYPE_CHECKING:
     from cvmplan.operations.plan import Plan
@@ -173,7 +173,7 @@ def _known(given: dict[str, Any], digest: bytes) -> _Launched:
         raise UnsupportedError(problem, at="--platform")
     if policy is None:
         raise ConfigError("is wanted with --digest", at="--policy")
-    read = read_options({"policy": policy})["policy"]
+    read = read_options({"policy": policy}).number("policy") or 0
     return _Launched("--digest", platform, read, digest, None, Files())
 
 

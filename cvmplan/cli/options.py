@@ -11,7 +11,7 @@ import functools
 import inspect
 import io
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Annotated, Any, Optional, TypeAlias, TypeVar
@@ -27,10 +27,13 @@ from cvmplan.core.mapped import confirm_all
 from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
 from cvmplan.core.platform import Platform, find
 from cvmplan.core.values import printable
+from cvmplan.launch.given import Given
 from cvmplan.launch.model import Launch
-from cvmplan.launch.settings import SETTINGS, TOP, read_options
+from cvmplan.launch.settings import SETTINGS, TOP, Kind
 from cvmplan.operations.plan import Plan
-from cvmplan.planning.api import chosen_profile
+from cvmplan.planning.api import choose_vmm
+from cvmplan.planning.read import option as flag
+from cvmplan.planning.read import read_options
 
 T = TypeVar("T")
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
@@ -61,7 +64,7 @@ class Request:
     """An image, the options that were given for it, and the files that it names."""
 
     image: Blob
-    options: Mapping[str, Any]
+    options: Given
     files: Files
     quiet: bool = False
     jobs: int = 1
@@ -77,10 +80,10 @@ class Request:
         from cvmplan import readers
         from cvmplan.planning import build
 
-        name, reader = readers.recognise(self.image, self.options.get("platform"))
+        name, reader = readers.recognise(self.image, self.options.text("platform"))
         if name == "plan":
-            if self.options:
-                at = f"--{next(iter(self.options)).replace('_', '-')}"
+            for name in self.options:
+                at = flag(name)
                 raise ConfigError("a plan takes no settings", at=at)
             read: Plan = reader.read(self.image, self.files.find)
             return read
@@ -113,10 +116,10 @@ def launch_options() -> Shared:
         ),
     }
     for name, setting in SETTINGS.items():
-        if not setting.metavar:
+        if setting.kind is Kind.FLAG:
             shared[name] = (option(bool, name, "", setting.help), False)
         else:
-            kind = Optional[list[str]] if setting.many else text
+            kind = Optional[list[str]] if setting.kind is Kind.RANGES else text
             shared[name] = (option(kind, name, setting.metavar, setting.help), None)
     shared["inputs"] = (
         option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
@@ -178,17 +181,15 @@ def request(values: dict[str, Any]) -> Request:
         folders=folders,
         tell=_tell if verbose else lambda _: None,
     )
-    named = {n: v for n in TOP if (v := values.pop(n)) is not None}
-    options = {**named, **read_options(values)}
+    named = Given({n: v for n in TOP if (v := values.pop(n)) is not None})
+    options = named | read_options(values)
     image = _open(files, path, example)
-    if "vmm" in options:
-        options["vmm"] = chosen_profile(options["vmm"], files.open)
-    return Request(image, options, files, quiet, jobs)
+    return Request(image, choose_vmm(options, files.open), files, quiet, jobs)
 
 
-def chosen_platform(options: Mapping[str, Any]) -> Platform | None:
+def chosen_platform(options: Given) -> Platform | None:
     """Return the platform that was given, None where none was; ConfigError."""
-    name = options.get("platform")
+    name = options.text("platform")
     return None if name is None else find(name)
 
 
@@ -198,7 +199,7 @@ def assume_platform(made: Request, platform: Platform) -> Request:
 
     if "platform" in made.options or readers.recognise(made.image)[0] in ("plan", "manifest"):
         return made
-    return replace(made, options={**made.options, "platform": platform})
+    return replace(made, options=made.options | {"platform": platform})
 
 
 def read_value(reader: Callable[[object], T], written: object, at: str) -> T:

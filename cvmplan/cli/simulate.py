@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
@@ -11,6 +11,7 @@ from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Request, chosen_platform, launch_verb, write
 from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.findings import has_errors
+from cvmplan.launch.given import Given
 
 if TYPE_CHECKING:
     from cvmplan.simulator.answers import Simulation
@@ -71,7 +72,7 @@ def _simulated(request: Request, image: str | None) -> Simulation:
         at = f"--{(others or ['image'])[0].replace('_', '-')}"
         raise ConfigError("a plan takes no settings", at=at)
     read = calls.read(request.image, request.files.find)
-    abi = find(request.options.get("abi", read.abi))
+    abi = find(request.options.text("abi") or read.abi)
     outcome = run(read.platform, abi, read.calls, read.gpaw)
     return compared(outcome, read.digest, "the plan") if read.digest else outcome
 
@@ -81,23 +82,23 @@ def _replayed(request: Request, image: str | None) -> Simulation:
     from cvmplan.readers import recorded
     from cvmplan.simulator.replay import replay
 
-    options = dict(request.options)
+    options = request.options
     recording = recorded.read(request.image, chosen_platform(options))
-    named = options.pop("abi", None)
+    named = options.text("abi")
+    options = options.without("abi") | {"platform": recording.platform}
     abi = find(named) if named else newest(recording.platform)
-    options["platform"] = recording.platform
     if image is None:
         others = [name for name in options if name not in ("platform", "gpaw")]
         if others:
             raise ConfigError("goes with --image", at=f"--{others[0].replace('_', '-')}")
-        return replay(recording, abi, options.get("gpaw", 48), None)
+        return replay(recording, abi, options.number("gpaw") or 48, None)
     known, gpaw, digest = _image(request, image, options, abi.name if abi.plans else None)
     outcome = replay(recording, abi, gpaw, known)
     return _compared(outcome, digest)
 
 
 def _image(
-    request: Request, path: str, options: dict[str, Any], abi: str | None
+    request: Request, path: str, options: Given, abi: str | None
 ) -> tuple[Image, int, str | None]:
     """Return what the plan of the image knows of pages and vCPUs, its GPAW and its digest."""
     from cvmplan.operations.measure import measure

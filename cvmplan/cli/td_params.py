@@ -181,7 +181,7 @@ def _module(asked: Asked) -> tuple[Any, dict[str, Any], dict[str, Any]]:
 
 def _made(asked: Asked) -> Any:
     """Return the TD_PARAMS that the options describe; ConfigError names the one that is wrong."""
-    from cvmplan.planning.defaults import identity
+    from cvmplan.planning.read import hash_identity
     from cvmplan.platforms.tdx.params import TSC_UNIT, Described, findings, made
 
     module, given, assumed = _module(asked)
@@ -191,7 +191,7 @@ def _made(asked: Asked) -> Any:
         typed = name in asked.fields
         value = _value(name, one, asked.fields[name]) if typed else one.assumed
         if name in IDENTITIES:
-            value = identity(value, name, files.open)
+            value = hash_identity(value, name, files.open)
         (given if typed else assumed)[name] = _shown(value, one)
         settings[one.field] = value
     settings["tsc_frequency"], rest = divmod(settings["tsc_frequency"], TSC_UNIT)

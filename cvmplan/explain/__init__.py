@@ -7,9 +7,8 @@ candidates, `answer` puts what was found into words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
-from typing import Any
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
@@ -18,6 +17,7 @@ from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain.answer import Explanation, explanation
 from cvmplan.explain.axes import Asked, Candidate, axes
 from cvmplan.explain.search import Search
+from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.planning.build import plan
 from cvmplan.planning.source import Source, open_source
@@ -25,7 +25,7 @@ from cvmplan.planning.source import Source, open_source
 
 def ask(
     image: Blob,
-    options: Mapping[str, Any],
+    options: Given,
     open_file: Opener,
     tries: Sequence[Blob],
     wanted: bytes | Evidence,
@@ -38,10 +38,10 @@ def ask(
     Kernel and initrd are read once, here.  ConfigError where the measurement is no such
     platform's, InputError and UnsupportedError for what is no image.
     """
-    source = open_source(image, open_file, options.get("platform"))
+    source = open_source(image, open_file, options.text("platform"))
     size = len(wanted.digest if isinstance(wanted, Evidence) else wanted)
     if isinstance(wanted, Evidence):
-        options = {"platform": wanted.platform, **options}
+        options = Given({"platform": wanted.platform}) | options
     platform = _platform(source, options, size)
     if platform.digest_size != size:
         problem = f"a digest of {size} bytes, {platform} has {platform.digest_size or 'none'}"
@@ -49,18 +49,19 @@ def ask(
     for name in ("kernel", "initrd", "append"):
         if name in options and f"{name}_hash" in options:
             raise ConfigError("goes without the hash of the same", at=f"--{name}")
-    settings = dict(options)
+    settings = options
     named = {sha256(blob.data).digest(): blob.name for blob in tries}
     for name in ("kernel", "initrd"):
-        if isinstance(settings.get(name), str):
-            path = settings.pop(name)
-            settings[f"{name}_hash"] = sha256(open_file(path, name).data).digest()
-            named[settings[f"{name}_hash"]] = path
+        path = options.text(name)
+        if path is not None:
+            digest = sha256(open_file(path, name).data).digest()
+            settings = settings.without(name) | {f"{name}_hash": digest}
+            named[digest] = path
     shown = Candidate(source, image.name)
     return Asked(shown, settings, platform, tries, named, open_file, lines)
 
 
-def _platform(source: Source, options: Mapping[str, Any], size: int) -> Platform:
+def _platform(source: Source, options: Given, size: int) -> Platform:
     """Return the platform, of several that an image allows the one with such a measurement."""
     try:
         return source.platform(options)

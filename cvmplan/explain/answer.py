@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.explain.axes import Asked, Axis, Choice
+from cvmplan.explain.axes import Asked, Axis, Candidate, Choice
 from cvmplan.explain.rules import RULES
 from cvmplan.explain.search import Found, Search
 from cvmplan.explain.states import FEATURES
 from cvmplan.kvm.abi import ABIS
+from cvmplan.launch.documented import document_settings, document_value
+from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Launch
-from cvmplan.launch.settings import documented
 from cvmplan.profiles import PROFILES, Profile, cpus
 
 STATES: Final = {
@@ -101,25 +102,24 @@ def explanation(
 def _command(asked: Asked, found: Found) -> tuple[str, ...]:
     shown = found.image.shown
     path = f"./{shown}" if shown.startswith("-") and shown != "-" else shown
-    return ("cvmplan", "measure", path, *_typed(asked, found.options))
+    return ("cvmplan", "measure", path, *_typed(asked, found.options.items()))
 
 
-def _typed(asked: Asked, options: Mapping[str, Any]) -> Iterator[str]:
+def _typed(asked: Asked, options: Iterable[tuple[str, Value | Candidate | None]]) -> Iterator[str]:
     """Yield options as they are typed, files by their names."""
-    for name, value in options.items():
-        if name in FILES and value in asked.named:
+    for name, value in options:
+        if name in FILES and isinstance(value, bytes) and value in asked.named:
             yield from (f"--{name.removesuffix('_hash')}", asked.named[value])
             continue
         flag = f"--{name.replace('_', '-')}"
         if isinstance(value, Profile):
             yield from (flag, _profile(value))
-        elif name == "prefault":
-            for piece in documented({name: value})[name]:
-                yield from (flag, piece)
         elif value is True:
             yield flag
-        elif value is not None:
-            yield from (flag, str(documented({name: value})[name]))
+        elif value is not None and not isinstance(value, Candidate):
+            said = document_value(name, value)
+            for piece in said if isinstance(said, list) else [str(said)]:
+                yield from (flag, piece)
 
 
 def _profile(profile: Profile) -> str:
@@ -127,29 +127,30 @@ def _profile(profile: Profile) -> str:
     return profile.name if PROFILES.get(profile.name) == profile else f"{profile.name}.json"
 
 
-def _thought(asked: Asked, search: Search) -> dict[str, Any]:
+def _thought(asked: Asked, search: Search) -> Given:
     """Return the settings that were given, and those that would have been assumed."""
-    given = {**asked.image.source.declared.settings, **asked.options}
     try:
         launch = search.given()
     except CvmplanError:
-        return given
-    return {"cpu_signature": launch.guest.cpu_signature, **launch.assumed, **given}
+        return asked.settings
+    signature = Given({"cpu_signature": launch.guest.cpu_signature})
+    return signature | launch.assumed | asked.settings
 
 
-def _changes(asked: Asked, before: Mapping[str, Any], found: Found) -> Iterator[Change]:
+def _changes(asked: Asked, before: Given, found: Found) -> Iterator[Change]:
     for choice in found.choices:
         yield _change(asked, choice, before, found)
     for name, why in STATES.items():
-        if name in found.options and found.options[name] != asked.options.get(name):
-            typed = " ".join(_typed(asked, {name: found.options[name]}))
+        value = found.options.value(name)
+        if value is not None and value != asked.options.value(name):
+            typed = " ".join(_typed(asked, [(name, value)]))
             before_it = name if name in before or name != "cpu" else "cpu_signature"
-            was = documented({before_it: before.get(before_it, "")})[before_it]
+            was = document_settings(before.only(before_it)).get(before_it, "")
             yield Change(typed, str(was), _more(name, why, found))
 
 
 def _more(name: str, why: str, found: Found) -> str:
-    value = found.options[name]
+    value = found.options.number(name) or 0
     if name == "vcpus" and value == 1 and found.launch.abi.vmsa_scope == "all":
         kernels = (abi.name for abi in ABIS.values() if abi.vmsa_scope != "all")
         return f"{why}; or the kernel measures that of the boot vCPU only (--abi {next(kernels)})"
@@ -158,28 +159,29 @@ def _more(name: str, why: str, found: Found) -> str:
     return why
 
 
-def _change(asked: Asked, choice: Choice, before: Mapping[str, Any], found: Found) -> Change:
+def _change(asked: Asked, choice: Choice, before: Given, found: Found) -> Change:
     """Return what a choice changes, as typed."""
     if "image" in choice.changes:
         return Change(found.image.shown, "", choice.why)
     rule = next((name for name in choice.changes if name in RULES), None)
     if rule is not None:
-        profile = found.options["vmm"]
-        made = f"a profile {profile.name}.json with {rule} {str(choice.changes[rule]).lower()}"
+        file, value = f"{found.launch.profile.name}.json", str(choice.changes[rule]).lower()
+        made = f"a profile {file} with {rule} {value}"
         return Change(made, "", f"{choice.why} ('cvmplan profiles NAME --format json')")
-    typed = " ".join(map(quoted, _typed(asked, choice.changes)))
+    typed = " ".join(map(quoted, _typed(asked, choice.changes.items())))
     gone = {
-        name: before[name]
+        name: was
         for name, value in choice.changes.items()
-        if before.get(name) is not None and (value is not None or asked.given(name) is not None)
+        if (was := before.value(name)) is not None
+        and (value is not None or asked.given(name) is not None)
     }
     if not typed:
-        flags = [word for word in _typed(asked, gone) if word.startswith("--")]
+        flags = [word for word in _typed(asked, gone.items()) if word.startswith("--")]
         typed = f"without {' '.join(flags)}"
     return Change(typed, " ".join(_said(asked, value) for value in gone.values()), choice.why)
 
 
-def _said(asked: Asked, value: Any) -> str:
+def _said(asked: Asked, value: Value) -> str:
     if isinstance(value, Profile):
         return value.name
     if isinstance(value, bytes):
@@ -234,7 +236,7 @@ def _not_searched(asked: Asked, search: Search) -> Iterator[str]:
             yield "a kernel that is booted directly: none was given (--kernel, or --try FILE)"
         if asked.given("append") is None and asked.given("append_hash") is not None:
             yield "variants of the command line: only its hash was given (--append)"
-    if asked.image.source.declared.settings.keys() & {*_KERNEL}:
+    if asked.image.source.declared.settings.names() & {*_KERNEL}:
         yield "a launch without a kernel: the manifest names one (leave its 'boot' out)"
     if asked.platform.page_info and asked.given("svsm") is None:
         yield "an SVSM below the firmware: no binary was given (--svsm, --vars-size)"
@@ -246,8 +248,9 @@ def _not_searched(asked: Asked, search: Search) -> Iterator[str]:
 
 def _doubts(launch: Launch, evidence: Evidence) -> Iterator[str]:
     """Yield what evidence says otherwise than the launch; nothing of it is measured."""
-    told = documented(evidence.settings)
-    ours = documented({n: getattr(launch.guest, n) for n in told})
+    told = document_settings(Given(evidence.settings))
+    guest = {name: getattr(launch.guest, name) for name in told}
+    ours = {n: None if v is None else document_value(n, v) for n, v in guest.items()}
     for name, value in told.items():
         empty = isinstance(value, str) and not value.strip("0")
         if ours[name] != value and not (ours[name] is None and empty):

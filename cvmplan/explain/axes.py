@@ -11,7 +11,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
@@ -19,6 +19,7 @@ from cvmplan.core.platform import Platform
 from cvmplan.explain.rules import RULES
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
+from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
 from cvmplan.planning.source import Source, open_source
 from cvmplan.platforms.snp.hashes import NO_INITRD
@@ -39,6 +40,10 @@ class Candidate(NamedTuple):
     shown: str
 
 
+Changes: TypeAlias = Mapping[str, "Value | Candidate | None"]
+"""Settings, rules of loaders, or the image, and what they are instead; None: not given."""
+
+
 class Choice(NamedTuple):
     """
     Settings that are other than was given (None: not given at all), and why that may be.
@@ -47,7 +52,7 @@ class Choice(NamedTuple):
     """
 
     id: str
-    changes: Mapping[str, Any]
+    changes: Changes
     why: str
 
 
@@ -74,16 +79,21 @@ class Asked(NamedTuple):
     """
 
     image: Candidate
-    options: Mapping[str, Any]
+    options: Given
     platform: Platform
     tries: Sequence[Blob]
     named: Mapping[bytes, str]
     open_file: Opener
     lines: Sequence[str] = ()
 
-    def given(self, name: str) -> Any:
-        """Return a setting as it was given, by option or manifest; None where it was not."""
-        return {**self.image.source.declared.settings, **self.options}.get(name)
+    @property
+    def settings(self) -> Given:
+        """All settings as they were given, by option or manifest."""
+        return self.image.source.declared.settings | self.options
+
+    def given(self, name: str) -> Value | None:
+        """Return a setting as it was given; None where it was not."""
+        return self.settings.value(name)
 
 
 def axes(asked: Asked) -> list[Axis]:
@@ -129,19 +139,20 @@ def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
             )
     if not booted:
         return
-    in_manifest = asked.image.source.declared.settings.keys() & {"kernel", "kernel_hash"}
+    in_manifest = asked.image.source.declared.settings.names() & {"kernel", "kernel_hash"}
     if asked.given("initrd") is not None or asked.given("initrd_hash") is not None:
         gone = {"initrd_hash": NO_INITRD if in_manifest else None}
         yield Choice("no-initrd", gone, "no initrd is booted")
     if line is not None or asked.given("append_hash") is not None:
         gone_line = {"append": "" if in_manifest else None, "append_hash": None}
         yield Choice("no-line", gone_line, "the command line is empty")
-    nothing = dict.fromkeys(("kernel_hash", "initrd_hash", "append", "append_hash"))
+    names = ("kernel_hash", "initrd_hash", "append", "append_hash")
+    nothing: dict[str, Value | Candidate | None] = dict.fromkeys(names)
     if not in_manifest:
         yield Choice(
             "no-kernel", nothing, "no kernel is measured: kernel-hashes=off, or a boot from disk"
         )
-    elif asked.options.keys() & {*nothing}:
+    elif asked.options.names() & {*nothing}:
         yield Choice(
             "manifest", nothing, "kernel, initrd and command line are those of the manifest"
         )
@@ -168,9 +179,9 @@ def _coupled(asked: Asked) -> Iterator[Choice]:
 
     Kata up to 3.30 writes the number of vCPUs there, so that both change at once.
     """
-    line = asked.given("append")
-    found = NR_CPUS.search(line) if isinstance(line, str) else None
-    if found is None or asked.platform.policy is None:
+    line = asked.settings.text("append")
+    found = None if line is None else NR_CPUS.search(line)
+    if line is None or found is None or asked.platform.policy is None:
         return
     for count in range(1, MOST_COUPLED + 1):
         if int(found[1]) != count:
@@ -215,7 +226,7 @@ def _vmms(asked: Asked) -> Iterator[Choice]:
 def _page_orders(asked: Asked) -> Iterator[Choice]:
     if not asked.platform.secure_ept:
         return
-    named = asked.given("abi")
+    named = asked.settings.text("abi")
     extend = abis.find(named).tdx_extend if named else "either"
     for order, why in (
         (
@@ -225,7 +236,7 @@ def _page_orders(asked: Asked) -> Iterator[Choice]:
         ("single-pass", "released kernels extend each page as they add it"),
     ):
         if order != asked.given("page_order"):
-            kernel = {} if extend == "either" else {"abi": _kernel(order)}
+            kernel: dict[str, Value] = {} if extend == "either" else {"abi": _kernel(order)}
             yield Choice(f"page-order:{order}", {"page_order": order, **kernel}, why)
 
 

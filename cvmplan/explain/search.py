@@ -10,20 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, product
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.errors import CvmplanError
-from cvmplan.core.platform import Platform
+from cvmplan.core.platform import Platform, find
 from cvmplan.core.values import MOST_VCPUS
 from cvmplan.explain.axes import Asked, Axis, Candidate, Choice
 from cvmplan.explain.rules import RULES, with_rules
 from cvmplan.explain.states import FEATURES, Match, Pages
+from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP
 from cvmplan.operations.measure import measure
 from cvmplan.planning.build import launch_source, plan
+from cvmplan.planning.decide import choose_profile
+from cvmplan.planning.read import option
 from cvmplan.platforms.snp.digest import Chains
-from cvmplan.profiles import DEFAULTS, PROFILES, Profile, cpus
+from cvmplan.profiles import Profile, cpus
 
 Choices: TypeAlias = tuple[Choice, ...]
 
@@ -49,7 +52,7 @@ class Found(NamedTuple):
 
     choices: Choices
     image: Candidate
-    options: dict[str, Any]
+    options: Given
     launch: Launch
 
 
@@ -110,7 +113,7 @@ class Search:
 
     def given(self) -> Launch:
         """Return the launch as it was given; errors as `planning.build.launch`."""
-        return self._launch((), {})
+        return self._launch((), Given())
 
     def _more(self) -> Iterator[Tier]:
         for features in (_FEW, None):
@@ -136,7 +139,7 @@ class Search:
                 return None
             self._tried[key] = {}
             self.candidates += 1
-            return self._believed(choices, {}) if pages.measured == self._want else None
+            return self._believed(choices, Given()) if pages.measured == self._want else None
         for match in self._states(key, pages, tier):
             found = self._believed(choices, self._as_options(choices, pages, match))
             if found:
@@ -145,8 +148,9 @@ class Search:
 
     def _folded(self, choices: Choices) -> Pages | None:
         """Return the pages of a launch with as many vCPUs as there may be, or fewer; or None."""
-        most = {"vcpus": MOST_VCPUS} if self._asked.platform.vmsa else {}
-        for vcpus in (most, {}) if most else ({},):
+        fewest = Given()
+        most = Given({"vcpus": MOST_VCPUS})
+        for vcpus in (most, fewest) if self._asked.platform.vmsa else (fewest,):
             try:
                 launch = self._launch(choices, vcpus)
                 return Pages(launch, plan(launch), self._chains)
@@ -157,23 +161,29 @@ class Search:
             self.refused.setdefault(which, Refused(what, reason))
         return None
 
-    def _launch(self, choices: Choices, states: dict[str, Any]) -> Launch:
+    def _launch(self, choices: Choices, states: Given) -> Launch:
         image, options = self.settings(choices, states)
         return launch_source(image.source, options, self._asked.open_file)
 
-    def settings(
-        self, choices: Choices, states: dict[str, Any]
-    ) -> tuple[Candidate, dict[str, Any]]:
+    def settings(self, choices: Choices, states: Given) -> tuple[Candidate, Given]:
         """Return the image and the options of a candidate."""
-        changes = {n: v for choice in choices for n, v in choice.changes.items()} | states
-        options = {**self._asked.options, **changes}
+        changes = {n: v for choice in choices for n, v in choice.changes.items()}
+        image, options = self._asked.image, self._asked.options
+        for name, value in (*changes.items(), *states.items()):
+            if isinstance(value, Candidate):
+                image = value
+            elif value is None:
+                options = options.without(name)
+            else:
+                options |= {name: value}
         if "cpu" in states:
-            options = {n: v for n, v in options.items() if n not in ("family", "model", "stepping")}
-        image = options.pop("image", self._asked.image)
-        platform = options.setdefault("platform", self._asked.platform)
+            options = options.without("family", "model", "stepping")
+        if "platform" not in options:
+            options |= {"platform": self._asked.platform}
         if any(name in RULES for name in changes):
-            options["vmm"] = with_rules(self._profile(image, options), changes)
-        return image, {n: v for n, v in options.items() if v is not None and _known(n, platform)}
+            options |= {"vmm": with_rules(self._profile(image, options), changes)}
+        platform = find(options.text("platform") or "")
+        return image, options.only(*(n for n in options if _known(n, platform)))
 
     def _states(self, key: tuple[int, ...], pages: Pages, tier: Tier) -> Iterator[Match]:
         """Yield the vCPU states of a tier that match; those of earlier tiers are not repeated."""
@@ -195,7 +205,7 @@ class Search:
             return ()
         return (*self._signatures, *pages.signatures[1:])
 
-    def _believed(self, choices: Choices, states: dict[str, Any]) -> Found | None:
+    def _believed(self, choices: Choices, states: Given) -> Found | None:
         """Return the launch as a whole where it has the digest and could be made."""
         image, options = self.settings(choices, states)
         try:
@@ -205,25 +215,23 @@ class Search:
             return None
         return Found(choices, image, options, launch) if measured == self._want else None
 
-    def _profile(self, image: Candidate, options: dict[str, Any]) -> Profile:
+    def _profile(self, image: Candidate, options: Given) -> Profile:
         """Return the profile of a candidate."""
-        named = options.get("vmm") or image.source.declared.settings.get("vmm")
-        if isinstance(named, Profile):
-            return named
-        return PROFILES[named or DEFAULTS.get(image.source.format, DEFAULTS[""])]
+        settings = image.source.declared.settings | options
+        return choose_profile(settings, image.source.format, option)
 
-    def _as_options(self, choices: Choices, pages: Pages, match: Match) -> dict[str, Any]:
+    def _as_options(self, choices: Choices, pages: Pages, match: Match) -> Given:
         """Return the options that make the states of a match of those that were given."""
         guest, abi = pages.launch.guest, pages.launch.abi
-        states: dict[str, Any] = {}
-        if abi.vmsa_scope == "all" and match.vcpus != self._launch(choices, {}).guest.vcpus:
+        states: dict[str, Value] = {}
+        if abi.vmsa_scope == "all" and match.vcpus != self._launch(choices, Given()).guest.vcpus:
             states["vcpus"] = match.vcpus
         if match.cpu_signature != guest.cpu_signature:
             names = {value: name for name, value in reversed(cpus.SIGNATURES.items())}
             states["cpu"] = names.get(match.cpu_signature, hex(match.cpu_signature))
         if match.sev_features != guest.sev_features:
             states["sev_features"] = match.sev_features
-        return states
+        return Given(states)
 
 
 def _known(name: str, platform: Platform) -> bool:

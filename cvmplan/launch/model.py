@@ -17,6 +17,7 @@ from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 from cvmplan.core.records import Frozen, record
 from cvmplan.kvm.interface import Abi
+from cvmplan.launch.given import Given
 from cvmplan.memory.gpamap import Limits, Memory
 from cvmplan.memory.regions import Region
 from cvmplan.profiles import Profile
@@ -89,12 +90,12 @@ class TdxSection(NamedTuple):
 
 class Declared(NamedTuple):
     """
-    What a manifest says; `settings` by their names in `settings.SETTINGS`.
+    What a manifest says; `settings` by their names.
 
     `firmware` is the file, None where there is none.
     """
 
-    settings: Mapping[str, Any]
+    settings: Given
     regions: tuple[Region, ...] = ()
     memory: Memory = Memory()
     firmware: Blob | None = None
@@ -133,6 +134,11 @@ class Guest(NamedTuple):
     mrownerconfig: bytes | None = None
     backing: str | None = None
 
+    @classmethod
+    def of(cls, settings: Given) -> Guest:
+        """Return the guest of these settings; others are of the launch."""
+        return cls(**dict(settings.only(*cls._fields).items()))  # type: ignore[arg-type]  # each is of its kind
+
 
 @record
 class Launch(Frozen):
@@ -153,8 +159,8 @@ class Launch(Frozen):
     hash_table: bytes | None = None
     memory: Memory = field(default_factory=Memory)
     findings: tuple[Finding, ...] = ()
-    given: Mapping[str, Any] = field(default_factory=dict)
-    assumed: Mapping[str, Any] = field(default_factory=dict)
+    given: Given = field(default_factory=Given)
+    assumed: Given = field(default_factory=Given)
 
 
 class Layout(NamedTuple):

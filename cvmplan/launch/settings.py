@@ -1,18 +1,18 @@
 """
-The settings of a launch: one table for the options, the manifest's `guest`, and what is given.
+The settings of a launch: one row each, for options, manifests, plans and the Python API.
 
-A setting that is given for a platform where it means nothing is an error: it would be
-ignored without a word.
+A row says how a setting is written, what is assumed without it, on which platforms it means
+something, and what documents write.  A setting that is given for a platform where it means
+nothing is an error: it would be ignored without a word.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, NamedTuple
 
 from cvmplan.core import values
-from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
 from cvmplan.core.platform import (
     POLICED,
     WITH_INIT_CHOICE,
@@ -21,19 +21,46 @@ from cvmplan.core.platform import (
     WITH_VMSA,
     Platform,
 )
+from cvmplan.launch.given import Ranges, Value
 from cvmplan.profiles import cpus
 
 TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest
 
 
-class Setting(NamedTuple):
-    """How a setting is written, what it means, and the platforms that know it (None: all)."""
+class Kind(Enum):
+    """What the values of a setting are, and how documents write them."""
 
-    read: Callable[[object], Any]
+    NUMBER = "a number"
+    MASK = "a number that documents write in hex"
+    TEXT = "text"
+    FLAG = "true or false"
+    OCTETS = "bytes, in hex"
+    IDENTITY = "48 bytes, or the SHA-384 of a file"
+    RANGES = "ranges of addresses"
+
+
+class Setting(NamedTuple):
+    """
+    One setting: kind, reader, how the option names its value, and what it is.
+
+    `platforms` that know it (None: all).  `default` is assumed where nothing else is said;
+    `assumed` says in words who decides then.  `firmware`: an IGVM file has no use for it.
+    """
+
+    kind: Kind
+    read: Callable[[object], Value]
     metavar: str
-    help: str
+    text: str
     platforms: tuple[Platform, ...] | None = None
-    many: bool = False
+    default: int | str | None = None
+    assumed: str = ""
+    firmware: bool = False
+
+    @property
+    def help(self) -> str:
+        """What it is, and what is assumed without it."""
+        shown = self.assumed or ("" if self.default is None else str(self.default))
+        return f"{self.text}  [assumed: {shown}]" if shown else self.text
 
 
 def _text(written: object) -> str:
@@ -46,195 +73,144 @@ def _flag(written: object) -> bool:
     return bool(written)
 
 
-def _ranges(written: object) -> tuple[tuple[int, int], ...]:
+def _ranges(written: object) -> Ranges:
     return tuple(values.span(w) for w in (written if isinstance(written, list) else [written]))
+
+
+def _width(written: object) -> int:
+    return int(values.one_of("48", "52")(str(written)))
 
 
 def _identity(name: str) -> Setting:
     text = f"{name}: 48 bytes, hex or base64; or the SHA-384 of a file; not measured."
-    return Setting(values.octets_or_file(48), "HEX|file:PATH", text, WITH_SECURE_EPT)
+    read = values.octets_or_file(48)
+    return Setting(Kind.IDENTITY, read, "HEX|file:PATH", text, WITH_SECURE_EPT)
 
 
-_U64 = values.integer
-_SHA256 = values.octets(32)
+def _octets(length: int, text: str, *, firmware: bool = False) -> Setting:
+    read = values.octets(length)
+    return Setting(Kind.OCTETS, read, "HEX", text, WITH_PAGE_INFO, firmware=firmware)
+
+
+def _hash(text: str, *, firmware: bool = False) -> Setting:
+    return Setting(Kind.OCTETS, values.octets(32), "HEX", text, POLICED, firmware=firmware)
+
+
+def _choice(
+    words: tuple[str, ...], text: str, platforms: tuple[Platform, ...] | None, **more: str
+) -> Setting:
+    read = values.one_of(*words)
+    default, assumed = more.get("default"), more.get("assumed", "")
+    return Setting(Kind.TEXT, read, "|".join(words), text, platforms, default, assumed)
+
+
+_NUMBER, _MASK, _TEXT, _FLAG = Kind.NUMBER, Kind.MASK, Kind.TEXT, Kind.FLAG
+_U64, _SIZE = values.integer, values.size
+_VCPUS = values.within(1, values.MOST_VCPUS)
+_EIP = values.within(1, 0xFFFFFFFF)
+_C_BIT = values.within(*values.C_BITS)
+_TD, _SNP = WITH_SECURE_EPT, WITH_PAGE_INFO
 
 SETTINGS: Final[dict[str, Setting]] = {
-    "vcpus": Setting(values.within(1, values.MOST_VCPUS), "N", "Number of vCPUs.  [assumed: 1]"),
+    "vcpus": Setting(_NUMBER, _VCPUS, "N", "Number of vCPUs.", default=1),
     "cpu": Setting(
-        _text, "MODEL", "EPYC model, or CPUID signature as 0x…  [assumed: EPYC-v4]", POLICED
+        _TEXT, _text, "MODEL", "EPYC model, or CPUID signature as 0x…", POLICED, cpus.DEFAULT
     ),
-    "family": Setting(_U64, "N", "CPU family, with --model and --stepping, for --cpu.", POLICED),
-    "model": Setting(_U64, "N", "CPU model number.", POLICED),
-    "stepping": Setting(_U64, "N", "CPU stepping.", POLICED),
+    "family": Setting(
+        _NUMBER, _U64, "N", "CPU family, with --model and --stepping, for --cpu.", POLICED
+    ),
+    "model": Setting(_NUMBER, _U64, "N", "CPU model number.", POLICED),
+    "stepping": Setting(_NUMBER, _U64, "N", "CPU stepping.", POLICED),
     "sev_features": Setting(
-        _U64, "MASK", "SEV_FEATURES of each VMSA.  [assumed: profile]", WITH_VMSA
+        _MASK, _U64, "MASK", "SEV_FEATURES of each VMSA.", WITH_VMSA, assumed="profile"
     ),
-    "policy": Setting(_U64, "MASK", "Guest policy.  [assumed: profile]", POLICED),
-    "es_init": Setting(
-        values.one_of("legacy", "init2"),
-        "legacy|init2",
-        "SEV-ES: KVM_SEV_ES_INIT leaves the FPU state zero, KVM_SEV_INIT2 sets it.  "
-        "[assumed: legacy]",
+    "policy": Setting(_MASK, _U64, "MASK", "Guest policy.", POLICED, assumed="profile"),
+    "es_init": _choice(
+        ("legacy", "init2"),
+        "SEV-ES: KVM_SEV_ES_INIT leaves the FPU state zero, KVM_SEV_INIT2 sets it.",
         WITH_INIT_CHOICE,
+        default="legacy",
     ),
     "reset_eip": Setting(
-        values.within(1, 0xFFFFFFFF), "GPA", "Where application processors start.", POLICED
+        _MASK, _EIP, "GPA", "Where application processors start.", POLICED, firmware=True
     ),
     "c_bit": Setting(
-        values.within(*values.C_BITS),
-        "N",
-        "Page-table bit that marks memory as encrypted.",
-        POLICED,
+        _NUMBER, _C_BIT, "N", "Page-table bit that marks memory as encrypted.", POLICED
     ),
-    "firmware_digest": Setting(
-        values.octets(48),
-        "HEX",
-        "Launch digest after the firmware pages, in place of hashing them.",
-        WITH_PAGE_INFO,
+    "firmware_digest": _octets(
+        48, "Launch digest after the firmware pages, in place of hashing them.", firmware=True
     ),
     "firmware_size": Setting(
-        values.size,
+        _MASK,
+        _SIZE,
         "SIZE",
-        "Size of the whole firmware, where the file is only its end.  [assumed: the file's]",
-        WITH_PAGE_INFO,
+        "Size of the whole firmware, where the file is only its end.",
+        _SNP,
+        assumed="the file's",
+        firmware=True,
     ),
-    "kernel": Setting(_text, "FILE", "Kernel for direct boot.", POLICED),
-    "initrd": Setting(_text, "FILE", "Initial RAM disk; with a kernel.", POLICED),
-    "append": Setting(_text, "TEXT", "Kernel command line, to the byte; with a kernel.", POLICED),
-    "kernel_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --kernel.", POLICED),
-    "initrd_hash": Setting(_SHA256, "HEX", "SHA-256 in place of --initrd.", POLICED),
-    "append_hash": Setting(
-        _SHA256, "HEX", "SHA-256 of the command line and its NUL, in place of --append.", POLICED
+    "kernel": Setting(_TEXT, _text, "FILE", "Kernel for direct boot.", POLICED),
+    "initrd": Setting(_TEXT, _text, "FILE", "Initial RAM disk; with a kernel.", POLICED),
+    "append": Setting(
+        _TEXT, _text, "TEXT", "Kernel command line, to the byte; with a kernel.", POLICED
     ),
-    "svsm": Setting(_text, "FILE", "SVSM binary, for profiles that launch one.", WITH_PAGE_INFO),
+    "kernel_hash": _hash("SHA-256 in place of --kernel.", firmware=True),
+    "initrd_hash": _hash("SHA-256 in place of --initrd."),
+    "append_hash": _hash("SHA-256 of the command line and its NUL, in place of --append."),
+    "svsm": Setting(_TEXT, _text, "FILE", "SVSM binary, for profiles that launch one.", _SNP),
     "vars_size": Setting(
-        values.size, "SIZE", "Size of the variable store between SVSM and firmware.", WITH_PAGE_INFO
+        _MASK, _SIZE, "SIZE", "Size of the variable store between SVSM and firmware.", _SNP
     ),
-    "page_order": Setting(
-        values.one_of("single-pass", "two-pass"),
-        "single-pass|two-pass",
-        "Order of adds and extends.  [assumed: profile]",
-        WITH_SECURE_EPT,
+    "page_order": _choice(
+        ("single-pass", "two-pass"), "Order of adds and extends.", _TD, assumed="profile"
     ),
-    "gpaw": Setting(
-        lambda written: int(values.one_of("48", "52")(str(written))),
-        "48|52",
-        "Guest address width.  [assumed: 48]",
-        WITH_SECURE_EPT,
-    ),
+    "gpaw": Setting(_NUMBER, _width, "48|52", "Guest address width.", _TD, default=48),
     "pad": Setting(
+        _TEXT,
         values.one_of("zero", "file"),
         "zero|file",
         "What follows the data of a measured section that is longer in memory.",
-        WITH_SECURE_EPT,
+        _TD,
+        firmware=True,
     ),
-    "hob_gpa": Setting(_U64, "GPA", "Where vCPUs find the TD HOB.", WITH_SECURE_EPT),
-    "backing": Setting(
-        values.one_of("guest-memfd", "vma"),
-        "guest-memfd|vma",
-        "What the memory comes from.  [assumed: vma for default VMs]",
+    "hob_gpa": Setting(_MASK, _U64, "GPA", "Where vCPUs find the TD HOB.", _TD, firmware=True),
+    "backing": _choice(
+        ("guest-memfd", "vma"),
+        "What the memory comes from.",
+        None,
+        assumed="vma for default VMs",
     ),
     "prefault": Setting(
+        Kind.RANGES,
         _ranges,
         "RANGE",
         "Map FIRST+SIZE or FIRST-LAST once the guest is final, what it has not yet; repeats.",
-        many=True,
     ),
-    "machine": Setting(_text, "NAME", "Machine type; reported, not measured.", WITH_SECURE_EPT),
-    "tsc_khz": Setting(_U64, "KHZ", "TSC frequency; reported, not measured.", WITH_SECURE_EPT),
-    "attributes": Setting(_U64, "MASK", "TD ATTRIBUTES; not measured.", WITH_SECURE_EPT),
-    "xfam": Setting(_U64, "MASK", "TD XFAM; not measured.", WITH_SECURE_EPT),
+    "machine": Setting(_TEXT, _text, "NAME", "Machine type; reported, not measured.", _TD),
+    "tsc_khz": Setting(_NUMBER, _U64, "KHZ", "TSC frequency; reported, not measured.", _TD),
+    "attributes": Setting(_MASK, _U64, "MASK", "TD ATTRIBUTES; not measured.", _TD),
+    "xfam": Setting(_MASK, _U64, "MASK", "TD XFAM; not measured.", _TD),
     "mrconfigid": _identity("MRCONFIGID"),
     "mrowner": _identity("MROWNER"),
     "mrownerconfig": _identity("MROWNERCONFIG"),
-    "host_data": Setting(values.octets(32), "HEX", "HOST_DATA; not measured.", WITH_PAGE_INFO),
-    "id_block": Setting(values.octets(96), "HEX", "ID block; not measured.", WITH_PAGE_INFO),
-    "id_auth": Setting(
-        values.octets(4096), "HEX", "ID authentication; not measured.", WITH_PAGE_INFO
-    ),
-    "author_key_enabled": Setting(_flag, "", "The ID block has an author key.", WITH_PAGE_INFO),
-    "vcek_disabled": Setting(_flag, "", "Reports may not be signed by the VCEK.", WITH_PAGE_INFO),
-    "gosvw": Setting(
-        values.octets(16), "HEX", "OS-visible workarounds; not measured.", WITH_PAGE_INFO
-    ),
+    "host_data": _octets(32, "HOST_DATA; not measured."),
+    "id_block": _octets(96, "ID block; not measured."),
+    "id_auth": _octets(4096, "ID authentication; not measured."),
+    "author_key_enabled": Setting(_FLAG, _flag, "", "The ID block has an author key.", _SNP),
+    "vcek_disabled": Setting(_FLAG, _flag, "", "Reports may not be signed by the VCEK.", _SNP),
+    "gosvw": _octets(16, "OS-visible workarounds; not measured."),
 }
-
-IDENTITIES: Final = ("mrconfigid", "mrowner", "mrownerconfig")
-"""Settings of 48 bytes that may also be the SHA-384 of a file."""
-HEX: Final = frozenset(
-    {
-        "cpu_signature", "sev_features", "policy", "reset_eip", "hob_gpa", "attributes", "xfam",
-        "vars_size", "firmware_size",
-    }
-)  # fmt: skip
-"""Settings that documents write as hex strings."""
+DECIDED: Final[dict[str, Setting]] = {
+    "cpu_signature": Setting(_MASK, _U64, "", "CPUID signature of --cpu.", POLICED),
+    "vmsa_scope": _choice(("all", "boot-vcpu"), "vCPUs whose VMSA is measured.", _SNP),
+    "kernel_hashes": _choice(("on", "off"), "Whether kernel hashes are measured.", POLICED),
+}
+"""What follows from settings, VMM and kernel: printed with them, and given by nobody."""
+IDENTITIES: Final = tuple(n for n, s in SETTINGS.items() if s.kind is Kind.IDENTITY)
 
 
-def read_options(options: Mapping[str, object]) -> dict[str, Any]:
-    """Return the values of options that were given; ConfigError names the one that is wrong."""
-    given = {}
-    for name, written in options.items():
-        if written is None or written is False or written == []:
-            continue
-        if name not in SETTINGS:
-            raise ConfigError("there is no such setting", at=name)
-        try:
-            given[name] = SETTINGS[name].read(written)
-        except ValueError as error:
-            raise ConfigError(str(error), at=f"--{name.replace('_', '-')}") from None
-    return given
-
-
-def check_platform(
-    given: Mapping[str, object], platform: Platform, place: Callable[[str], str]
-) -> None:
-    """Raise ConfigError at `place(name)` for a setting that means nothing on `platform`."""
-    for name in given:
-        known = SETTINGS[name].platforms if name in SETTINGS else None
-        if known is not None and platform not in known and given[name] != "":
-            raise ConfigError(
-                f"means nothing for {platform}, only for {', '.join(known)}",
-                at=place(name),
-            )
-
-
-def cpu_signature(given: Mapping[str, Any], place: Callable[[str], str]) -> int | None:
-    """Return the signature that `cpu`, or family, model and stepping, name; None for neither."""
-    numbers = [given.get(name) for name in ("family", "model", "stepping")]
-    if any(n is not None for n in numbers):
-        if None in numbers or "cpu" in given:
-            raise ConfigError(
-                "family, model and stepping go together, and without a CPU model",
-                at=place("family"),
-            )
-        try:
-            return cpus.signature(*(n for n in numbers if n is not None))
-        except ConfigError as error:
-            raise ConfigError(str(error), at=place("family"), hint=error.hint) from None
-    name = given.get("cpu")
-    if name is None:
-        return None
-    if not name[:1].isdigit():
-        try:
-            return cpus.find(name)
-        except ConfigError as error:
-            raise ConfigError(str(error.args[0]), at=place("cpu"), hint=error.hint) from None
-    try:
-        return values.within(0, 0xFFFFFFFF)(name)
-    except ValueError as error:
-        raise ConfigError(str(error), at=place("cpu")) from None
-
-
-def documented(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings as documents write them: masks and addresses in hex, bytes in hex."""
-    return {name: _documented(name, value) for name, value in settings.items()}
-
-
-def _documented(name: str, value: Any) -> Any:
-    if name == "prefault":
-        return [f"{gpa:#x}+{size:#x}" for gpa, size in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, Blob):
-        return value.name
-    return hex(value) if name in HEX else value
+def kind_of(name: str) -> Kind:
+    """Return the kind of a setting that is in a plan."""
+    if name in TOP:
+        return Kind.TEXT
+    return (SETTINGS if name in SETTINGS else DECIDED)[name].kind

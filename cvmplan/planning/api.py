@@ -3,42 +3,135 @@
 from __future__ import annotations
 
 import os
-from typing import Any, TypeAlias
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TypeAlias, TypedDict, Unpack
 
 from cvmplan import profiles
 from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.core.files import Files
+from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
-from cvmplan.launch.settings import TOP, read_options
+from cvmplan.launch.settings import TOP
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.build import launch, plan
+from cvmplan.planning.read import Written, read_options
 from cvmplan.profiles import Profile
 
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
-
-
+_OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 Image: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Blob
 
 
-def plan_image(image: Image, /, **settings: object) -> Plan:
+class Settings(TypedDict, total=False):
     """
-    Return the plan of an image: a path, or its bytes.
+    Settings of a launch by name, as `settings.SETTINGS` describes them; None: not given.
 
-    `settings` by the names of `settings.SETTINGS`, and `platform`, `vmm` (a name, a file or
-    a Profile), `abi`, `allow_outside`.  Raises what `launch` and `plan` raise, ConfigError
-    for a setting that does not exist, InputError for a file that cannot be read.
+    Addresses, masks and sizes are numbers, or texts as options have them ("0x30000", "4MiB");
+    hashes, identities and blocks are hex or base64; `prefault` is a list of ranges.
+    `vmm` is a name, a file or a Profile; `allow_outside` lets a manifest name files outside
+    its folder.
     """
-    files = Files(allow_outside=bool(settings.pop("allow_outside", False)))
-    options: dict[str, Any] = {n: settings.pop(n) for n in TOP if n in settings}
-    options |= read_options(settings)
-    if isinstance(image, Blob | bytes | bytearray | memoryview):
-        given = image if isinstance(image, Blob) else Blob("image", memoryview(image))
-        blob = files.keep(given, "image")
-    else:
-        blob = files.open(os.fspath(image), "image")
-    if isinstance(options.get("vmm"), str):
-        options["vmm"] = chosen_profile(options["vmm"], files.open)
-    return plan(launch(blob, options, files.open), tuple(files.inputs.values()))
+
+    platform: str | None
+    vmm: str | Profile | None
+    abi: str | None
+    allow_outside: bool
+    vcpus: int | str | None
+    cpu: str | None
+    family: int | str | None
+    model: int | str | None
+    stepping: int | str | None
+    sev_features: int | str | None
+    policy: int | str | None
+    es_init: str | None
+    reset_eip: int | str | None
+    c_bit: int | str | None
+    firmware_digest: str | None
+    firmware_size: int | str | None
+    kernel: str | None
+    initrd: str | None
+    append: str | None
+    kernel_hash: str | None
+    initrd_hash: str | None
+    append_hash: str | None
+    svsm: str | None
+    vars_size: int | str | None
+    page_order: str | None
+    gpaw: int | str | None
+    pad: str | None
+    hob_gpa: int | str | None
+    backing: str | None
+    prefault: list[str] | str | None
+    machine: str | None
+    tsc_khz: int | str | None
+    attributes: int | str | None
+    xfam: int | str | None
+    mrconfigid: str | None
+    mrowner: str | None
+    mrownerconfig: str | None
+    host_data: str | None
+    id_block: str | None
+    id_auth: str | None
+    author_key_enabled: bool
+    vcek_disabled: bool
+    gosvw: str | None
+
+
+def plan_image(image: Image, /, **settings: Unpack[Settings]) -> Plan:
+    """
+    Return the plan of an image: a path, or its bytes, under `settings` (see `Settings`).
+
+    Raises ConfigError for a setting that does not exist or has no such value, named as the
+    parameter; InputError for a file that cannot be read or is malformed; UnsupportedError for
+    what is no image, or cannot be launched so; MapError and PlanError where it is no launch.
+    """
+    with naming_parameters():
+        files = Files(allow_outside=settings.pop("allow_outside", False))
+        options = read_parameters(settings, files.open)
+        if isinstance(image, Blob | bytes | bytearray | memoryview):
+            given = image if isinstance(image, Blob) else Blob("image", memoryview(image))
+            blob = files.keep(given, "image")
+        else:
+            blob = files.open(os.fspath(image), "image")
+        return plan(launch(blob, options, files.open), tuple(files.inputs.values()))
+
+
+def read_parameters(settings: Settings, open_file: Opener) -> Given:
+    """Return what was given by parameters; ConfigError, InputError for the file of a profile."""
+    top: dict[str, Value] = {}
+    written: dict[str, Written] = {}
+    for name, value in settings.items():
+        if name in TOP and isinstance(value, str | Profile):
+            top[name] = value
+        elif name not in TOP and (value is None or isinstance(value, int | str | list)):
+            written[name] = value
+        elif value is not None:
+            raise ConfigError(f"{str(value)[:60]!r} is of another type", at=name)
+    return choose_vmm(Given(top), open_file) | read_options(written)
+
+
+def choose_vmm(given: Given, open_file: Opener) -> Given:
+    """Return settings with the profile that is named, or that a file holds, in place."""
+    name = given.text("vmm")
+    return given if name is None else given | {"vmm": chosen_profile(name, open_file)}
+
+
+@contextmanager
+def naming_parameters() -> Iterator[None]:
+    """Let errors name parameters (`page_order`) where the command line has options."""
+    try:
+        yield
+    except CvmplanError as error:
+        error.at = _OPTION.sub(_parameter, error.at)
+        error.hint = _OPTION.sub(_parameter, error.hint)
+        raise
+
+
+def _parameter(option: re.Match[str]) -> str:
+    return option[1].replace("-", "_")
 
 
 def chosen_profile(name: str, open_file: Opener) -> Profile:

@@ -7,8 +7,7 @@ What was not given is assumed from profile and platform, and said so: `given` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
@@ -16,145 +15,72 @@ from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
-from cvmplan.images import edk2_tables
-from cvmplan.kvm import abi as abis
 from cvmplan.kvm import memory as kvm_memory
-from cvmplan.kvm.interface import Abi
 from cvmplan.launch import igvm_loader
-from cvmplan.launch.model import Guest, Image, Launch, Layout, Opener
-from cvmplan.launch.settings import check_platform, documented
+from cvmplan.launch.documented import document_settings
+from cvmplan.launch.given import Given
+from cvmplan.launch.model import Guest, Launch, Layout, Opener
 from cvmplan.memory.gpamap import GpaMap, check_regions
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import MOST_ADDED
 from cvmplan.operations.plan import Plan, stage
-from cvmplan.planning import defaults
+from cvmplan.planning.decide import Decided, decide_settings, make_hash_table
+from cvmplan.planning.kernels import kernel_findings
+from cvmplan.planning.read import Place, check_platform, merge_settings, name_places, open_files
 from cvmplan.planning.source import Source, open_source
-from cvmplan.platforms.snp.vmsa import value_of
-from cvmplan.profiles import Profile
-
-SEV_FEATURES = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
-FULL_FIRMWARE = 4 << 20  # bytes assumed where only the firmware's digest is known
 
 
-def launch(image: Blob, options: Mapping[str, Any], open_file: Opener) -> Launch:
+def launch(image: Blob, options: Given, open_file: Opener) -> Launch:
     """
     Return the launch of `image` under `options`, which beat what a manifest says.
 
     `options` are values by the names of `settings.SETTINGS`, and "platform", "vmm" (a
     name or a Profile), "abi".  Where regions lie is not checked yet.
     """
-    source = open_source(image, open_file, options.get("platform"))
+    source = open_source(image, open_file, options.text("platform"))
     return launch_source(source, options, open_file)
 
 
-def launch_source(source: Source, options: Mapping[str, Any], open_file: Opener) -> Launch:
+def launch_source(source: Source, options: Given, open_file: Opener) -> Launch:
     """Return the launch of an image that was opened before; as `launch`."""
-    place = defaults.places(source.name, options)
-    check_platform({**source.declared.settings, **options}, source.platform(options), place)
-    given = defaults.beaten(
-        defaults.normal(source.declared.settings, open_file, place),
-        defaults.normal(options, open_file, place),
-    )
+    place = name_places(source.name, options.names())
+    declared = source.declared.settings
     platform = source.platform(options)
-    if given.get("xfam") == 0:  # no TD has none: what reaches the module is assumed, and printed
-        given.pop("xfam")
-    profile = defaults.profile(given, platform, place, source.format)
-    usual = profile.abis[0] if profile.abis else abis.DEFAULT
-    abi = abis.find(str(given.get("abi", usual)), place("abi"))
-    abis.for_plan(abi, platform, place("abi"))
-    firmware, assumed = _decided(source, platform, profile, abi, given, place)
-    settings = {**assumed, **given}
+    check_platform(declared | options, platform, place)
+    given = merge_settings(
+        open_files(declared, open_file, place), open_files(options, open_file, place)
+    )
+    decided = decide_settings(source, platform, given, place)
+    found = kernel_findings(declared, options, decided.profile, open_file)
+    return _launch(source, decided, tuple(found), place)
+
+
+def _launch(source: Source, decided: Decided, found: tuple[Finding, ...], place: Place) -> Launch:
+    """Return the launch that was decided on; ConfigError for a region that it cannot have."""
+    settings, firmware, declared = decided.settings, decided.firmware, source.declared
     if source.name:
-        _check_types(source.name, source.declared.regions, platform)
+        _check_types(source.name, declared.regions, decided.platform)
     regions = firmware.regions if firmware else ()
-    if firmware is None and "firmware_digest" in settings:
-        regions = (source.unseen_firmware(settings["firmware_size"], place),)
+    size = settings.number("firmware_size")
+    if firmware is None and "firmware_digest" in settings and size is not None:
+        regions = (source.unseen_firmware(size, place),)
     return Launch(
-        platform=platform,
+        platform=decided.platform,
         name=source.image.name,
-        profile=profile,
-        abi=abi,
-        guest=Guest(**{k: v for k, v in settings.items() if k in Guest._fields}),
-        regions=(*regions, *source.declared.regions),
+        profile=decided.profile,
+        abi=decided.abi,
+        guest=Guest.of(settings),
+        regions=(*regions, *declared.regions),
         image=firmware,
-        hash_table=defaults.hash_table(settings, place),
-        memory=source.declared.memory._replace(
-            prefault=tuple((*r, place("prefault")) for r in settings.get("prefault", ())),
+        hash_table=make_hash_table(settings, place),
+        memory=declared.memory._replace(
+            prefault=tuple((*r, place("prefault")) for r in settings.ranges("prefault")),
             present=firmware.required if firmware else (),
         ),
-        findings=(
-            *source.declared.findings,
-            *defaults.kernel_findings(source.declared.settings, options, profile, open_file),
-        ),
-        given=given,
-        assumed=assumed,
+        findings=(*declared.findings, *found),
+        given=decided.given,
+        assumed=decided.assumed,
     )
-
-
-def _decided(
-    source: Source,
-    platform: Platform,
-    profile: Profile,
-    abi: Abi,
-    given: Mapping[str, Any],
-    place: defaults.Place,
-) -> tuple[Image | None, dict[str, Any]]:
-    """Return the image for `platform`, and the settings that profile, kernel and file decide."""
-    assumed = defaults.assumed(platform, profile, given, abi)
-    file = source.declared.firmware
-    tables_only = file is not None and file.name.startswith(edk2_tables.PREFIX)
-    if tables_only and "firmware_digest" not in given:
-        problem = "is the section table of a firmware of which only a digest is known"
-        raise ConfigError(problem, at=source.image.name, hint="--firmware-digest HEX")
-    if "firmware_digest" in given and "firmware_size" not in given:
-        assumed["firmware_size"] = len(file) if file and not tables_only else FULL_FIRMWARE
-    if source.format == "igvm":
-        _refuse_firmware_settings(given, place)
-    firmware = source.firmware(platform, {**assumed, **given}, profile, place)
-    if firmware and firmware.format == "igvm":
-        assumed = _with_file(assumed, firmware, platform, profile, given, place)
-        if abi.es_fpu_state is None and "es_init" in assumed and _has_fpu_state(firmware):
-            assumed["es_init"] = "init2"
-    return firmware, assumed
-
-
-def _refuse_firmware_settings(given: Mapping[str, Any], place: defaults.Place) -> None:
-    """Raise ConfigError for settings for which an IGVM file, the whole image, has no use."""
-    for name in ("kernel_hash", "firmware_digest", "firmware_size", "reset_eip", "pad", "hob_gpa"):
-        if name in given:
-            shown = "kernel" if name == "kernel_hash" and "kernel" in given else name
-            raise ConfigError("means nothing for an IGVM file", at=place(shown))
-
-
-def _has_fpu_state(image: Image) -> bool:
-    """Whether a vCPU state of the file has FPU state, which only KVM_SEV_INIT2 measures."""
-    return any(value_of(s.page, name) for s in image.states for name in ("mxcsr", "x87_fcw"))
-
-
-def _with_file(
-    assumed: Mapping[str, Any],
-    image: Image,
-    platform: Platform,
-    profile: Profile,
-    given: Mapping[str, Any],
-    place: defaults.Place,
-) -> dict[str, Any]:
-    """Return what is assumed, with the settings that an IGVM file says itself; ConfigError."""
-    told: dict[str, Any] = {**assumed, "vcpus": max(len(image.states), 1)}
-    told.pop("kernel_hashes", None)
-    if image.policies and platform.policy is not None:
-        told["policy"] = igvm_loader.guest_policy(profile, image.policies)
-    if image.states:
-        features = int.from_bytes(image.states[0].page[SEV_FEATURES : SEV_FEATURES + 8], "little")
-        told["sev_features"] = features
-        if given.get("sev_features", features) != features:
-            problem = f"the vCPU states of the file say {features:#x}"
-            raise ConfigError(problem, at=place("sev_features"))
-    if len(image.states) >= given.get("vcpus", told["vcpus"]):
-        if "cpu_signature" in given:
-            raise ConfigError("means nothing: the file has all vCPU states", at=place("cpu"))
-        told = {n: v for n, v in told.items() if n not in ("cpu", "cpu_signature")}
-    return {name: value for name, value in told.items() if name not in given}
 
 
 def findings(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
@@ -218,8 +144,8 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
         launch.profile.name,
         launch.abi.name,
         tuple(operations),
-        documented(launch.given),
-        documented(launch.assumed),
+        document_settings(launch.given),
+        document_settings(launch.assumed),
         inputs,
         checked.findings,
         promised=_promised(launch),

@@ -7,7 +7,6 @@ the same object each time, so that launches which begin alike can share their be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import field, replace
 from typing import Any
 
@@ -17,9 +16,10 @@ from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.platform import Platform
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.values import PAGE
+from cvmplan.launch.given import Given
 from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.regions import Region, Role
-from cvmplan.planning import defaults
+from cvmplan.planning.read import Place
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
 
@@ -35,11 +35,11 @@ class Source(Frozen):
     format: str = ""
     _read: dict[tuple[Platform, str], Image] = field(default_factory=dict)
 
-    def platform(self, options: Mapping[str, Any]) -> Platform:
+    def platform(self, options: Given) -> Platform:
         """Return what is launched: as `options` say, or as the image allows; ConfigError."""
-        given = {**self.declared.settings, **options}
-        if "platform" in given:
-            return platforms.find(given["platform"])
+        given = (self.declared.settings | options).text("platform")
+        if given is not None:
+            return platforms.find(given)
         if self.reader is None or self.declared.firmware is None:
             raise ConfigError(
                 "the manifest names no platform", at=self.name, hint="--platform NAME"
@@ -61,9 +61,9 @@ class Source(Frozen):
     def firmware(
         self,
         platform: Platform,
-        settings: Mapping[str, Any],
+        settings: Given,
         profile: Profile,
-        place: defaults.Place,
+        place: Place,
     ) -> Image | None:
         """Return what the firmware declares, with the SVSM below it where the profile has one."""
         blob = self.declared.firmware
@@ -74,14 +74,15 @@ class Source(Frozen):
             raise ConfigError("goes with an SVSM binary", at=place("vars_size"))
         if blob is None:
             for name, needs in (("firmware_size", "firmware_digest"), ("pad", "")):
-                if name in settings and settings[name] != "refuse" and needs not in settings:
+                told = settings.value(name)
+                if told is not None and told != "refuse" and needs not in settings:
                     raise ConfigError("goes with firmware", at=place(name))
             if profile.svsm:
                 raise ConfigError("goes with a firmware file only", at=place("svsm"))
             return None
         if profile.svsm:
             return _with_svsm(blob, settings, place)
-        image = self._image(blob, platform, settings.get("pad", "refuse"))
+        image = self._image(blob, platform, settings.text("pad") or "refuse")
         return image._replace(regions=_whole(image.regions, settings, place))
 
     def _image(self, blob: Blob, platform: Platform, pad: str) -> Image:
@@ -89,7 +90,7 @@ class Source(Frozen):
             self._read[platform, pad] = self.reader.read(blob, platform, pad)
         return self._read[platform, pad]
 
-    def unseen_firmware(self, size: int, place: defaults.Place) -> Region:
+    def unseen_firmware(self, size: int, place: Place) -> Region:
         """Return the region of firmware of which only the digest is known; ConfigError."""
         if not 0 < size <= 1 << 32 or size % PAGE:
             problem = f"{size:#x} bytes are no whole pages below 4 GiB"
@@ -98,7 +99,7 @@ class Source(Frozen):
         return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)
 
 
-def open_source(image: Blob, open_file: Opener, platform: object = None) -> Source:
+def open_source(image: Blob, open_file: Opener, platform: str | None = None) -> Source:
     """
     Return what `image` is; InputError, UnsupportedError, ConfigError.
 
@@ -108,30 +109,30 @@ def open_source(image: Blob, open_file: Opener, platform: object = None) -> Sour
     if name == "plan":
         raise UnsupportedError("a plan is not an image", at=image.name)
     if name != "manifest":
-        return Source(image, Declared({}, firmware=image), reader, format=name)
+        return Source(image, Declared(Given(), firmware=image), reader, format=name)
     declared: Declared = reader.read(image, open_file)
     if declared.firmware is None:
         return Source(image, declared, None, image.name)
-    chosen = platform or declared.settings.get("platform")
+    chosen = platform or declared.settings.text("platform")
     name, reader = recognise(declared.firmware, chosen)
     if name in ("manifest", "plan"):
         raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
     return Source(image, declared, reader, image.name, name)
 
 
-def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: defaults.Place) -> Image:
+def _with_svsm(blob: Blob, settings: Given, place: Place) -> Image:
     """Return the SVSM's declarations, the firmware first, its variable store below it."""
-    if "vars_size" not in settings:
+    size, binary = settings.number("vars_size"), settings.file("svsm")
+    if size is None or binary is None:
         raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
     from cvmplan.images import ovmf
 
     firmware = ovmf.read(blob, platforms.DEFAULT)
     (rom,) = _whole(firmware.regions, settings, place)
-    size = settings["vars_size"]
     variables = Region(
         rom.gpa - size, size, Role.VARIABLES, f"{blob.name}: variable store", "shared"
     )
-    svsm = ovmf.read_svsm(settings["svsm"], variables.gpa)
+    svsm = ovmf.read_svsm(binary, variables.gpa)
     store = (variables,) if size else ()
     return svsm._replace(
         regions=(rom, *store, *svsm.regions),
@@ -139,11 +140,9 @@ def _with_svsm(blob: Blob, settings: Mapping[str, Any], place: defaults.Place) -
     )
 
 
-def _whole(
-    regions: tuple[Region, ...], settings: Mapping[str, Any], place: defaults.Place
-) -> tuple[Region, ...]:
+def _whole(regions: tuple[Region, ...], settings: Given, place: Place) -> tuple[Region, ...]:
     """Return `regions` with the firmware as large as the whole file that it is the end of."""
-    size = settings.get("firmware_size")
+    size = settings.number("firmware_size")
     if size is None or not regions or size == regions[0].size:
         return regions
     if "firmware_digest" not in settings:

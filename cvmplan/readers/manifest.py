@@ -15,6 +15,7 @@ from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.findings import Finding
 from cvmplan.core.values import FILE, PAGE
 from cvmplan.documents import text
+from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.launch.settings import IDENTITIES
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
@@ -41,7 +42,7 @@ def read(blob: Blob, open_file: Opener) -> Declared:
     guest = document.guest.model_dump(exclude_none=True, exclude={"svsm"})
     names = {"platform": document.platform, "vmm": document.vmm, "abi": document.abi}
     names |= {"backing": document.backing}
-    given = {k: v for k, v in names.items() if v is not None} | guest
+    given: dict[str, Value] = {k: v for k, v in names.items() if v is not None} | guest
     if document.prefault:
         given["prefault"] = tuple((r.gpa, r.size) for r in document.prefault)
     files = _Files(blob.name, open_file)
@@ -62,7 +63,7 @@ def read(blob: Blob, open_file: Opener) -> Declared:
         given |= _boot(document.boot, files)
     regions, findings = _regions(blob.name, document.regions, files)
     return Declared(
-        given,
+        Given(given),
         tuple(regions),
         _memory(blob.name, document),
         files.open(firmware, "firmware", "firmware") if firmware and firmware.file else None,
@@ -104,8 +105,8 @@ class _Files:
         return self._hashes[key]
 
 
-def _boot(boot: Any, files: _Files) -> dict[str, Any]:
-    given: dict[str, Any] = {}
+def _boot(boot: Any, files: _Files) -> dict[str, Value]:
+    given: dict[str, Value] = {}
     for name in ("kernel", "initrd"):
         reference = getattr(boot, name)
         if reference:

@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.core.values import MOST_VCPUS, integer
 from cvmplan.kvm import abi as abis
+from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
-from cvmplan.launch.settings import SETTINGS, cpu_signature
+from cvmplan.launch.settings import SETTINGS
 from cvmplan.planning.api import chosen_profile, is_file
+from cvmplan.planning.read import signature_of
+from cvmplan.profiles import Profile
 
 ORDER: Final = (
     "platform", "vmm", "abi", "kernel", "kernel_hash", "initrd", "initrd_hash", "append",
@@ -37,19 +40,27 @@ MOST_LAUNCHES: Final = 1 << 32  # a thousand a second would take seven weeks
 FILES: Final = {"kernel", "initrd", "svsm"}
 
 
+Piece: TypeAlias = int | str | Profile
+"""One value as it was written."""
+
+
 class Product(NamedTuple):
     """Every image with every combination of values; no `vcpus`: as many as are assumed."""
 
     images: tuple[str, ...]
-    settings: Mapping[str, tuple[Any, ...]]
+    settings: Mapping[str, tuple[Value, ...]]
     vcpus: tuple[int, ...] = ()
 
-    def launches(self) -> Iterator[tuple[str, dict[str, Any]]]:
+    def launches(self) -> Iterator[tuple[str, Given]]:
         """Yield (image, settings but for the number of vCPUs), in order."""
         names = [name for name in ORDER if name in self.settings]
         for image in self.images:
             for values in product(*(self.settings[name] for name in names)):
-                yield image, dict(zip(names, values, strict=True))
+                yield image, Given(dict(zip(names, values, strict=True)))
+
+    def paths(self, name: str) -> tuple[str, ...]:
+        """Return the values of a setting that names files."""
+        return tuple(v for v in self.settings.get(name, ()) if isinstance(v, str))
 
     @property
     def size(self) -> int:
@@ -67,7 +78,7 @@ def read_matrix(blob: Blob, files: Files) -> list[Product]:
     products = []
     for at, images, written in matrix.read(blob):
         paths = {n: [files.inside(p, blob.name) for p in written[n]] for n in FILES & {*written}}
-        vmms = [p for v in written.get("vmm", ()) for p in _pieces("vmm", v)]
+        vmms = [str(p) for v in written.get("vmm", ()) for p in _pieces("vmm", v)]
         if vmms:
             paths["vmm"] = [files.inside(v, blob.name) if is_file(v) else v for v in vmms]
         beside = [files.inside(path, blob.name) for path in images]
@@ -76,14 +87,14 @@ def read_matrix(blob: Blob, files: Files) -> list[Product]:
 
 
 def read(
-    images: Sequence[str], written: Mapping[str, Sequence[Any]], open_file: Opener, at: str = ""
+    images: Sequence[str], written: Mapping[str, Sequence[Piece]], open_file: Opener, at: str = ""
 ) -> Product:
     """
     Return the product of `images` and of the values that were `written` for each setting.
 
     ConfigError names the option, or below `at` the key, that is wrong.
     """
-    settings = {}
+    settings: dict[str, tuple[Value, ...]] = {}
     for name in BOOT:
         if name in written and f"{name}_hash" in written:
             place = f"{at}.{name}" if at else f"--{name}"
@@ -109,7 +120,7 @@ def read(
     return made
 
 
-def _distinct(several: Sequence[Any]) -> tuple[Any, ...]:
+def _distinct(several: Sequence[Value]) -> tuple[Value, ...]:
     """Return values without those that were there before; profiles have no hash."""
     try:
         return tuple(dict.fromkeys(several))
@@ -117,13 +128,13 @@ def _distinct(several: Sequence[Any]) -> tuple[Any, ...]:
         return tuple({repr(one): one for one in several}.values())
 
 
-def _pieces(name: str, value: Any) -> list[Any]:
+def _pieces(name: str, value: Piece) -> list[Piece]:
     if name in COMMAS and isinstance(value, str):
         return [piece.strip() for piece in value.split(",")]
     return [value]
 
 
-def _counts(piece: Any) -> Sequence[int]:
+def _counts(piece: Piece) -> Sequence[int]:
     """Return the numbers of vCPUs of "4" or "1-512"; ValueError."""
     first, dash, last = str(piece).partition("-")
     low = integer(piece if not dash else first)
@@ -133,11 +144,16 @@ def _counts(piece: Any) -> Sequence[int]:
     return range(low, high + 1)
 
 
-def _value(name: str, piece: Any, open_file: Opener) -> Any:
+def _value(name: str, piece: Piece, open_file: Opener) -> Value:
+    if isinstance(piece, Profile):
+        return piece
     if name == "vmm":
-        return chosen_profile(piece, open_file)
-    if name == "cpu":
-        cpu_signature({"cpu": piece}, lambda name: f"--{name}")
+        return chosen_profile(str(piece), open_file)
     if name == "abi":
-        abis.find(piece)
-    return SETTINGS[name].read(piece) if name in SETTINGS else piece
+        return abis.find(str(piece)).name
+    if name not in SETTINGS:
+        return str(piece)
+    value = SETTINGS[name].read(piece)
+    if name == "cpu":
+        signature_of(str(value), "--cpu")
+    return value

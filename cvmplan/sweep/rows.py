@@ -6,13 +6,13 @@ Files stand with their SHA-256, so that a result is found again wherever they li
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from hashlib import sha256
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan import __version__
+from cvmplan.launch.documented import document_settings
+from cvmplan.launch.given import Given
 from cvmplan.launch.model import Launch
-from cvmplan.launch.settings import documented
 from cvmplan.profiles import PROFILES, Profile
 
 Row: TypeAlias = dict[str, str | int]
@@ -45,19 +45,17 @@ class Result(NamedTuple):
 
 def of_launch(launch: Launch) -> Row:
     """Return the row of `launch`, without its files, vCPUs and result."""
-    return _row(launch.profile, {**launch.assumed, **launch.given})
+    return _row(launch.profile, launch.assumed | launch.given)
 
 
-def of_settings(settings: Mapping[str, Any]) -> Row:
+def of_settings(settings: Given) -> Row:
     """Return the row of settings that are no launch."""
-    profile = settings.get("vmm")
-    if isinstance(profile, Profile):
-        return _row(profile, {**settings, "vmm": profile.name})
-    return _row(None, settings)
+    profile = settings.value("vmm")
+    return _row(profile if isinstance(profile, Profile) else None, settings)
 
 
-def _row(profile: Profile | None, settings: Mapping[str, Any]) -> Row:
-    told = documented({n: v for n, v in settings.items() if n in (*SETTINGS, *NAMES)})
+def _row(profile: Profile | None, settings: Given) -> Row:
+    told = document_settings(settings.only(*SETTINGS, *NAMES))
     row: Row = dict.fromkeys(COLUMNS, "")
     row |= {name: text(str(value)) for name, value in told.items()}
     if profile is not None and PROFILES.get(profile.name) != profile:

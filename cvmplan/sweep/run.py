@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from itertools import islice
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
@@ -19,6 +19,7 @@ from cvmplan.core.files import Files
 from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import confirm
 from cvmplan.launch import igvm_loader
+from cvmplan.launch.given import Given
 from cvmplan.operations.measure import Measurement
 from cvmplan.planning.build import launch_source, plan
 from cvmplan.planning.source import open_source
@@ -70,7 +71,7 @@ class Image:
         """What stands for all files together: a hash of their paths and hashes."""
         return sha256(repr(sorted(self.hashes.items())).encode()).hexdigest()
 
-    def row(self, settings: dict[str, Any]) -> Row:
+    def row(self, settings: Given) -> Row:
         """Return the row of a launch of this image, without vCPUs and result; ConfigError."""
         self.source.platform(settings)
         try:
@@ -78,7 +79,8 @@ class Image:
         except CvmplanError:  # said again, and told, when it is measured
             row = rows.of_settings(settings)
         row["image"], row["image_sha256"] = rows.text(self.path), self.hashes[self.path]
-        row["svsm"] = self.hashes[settings["svsm"]] if "svsm" in settings else ""
+        svsm = settings.text("svsm")
+        row["svsm"] = "" if svsm is None else self.hashes[svsm]
         row["files"] = " ".join(self.hashes[name] for name in self._named)
         return row
 
@@ -86,7 +88,7 @@ class Image:
 class Task(NamedTuple):
     """A launch with each of `vcpus`, or where there are none with as many as are assumed."""
 
-    settings: dict[str, Any]
+    settings: Given
     vcpus: tuple[int, ...]
 
 
@@ -100,7 +102,7 @@ def _at_once(image: Image, task: Task) -> list[Result]:
     """Return the results of a task from one plan, that for most vCPUs; [] where none is."""
     most = max(task.vcpus)
     try:
-        launch = launch_source(image.source, {**task.settings, "vcpus": most}, image.files.open)
+        launch = launch_source(image.source, task.settings | {"vcpus": most}, image.files.open)
         if launch.abi.imports or igvm_loader.is_igvm(launch):
             return []
         found = [*islice(by_vcpus(plan(launch), image.chains), most)]
@@ -110,7 +112,7 @@ def _at_once(image: Image, task: Task) -> list[Result]:
 
 
 def _alone(image: Image, task: Task, count: int | None) -> Result:
-    settings = task.settings if count is None else {**task.settings, "vcpus": count}
+    settings = task.settings if count is None else task.settings | {"vcpus": count}
     try:
         launch = launch_source(image.source, settings, image.files.open)
         vcpus = launch.guest.vcpus
@@ -167,9 +169,9 @@ def parcels(
     for product in products:
         for path in product.images:
             if path not in opened:
-                opened[path] = Image(path, open_files(), product.settings.get("svsm", ()))
+                opened[path] = Image(path, open_files(), product.paths("svsm"))
         for name in ("kernel", "initrd"):
-            for path in product.settings.get(name, ()):
+            for path in product.paths(name):
                 hashed.of(path, name)
     number = 0
     for product in products:
@@ -193,12 +195,13 @@ class _Hashed:
             confirm(view)
         return self._found[path]
 
-    def settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def settings(self, settings: Given) -> Given:
         """Return `settings` with hashes in place of kernel and initrd."""
-        found = dict(settings)
+        found = settings
         for name in ("kernel", "initrd"):
-            if name in settings:
-                found[f"{name}_hash"] = self.of(found.pop(name), name)
+            path = settings.text(name)
+            if path is not None:
+                found = found.without(name) | {f"{name}_hash": self.of(path, name)}
         return found
 
 
@@ -209,7 +212,8 @@ def _of_product(
     count = 0
     for path, settings in product.launches():
         image, known = opened[path], hashed.settings(settings)
-        row = image.row(known) | {n: rows.text(settings[n]) for n in rows.NAMES if n in settings}
+        named = {n: settings.text(n) for n in rows.NAMES}
+        row = image.row(known) | {n: rows.text(v) for n, v in named.items() if v is not None}
         wanted = missing(row, product.vcpus)
         if wanted is None:
             continue

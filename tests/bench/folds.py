@@ -10,6 +10,7 @@ from random import Random
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.platform import Platform
+from cvmplan.launch.given import Given
 from cvmplan.operations.measure import measure
 from cvmplan.operations.plan import MapMemory, Op, Plan
 from cvmplan.planning import build
@@ -149,7 +150,7 @@ def measure_image(image: Blob, vcpus: int) -> Callable[[], object]:
     def opener(path: str, role: str, beside: str | None = None) -> Blob:
         raise FileNotFoundError(path, role, beside)
 
-    options = {"platform": "snp", "vmm": "qemu", "vcpus": vcpus}
+    options = Given({"platform": "snp", "vmm": "qemu", "vcpus": vcpus})
     return lambda: measure(build.plan(build.launch(image, options, opener)))
 
 

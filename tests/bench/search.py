@@ -12,6 +12,7 @@ import cvmplan
 from cvmplan.core.blob import Blob
 from cvmplan.core.files import Files
 from cvmplan.explain import ask, explain_measurement
+from cvmplan.launch.given import Given
 from cvmplan.operations.measure import measure
 from tests.bench.programs import PEER
 from tests.bench.ratios import Benchmark, Sizes, SkippedError, seconds
@@ -67,7 +68,7 @@ def explanation(image: Blob, truth: dict[str, Any], sizes: Sizes) -> list[float]
     files = Files()
     blob = files.keep(image, "image")
     wanted = measure(cvmplan.plan_image(image, **truth)).digest
-    given = {"platform": truth["platform"]}
+    given = Given({"platform": truth["platform"]})
 
     def search() -> None:
         asked = ask(blob, given, files.open, [], wanted)
