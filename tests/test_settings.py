@@ -15,9 +15,9 @@ import cvmplan
 from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.documents.manifest import BootDocument, GuestDocument, Manifest
-from cvmplan.launch.settings import SETTINGS, TOP, Kind, Setting
+from cvmplan.launch.settings import SETTINGS, TOP, Kind, Setting, Settings
 from cvmplan.planning import read
-from cvmplan.planning.api import Settings, plan_image
+from cvmplan.planning.api import plan_image
 from tests import manifests
 from tests.build.ovmf import good_snp, good_tdx
 from tests.run import run

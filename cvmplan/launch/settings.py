@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypedDict
 
 from cvmplan.core import values
 from cvmplan.core.platform import (
@@ -21,8 +21,8 @@ from cvmplan.core.platform import (
     WITH_VMSA,
     Platform,
 )
-from cvmplan.launch.given import Ranges, Value
-from cvmplan.profiles import cpus
+from cvmplan.launch.given import Given, Ranges, Value
+from cvmplan.profiles import Profile, cpus
 
 TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest
 
@@ -214,3 +214,96 @@ def kind_of(name: str) -> Kind:
     if name in TOP:
         return Kind.TEXT
     return (SETTINGS if name in SETTINGS else DECIDED)[name].kind
+
+
+class Settings(TypedDict, total=False):
+    """
+    Settings of a launch by name, as `settings.SETTINGS` describes them; None: not given.
+
+    Addresses, masks and sizes are numbers, or texts as options have them ("0x30000", "4MiB");
+    hashes, identities and blocks are hex or base64; `prefault` is a list of ranges.
+    `vmm` is a name, a file or a Profile; `allow_outside` lets a manifest name files outside
+    its folder.
+    """
+
+    platform: str | None
+    vmm: str | Profile | None
+    abi: str | None
+    allow_outside: bool
+    vcpus: int | str | None
+    cpu: str | None
+    family: int | str | None
+    model: int | str | None
+    stepping: int | str | None
+    sev_features: int | str | None
+    policy: int | str | None
+    es_init: str | None
+    reset_eip: int | str | None
+    c_bit: int | str | None
+    firmware_digest: str | None
+    firmware_size: int | str | None
+    kernel: str | None
+    initrd: str | None
+    append: str | None
+    kernel_hash: str | None
+    initrd_hash: str | None
+    append_hash: str | None
+    svsm: str | None
+    vars_size: int | str | None
+    page_order: str | None
+    gpaw: int | str | None
+    pad: str | None
+    hob_gpa: int | str | None
+    backing: str | None
+    prefault: list[str] | str | None
+    machine: str | None
+    tsc_khz: int | str | None
+    attributes: int | str | None
+    xfam: int | str | None
+    mrconfigid: str | None
+    mrowner: str | None
+    mrownerconfig: str | None
+    host_data: str | None
+    id_block: str | None
+    id_auth: str | None
+    author_key_enabled: bool
+    vcek_disabled: bool
+    gosvw: str | None
+
+
+class Guest(NamedTuple):
+    """
+    Settings of the virtual machine; None where a setting was not given and has no default.
+
+    Sizes: digests and identities in bytes as the firmware ABI has them (host_data 32,
+    gosvw 16, id_block 96, id_auth 4096, mrconfigid, mrowner and mrownerconfig 48).
+    """
+
+    vcpus: int = 1
+    cpu_signature: int = 0
+    sev_features: int = 0
+    policy: int = 0
+    es_init: str = "legacy"
+    gpaw: int = 48
+    c_bit: int | None = None
+    page_order: str = "single-pass"
+    reset_eip: int | None = None
+    hob_gpa: int | None = None
+    firmware_digest: bytes | None = None
+    host_data: bytes | None = None
+    id_block: bytes | None = None
+    id_auth: bytes | None = None
+    author_key_enabled: bool = False
+    vcek_disabled: bool = False
+    gosvw: bytes | None = None
+    attributes: int = 0
+    xfam: int = 0
+    mrconfigid: bytes | None = None
+    mrowner: bytes | None = None
+    mrownerconfig: bytes | None = None
+    backing: str | None = None
+
+    @classmethod
+    def of(cls, settings: Given) -> Guest:
+        """Return the guest of these settings; others are of the launch."""
+        return cls(**dict(settings.only(*cls._fields).items()))  # type: ignore[arg-type]  # each is of its kind

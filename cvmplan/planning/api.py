@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias, TypedDict, Unpack
+from typing import TypeAlias, Unpack
 
 from cvmplan import profiles
 from cvmplan.core.blob import Blob
@@ -14,7 +14,7 @@ from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.core.files import Files
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
-from cvmplan.launch.settings import TOP
+from cvmplan.launch.settings import TOP, Settings
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.build import launch, plan
 from cvmplan.planning.read import Written, read_options
@@ -23,61 +23,6 @@ from cvmplan.profiles import Profile
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 Image: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Blob
-
-
-class Settings(TypedDict, total=False):
-    """
-    Settings of a launch by name, as `settings.SETTINGS` describes them; None: not given.
-
-    Addresses, masks and sizes are numbers, or texts as options have them ("0x30000", "4MiB");
-    hashes, identities and blocks are hex or base64; `prefault` is a list of ranges.
-    `vmm` is a name, a file or a Profile; `allow_outside` lets a manifest name files outside
-    its folder.
-    """
-
-    platform: str | None
-    vmm: str | Profile | None
-    abi: str | None
-    allow_outside: bool
-    vcpus: int | str | None
-    cpu: str | None
-    family: int | str | None
-    model: int | str | None
-    stepping: int | str | None
-    sev_features: int | str | None
-    policy: int | str | None
-    es_init: str | None
-    reset_eip: int | str | None
-    c_bit: int | str | None
-    firmware_digest: str | None
-    firmware_size: int | str | None
-    kernel: str | None
-    initrd: str | None
-    append: str | None
-    kernel_hash: str | None
-    initrd_hash: str | None
-    append_hash: str | None
-    svsm: str | None
-    vars_size: int | str | None
-    page_order: str | None
-    gpaw: int | str | None
-    pad: str | None
-    hob_gpa: int | str | None
-    backing: str | None
-    prefault: list[str] | str | None
-    machine: str | None
-    tsc_khz: int | str | None
-    attributes: int | str | None
-    xfam: int | str | None
-    mrconfigid: str | None
-    mrowner: str | None
-    mrownerconfig: str | None
-    host_data: str | None
-    id_block: str | None
-    id_auth: str | None
-    author_key_enabled: bool
-    vcek_disabled: bool
-    gosvw: str | None
 
 
 def plan_image(image: Image, /, **settings: Unpack[Settings]) -> Plan:

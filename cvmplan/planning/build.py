@@ -19,7 +19,8 @@ from cvmplan.kvm import memory as kvm_memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.documented import document_settings
 from cvmplan.launch.given import Given
-from cvmplan.launch.model import Guest, Launch, Layout, Opener
+from cvmplan.launch.model import Launch, Layout, Opener
+from cvmplan.launch.settings import Guest
 from cvmplan.memory.gpamap import GpaMap, check_regions
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import MOST_ADDED
