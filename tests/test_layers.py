@@ -23,7 +23,7 @@ FLOORS = [
     ["profiles", "simulator"],
     ["launch"],
     ["images", "platforms"],
-    ["boot", "diff", "evidence", "readers"],
+    ["boot", "calls", "diff", "evidence", "readers"],
     ["planning"],
     ["explain", "sweep"],
     ["emit"],

@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import re
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
+"""What a JSON document is made of."""
 
 PAGE = 4096  # bytes of the only page size in which an initial image is added
 

@@ -106,8 +106,7 @@ def of_directive(fields: Mapping[str, Any], policy: int, at: str) -> Identity:
     ids = (fields["ld"], fields["family_id"], fields["image_id"])
     block = IdBlock(*ids, fields["version"], fields["guest_svn"], policy)
     id_key, author = (fields[f"{who}_public_key"] for who in ("id", "author"))
-    made: dict[str, IdBlock | IdAuth] = {"ID block": block}
-    made["ID authentication"] = IdAuth(
+    auth = IdAuth(
         fields["id_key_algorithm"],
         fields["author_key_algorithm"],
         b"",
@@ -118,8 +117,10 @@ def of_directive(fields: Mapping[str, Any], policy: int, at: str) -> Identity:
         author[:4] + author[8:],
         b"",
     )
-    blobs = (Blob(f"{at} as {what}", memoryview(pack(one))) for what, one in made.items())
-    return Identity(*blobs)
+    return Identity(
+        Blob(f"{at} as ID block", memoryview(pack(block))),
+        Blob(f"{at} as ID authentication", memoryview(pack(auth))),
+    )
 
 
 def checks(plan: Plan, result: Measurement, identity: Identity, author: bool) -> Iterator[Line]:

@@ -3,8 +3,8 @@ The mapping half of a plan on this machine: each call made, each answer compared
 
 What needs no SNP or TDX hardware is memory: memslots, guest_memfds, private attributes, and
 KVM_PRE_FAULT_MEMORY.  A software-protected VM (type 1) has all of it; where the host has none,
-a default VM takes the calls that need no private memory.  The bytes are those that
-`emit.calls` prints; only what the VMM alone knows (addresses, file descriptors) is filled in.
+a default VM takes the calls that need no private memory.  The bytes are those of `calls`; only
+what the VMM alone knows (addresses, file descriptors) is filled in.
 Sources: Linux Documentation/virt/kvm/api.rst; for the loop around KVM_PRE_FAULT_MEMORY
 tools/testing/selftests/kvm/pre_fault_memory_test.c.
 """
@@ -19,16 +19,16 @@ from operator import itemgetter
 from platform import machine, release
 from typing import Final, NamedTuple
 
+from cvmplan.calls.make import calls
+from cvmplan.calls.record import SystemCall
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import DEFAULT, SW_PROTECTED, UNMEASURED, Platform
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
-from cvmplan.emit.calls import calls
-from cvmplan.emit.vendor import Call
 from cvmplan.host.half import Offer, mapping_half, runs
 from cvmplan.host.kernel import Kernel, Linux
 from cvmplan.kvm.abi import earliest, find
-from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
+from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS
 from cvmplan.kvm.memory import SetMemslot
 from cvmplan.operations.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
 from cvmplan.readers.calls import of_operations
@@ -36,6 +36,7 @@ from cvmplan.simulator.answers import Answer
 from cvmplan.simulator.simulate import simulate
 
 DEVICE: Final = "/dev/kvm"
+GMEM_SHARED: Final = 1 << 1  # of KVM_CAP_GUEST_MEMFD_FLAGS: INIT_SHARED
 MOST_MEMORY: Final = 64 << 30  # bytes of memslots: address space only
 MOST_MAPPED: Final = 1 << 30  # bytes of pages that a guest_memfd really allocates
 MOST_REPEATS: Final = 100  # of a call that was interrupted
@@ -96,15 +97,15 @@ def _open(kernel: Kernel, held: ExitStack) -> int:
 
 
 def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
-    """Return the VM that the host can have, by the capabilities that `emit.calls` asks for."""
+    """Return the VM that the host can have, by the capabilities that its calls ask for."""
     answers: dict[Platform, list[str]] = {}
     for kind in UNMEASURED:
         alone = Plan(kind, plan.vmm, earliest(kind).name, (CreateVm(kind),))
-        asked = [c for c in calls(alone) if c["call"] == "KVM_CHECK_EXTENSION"]
+        asked = [(c, c.wants) for _, c in calls(alone) if c.wants is not None]
         answers[kind] = [
-            f"{c['capability']} ({c['wants']})" if c["wants"] != "not 0" else c["capability"]
-            for c in asked
-            if not _has(_ask(kernel, kvm, c["argument"]), c["wants"])
+            call.capability if wants.bit is None else f"{call.capability} (bit {wants.bit})"
+            for call, wants in asked
+            if not wants.holds(_ask(kernel, kvm, CAPABILITIES[call.capability]))
         ]
     lacks = tuple(answers[SW_PROTECTED])
     if not lacks:
@@ -113,7 +114,7 @@ def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
     if needed:
         raise NotChecked(f"{DEVICE} lacks {', '.join(needed)}")
     shared = _ask(kernel, kvm, CAPABILITIES["KVM_CAP_GUEST_MEMFD_FLAGS"])
-    return Offer(DEFAULT, not answers[DEFAULT], _has(shared, "bit 1"), lacks)
+    return Offer(DEFAULT, not answers[DEFAULT], bool(shared & GMEM_SHARED), lacks)
 
 
 def _ask(kernel: Kernel, kvm: int, capability: int) -> int:
@@ -121,10 +122,6 @@ def _ask(kernel: Kernel, kvm: int, capability: int) -> int:
         return kernel.ioctl(kvm, IOCTLS["KVM_CHECK_EXTENSION"].number, capability)
     except OSError as error:
         raise NotChecked(f"KVM_CHECK_EXTENSION answers {_name(error)}") from error
-
-
-def _has(value: int, wants: str) -> bool:
-    return value != 0 if wants == "not 0" else bool(value >> int(wants.removeprefix("bit ")) & 1)
 
 
 def _bounded(made: Plan) -> None:
@@ -168,8 +165,8 @@ class _Session:
         mapped = Spans()
         wanted = _simulated(self.plan)
         try:
-            for seq, group in groupby(calls(self.plan), itemgetter("seq")):
-                op, said = self.plan.ops[seq], self._operation(group)
+            for seq, group in groupby(calls(self.plan), itemgetter(0)):
+                op, said = self.plan.ops[seq], self._operation(call for _, call in group)
                 if is_run(op) and said.errno is None and said.left is not None:
                     mapped.add(op.gpa, said.left[0])
                 if _differs(op, wanted[seq], said):
@@ -195,34 +192,33 @@ class _Session:
         )
         return Finding("host-agrees", problem)
 
-    def _operation(self, group: Iterable[Call]) -> Said:
+    def _operation(self, group: Iterable[SystemCall]) -> Said:
         """Make the calls of one operation, up to one that is refused; NotChecked."""
         said = Said()
         for call in group:
             argument = self._argument(call)
-            if call["call"] == "KVM_CHECK_EXTENSION" or argument is None:
+            if call.wants is not None or argument is None:
                 continue
             self.made += 1
-            said = self._call(self.fds[call["fd"]], call, argument)
+            said = self._call(self.fds[call.fd], call, argument)
             if said.errno in NO_ROOM:
-                raise NotChecked(f"{call['call']} answers {said.errno}: the host has no room")
+                raise NotChecked(f"{call.name} answers {said.errno}: the host has no room")
             if said.errno is not None:
                 self.refused += 1
                 break
         return said
 
-    def _argument(self, call: Call) -> int | bytearray | None:
+    def _argument(self, call: SystemCall) -> int | bytearray | None:
         """Return the argument of a call, None where it is of what only a VMM has."""
-        if "bytes" not in call:
-            return call["argument"] if isinstance(call["argument"], int) else None
-        data = bytearray.fromhex(call["bytes"])
-        sizes = {field.offset: field.size for field in STRUCTS[call["struct"]].fields}
-        for relocation in call.get("relocations", ()):
-            kind, _, number = relocation["address"].rstrip("]").partition("[")
+        if call.struct is None:
+            return call.argument if isinstance(call.argument, int) else None
+        data = bytearray(call.struct.data)
+        sizes = {field.offset: field.size for field in call.struct.layout.fields}
+        for at, symbol in call.struct.relocations:
+            kind, _, number = symbol.rstrip("]").partition("[")
             value = self.fds.get(f"{kind}:{number}", NO_FD)
             if kind == "&memory":
                 value = self._address(int(number))
-            at = relocation["offset"]
             data[at : at + sizes[at]] = value.to_bytes(sizes[at], "little", signed=value < 0)
         return data
 
@@ -236,31 +232,33 @@ class _Session:
             self.held.callback(self.kernel.unmap, self.memory[slot])
         return self.memory[slot]
 
-    def _call(self, fd: int, call: Call, argument: int | bytearray) -> Said:
+    def _call(self, fd: int, call: SystemCall, argument: int | bytearray) -> Said:
         """Make a call: again where it was interrupted, and for what it has left undone."""
-        again = "repeat" in call and isinstance(argument, bytearray)
+        again = call.repeat is not None and isinstance(argument, bytearray)
         left = _left(call, argument) if again else None
         repeats = 0
         while True:
             try:
-                value = self.kernel.ioctl(fd, int(call["ioctl"], 16), argument)
+                value = self.kernel.ioctl(fd, call.number or 0, argument)
             except OSError as error:
                 name = _name(error)
                 repeats += 1
                 if name in ("EINTR", "EAGAIN") and repeats <= MOST_REPEATS:
                     continue
                 return Said(name, _left(call, argument) if again else None)
-            if "returns" in call:
+            if call.returns:
                 self.held.callback(self.kernel.close, value)
-                self.fds[call["returns"]] = value
+                self.fds[call.returns] = value
             before, left = left, _left(call, argument) if again else None
             if left is None or before is None or not 0 < left[1] < before[1]:
                 return Said(None, left)
 
 
-def _left(call: Call, data: int | bytearray) -> tuple[int, int]:
+def _left(call: SystemCall, data: int | bytearray) -> tuple[int, int] | None:
     """Return the (gpa, size) that KVM_PRE_FAULT_MEMORY wrote back."""
-    at = {field.name: field for field in STRUCTS[call["struct"]].fields}
+    if call.struct is None:
+        return None
+    at = {field.name: field for field in call.struct.layout.fields}
     gpa, size = (
         int.from_bytes(bytes(data)[at[n].offset :][: at[n].size], "little") for n in ("gpa", "size")
     )

@@ -1,0 +1,177 @@
+"""
+The system calls of a plan, in their order.
+
+An interface that no kernel has gives symbolic calls: an operation, and no number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cvmplan.calls.record import SystemCall, Values, Wants, filled, ioctl
+from cvmplan.calls.vendor import VendorCalls
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.platform import DEFAULT, FLAT
+from cvmplan.kvm import layouts
+from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
+from cvmplan.kvm.memory import (
+    CreateGmem,
+    Madvise,
+    PunchHole,
+    SetMemslot,
+    SetPrivate,
+    SetShared,
+    Write,
+)
+from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op, Plan, PreFaultMemory
+
+BUS_CYCLE_NS, IRQCHIP_ROUTES = 40, 24  # TDX: a 25 MHz bus; kvm.h: routes of a split irqchip
+
+
+def calls(made: Plan) -> Iterator[tuple[int, SystemCall]]:
+    """Yield (number of its operation, call), in the order in which they are made."""
+    maker = _Maker(made)
+    for number, op in enumerate(made.ops):
+        for call in maker.calls(number, op):
+            yield number, call
+
+
+class _Maker(VendorCalls):
+    """Makes the calls of one plan."""
+
+    def calls(self, number: int, op: Op) -> Iterator[SystemCall]:
+        """Yield the calls of one operation."""
+        symbolic = not self.abi.runs and op.kind in ("add", "extend", "map")
+        if self.abi.imports or symbolic:
+            yield SystemCall(op.name, symbolic=op)
+            return
+        name = f"_{op.name.replace('-', '_')}"
+        if not hasattr(self, name):
+            raise UnsupportedError(f"{op.name} is no call of {self.abi.name}", at="--format")
+        yield from getattr(self, name)(op, number)
+
+    # --- the VM and its vCPUs --------------------------------------------------------------------
+
+    def _create_vm(self, op: CreateVm, number: int) -> Iterator[SystemCall]:
+        del number
+        legacy = any(isinstance(o, Init) and o.legacy for o in self.plan.ops)
+        kind = DEFAULT.vm_type if legacy else op.vm_type.vm_type
+        kind = layouts.TDX_V19_VM_TYPE if self.v19 else kind
+        if kind:
+            yield self._check("VM_TYPES", Wants(kind))
+        for name in self.platform.capabilities:
+            if not (self.v19 and name == "X86_APIC_BUS_CYCLES_NS"):
+                yield self._check(name, Wants())
+        if self.v19:
+            yield self._check("MEMORY_MAPPING", Wants())
+        yield ioctl("kvm", "KVM_CREATE_VM")._replace(argument=kind, returns="vm")
+        if self.platform.page_info:
+            yield self._enable("EXIT_HYPERCALL", 1 << layouts.KVM_HC_MAP_GPA_RANGE)
+        if self.platform.secure_ept:
+            yield from self._prepare_td()
+
+    def _check(self, name: str, wants: Wants) -> SystemCall:
+        capability = f"KVM_CAP_{name}"
+        return ioctl("kvm", "KVM_CHECK_EXTENSION")._replace(
+            argument=CAPABILITIES[capability], capability=capability, wants=wants
+        )
+
+    def _enable(self, name: str, argument: int) -> SystemCall:
+        capability = f"KVM_CAP_{name}"
+        values: Values = {
+            "cap": CAPABILITIES[capability], "args": argument.to_bytes(8, "little"),
+        }  # fmt: skip
+        made = filled(STRUCTS["kvm_enable_cap"], values)
+        return ioctl("vm", "KVM_ENABLE_CAP")._replace(capability=capability, struct=made)
+
+    def _prepare_td(self) -> Iterator[SystemCall]:
+        yield self._tdx("vm", "KVM_TDX_CAPABILITIES", "&capabilities")
+        count = next(op.count for op in self.plan.ops if isinstance(op, CreateVcpu))
+        yield self._enable("MAX_VCPUS", count)
+        yield self._enable("SPLIT_IRQCHIP", IRQCHIP_ROUTES)
+        if not self.v19:
+            yield self._enable("X86_APIC_BUS_CYCLES_NS", BUS_CYCLE_NS)
+        khz = self.plan.guest.get("tsc_khz")
+        if khz:
+            yield ioctl("vm", "KVM_SET_TSC_KHZ")._replace(argument=khz)
+
+    def _create_vcpu(self, op: CreateVcpu, number: int) -> Iterator[SystemCall]:
+        del number
+        for vcpu in range(op.count):
+            fd = f"vcpu:{vcpu}"
+            yield ioctl("vm", "KVM_CREATE_VCPU")._replace(argument=vcpu, returns=fd)
+            yield ioctl(fd, "KVM_SET_CPUID2")._replace(argument="&cpuid")
+            if self.platform.vmsa:  # what becomes the VMSA
+                yield ioctl(fd, "KVM_SET_SREGS")._replace(argument=f"&sregs[{vcpu}]")
+                yield ioctl(fd, "KVM_SET_REGS")._replace(argument=f"&regs[{vcpu}]")
+
+    # --- memory ----------------------------------------------------------------------------------
+
+    def _create_gmem(self, op: CreateGmem, number: int) -> Iterator[SystemCall]:
+        del number
+        bits = {
+            "mmap": layouts.GUEST_MEMFD_FLAG_MMAP,
+            "init-shared": layouts.GUEST_MEMFD_FLAG_INIT_SHARED,
+        }
+        values: Values = {"size": op.size, "flags": sum(bits[f] for f in op.flags)}
+        made = filled(STRUCTS["kvm_create_guest_memfd"], values)
+        call = ioctl("vm", "KVM_CREATE_GUEST_MEMFD")
+        yield call._replace(returns=f"gmem:{op.gmem}", struct=made)
+
+    def _set_memslot(self, op: SetMemslot, number: int) -> Iterator[SystemCall]:
+        del number
+        values: dict[str, int | bytes | str] = {
+            "slot": op.slot,
+            "flags": 0 if op.gmem is None else layouts.KVM_MEM_GUEST_MEMFD,
+            "guest_phys_addr": op.gpa,
+            "memory_size": op.size,
+            "userspace_addr": f"&memory[{op.slot}]",
+        }
+        if op.gmem is not None:
+            values |= {"guest_memfd": f"gmem[{op.gmem}]", "guest_memfd_offset": op.gmem_offset or 0}
+        made = filled(STRUCTS["kvm_userspace_memory_region2"], values)
+        yield ioctl("vm", "KVM_SET_USER_MEMORY_REGION2")._replace(struct=made)
+        if self.platform in FLAT:
+            region: Values = {"addr": f"&memory[{op.slot}]", "size": op.size}
+            made = filled(STRUCTS["kvm_enc_region"], region)
+            yield ioctl("vm", "KVM_MEMORY_ENCRYPT_REG_REGION")._replace(struct=made)
+
+    def _set_private(self, op: SetPrivate, number: int) -> Iterator[SystemCall]:
+        yield from self._attribute(op, layouts.KVM_MEMORY_ATTRIBUTE_PRIVATE)
+        del number
+
+    def _set_shared(self, op: SetShared, number: int) -> Iterator[SystemCall]:
+        yield from self._attribute(op, 0)
+        del number
+
+    def _attribute(self, op: SetPrivate | SetShared, attributes: int) -> Iterator[SystemCall]:
+        values: dict[str, int | bytes | str] = {"size": op.size, "attributes": attributes}
+        if op.gmem is None:
+            made = filled(STRUCTS["kvm_memory_attributes"], {"address": op.gpa, **values})
+            yield ioctl("vm", "KVM_SET_MEMORY_ATTRIBUTES")._replace(struct=made)
+            return
+        base = next(s.gpa - (s.gmem_offset or 0) for s in self._slots if s.gmem == op.gmem)
+        if isinstance(op, SetPrivate) and op.preserve:
+            values["flags"] = "KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE"
+        made = filled(STRUCTS["kvm_memory_attributes2"], {"offset": op.gpa - base, **values})
+        yield ioctl(f"gmem:{op.gmem}", "KVM_SET_MEMORY_ATTRIBUTES2")._replace(struct=made)
+
+    def _madvise(self, op: Madvise, number: int) -> Iterator[SystemCall]:
+        del number
+        advice = f"MADV_{op.advice.upper()}"
+        told = (("address", self._memory(op.gpa)), ("size", hex(op.size)), ("advice", advice))
+        yield SystemCall("madvise", arguments=told)
+
+    def _write(self, op: Write, number: int) -> Iterator[SystemCall]:
+        yield self._copy(self._memory(op.gpa), op.source, op.size, number)
+
+    def _punch_hole(self, op: PunchHole, number: int) -> Iterator[SystemCall]:
+        del number
+        mode = "FALLOC_FL_PUNCH_HOLE|FALLOC_FL_KEEP_SIZE"
+        told = (("mode", mode), ("offset", hex(op.offset)), ("size", hex(op.size)))
+        yield SystemCall("fallocate", f"gmem:{op.gmem}", arguments=told)
+
+    def _pre_fault_memory(self, op: PreFaultMemory, number: int) -> Iterator[SystemCall]:
+        del number
+        made = filled(STRUCTS["kvm_pre_fault_memory"], {"gpa": op.gpa, "size": op.size})
+        yield ioctl("vcpu:0", "KVM_PRE_FAULT_MEMORY")._replace(struct=made, repeat="size")
