@@ -295,22 +295,3 @@ def test_inspect_prints_all_headers_with_their_offsets() -> None:
         "reserved=0x0",
     }  # fmt: skip
     assert told["allows"] == ["SEV_SNP"]
-
-
-@needs_shared
-@pytest.mark.parametrize("jobs", ["2", "3"])
-def test_processes_that_share_the_hashing_change_nothing(jobs: str, tmp_path: Any) -> None:
-    pages = bytes(range(256)) * 16 * 5000 + bytes(4096 * 700)
-    (tmp_path / "big.bin").write_bytes(pages[:-100])
-    manifest = {
-        "schema": "cvmplan.manifest/1", "platform": "snp",
-        "regions": [{"gpa": "0x100000000", "type": "normal", "pad": "zero",
-                     "source": {"file": "big.bin"}},
-                    {"gpa": "0x1000", "type": "secrets", "size": "0x1000"},
-                    {"gpa": "0x2000", "type": "cpuid", "size": "0x1000"}],
-    }  # fmt: skip
-    path = tmp_path / "m.json"
-    path.write_text(json.dumps(manifest))
-    alone = run("measure", str(path), "--bare")
-    assert alone.code == 0
-    assert run("measure", str(path), "--bare", "--jobs", jobs).out == alone.out

@@ -12,13 +12,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import pytest
 
 from cvmplan import InputError, measure, plan_image
 from cvmplan.core.files import HELD, map_file
 from cvmplan.core.mapped import confirm, confirm_all
+from cvmplan.core.processes import map_forked
+from cvmplan.platforms.snp import parallel
+from tests import manifests
+from tests.oracles.firmware import vmsas
+from tests.oracles.igvm import Chain
 from tests.run import assert_refused, run
 
 PROGRAM = [sys.executable, "-m", "cvmplan"]
@@ -276,6 +281,38 @@ def test_what_is_ignored_when_it_starts_stays_ignored(manifest: Path) -> None:
         out, _ = process.communicate(timeout=LONG)
     assert process.returncode == 0
     assert len(out) == 96
+
+
+@pytest.mark.parametrize("jobs", [1, 2, 3])
+def test_processes_that_share_the_hashing_reach_the_digest_of_the_chain(
+    jobs: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Above the threshold of two pieces the work is shared; the oracle adds page by page."""
+    pages = 2 * parallel.PIECE // 4096 + 700
+    data = b"".join(n.to_bytes(4, "little") * 1024 for n in range(pages))
+    (tmp_path / "big").write_bytes(data[:-100])
+    source = {"file": "big"}
+    region = manifests.region("0x100000000", "normal", pad="zero", source=source)
+    filled = [manifests.region("0x1000", "secrets"), manifests.region("0x2000", "cpuid")]
+    path = manifests.write(tmp_path, manifests.document(region, *filled))
+    shared: list[int] = []
+
+    def counted(function: Any, calls: Any, jobs: int, **more: Any) -> Any:
+        shared.append(jobs)
+        return map_forked(function, calls, jobs, **more)
+
+    monkeypatch.setattr("cvmplan.platforms.snp.parallel.map_forked", counted)
+    told = run("measure", path, "--bare", "--jobs", str(jobs))
+    chain = Chain()
+    whole = data[:-100] + bytes(100)
+    for number in range(pages):
+        at = number * 4096
+        chain.add(1, 0x100000000 + at, whole[at : at + 4096])
+    chain.add(5, 0x1000, b"")
+    chain.add(6, 0x2000, b"")
+    chain.add(2, 0xFFFFFFFFF000, vmsas(1, 0, 1)[0])
+    assert told.out == chain.digest.hex()
+    assert shared == ([] if jobs == 1 else [jobs])
 
 
 def test_processes_that_cannot_be_started_are_one_line(

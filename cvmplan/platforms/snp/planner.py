@@ -222,8 +222,8 @@ def _hash_page_findings(launch: Launch, image: Image) -> Iterator[Finding]:
     def finding(problem: str, *sections: Region) -> Finding:
         at = sections[-1].at if sections else image.blob.name
         origins = tuple(s.origin for s in sections)
-        igvm_loader = _extent(sections)
-        return Finding("hash-table-outside-page", problem, *igvm_loader, origins=origins, at=at)
+        pages = _extent(sections)
+        return Finding("hash-table-outside-page", problem, *pages, origins=origins, at=at)
 
     sections = [r for r in _in_order(launch) if r.role is Role.KERNEL_HASHES]
     if len(sections) > 1 or any(s.size != PAGE for s in sections):
