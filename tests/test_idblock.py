@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa, utils
 
 from cvmplan import documents
-from cvmplan.core.blob import Blob
+from cvmplan.core.blob import Blob, pack
 from cvmplan.evidence import keys
 from cvmplan.platforms.snp.idblock import (
     EcdsaKey,
@@ -30,7 +30,6 @@ from cvmplan.platforms.snp.idblock import (
     IdAuth,
     IdBlock,
     Signature,
-    pack,
     read_auth,
     read_block,
     signature_bytes,

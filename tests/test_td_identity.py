@@ -19,10 +19,10 @@ from typing import Any
 import pytest
 
 from cvmplan import documents
-from cvmplan.core.blob import Blob
+from cvmplan.core.blob import Blob, pack
 from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.platforms.tdx import bits, modules
-from cvmplan.platforms.tdx.params import OFFSETS, TdParams, findings, made, pack, read
+from cvmplan.platforms.tdx.params import OFFSETS, TdParams, findings, made, read
 from cvmplan.platforms.tdx.quote import TdInfo
 from cvmplan.platforms.tdx.report import ServiceTd, servtd_hash
 from tests.build.ovmf import good_tdx

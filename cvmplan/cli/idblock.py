@@ -132,9 +132,10 @@ def _check_emitted(own: Mapping[str, Any]) -> None:
 
 def _make(asked: Asked, printer: Any) -> None:
     """Write what is to be signed, or the ID block that is signed."""
+    from cvmplan.core.blob import pack
     from cvmplan.emit import identity
     from cvmplan.evidence.idblock import authenticated, block_for
-    from cvmplan.platforms.snp.idblock import key_bytes, pack
+    from cvmplan.platforms.snp.idblock import key_bytes
 
     own = asked.own
     ids = _sixteen(own["family_id"], "--family-id"), _sixteen(own["image_id"], "--image-id")

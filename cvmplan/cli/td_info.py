@@ -69,9 +69,10 @@ def td_info(
     RTMRs that are not given are zero, which is what a TD has when it is finalized; firmware
     extends them once it runs.
     """
+    from cvmplan.core.blob import pack
     from cvmplan.operations.measure import measure
     from cvmplan.platforms.tdx import modules
-    from cvmplan.platforms.tdx.report import RTMRS, check_platform, identity, pack
+    from cvmplan.platforms.tdx.report import RTMRS, check_platform, identity
 
     wanted = None if expect is None else _digest(expect)
     typed = dict(zip(RTMRS, (rtmr0, rtmr1, rtmr2, rtmr3), strict=True))

@@ -149,7 +149,8 @@ def td_params(asked: Asked, format: Format = "text", output: Output = None) -> N
 
     Exit 1 when the module would refuse them; then raw, base64 and hex print nothing.
     """
-    from cvmplan.platforms.tdx.params import Described, findings, pack, read
+    from cvmplan.core.blob import pack
+    from cvmplan.platforms.tdx.params import Described, findings, read
 
     if asked.path is not None:
         files = Files()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from struct import Struct
+from dataclasses import fields
+from struct import Struct, calcsize
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from cvmplan.core.errors import TruncatedError
@@ -19,6 +21,26 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
+_CODE = re.compile(r"([0-9]*)([a-zA-Z?])")  # of a layout: how many, of which size
+
+
+def offsets(kind: type[Record]) -> dict[str, int]:
+    """Return the offset of each field of a record in its bytes, by its LAYOUT."""
+    names = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # records are dataclasses
+    found, at = [], 0
+    for times, code in _CODE.findall(kind.LAYOUT.format):
+        count = int(times or 1)
+        pieces = [count] if code in "sx" else [calcsize(f"<{code}")] * count
+        for size in pieces:
+            if code != "x":
+                found.append(at)
+            at += size
+    return dict(zip(names, found, strict=True))
+
+
+def pack(made: Record) -> bytes:
+    """Return the bytes of a record."""
+    return made.LAYOUT.pack(*(getattr(made, name) for name in offsets(type(made))))
 
 
 @record

@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 
 from cvmplan.core.errors import ConfigError
 
+VMSA_GPA: Final = 0xFFFFFFFFF000
+"""Where KVM measures each VMSA.  Source: linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA."""
 _MEASURED: Final = {
     "page": "measured", "empty-page": "measured", "unmeasured": "unmeasured",
     "insert": "unmeasured", "error-range": "inaccessible",

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import ConfigDict, Field
 
+from cvmplan.core.platform import VMSA_GPA
 from cvmplan.documents.fields import Count, Document, Integer, Many, PlatformName
 
 State = dict[str, Integer | Literal["cpu_signature"]]
@@ -16,7 +17,7 @@ class ProfileVmsa(Document):
 
     boot: State
     others: State
-    gpa: Integer = 0xFFFFFFFFF000
+    gpa: Integer = VMSA_GPA
     entry: Literal["real-mode", "flat"] = "real-mode"
     boot_entry: Literal["reset-vector", "image"] = "reset-vector"
     others_entry: Literal["reset-vector", "image"] = "image"

@@ -6,7 +6,8 @@ from base64 import b64encode
 from struct import Struct
 from typing import Final
 
-from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, has_author, pack
+from cvmplan.core.blob import pack
+from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, has_author
 
 DIRECTIVE: Final = 0x30B  # igvm, igvm_defs/src/lib.rs, IGVM_VHT_SNP_ID_BLOCK
 _DIRECTIVE: Final = Struct("<III B3x 48s16s16sIIII 144s I4x144s 144s I4x144s")

@@ -6,9 +6,10 @@ from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from cvmplan.core.blob import pack
 from cvmplan.emit.json import dumps
 from cvmplan.evidence.lines import Line
-from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests, pack
+from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests
 
 
 def identity(

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from cvmplan.core.blob import pack
 from cvmplan.core.findings import has_errors
 from cvmplan.emit.documents import finding
 from cvmplan.emit.json import dumps, inputs_of
 from cvmplan.emit.text_td import INFO_OFFSETS, MASKS
 from cvmplan.platforms.tdx import bits
 from cvmplan.platforms.tdx.params import OFFSETS, Described, entries
-from cvmplan.platforms.tdx.params import pack as pack_params
 from cvmplan.platforms.tdx.report import Identity
-from cvmplan.platforms.tdx.report import pack as pack_info
 
 COUNTS = ("max_vcpus", "num_l2_vms", "tsc_frequency")
 
@@ -33,7 +32,7 @@ def td_params(answer: Described) -> str:
             "assumed": dict(answer.assumed),
             "td_params": {**fields, "cpuid_config": _cpuids(answer)},
             "names": {n: bits.listed(getattr(params, n), table) for n, table in MASKS.items()},
-            "hex": None if refused else pack_params(params).hex(),
+            "hex": None if refused else pack(params).hex(),
             "findings": [finding(f) for f in answer.findings],
         }
     )
@@ -62,7 +61,7 @@ def td_info(answer: Identity) -> str:
                 "type": bound.type,
                 "attributes": hex(bound.attributes),
             },
-            "hex": None if has_errors(answer.findings) else pack_info(info).hex(),
+            "hex": None if has_errors(answer.findings) else pack(info).hex(),
             "tee_info_hash": answer.tee_info_hash.hex(),
             "findings": [finding(f) for f in (*plan.findings, *answer.findings)],
         }

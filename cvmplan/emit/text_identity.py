@@ -5,9 +5,10 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Sequence
 
+from cvmplan.core.blob import pack
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.evidence.lines import Line
-from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests, pack
+from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests
 
 
 def identity(

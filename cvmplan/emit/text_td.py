@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from cvmplan.core.blob import offsets
 from cvmplan.core.inputs import Input
 from cvmplan.emit import text
 from cvmplan.emit.lines import aligned, joined
@@ -19,10 +20,7 @@ MASKS = {
     "config_flags": bits.CONFIG_FLAGS,
     "msr_config_ctls": bits.MSR_CONFIG_CTLS,
 }
-INFO_OFFSETS = {
-    "attributes": 0, "xfam": 8, "mrtd": 16, "mrconfigid": 64, "mrowner": 112, "mrownerconfig": 160,
-    "rtmr0": 208, "rtmr1": 256, "rtmr2": 304, "rtmr3": 352, "servtd_hash": 400,
-}  # fmt: skip
+INFO_OFFSETS = {name: at for name, at in offsets(TdInfo).items() if name != "reserved"}
 
 
 def td_params(answer: Described) -> str:

@@ -5,6 +5,10 @@ Source: RFC 5280, section 6.1, as far as the vendors' chains have something of i
 names, validity, basic constraints, path length, key usage; no policies, no names' constraints,
 no revocation.  AMD's VCEK and VLEK certificates have serial number 0 (AMD 57230), which is
 taken for them alone.
+
+Why it is our own: the path building of cryptography (50.0.2, x509.verification) refuses AMD's
+chains: "Forbidden signature algorithm" for RSASSA-PSS whose parameters spell out NULL and the
+trailer field, as AMD's do.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from cvmplan.core.blob import Blob
+from cvmplan.core.blob import Blob, pack
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.platform import WITH_PAGE_INFO
 from cvmplan.evidence.keys import is_signed
@@ -27,7 +27,6 @@ from cvmplan.platforms.snp.idblock import (
     has_author,
     key_bytes,
     key_digest,
-    pack,
     read_auth,
     read_block,
     read_key,

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Final
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import VMSA_GPA
 from cvmplan.core.values import PAGE
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.model import Image, Launch
 from cvmplan.memory.regions import IS_2MB, NOT_ADDED, SHARED, UNMEASURED, Region, Role
 from cvmplan.profiles import PROFILES, Profile
-
-KVM_VMSA: Final = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 
 
 def is_igvm(launch: Launch) -> bool:
@@ -186,7 +184,7 @@ def _large(launch: Launch) -> Iterator[Finding]:
 def as_kvm(regions: Sequence[Region]) -> bool:
     """Whether all VMSAs come last, where KVM has them."""
     roles = [r.role is Role.VP_CONTEXT for r in regions]
-    fixed = all(r.gpa == KVM_VMSA for r in regions if r.role is Role.VP_CONTEXT)
+    fixed = all(r.gpa == VMSA_GPA for r in regions if r.role is Role.VP_CONTEXT)
     return fixed and roles == sorted(roles)
 
 

@@ -24,7 +24,6 @@ from cvmplan.platforms.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
 from cvmplan.platforms.snp.vmsa import value_of
 from cvmplan.profiles import Profile, cpus
 
-SEV_FEATURES: Final = 0x3B0  # AMD 24593, APM volume 2, appendix B: where a VMSA has them
 FULL_FIRMWARE: Final = 4 << 20  # bytes assumed where only the firmware's digest is known
 
 
@@ -151,7 +150,7 @@ def _with_file(
     if image.policies and platform.policy is not None:
         told["policy"] = igvm_loader.guest_policy(profile, image.policies)
     if image.states:
-        features = int.from_bytes(image.states[0].page[SEV_FEATURES : SEV_FEATURES + 8], "little")
+        features = value_of(image.states[0].page, "sev_features")
         told["sev_features"] = features
         if given.value("sev_features") not in (None, features):
             problem = f"the vCPU states of the file say {features:#x}"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Final, NamedTuple, TypeAlias
 
-from cvmplan.core.platform import SNP, Platform
+from cvmplan.core.platform import SNP, VMSA_GPA, Platform
 from cvmplan.core.records import Frozen, record
 
 State: TypeAlias = Mapping[str, int | str]
@@ -46,7 +46,7 @@ class Vmsa(NamedTuple):
 
     boot: State
     others: State
-    gpa: int = 0xFFFFFFFFF000
+    gpa: int = VMSA_GPA
     entry: str = "real-mode"
     boot_entry: str = "reset-vector"
     others_entry: str = "image"

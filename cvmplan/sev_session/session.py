@@ -20,6 +20,7 @@ from collections.abc import Iterator
 from struct import Struct, pack
 from typing import ClassVar, Final, NamedTuple
 
+from cvmplan.core import blob
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
 from cvmplan.core.records import Frozen, record
@@ -72,7 +73,7 @@ class Session(Frozen):
 
     def pack(self) -> bytes:
         """Return the 128 bytes that firmware takes."""
-        return self.LAYOUT.pack(*(getattr(self, name) for name in self._names))
+        return blob.pack(self)
 
 
 @record
@@ -104,7 +105,7 @@ class Certificate(Frozen):
 
     def pack(self) -> bytes:
         """Return the 2084 bytes that firmware takes."""
-        return self.LAYOUT.pack(*(getattr(self, name) for name in self._names))
+        return blob.pack(self)
 
 
 def kdf(key: bytes, size: int, label: str, context: bytes = b"") -> bytes:

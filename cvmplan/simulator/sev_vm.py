@@ -22,7 +22,7 @@ from cvmplan.simulator.vms import Vm, breakpoint_of, states_of, unknown_states
 INVALID_GUEST_STATE, INVALID_LENGTH, INVALID_ASID = 2, 4, 0xD  # AMD 55766, "Status Codes"
 POLICY_ES = 1 << 2  # AMD 55766, "Guest Policy Structure"
 GRANULE = 16
-MXCSR = 0x408  # AMD 24593, APM volume 2, appendix B; KVM_SEV_ES_INIT leaves it 0
+MXCSR = 0x408  # APM 2, appendix B, our own copy as in snp_vm; KVM_SEV_ES_INIT leaves it 0
 
 
 class SevVm(Vm):

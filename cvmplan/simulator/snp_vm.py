@@ -20,6 +20,7 @@ from cvmplan.simulator.memslots import Frame, Slot
 from cvmplan.simulator.source import NOTHING, Source
 from cvmplan.simulator.vms import Vm, breakpoint_of, states_of, unknown_states
 
+# The simulator has its own copies, so that an error in the planner's is not in both.
 VMSA_GPA = 0xFFFFFFFFF000  # linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA
 CR0, SEV_FEATURES = 0x158, 0x3B0  # AMD 24593, APM volume 2, appendix B
 INVALID_GUEST_STATE, POLICY_FAILURE, BAD_MEASUREMENT = 2, 7, 0xB  # AMD 56860, "Status Codes"

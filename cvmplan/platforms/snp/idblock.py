@@ -9,7 +9,6 @@ Nothing here computes a signature.
 
 from __future__ import annotations
 
-from dataclasses import astuple
 from hashlib import sha384
 from struct import Struct
 from typing import Any, ClassVar, Final, NamedTuple
@@ -86,11 +85,6 @@ class EcdsaSignature(Frozen):
     r: bytes
     s: bytes
     reserved: bytes
-
-
-def pack(written: IdBlock | IdAuth) -> bytes:
-    """Return the bytes of a record: 96, or 4096."""
-    return written.LAYOUT.pack(*astuple(written))
 
 
 def key_bytes(point: Point) -> bytes:

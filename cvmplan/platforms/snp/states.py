@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.platform import VMSA_GPA
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Image, Launch, VpState
 from cvmplan.memory.regions import Region, Role
@@ -26,9 +27,7 @@ def findings(launch: Launch, image: Image) -> Iterator[Finding]:
     if launch.abi.imports:
         return
     if launch.profile.abis and not igvm_loader.as_kvm(launch.regions):
-        problem = (
-            f"KVM measures the VMSAs last, at {igvm_loader.KVM_VMSA:#x}, and the file does not"
-        )
+        problem = f"KVM measures the VMSAs last, at {VMSA_GPA:#x}, and the file does not"
         yield Finding("loader-refuses", problem, at=launch.name)
     numbers = [s.vp_index for s in states]
     if sorted(numbers) != list(range(len(numbers))):
@@ -53,8 +52,8 @@ def findings(launch: Launch, image: Image) -> Iterator[Finding]:
 def _unfit(launch: Launch, state: VpState, covered: Collection[int]) -> Iterator[str]:
     """Yield why KVM, or the loader, does not take the state of one vCPU."""
     profile = launch.profile
-    if profile.fixed_vmsa and state.gpa != igvm_loader.KVM_VMSA:
-        yield f"a VMSA at {state.gpa:#x} is refused, KVM has it at {igvm_loader.KVM_VMSA:#x}"
+    if profile.fixed_vmsa and state.gpa != VMSA_GPA:
+        yield f"a VMSA at {state.gpa:#x} is refused, KVM has it at {VMSA_GPA:#x}"
     beyond = None if profile.takes is None else first_beyond(state.page, profile.takes)
     if beyond is not None:
         yield f"the VMSA has a value at {beyond:#x} that KVM cannot set, or the loader does not"
@@ -78,7 +77,7 @@ def _doubtful(launch: Launch, state: VpState) -> Iterator[Finding]:
         for name, bits in profile.doubts.items()
         if bits & ~value_of(state.page, name)
     ]
-    if profile.doubts and state.gpa != igvm_loader.KVM_VMSA:
+    if profile.doubts and state.gpa != VMSA_GPA:
         missing.append(f"a VMSA at {state.gpa:#x}")
     if missing:
         problem = f"not checked: whether this version of {profile.name} takes {', '.join(missing)}"

@@ -15,7 +15,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 it is a class
 from typing import Any, ClassVar, Final, NamedTuple
 
-from cvmplan.core.blob import Blob
+from cvmplan.core.blob import Blob, offsets
 from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.inputs import Input
@@ -33,12 +33,6 @@ NO_RBP_MOD: Final = 1 << 2
 GPAW: Final = 1 << 0
 ARCH_CAP: Final = 1 << 0
 WALKS: Final = {48: 3, 52: 4}  # guest address width to EPT page-walk length - 1
-OFFSETS: Final = {
-    "attributes": 0, "xfam": 8, "max_vcpus": 16, "num_l2_vms": 18, "msr_config_ctls": 19,
-    "reserved_0": 20, "eptp_controls": 24, "config_flags": 32, "tsc_frequency": 40,
-    "reserved_1": 42, "mrconfigid": 80, "mrowner": 128, "mrownerconfig": 176,
-    "ia32_arch_capabilities_config": 224, "reserved_2": 232, "cpuid_config": 256,
-}  # fmt: skip
 
 
 @record
@@ -69,13 +63,16 @@ class TdParams(Frozen):
     cpuid_config: bytes
 
     def __post_init__(self) -> None:
-        given = tuple(getattr(self, name) for name in OFFSETS)
+        given = tuple(getattr(self, name) for name in self._names)
         try:
             held = self.LAYOUT.unpack(self.LAYOUT.pack(*given))
         except StructError:
             held = ()
         if held != given:
             raise ConfigError("a value does not fit its field", at="TD_PARAMS")
+
+
+OFFSETS: Final = offsets(TdParams)
 
 
 class Cpuid(NamedTuple):
@@ -117,11 +114,6 @@ def made(settings: Mapping[str, Any], cpuids: Iterable[Cpuid] = ()) -> TdParams:
     fields = {name: values.get(name, getattr(empty, name)) for name in OFFSETS}
     fields["cpuid_config"] = table.ljust(ENTRY * MOST_ENTRIES, b"\0")
     return TdParams(**fields)
-
-
-def pack(params: TdParams) -> bytes:
-    """Return the 1024 bytes."""
-    return params.LAYOUT.pack(*(getattr(params, name) for name in OFFSETS))
 
 
 def read(blob: Blob) -> TdParams:

@@ -9,11 +9,11 @@ calculate_servtd_hash), src/vmm_dispatcher/api_calls/tdh_mr_finalize.c (servtd_h
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import fields
 from hashlib import sha384
 from struct import Struct
 from typing import Any, Final, NamedTuple
 
+from cvmplan.core.blob import pack
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.operations.plan import Plan
@@ -127,11 +127,6 @@ def check_platform(plan: Plan, name: str = "") -> TdxInitVm:
         problem = f"TDINFO is about a TDX guest, this is a launch for {plan.platform}"
         raise UnsupportedError(problem, at=name, hint="--platform tdx")
     return init
-
-
-def pack(info: TdInfo) -> bytes:
-    """Return the 512 bytes of TDINFO."""
-    return TdInfo.LAYOUT.pack(*(getattr(info, one.name) for one in fields(info)))
 
 
 def tee_info_hash(info: TdInfo) -> bytes:
