@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
 
 import typer
 
@@ -20,6 +20,7 @@ from cvmplan.cli.options import (
     with_options,
     write,
 )
+from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -56,27 +57,28 @@ def _shared() -> Shared:
     return paths | more | options
 
 
-def _asked(values: dict[str, Any]) -> list[Asked]:
+def _asked(typed: Typed) -> list[Asked]:
     """Return both launches."""
-    own = {n: values.pop(f"only_{n}") for n in "ab"}
-    paths = {n: values.pop(n) for n in "ab"}
+    own = {n: typed.text(f"only_{n}") for n in "ab"}
+    paths = {n: typed.text(n) or "-" for n in "ab"}
+    both = typed.without("a", "b", "only_a", "only_b")
     if list(paths.values()) == ["-", "-"]:
         raise ConfigError("only one of both can be standard input", at="-")
     found = []
     for n in "ab":
         chosen = _chosen(_options(own[n], f"--{n}", paths[n]))
-        made = request({**values, **chosen, "path": paths[n], "example": None, "jobs": 1})
+        made = request(Typed({**both, **chosen, "path": paths[n], "example": None, "jobs": 1}))
         found.append(Asked(made, f"--{n}", own[n]))
     return found
 
 
-def _options(written: str | None, at: str, path: str) -> dict[str, Any]:
+def _options(written: str | None, at: str, path: str) -> Typed:
     """Return the options that are written for one launch alone; ConfigError."""
     try:
         words = shlex.split(written or "")
     except ValueError as error:
         raise ConfigError(str(error).lower(), at=at) from None
-    found: dict[str, Any] = {}
+    found = Typed()
     one = make_app()
     one.command()(with_options(_nothing, launch_options(), found.update))
     command = typer.main.get_command(one)
@@ -88,10 +90,9 @@ def _nothing(made: None) -> None:
     del made
 
 
-def _chosen(values: dict[str, Any]) -> dict[str, Any]:
+def _chosen(typed: Typed) -> Typed:
     """Return the options that were given."""
-    unset: tuple[Any, ...] = (None, False, [])
-    return {n: v for n, v in values.items() if n not in ("path", "jobs") and v not in unset}
+    return typed.only(*typed.given()).without("path", "jobs")
 
 
 @app.command()

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Optional
+from typing import Annotated, Optional
 
 import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Format, Output, Shared, option, read_value, with_options, write
+from cvmplan.cli.typed import Typed
 
 app = make_app()
 Log = Annotated[
@@ -26,13 +27,13 @@ def _shared() -> Shared:
     }
 
 
-def _expected(values: dict[str, Any]) -> dict[int, bytes]:
+def _expected(typed: Typed) -> dict[int, bytes]:
     """Return the registers that were given; ConfigError."""
     from cvmplan.core.values import octets
 
     found = {}
     for number, name in enumerate(_RTMRS):
-        written = values.pop(name)
+        written = typed.text(name)
         if written is None:
             continue
         found[number] = read_value(octets(48), written.removeprefix("0x"), f"--{name}")

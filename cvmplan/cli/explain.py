@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Annotated, Any, NamedTuple, Optional
+from typing import Annotated, NamedTuple, Optional
 
 import typer
 
@@ -23,6 +23,7 @@ from cvmplan.cli.options import (
     write,
 )
 from cvmplan.cli.progress import bar
+from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.evidence.evidence import Evidence
@@ -59,18 +60,19 @@ class Wanted(NamedTuple):
     lines: tuple[str, ...]
 
 
-def _request(values: dict[str, Any]) -> Wanted:
+def _request(typed: Typed) -> Wanted:
     """Return the request; firmware of which only a digest is known needs no image."""
-    lines = [*(values.pop("append") or ())]
-    for path in values.pop("append_file") or ():
+    lines = typed.texts("append")
+    for path in typed.texts("append_file"):
         blob = Files().open(path, "command line")
         if len(blob) > MOST_LINE:
             raise ConfigError(f"a command line of more than {MOST_LINE} bytes", at=path)
         lines.append(bytes(blob.data).decode("utf-8", "surrogateescape"))
-    values["append"] = lines[0] if lines else None
-    if values["path"] is None and values["example"] is None and values["firmware_digest"]:
-        values["path"] = edk2_tables.PREFIX + next(iter(edk2_tables.TABLES))
-    return Wanted(request({**values, "jobs": 1}), tuple(lines[1:]))
+    launch = typed.without("append_file")
+    launch["append"] = lines[0] if lines else None
+    if not launch.given("path", "example") and launch.text("firmware_digest"):
+        launch["path"] = edk2_tables.PREFIX + next(iter(edk2_tables.TABLES))
+    return Wanted(request(launch), tuple(lines[1:]))
 
 
 def _shared() -> Shared:

@@ -27,6 +27,7 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.secrets import passphrase_of
+from cvmplan.cli.typed import Typed
 from cvmplan.core import platform as platforms
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
@@ -81,17 +82,17 @@ class Asked(NamedTuple):
     """A launch, and the verb's own options by their names."""
 
     request: Request
-    own: Mapping[str, Any]
+    own: Typed
 
     def signer(self, name: str, signature: str) -> Signer:
         """Return who signs as `name`."""
-        keys = (self.own[f"{name}_key"], self.own[f"{name}_public_key"])
-        return Signer(name, *keys, self.own[signature])
+        keys = (self.own.text(f"{name}_key"), self.own.text(f"{name}_public_key"))
+        return Signer(name, *keys, self.own.text(signature))
 
 
-def _asked(values: dict[str, Any]) -> Asked:
-    own = {name: values.pop(name) for name in OWN}
-    return Asked(assume_platform(request(values), platforms.SNP), own)
+def _asked(typed: Typed) -> Asked:
+    made = request(typed.without(*OWN))
+    return Asked(assume_platform(made, platforms.SNP), typed.only(*OWN))
 
 
 @app.command()
@@ -107,25 +108,25 @@ def idblock(asked: Asked) -> None:
     from cvmplan.emit import emitter
 
     own = asked.own
-    printer = emitter(own["format"], "identity")
+    printer = emitter(own.text("format") or "text", "identity")
     _check_emitted(own)
-    if own["verify"] or own["block"] or own["auth"]:
+    if own.given("verify", "block", "auth"):
         _verify(asked, printer)
-    elif own["emit_author_tbs"]:
+    elif own.text("emit_author_tbs"):
         from cvmplan.platforms.snp.idblock import key_bytes
 
         key = _Keys(asked).point(asked.signer("id", "signature"))
-        write_bytes(key_bytes(key), own["emit_author_tbs"])
+        write_bytes(key_bytes(key), own.text("emit_author_tbs"))
     else:
         _make(asked, printer)
 
 
-def _check_emitted(own: Mapping[str, Any]) -> None:
+def _check_emitted(own: Typed) -> None:
     """Raise ConfigError for options that would be ignored where bytes to sign are written."""
-    emitted = [name for name in ("emit_tbs", "emit_author_tbs") if own[name]]
+    emitted = own.given("emit_tbs", "emit_author_tbs")
     unused = ["signature", "author_key", "author_signature", "output"]
     unused += ["id_key"] if "emit_tbs" in emitted else []
-    ignored = [*emitted[1:], *(name for name in unused if emitted and own[name])]
+    ignored = [*emitted[1:], *(name for name in own.given(*unused) if emitted)]
     if ignored:
         raise ConfigError(f"goes without {_flag(emitted[0])}", at=_flag(ignored[0]))
 
@@ -138,18 +139,18 @@ def _make(asked: Asked, printer: Any) -> None:
     from cvmplan.platforms.snp.idblock import key_bytes
 
     own = asked.own
-    ids = _sixteen(own["family_id"], "--family-id"), _sixteen(own["image_id"], "--image-id")
-    svn = read_value(values.within(0, 0xFFFFFFFF), own["guest_svn"] or 0, "--guest-svn")
-    mask = read_value(values.within(1, 0xFFFFFFFF), own["igvm_mask"] or 1, "--igvm-mask")
-    made = block_for(*_measured(asked.request), *ids, svn)
-    if own["emit_tbs"]:
-        write_bytes(pack(made), own["emit_tbs"])
+    family, image = (_sixteen(own.text(n), _flag(n)) for n in ("family_id", "image_id"))
+    svn = read_value(values.within(0, 0xFFFFFFFF), own.text("guest_svn") or 0, "--guest-svn")
+    mask = read_value(values.within(1, 0xFFFFFFFF), own.text("igvm_mask") or 1, "--igvm-mask")
+    made = block_for(*_measured(asked.request), family, image, svn)
+    if own.text("emit_tbs"):
+        write_bytes(pack(made), own.text("emit_tbs"))
         return
     keys, author = _Keys(asked), asked.signer("author", "author_signature")
     signed = keys.signed(asked.signer("id", "signature"), pack(made))
     by_author = keys.signed(author, key_bytes(signed.key)) if any(author[1:]) else None
     proof = authenticated(made, signed, by_author)
-    folder = own["output"]
+    folder = own.text("output")
     names = _written(folder, identity.files(made, proof, mask)) if folder else []
     write(printer.identity(made, proof, names), None)
 
@@ -166,7 +167,7 @@ class _Keys:
 
     def __init__(self, asked: Asked) -> None:
         self._open = asked.request.files.open
-        self._passphrase = asked.own["passphrase_file"]
+        self._passphrase = asked.own.text("passphrase_file")
         self._loaded: dict[str, Any] = {}
 
     def point(self, signer: Signer) -> Point:
@@ -219,9 +220,8 @@ def _measured(request: Request) -> tuple[Plan, Measurement]:
 
 def _verify(asked: Asked, printer: Any) -> None:
     """Print what the firmware would say to an ID block of the launch."""
-    for name in (*_MAKING, "output"):
-        if asked.own[name]:
-            raise ConfigError("means nothing where an ID block is checked", at=_flag(name))
+    for name in asked.own.given(*_MAKING, "output"):
+        raise ConfigError("means nothing where an ID block is checked", at=_flag(name))
     from cvmplan.evidence.idblock import checks
     from cvmplan.evidence.lines import all_hold
     from cvmplan.platforms.snp.idblock import read_auth, read_block
@@ -242,7 +242,7 @@ def _identity(asked: Asked, plan: Plan) -> tuple[Identity, bool]:
 
     finish = next(op for op in plan.ops if isinstance(op, SnpLaunchFinish | ImportComplete))
     wanted = bool(getattr(finish, "author_key_enabled", False))
-    request, block, auth = asked.request, asked.own["block"], asked.own["auth"]
+    request, block, auth = asked.request, asked.own.text("block"), asked.own.text("auth")
     if block or auth:
         if not (block and auth):
             raise ConfigError("--block and --auth go together", at="idblock")

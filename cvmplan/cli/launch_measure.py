@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional, TypeVar
 
 import typer
 
@@ -22,10 +22,12 @@ from cvmplan.cli.options import (
     with_options,
     write,
 )
+from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.core.files import Files
 from cvmplan.core.platform import FLAT, Platform
+from cvmplan.core.values import Json
 from cvmplan.planning.read import read_options
 
 if TYPE_CHECKING:
@@ -76,14 +78,14 @@ def _shared() -> Shared:
     return {n: o for n, o in launch_options().items() if n != "jobs"} | digest
 
 
-def _asked(given: dict[str, Any]) -> Callable[[], _Launched]:
+def _asked(typed: Typed) -> Callable[[], _Launched]:
     """Return what finds the launch once the other options are known to be right."""
-    digest = given.pop("digest")
+    digest = typed.text("digest")
     if digest is None:
-        made = request({**given, "jobs": 1})
+        made = request(typed.without("digest"))
         return lambda: _measured(made)
     known = read_value(values.octets(32), digest.removeprefix("0x"), "--digest")
-    return partial(_known, given, known)
+    return partial(_known, typed.without("digest"), known)
 
 
 @app.command()
@@ -159,28 +161,26 @@ def _measured(asked: Request) -> _Launched:
     return _Launched(name, plan.platform, policy, digest, plan, asked.files)
 
 
-def _known(given: dict[str, Any], digest: bytes) -> _Launched:
+def _known(typed: Typed, digest: bytes) -> _Launched:
     """Return a launch of which only the digest is known; ConfigError for settings beside it."""
-    policy, platform = given.pop("policy"), given.pop("platform")
-    for name in ("quiet", "verbose"):
-        given.pop(name)
-    for name, value in given.items():
-        if value not in (None, False, []):
-            at = "IMAGE" if name == "path" else f"--{name.replace('_', '-')}"
-            raise ConfigError("goes without --digest, which stands for the launch", at=at)
+    policy, platform = typed.text("policy"), typed.text("platform")
+    for name in typed.without("policy", "platform", "quiet", "verbose").given():
+        at = "IMAGE" if name == "path" else f"--{name.replace('_', '-')}"
+        raise ConfigError("goes without --digest, which stands for the launch", at=at)
     if platform not in (None, *FLAT):
         problem = f"LAUNCH_MEASURE is a command of {' and '.join(FLAT)}, not {platform}"
         raise UnsupportedError(problem, at="--platform")
     if policy is None:
         raise ConfigError("is wanted with --digest", at="--policy")
     read = read_options({"policy": policy}).number("policy") or 0
-    return _Launched("--digest", platform, read, digest, None, Files())
+    named = None if platform is None else Platform(platform)
+    return _Launched("--digest", named, read, digest, None, Files())
 
 
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
 
 
-def _version(written: object) -> tuple[int, int]:
+def _version(written: Json) -> tuple[int, int]:
     """Return major and minor version of the firmware's API."""
     found = _VERSION.fullmatch(str(written))
     numbers = tuple(map(int, found.groups())) if found else (0x100,)
@@ -189,7 +189,7 @@ def _version(written: object) -> tuple[int, int]:
     return numbers[0], numbers[1]
 
 
-def _one_or_both(written: object) -> bytes:
+def _one_or_both(written: Json) -> bytes:
     """Return 32 bytes of measurement, or 48 with MNONCE behind it."""
     for length in (32, 48):
         try:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 import typer
 
 from cvmplan.cli.process import CLOSED_PIPE, discard, tell
+from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, InputError
@@ -26,7 +27,7 @@ from cvmplan.core.files import EXAMPLES, Files
 from cvmplan.core.mapped import confirm_all
 from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
 from cvmplan.core.platform import Platform, find
-from cvmplan.core.values import printable
+from cvmplan.core.values import Json, printable
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP, Kind
@@ -150,7 +151,7 @@ def launch_verb(function: Callable[..., None], path: Any = Image) -> Callable[..
 
 
 def with_options(
-    function: Callable[..., None], shared: Shared, make: Callable[[dict[str, Any]], Any]
+    function: Callable[..., None], shared: Shared, make: Callable[[Typed], T]
 ) -> Callable[..., None]:
     """Give `function(made, **own)` the options of `shared`: `make` makes of them what it gets."""
     keyword = inspect.Parameter.KEYWORD_ONLY
@@ -160,7 +161,7 @@ def with_options(
     @functools.wraps(function)
     def verb(**values: Any) -> None:
         mine = {name: values.pop(name) for name in own}
-        function(make(values), **mine)
+        function(make(Typed(values)), **mine)
 
     signature = [
         inspect.Parameter(name, keyword, default=default, annotation=kind)
@@ -171,20 +172,21 @@ def with_options(
     return verb
 
 
-def request(values: dict[str, Any]) -> Request:
-    """Return what the values of the options ask for; ConfigError, InputError."""
-    path, example = values.pop("path"), values.pop("example")
-    folders = tuple(values.pop("inputs") or ())
-    quiet, verbose, jobs = values.pop("quiet"), values.pop("verbose"), values.pop("jobs")
+def request(typed: Typed) -> Request:
+    """Return what was asked for; ConfigError, InputError."""
     files = Files(
-        allow_outside=values.pop("allow_outside"),
-        folders=folders,
-        tell=_tell if verbose else lambda _: None,
+        allow_outside=typed.flag("allow_outside"),
+        folders=tuple(typed.texts("inputs")),
+        tell=_tell if typed.flag("verbose") else lambda _: None,
     )
-    named = Given({n: v for n in TOP if (v := values.pop(n)) is not None})
-    options = named | read_options(values)
-    image = _open(files, path, example)
-    return Request(image, choose_vmm(options, files.open), files, quiet, jobs)
+    named = Given({n: v for n in TOP if (v := typed.text(n)) is not None})
+    options = named | read_options(typed.without(*TOP, *_NO_SETTINGS))
+    image = _open(files, typed.text("path"), typed.text("example"))
+    jobs = typed.number("jobs") or 1
+    return Request(image, choose_vmm(options, files.open), files, typed.flag("quiet"), jobs)
+
+
+_NO_SETTINGS = ("path", "example", "inputs", "quiet", "verbose", "jobs", "allow_outside")
 
 
 def chosen_platform(options: Given) -> Platform | None:
@@ -202,7 +204,7 @@ def assume_platform(made: Request, platform: Platform) -> Request:
     return replace(made, options=made.options | {"platform": platform})
 
 
-def read_value(reader: Callable[[object], T], written: object, at: str) -> T:
+def read_value(reader: Callable[[Json], T], written: Json, at: str) -> T:
     """Return what is written for the option `at`; ConfigError names it."""
     try:
         return reader(written)

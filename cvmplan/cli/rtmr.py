@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Annotated, Any, Final, Optional
+from typing import Annotated, Final, Optional
 
 import typer
 
 from cvmplan.boot.against import Difference, differences
+from cvmplan.boot.firmware import Firmware
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import Register, registers
 from cvmplan.boot.template import Match, nodes_of
@@ -24,7 +25,9 @@ from cvmplan.cli.options import (
     write,
     write_bytes,
 )
+from cvmplan.cli.typed import Typed
 from cvmplan.core import platform as platforms
+from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
 
@@ -82,29 +85,29 @@ class Wanted:
     differences: tuple[Difference, ...] | None
 
 
-def _wanted(typed: dict[str, Any]) -> Wanted:
-    expected = _expected(typed["expect"] or [])
+def _wanted(typed: Typed) -> Wanted:
+    expected = _expected(typed.texts("expect"))
     files = Files()
     inputs = _inputs(files, typed)
     matches = _matches(files, inputs, typed)
-    if typed["log"] is None:
+    path = typed.text("log")
+    if path is None:
         return Wanted(matches, expected, None)
-    if typed["log"] == typed["template"]:
+    if path == typed.text("template"):
         hint = "a template that is the evidence under test proves nothing"
         raise ConfigError("the log is the template", at="--log", hint=hint)
     from cvmplan.eventlog.ccel import read
 
-    log = read(files.open(typed["log"], "event log"))
-    _check_other(files, typed)
+    log = read(files.open(path, "event log"))
+    _check_other(files, path, typed.text("template"))
     return Wanted(matches, expected, differences(inputs, nodes_of(matches), log))
 
 
-def _check_other(files: Files, typed: dict[str, Any]) -> None:
+def _check_other(files: Files, log: str, template: str | None) -> None:
     """Refuse a template that is the log under test, whatever it is called; ConfigError."""
-    if typed["template"] is None:
+    if template is None:
         return
-    log, template = (bytes(files.open(typed[n], n).data) for n in ("log", "template"))
-    if log == template:
+    if bytes(files.open(log, "log").data) == bytes(files.open(template, "template").data):
         hint = "a template that is the evidence under test proves nothing"
         raise ConfigError("the log is the template", at="--log", hint=hint)
 
@@ -147,7 +150,7 @@ def _print(wanted: Wanted, found: Sequence[Register], format: str, output: str |
         write(told, output)
 
 
-def _matches(files: Files, inputs: Inputs, typed: dict[str, Any]) -> tuple[Match, ...]:
+def _matches(files: Files, inputs: Inputs, typed: Typed) -> tuple[Match, ...]:
     """Return the events that the options lead to, with a template or without."""
     from cvmplan.boot.predict import changed, header_rule, predict
     from cvmplan.boot.template import check_replay, combine, has_initrd, predicted
@@ -155,7 +158,7 @@ def _matches(files: Files, inputs: Inputs, typed: dict[str, Any]) -> tuple[Match
     from cvmplan.platforms.tdx.quote import read_quote
     from cvmplan.profiles.boot import UNPATCHED
 
-    template, quote = typed["template"], typed["quote"]
+    template, quote = typed.text("template"), typed.text("quote")
     if template is None:
         if quote is not None:
             raise ConfigError("a quote of what", at="--quote", hint="give --template too")
@@ -167,41 +170,42 @@ def _matches(files: Files, inputs: Inputs, typed: dict[str, Any]) -> tuple[Match
     return combine(log, nodes, as_is=header_rule(inputs) == UNPATCHED)
 
 
-def _inputs(files: Files, typed: dict[str, Any]) -> Inputs:
+def _inputs(files: Files, typed: Typed) -> Inputs:
     """Return what was typed, files opened and values read; ConfigError, InputError."""
     from cvmplan.boot.extend import parse
     from cvmplan.core import values
     from cvmplan.profiles import boot
 
     opened = {
-        name: None if typed[name] is None else files.open(typed[name], name)
+        name: None if (path := typed.text(name)) is None else files.open(path, name)
         for name in ("kernel", "initrd", "uki", "loader", "esp", "acpi_tables", "smbios")
     }
-    memory, qemu = typed["memory"], typed["qemu"]
+    memory, qemu, image = typed.text("memory"), typed.text("qemu"), typed.text("image")
     separator = _choice(typed, "separator", "rtmr0", "rtmr1")
     return Inputs(
-        firmware=None if typed["image"] is None else _firmware(files, typed["image"]),
+        firmware=None if image is None else _firmware(files, image),
         memory=None if memory is None else read_value(values.size, memory, "--memory"),
-        append=typed["append"] or "",
+        append=typed.text("append") or "",
         header=None if qemu is None else boot.check(qemu),
         secure_boot=_choice(typed, "secure_boot", "absent", "off", "on"),
         separator=None if separator is None else int(separator[-1]),
-        fw_cfg=_named(files, typed["fw_cfg"] or [], "--fw-cfg"),
-        boot_vars=_named(files, typed["boot_var"] or [], "--boot-var"),
-        extends=tuple(map(parse, typed["extend"] or [])),
+        fw_cfg=_named(files, typed.texts("fw_cfg"), "--fw-cfg"),
+        boot_vars=_named(files, typed.texts("boot_var"), "--boot-var"),
+        extends=tuple(map(parse, typed.texts("extend"))),
         disk=opened.pop("esp"),
         **opened,
     )
 
 
-def _choice(typed: dict[str, Any], name: str, *choices: str) -> str | None:
+def _choice(typed: Typed, name: str, *choices: str) -> str | None:
     from cvmplan.core.values import one_of
 
     flag = f"--{name.replace('_', '-')}"
-    return None if typed[name] is None else read_value(one_of(*choices), typed[name], flag)
+    word = typed.text(name)
+    return None if word is None else read_value(one_of(*choices), word, flag)
 
 
-def _firmware(files: Files, path: str) -> Any:
+def _firmware(files: Files, path: str) -> Firmware:
     from cvmplan import readers
     from cvmplan.boot.firmware import read
 
@@ -212,13 +216,13 @@ def _firmware(files: Files, path: str) -> Any:
     return read(reader.read(blob, platforms.TDX))
 
 
-def _named(files: Files, written: list[str], flag: str) -> dict[str, Any]:
+def _named(files: Files, written: list[str], flag: str) -> dict[str, Blob]:
     """Return NAME=FILE options as files by name; ConfigError."""
     from cvmplan.boot.machine import FW_CFG_ITEMS, is_boot_variable
 
     items = flag == "--fw-cfg"
     hint = ", ".join(FW_CFG_ITEMS) if items else "BootOrder, Boot0000 …"
-    found: dict[str, Any] = {}
+    found: dict[str, Blob] = {}
     for text in written:
         name, equals, path = text.partition("=")
         known = name in FW_CFG_ITEMS if items else is_boot_variable(name)

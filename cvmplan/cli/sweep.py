@@ -21,6 +21,7 @@ from cvmplan.cli.options import (
     write,
 )
 from cvmplan.cli.progress import bar
+from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
 from cvmplan.core.outputs import whole_file
@@ -68,13 +69,12 @@ def _lists() -> Shared:
     return shared
 
 
-def _asked(values: dict[str, Any]) -> Asked:
-    files = partial(Files, allow_outside=values.pop("allow_outside"))
-    images, document = values.pop("images") or [], values.pop("matrix")
-    example = values.pop("example")
+def _asked(typed: Typed) -> Asked:
+    files = partial(Files, allow_outside=typed.flag("allow_outside"))
+    images, document, example = typed.texts("images"), typed.text("matrix"), typed.text("example")
     images += [example_path(example)] if example is not None else []
-    lines = [line for path in values.pop("append_file") or () for line in _lines(files(), path)]
-    written = {name: several for name, several in values.items() if several}
+    lines = [line for path in typed.texts("append_file") for line in _lines(files(), path)]
+    written = {name: several for name in (*ORDER, "vcpus") if (several := typed.texts(name))}
     if lines:
         written["append"] = [*written.get("append", ()), *lines]
     if document is None:

@@ -5,18 +5,23 @@ from __future__ import annotations
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Annotated, Any, Final, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Optional
 
 import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Output, Shared, option, read_value, with_options, write, write_bytes
+from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
 from cvmplan.core.findings import Finding, has_errors
+from cvmplan.core.values import Json
 from cvmplan.launch.settings import IDENTITIES
+
+if TYPE_CHECKING:
+    from cvmplan.platforms.tdx.modules import Module
 
 app = make_app()
 ENCODINGS: Final = ("raw", "base64", "hex")
@@ -36,7 +41,7 @@ class Field(NamedTuple):
     """An option: the field that it sets, how it is written, what is assumed, and its help."""
 
     field: str
-    read: Callable[[object], Any]
+    read: Callable[[Json], int | bytes | str]
     assumed: Any
     metavar: str
     help: str
@@ -131,9 +136,10 @@ def _shared() -> Shared:
     return shared
 
 
-def _asked(typed: dict[str, Any]) -> Asked:
-    fields = {name: typed[name] for name in FIELDS if typed[name] is not None}
-    asked = Asked(fields, tuple(typed["cpuid"] or ()), typed["module"], typed["read"])
+def _asked(typed: Typed) -> Asked:
+    fields = {name: text for name in FIELDS if (text := typed.text(name)) is not None}
+    cpuids = tuple(typed.texts("cpuid"))
+    asked = Asked(fields, cpuids, typed.text("module"), typed.text("read"))
     given = [*fields, *(["cpuid"] if asked.cpuids else [])]
     if asked.path is not None and given:
         at = f"--{given[0].replace('_', '-')}"
@@ -171,7 +177,7 @@ def _place(blob: Blob, field: str) -> str:
     return blob.where(OFFSETS[field])
 
 
-def _module(asked: Asked) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+def _module(asked: Asked) -> tuple[Module, dict[str, Any], dict[str, Any]]:
     """Return the module, and its name among what was given or what was assumed."""
     from cvmplan.platforms.tdx.modules import DEFAULT, find
 
@@ -212,7 +218,7 @@ def _made(asked: Asked) -> Any:
     return Described(params, module, given, assumed, cpuids, tuple(found), told)
 
 
-def _too_many(count: int, module: Any) -> tuple[Finding, ...]:
+def _too_many(count: int, module: Module) -> tuple[Finding, ...]:
     """Return a finding for entries past the module's, where they are zero and seen nowhere."""
     if count <= module.cpuid_configs:
         return ()
@@ -229,7 +235,7 @@ def _value(name: str, one: Field, written: str) -> Any:
     return read_value(one.read, written, f"--{name.replace('_', '-')}")
 
 
-def _shown(value: Any, one: Field) -> Any:
+def _shown(value: int | bytes, one: Field) -> int | str:
     if isinstance(value, bytes):
         return value.hex()
     return hex(value) if one.hex else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional, TypeVar
 
 import typer
 
@@ -24,9 +24,11 @@ from cvmplan.cli.options import (
     write,
 )
 from cvmplan.cli.progress import watch_for
+from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.platform import Platform
+from cvmplan.core.values import Json
 
 if TYPE_CHECKING:
     from cvmplan.eventlog.event import EventLog
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from cvmplan.evidence.planned import Wanted
     from cvmplan.evidence.signatures import Trust
 
+T = TypeVar("T")
 app = make_app()
 _TEXT, _MANY = Optional[str], Optional[list[str]]
 EVIDENCE = "SNP report, TDX quote or TDREPORT, raw or wrapped; - for stdin."
@@ -66,7 +69,7 @@ class Asked(NamedTuple):
 
     evidence: Evidence
     request: Request
-    own: Mapping[str, Any]
+    own: Typed
     path: str
 
 
@@ -75,22 +78,22 @@ def _shared() -> Shared:
     return {"evidence": (argument, ...), **launch_options(), **OWN}
 
 
-def _asked(values_given: dict[str, Any]) -> Asked:
+def _asked(typed: Typed) -> Asked:
     """Return what is asked; the platform is that of the evidence where none is given."""
     from cvmplan.core.files import Files
     from cvmplan.evidence import evidence
 
-    own = {name: values_given.pop(name) for name in OWN}
-    path = values_given.pop("evidence")
-    if path == "-" and "-" in (values_given["path"], own["plan"]):
+    own, launch = typed.only(*OWN), typed.without(*OWN, "evidence")
+    path = typed.text("evidence") or "-"
+    if path == "-" and "-" in (launch.text("path"), own.text("plan")):
         raise ConfigError("only one of both can be standard input", at="-")
     blob = Files().open(path, "evidence")
-    found = evidence.read(blob, trailing=own["ignore_trailing"])
-    if own["plan"] is not None:
-        if values_given["path"] or values_given["example"]:
+    found = evidence.read(blob, trailing=own.flag("ignore_trailing"))
+    if own.text("plan") is not None:
+        if launch.given("path", "example"):
             raise ConfigError("goes without an image", at="--plan")
-        values_given["path"] = own["plan"]
-    return Asked(found, assume_platform(request(values_given), found.platform), own, path)
+        launch["path"] = own.text("plan")
+    return Asked(found, assume_platform(request(launch), found.platform), own, path)
 
 
 @app.command()
@@ -107,14 +110,14 @@ def verify(asked: Asked) -> None:
     from cvmplan.evidence import verify as stage
     from cvmplan.operations.measure import measure
 
-    printer = emitter(asked.own["format"], "verification")
+    printer = emitter(asked.own.text("format") or "text", "verification")
     trust, wanted = _trust(asked), _wanted(asked.own, asked.evidence.platform)
     log = _log(asked)
     plan = asked.request.plan()
     result = measure(plan, watch_for(plan, quiet=asked.request.quiet))
     path = None if asked.path == "-" else asked.path
     found = stage.verify(plan, result, asked.evidence, trust, wanted, log, path)
-    write(printer.verification(found), asked.own["output"])
+    write(printer.verification(found), asked.own.text("output"))
     if not found.holds:
         raise typer.Exit(1)
 
@@ -128,19 +131,20 @@ def _trust(asked: Asked) -> Trust:
 
     given = [
         one
-        for path in asked.own["certs"] or ()
+        for path in asked.own.texts("certs")
         for one in chains.read(asked.request.files.open(path, "certificate"))
     ]
     pins: Mapping[str, str] = PINNED[asked.evidence.platform.evidence]
-    if asked.own["pin"]:
+    pinned = asked.own.texts("pin")
+    if pinned:
         read = values.octets(32)
-        pins = {read_value(read, one, "--pin").hex(): f"--pin {one}" for one in asked.own["pin"]}
+        pins = {read_value(read, one, "--pin").hex(): f"--pin {one}" for one in pinned}
     if given and asked.evidence.mac is not None:
         raise ConfigError("sign no TDREPORT: it has a MAC", at="--certs")
     chain = chain_of(asked.evidence, given)
-    if asked.own["pin"] and not chain:
+    if pinned and not chain:
         raise ConfigError("goes with certificates", at="--pin", hint="--certs FILE")
-    return Trust(chain, pins, _time(asked.own["at"]))
+    return Trust(chain, pins, _time(asked.own.text("at")))
 
 
 def _time(written: str | None) -> datetime:
@@ -154,30 +158,34 @@ def _time(written: str | None) -> datetime:
         raise ConfigError(f"{written!r} is no time", at="--at", hint=hint) from None
 
 
-def _wanted(own: Mapping[str, Any], platform: Platform) -> Wanted:
+def _wanted(own: Typed, platform: Platform) -> Wanted:
     from cvmplan.evidence.planned import Wanted
 
-    readers: dict[str, Callable[[object], Any]] = {
-        "report_data": values.octets(64),
-        "vmpl": values.within(0, 3),
-        "mrseam": values.octets(48),
-        "mrservicetd": values.octets(48),
-    }
-    given = [name for name in readers if own[name] is not None]
     for name in {"report": ("mrseam", "mrservicetd"), "quote": ("vmpl",)}[platform.evidence]:
-        if name in given:
+        if own.given(name):
             raise ConfigError(f"means nothing for evidence of {platform}", at=f"--{name}")
-    flags = {name: f"--{name.replace('_', '-')}" for name in given}
-    return Wanted(**{n: read_value(readers[n], own[n], flags[n]) for n in given})
+    return Wanted(
+        report_data=_optional(own, "report_data", values.octets(64)),
+        vmpl=_optional(own, "vmpl", values.within(0, 3)),
+        mrseam=_optional(own, "mrseam", values.octets(48)),
+        mrservicetd=_optional(own, "mrservicetd", values.octets(48)),
+    )
+
+
+def _optional(own: Typed, name: str, reader: Callable[[Json], T]) -> T | None:
+    written = own.text(name)
+    flag = f"--{name.replace('_', '-')}"
+    return None if written is None else read_value(reader, written, flag)
 
 
 def _log(asked: Asked) -> EventLog | None:
     """Return the event log that is given, or comes with the evidence; ConfigError for SNP."""
     blob = asked.evidence.source.event_log
-    if asked.own["event_log"] is not None:
+    path = asked.own.text("event_log")
+    if path is not None:
         if asked.evidence.td is None:
             raise ConfigError("is of a TD, and the evidence is of none", at="--event-log")
-        blob = asked.request.files.open(asked.own["event_log"], "event log")
+        blob = asked.request.files.open(path, "event log")
     if blob is None:
         return None
     from cvmplan.eventlog.ccel import read

@@ -27,7 +27,7 @@ _HEX = re.compile(r"[0-9a-fA-F]+")
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
 
 
-def integer(written: object) -> int:
+def integer(written: Json) -> int:
     """Return an integer of 0 to 2^64 - 1 from an integer, or a string in decimal or 0x hex."""
     if type(written) is int:
         value = written
@@ -40,7 +40,7 @@ def integer(written: object) -> int:
     return value
 
 
-def size(written: object) -> int:
+def size(written: Json) -> int:
     """Return a number of bytes: as `integer`, or with KiB, MiB, GiB, TiB behind it."""
     if isinstance(written, str) and written[-3:] in _UNITS:
         number = integer(written[:-3].rstrip(" "))
@@ -48,10 +48,10 @@ def size(written: object) -> int:
     return integer(written)
 
 
-def within(low: int, high: int) -> Callable[[object], int]:
+def within(low: int, high: int) -> Callable[[Json], int]:
     """Return a reader of integers between `low` and `high`, both included."""
 
-    def read(written: object) -> int:
+    def read(written: Json) -> int:
         value = integer(written)
         if not low <= value <= high:
             raise ValueError(f"{_quoted(written)} is not between {low:#x} and {high:#x}")
@@ -60,7 +60,7 @@ def within(low: int, high: int) -> Callable[[object], int]:
     return read
 
 
-def span(written: object) -> tuple[int, int]:
+def span(written: Json) -> tuple[int, int]:
     """Return (first byte, number of bytes) of a range written FIRST+SIZE or FIRST-LAST."""
     if isinstance(written, str) and "+" in written:
         first, _, length = written.partition("+")
@@ -72,10 +72,10 @@ def span(written: object) -> tuple[int, int]:
     raise ValueError(f"{_quoted(written)} is not a range: FIRST+SIZE or FIRST-LAST")
 
 
-def octets(length: int) -> Callable[[object], bytes]:
+def octets(length: int) -> Callable[[Json], bytes]:
     """Return a reader of exactly `length` bytes, in hex or base64."""
 
-    def read(written: object) -> bytes:
+    def read(written: Json) -> bytes:
         if not isinstance(written, str):
             raise ValueError(f"{_quoted(written)} is not a string")  # noqa: TRY004 see the module
         if _is_shorter_hex(written, length):
@@ -139,10 +139,10 @@ def _as_hex(text: str) -> bytes | None:
 FILE = "file:"
 
 
-def octets_or_file(length: int) -> Callable[[object], bytes | str]:
+def octets_or_file(length: int) -> Callable[[Json], bytes | str]:
     """Return a reader as `octets`, which leaves file:PATH to whoever opens files."""
 
-    def read(written: object) -> bytes | str:
+    def read(written: Json) -> bytes | str:
         if isinstance(written, str) and written.startswith(FILE):
             if written == FILE:
                 raise ValueError(f"{_quoted(written)} names no file")
@@ -155,7 +155,7 @@ def octets_or_file(length: int) -> Callable[[object], bytes | str]:
     return read
 
 
-def hex_string(written: object) -> bytes:
+def hex_string(written: Json) -> bytes:
     """Return the bytes of a string of hex digits, of any length."""
     if isinstance(written, str) and (not written or (written.isascii() and written.isalnum())):
         try:
@@ -165,10 +165,10 @@ def hex_string(written: object) -> bytes:
     raise ValueError(f"{_quoted(written)} is not hex")
 
 
-def one_of(*names: str) -> Callable[[object], str]:
+def one_of(*names: str) -> Callable[[Json], str]:
     """Return a reader of one of `names`."""
 
-    def read(written: object) -> str:
+    def read(written: Json) -> str:
         if not isinstance(written, str) or written not in names:
             raise ValueError(f"{_quoted(written)} is not one of {', '.join(names)}")
         return written
@@ -183,6 +183,6 @@ def printable(line: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 
-def _quoted(written: object) -> str:
+def _quoted(written: Json) -> str:
     text = repr(written[:60] if isinstance(written, str) else written)
     return text if len(text) <= 60 else f"{text[:57]}…"

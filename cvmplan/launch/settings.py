@@ -21,6 +21,7 @@ from cvmplan.core.platform import (
     WITH_VMSA,
     Platform,
 )
+from cvmplan.core.values import Json
 from cvmplan.launch.given import Given, Ranges, Value
 from cvmplan.profiles import Profile, cpus
 
@@ -48,7 +49,7 @@ class Setting(NamedTuple):
     """
 
     kind: Kind
-    read: Callable[[object], Value]
+    read: Callable[[Json], Value]
     metavar: str
     text: str
     platforms: tuple[Platform, ...] | None = None
@@ -63,21 +64,21 @@ class Setting(NamedTuple):
         return f"{self.text}  [assumed: {shown}]" if shown else self.text
 
 
-def _text(written: object) -> str:
+def _text(written: Json) -> str:
     if not isinstance(written, str):
         raise ValueError(f"{written!r} is not text")  # noqa: TRY004 as in `values`
     return written
 
 
-def _flag(written: object) -> bool:
+def _flag(written: Json) -> bool:
     return bool(written)
 
 
-def _ranges(written: object) -> Ranges:
+def _ranges(written: Json) -> Ranges:
     return tuple(values.span(w) for w in (written if isinstance(written, list) else [written]))
 
 
-def _width(written: object) -> int:
+def _width(written: Json) -> int:
     return int(values.one_of("48", "52")(str(written)))
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
-from cvmplan.core.values import one_of
+from cvmplan.core.values import Json, one_of
 from cvmplan.documents import text
 from cvmplan.launch.settings import DECIDED, SETTINGS, TOP, Kind, kind_of
 
@@ -31,7 +31,7 @@ def load(blob: Blob) -> Any:
     return document
 
 
-def _check(name: str, value: object) -> None:
+def _check(name: str, value: Json) -> None:
     """Raise ValueError for an unknown setting, or a value that is not of its kind."""
     if name not in TOP and name not in SETTINGS and name not in DECIDED:
         raise ValueError("there is no such setting")

@@ -137,7 +137,7 @@ def _pieces(name: str, value: Piece) -> list[Piece]:
 def _counts(piece: Piece) -> Sequence[int]:
     """Return the numbers of vCPUs of "4" or "1-512"; ValueError."""
     first, dash, last = str(piece).partition("-")
-    low = integer(piece if not dash else first)
+    low = integer(first)
     high = integer(last) if dash else low
     if not 1 <= low <= high <= MOST_VCPUS:
         raise ValueError(f"{piece!r} is no number of vCPUs, nor a range up to {MOST_VCPUS}")
