@@ -8,7 +8,7 @@ Neighbouring page headers that continue each other are one `Header` with its pag
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import ItemsView, Iterator
 from struct import Struct
 from typing import Any, Final, NamedTuple
 from zlib import crc32
@@ -106,6 +106,40 @@ _PAGE: Final = LAYOUTS[PAGE_DATA].struct
 _PAGE_BYTES: Final = HEAD.size + _PAGE.size
 
 
+class Fields:
+    """The fields of a header by their names: numbers, and bytes where its layout has them."""
+
+    def __init__(self, values: dict[str, int | bytes]) -> None:
+        self._values = values
+
+    def __getitem__(self, name: str) -> int:
+        """Return a field that is a number."""
+        value = self._values[name]
+        return value if isinstance(value, int) else 0
+
+    def octets(self, name: str) -> bytes:
+        """Return a field that is bytes."""
+        value = self._values[name]
+        return value if isinstance(value, bytes) else b""
+
+    def number(self, name: str) -> int | None:
+        """Return a number, None where the header has no such field."""
+        return self[name] if name in self._values else None
+
+    def get(self, name: str, default: int) -> int:
+        """Return a number, `default` where the header has no such field."""
+        return self[name] if name in self._values else default
+
+    def items(self) -> ItemsView[str, int | bytes]:
+        """Return names and values, in the order of the layout."""
+        return self._values.items()
+
+    def is_set(self, prefix: str, *but: str) -> bool:
+        """Whether a field whose name begins so, but for some, has a bit set."""
+        found = (v for n, v in self.items() if n.startswith(prefix) and n not in but)
+        return any(any(v) if isinstance(v, bytes) else v for v in found)
+
+
 class Header(NamedTuple):
     """
     A variable header, or `pages` page headers that continue each other.
@@ -125,9 +159,9 @@ class Header(NamedTuple):
         """The header's name in the specification."""
         return LAYOUTS[self.type].name
 
-    def named(self) -> dict[str, Any]:
+    def named(self) -> Fields:
         """Return the fields by their names."""
-        return dict(zip(LAYOUTS[self.type].fields, self.fields, strict=True))
+        return Fields(dict(zip(LAYOUTS[self.type].fields, self.fields, strict=True)))
 
 
 class File(NamedTuple):

@@ -17,7 +17,7 @@ from cvmplan.core.findings import Finding
 from cvmplan.core.values import MOST_VCPUS, PAGE
 from cvmplan.images import igvm_headers as headers
 from cvmplan.images import igvm_rules
-from cvmplan.images.igvm_headers import PAGE_DATA, File, Header
+from cvmplan.images.igvm_headers import PAGE_DATA, Fields, File, Header
 from cvmplan.launch.model import IdBlock, Image, VpState
 from cvmplan.memory.contents import Contents, Filled
 from cvmplan.memory.regions import IS_2MB, UNMEASURED, Region, Role, Rows
@@ -126,7 +126,7 @@ class _Reader:
             rows=rows, kind=(mask, flags, data_type),
         )  # fmt: skip
 
-    def _other(self, header: Header, named: dict[str, Any], at: str) -> Iterator[Region]:
+    def _other(self, header: Header, named: Fields, at: str) -> Iterator[Region]:
         rows = self._rows(header)
 
         def region(role: Role, size: int, contents: Contents | None = None) -> Region:
@@ -142,19 +142,21 @@ class _Reader:
             case "ERROR_RANGE":
                 yield region(Role.ERROR_RANGE, named["size_bytes"])
             case "VP_CONTEXT":
-                yield from self._context(named, region, at)
+                page = self._context(named, at)
+                if page is not None:
+                    yield region(Role.VP_CONTEXT, PAGE, page)
             case "REQUIRED_MEMORY":
                 self._require(header, named, rows.at(0))
             case "GUEST_POLICY":
                 self.policies.append(named["policy"])
             case "SNP_ID_BLOCK":
-                self.id_blocks.append(IdBlock(named["ld"], at, named))
+                self.id_blocks.append(IdBlock(named.octets("ld"), at, dict(named.items())))
             case "RELOCATABLE_REGION":
                 first = named["relocation_region_gpa"]
                 problem = f"header {header.number}: the region at {first:#x} may move"
                 self.findings.append(Finding("relocatable", problem, at=at))
 
-    def _other_context(self, header: Header, named: dict[str, Any], at: str) -> Region:
+    def _other_context(self, header: Header, named: Fields, at: str) -> Region:
         """Return the VMSA of another platform, which one tool measures with those of SNP."""
         page, rows = self._file.data(named["file_offset"], PAGE, at), self._rows(header)
         origin = rows.at(0)
@@ -162,16 +164,16 @@ class _Reader:
             named["gpa"], PAGE, Role.OTHER_CONTEXT, origin, contents=page, at=at, rows=rows
         )
 
-    def _context(self, named: dict[str, Any], region: Any, at: str) -> Iterator[Region]:
+    def _context(self, named: Fields, at: str) -> Blob | None:
+        """Take the state of a vCPU; return its page where that is a page of the guest."""
         offset = named["file_offset"]
         if self._platform in ("SEV_SNP", "SEV_ES"):
             if len(self.states) == MOST_VCPUS:
                 raise UnsupportedError(f"more than {MOST_VCPUS} VP contexts", at=at)
             page = self._file.data(offset, PAGE, at)
             self.states.append(VpState(named["vp_index"], named["gpa"], bytes(page.data), at))
-            if self._platform == "SEV_SNP":
-                yield region(Role.VP_CONTEXT, PAGE, page)
-        elif self._platform == "VSM_ISOLATION":
+            return page if self._platform == "SEV_SNP" else None
+        if self._platform == "VSM_ISOLATION":
             data = self._file.blob.data
             count = int.from_bytes(data[offset : offset + 4], "little")
             rows = [unpack_from("<BI11x16s", data, offset + 4 + n * 32) for n in range(count)]
@@ -182,8 +184,9 @@ class _Reader:
             if vtl in (known for known, _ in self.registers):
                 raise MalformedError(f"registers of VTL {vtl} are there already", at=at)
             self.registers.append((vtl, registers))
+        return None
 
-    def _require(self, header: Header, named: dict[str, Any], origin: str) -> None:
+    def _require(self, header: Header, named: Fields, origin: str) -> None:
         size = named["number_of_bytes"]
         if size:
             self.required.append((named["gpa"], size, origin))

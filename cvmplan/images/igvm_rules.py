@@ -8,12 +8,11 @@ laxer (masks that name no platform, parameters outside their area, key without a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from cvmplan.core.errors import MalformedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.values import PAGE
-from cvmplan.images.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, File, Header
+from cvmplan.images.igvm_headers import KNOWN_FLAGS, MOST_AREA, PAGE_DATA, Fields, File, Header
 
 MOST_REGISTERS = 1024
 MOST_VTL = 2
@@ -50,14 +49,12 @@ def check(file: File) -> list[Finding]:
     return findings
 
 
-def _nonzero(named: dict[str, Any]) -> bool:
-    return any(
-        any(v) if isinstance(v, bytes) else v for k, v in named.items() if k.startswith("reserved")
-    )
+def _nonzero(named: Fields) -> bool:
+    return named.is_set("reserved")
 
 
-def _mask(file: File, header: Header, named: dict[str, Any], at: str) -> Iterator[Finding]:
-    mask = named.get("compatibility_mask")
+def _mask(file: File, header: Header, named: Fields, at: str) -> Iterator[Finding]:
+    mask = named.number("compatibility_mask")
     declared = sum(file.platforms.values())
     if mask is not None and (mask == 0 or mask & ~declared):
         problem = f"header {header.number} ({header.name}) has mask {mask:#x}, of which "
@@ -65,7 +62,7 @@ def _mask(file: File, header: Header, named: dict[str, Any], at: str) -> Iterato
         yield Finding("mask-undeclared", problem, at=at)
 
 
-def _pages(file: File, header: Header, named: dict[str, Any], at: str) -> Iterator[Finding]:
+def _pages(file: File, header: Header, named: Fields, at: str) -> Iterator[Finding]:
     if named["flags"] & ~KNOWN_FLAGS:
         problem = f"header {header.number} (PAGE_DATA) has flags {named['flags']:#x}"
         yield Finding("reserved-flags", problem, at=at)
@@ -75,7 +72,7 @@ def _pages(file: File, header: Header, named: dict[str, Any], at: str) -> Iterat
         raise MalformedError(f"PAGE_DATA runs past 2^64 from {named['gpa']:#x}", at=at)
 
 
-def _check_range(header: Header, named: dict[str, Any], at: str) -> None:
+def _check_range(header: Header, named: Fields, at: str) -> None:
     """Check address and size of what covers guest memory."""
     native = header.name == "VP_CONTEXT" and named["gpa"] == 0
     if named["gpa"] % PAGE and not native:
@@ -86,7 +83,7 @@ def _check_range(header: Header, named: dict[str, Any], at: str) -> None:
 
 
 def _check_corim(
-    file: File, header: Header, named: dict[str, Any], seen: set[tuple[str, int]], at: str
+    file: File, header: Header, named: Fields, seen: set[tuple[str, int]], at: str
 ) -> None:
     file.data(named["file_offset"], named["size_bytes"], at)
     for mask in file.platforms.values():
@@ -99,15 +96,12 @@ def _check_corim(
         seen.add((header.name, mask))
 
 
-def _check_id_block(named: dict[str, Any], at: str) -> Iterator[Finding]:
-    if named["author_key_enabled"] not in (0, 1) or any(named["reserved"]):
+def _check_id_block(named: Fields, at: str) -> Iterator[Finding]:
+    if named["author_key_enabled"] not in (0, 1) or named.is_set("reserved"):
         raise MalformedError("SNP_ID_BLOCK has reserved bits that are not 0", at=at)
-    if named["author_key_enabled"] and not any(named["author_public_key"]):
+    if named["author_key_enabled"] and not any(named.octets("author_public_key")):
         raise MalformedError("author_key_enabled, and the author key is zero", at=at)
-    author = [v for k, v in named.items() if k.startswith("author_") and k != "author_key_enabled"]
-    if not named["author_key_enabled"] and any(
-        any(v) if isinstance(v, bytes) else v for v in author
-    ):
+    if not named["author_key_enabled"] and named.is_set("author_", "author_key_enabled"):
         problem = "SNP_ID_BLOCK has author fields, and no author key is enabled"
         yield Finding("non-zero-padding", problem, at=at)
 
@@ -125,9 +119,9 @@ class _Areas:
             if h.name == "PAGE_TABLE_RELOCATION_REGION"
         ]
 
-    def see(self, header: Header, named: dict[str, Any], at: str) -> None:
+    def see(self, header: Header, named: Fields, at: str) -> None:
         """Check a header that declares, fills or inserts an area; MalformedError."""
-        index = named.get("parameter_area_index")
+        index = named.number("parameter_area_index")
         if index is None:
             return
         if header.name == "PARAMETER_AREA":
@@ -144,7 +138,7 @@ class _Areas:
         elif named["byte_offset"] + 4 > self._open[index]:
             raise MalformedError(f"{header.name} lies outside area {index}", at=at)
 
-    def _declare(self, index: int, named: dict[str, Any], at: str) -> None:
+    def _declare(self, index: int, named: Fields, at: str) -> None:
         size = named["number_of_bytes"]
         if index in self._seen:
             raise MalformedError(f"parameter area {index} is declared twice", at=at)
@@ -156,7 +150,7 @@ class _Areas:
         self._open[index] = size
 
 
-def _check_context(file: File, named: dict[str, Any], at: str) -> None:
+def _check_context(file: File, named: Fields, at: str) -> None:
     """Check a VP context: of one platform that is there, and as that platform has it."""
     owners = [name for name, mask in file.platforms.items() if mask == named["compatibility_mask"]]
     if not owners or owners[0] == "TDX":
@@ -194,9 +188,7 @@ def _check_relocations(file: File) -> None:
             end = high
 
 
-def _moving(
-    file: File, header: Header, named: dict[str, Any]
-) -> tuple[int, int, tuple[int, int], str]:
+def _moving(file: File, header: Header, named: Fields) -> tuple[int, int, tuple[int, int], str]:
     """Return (begin, end, (VP index, VTL), place) of a relocation region; MalformedError."""
     low = named.get("relocation_region_gpa", named.get("gpa", 0))
     high = low + named.get("relocation_region_size", named.get("size", 0))
@@ -206,7 +198,7 @@ def _moving(
     return low, high, (named["vp_index"], named["vtl"]), at
 
 
-def _owner(file: File, named: dict[str, Any]) -> tuple[int, int]:
+def _owner(file: File, named: Fields) -> tuple[int, int]:
     """Return (VP index, VTL) of a VBS context, which has been checked."""
     offset = named["file_offset"]
     count = int.from_bytes(file.blob.data[offset : offset + 4], "little")
