@@ -143,8 +143,7 @@ class _Reader:
                 yield region(Role.ERROR_RANGE, named["size_bytes"])
             case "VP_CONTEXT":
                 page = self._context(named, at)
-                if page is not None:
-                    yield region(Role.VP_CONTEXT, PAGE, page)
+                yield from () if page is None else (region(Role.VP_CONTEXT, PAGE, page),)
             case "REQUIRED_MEMORY":
                 self._require(header, named, rows.at(0))
             case "GUEST_POLICY":
