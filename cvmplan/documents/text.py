@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.values import Json
 
 Path = tuple[str | int, ...]
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\],:]|[^\s{}\[\],:"]+')
@@ -70,11 +71,11 @@ def decode(blob: Blob) -> str:
         raise MalformedError("not UTF-8 text", at=blob.where(error.start)) from None
 
 
-def check_values(raw: Any, at: str) -> None:
+def check_values(raw: Json, at: str) -> None:
     """Raise MalformedError for values nested too deep, ConfigError for a string of no Unicode."""
     level = [raw]
     for _ in range(_DEEPEST + 1):
-        below: list[Any] = []
+        below: list[Json] = []
         for one in level:
             if isinstance(one, dict):
                 below += one
@@ -91,7 +92,7 @@ def check_values(raw: Any, at: str) -> None:
     raise MalformedError("nested too deep", at=at)
 
 
-def _wrong(raw: Any, path: Path) -> Iterator[Path]:
+def _wrong(raw: Json, path: Path) -> Iterator[Path]:
     """Yield the paths of strings that are not Unicode; a key's is that of its object."""
     if isinstance(raw, dict):
         for key, value in raw.items():
@@ -114,12 +115,13 @@ def _is_unicode(text: str) -> bool:
     return True
 
 
-def parse_line(line: str) -> Any:
+def parse_line(line: str) -> Json:
     """Return one line of JSON Lines; ValueError where it is not JSON, or a key stands twice."""
-    return json.loads(line, object_pairs_hook=_pairs, parse_constant=_no_constant)
+    found: Json = json.loads(line, object_pairs_hook=_pairs, parse_constant=_no_constant)
+    return found
 
 
-def validate(blob: Blob, raw: Any, document: str) -> Any:
+def validate(blob: Blob, raw: Json, document: str) -> Any:
     """Return `raw` as the model of `document`; ConfigError with place and path."""
     from pydantic import ValidationError
 
@@ -169,7 +171,7 @@ class _DuplicateKeyError(ValueError):
     """An object has a key twice."""
 
 
-def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _pairs(pairs: list[tuple[str, Json]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         raise _DuplicateKeyError

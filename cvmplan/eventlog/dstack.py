@@ -10,11 +10,12 @@ may leave out the payloads of boot events and the digests of runtime events, `st
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
-from cvmplan.core.values import hex_string
+from cvmplan.core.values import Json, hex_string
 from cvmplan.documents import text
 from cvmplan.eventlog.event import DIGEST_SIZE, MOST_EVENTS, RUNTIME, Event
 
@@ -61,7 +62,7 @@ def digest_of(name: str, payload: bytes, version: int) -> bytes:
     return sha384(preimage(name, payload, version)).digest()
 
 
-def _parse(blob: Blob) -> Any:
+def _parse(blob: Blob) -> Json:
     try:
         return text.parse_line(bytes(blob.data).decode())
     except UnicodeDecodeError as error:
@@ -75,7 +76,7 @@ def _parse(blob: Blob) -> Any:
         raise MalformedError(str(error) or "a key stands twice", at=blob.name) from None
 
 
-def _event(raw: Any, number: int, at: str) -> Event:
+def _event(raw: Json, number: int, at: str) -> Event:
     """Return one event; MalformedError names the key."""
     if not isinstance(raw, dict):
         raise MalformedError("not an object", at=at)
@@ -102,11 +103,11 @@ def _event(raw: Any, number: int, at: str) -> Event:
     return Event(number, at, mr_index, kind, digest, payload, (), name, version, computed)
 
 
-def _version(raw: dict[str, Any], at: str) -> int:
+def _version(raw: Mapping[str, Json], at: str) -> int:
     return _number(raw, "version", at) if "version" in raw else 1
 
 
-def _number(raw: dict[str, Any], key: str, at: str) -> int:
+def _number(raw: Mapping[str, Json], key: str, at: str) -> int:
     value = raw[key]
     low, high = _BOUNDS[key]
     if type(value) is not int or not low <= value <= high:
@@ -114,14 +115,14 @@ def _number(raw: dict[str, Any], key: str, at: str) -> int:
     return value
 
 
-def _name(raw: dict[str, Any], at: str) -> str:
+def _name(raw: Mapping[str, Json], at: str) -> str:
     value = raw["event"]
     if not isinstance(value, str) or any("\ud800" <= c <= "\udfff" for c in value):
         raise MalformedError("not a string of Unicode", at=f"{at}.event")
     return value
 
 
-def _bytes(raw: dict[str, Any], key: str, at: str) -> bytes:
+def _bytes(raw: Mapping[str, Json], key: str, at: str) -> bytes:
     try:
         return hex_string(raw.get(key, ""))
     except ValueError as error:

@@ -8,7 +8,7 @@ file, line where known, and path.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
@@ -21,6 +21,18 @@ from cvmplan.launch.settings import IDENTITIES
 from cvmplan.memory.contents import Contents, Filled, Made, Zeros
 from cvmplan.memory.gpamap import Memory
 from cvmplan.memory.regions import Region, Role
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cvmplan.documents.manifest import (
+        BootDocument,
+        FileReference,
+        FirmwareDocument,
+        Manifest,
+        Range,
+        RegionDocument,
+    )
 
 SCHEMA = "cvmplan.manifest/1"
 _ZEROS = Zeros()
@@ -79,9 +91,9 @@ class _Files:
         self._open = open_file
         self._hashes: dict[tuple[str, int, int], bytes] = {}
 
-    def open(self, reference: Any, role: str, path: str) -> Blob:
+    def open(self, reference: FileReference | FirmwareDocument, role: str, path: str) -> Blob:
         """Return the file that `reference` names; MismatchError for another hash."""
-        blob = self.open_unchecked(reference.file, role)
+        blob = self.open_unchecked(reference.file or "", role)
         if reference.sha256 is not None:
             self.check(reference.sha256, path, blob)
         return blob
@@ -105,7 +117,7 @@ class _Files:
         return self._hashes[key]
 
 
-def _boot(boot: Any, files: _Files) -> dict[str, Value]:
+def _boot(boot: BootDocument, files: _Files) -> dict[str, Value]:
     given: dict[str, Value] = {}
     for name in ("kernel", "initrd"):
         reference = getattr(boot, name)
@@ -117,15 +129,17 @@ def _boot(boot: Any, files: _Files) -> dict[str, Value]:
     return given
 
 
-def _memory(name: str, document: Any) -> Memory:
-    def spans(key: str, ranges: Any) -> tuple[tuple[int, int, str], ...]:
+def _memory(name: str, document: Manifest) -> Memory:
+    def spans(key: str, ranges: Iterable[Range]) -> tuple[tuple[int, int, str], ...]:
         return tuple((r.gpa, r.size, f"{name}: {key}[{n}]") for n, r in enumerate(ranges))
 
     ram = None if document.memory is None else spans("memory", document.memory)
     return Memory(ram, spans("required", document.required))
 
 
-def _regions(name: str, declared: Any, files: _Files) -> tuple[list[Region], list[Finding]]:
+def _regions(
+    name: str, declared: Iterable[RegionDocument], files: _Files
+) -> tuple[list[Region], list[Finding]]:
     regions, findings = [], []
     for number, document in enumerate(declared):
         at = f"{name}: regions[{number}]"
@@ -150,7 +164,9 @@ def _regions(name: str, declared: Any, files: _Files) -> tuple[list[Region], lis
     return regions, findings
 
 
-def _contents(document: Any, files: _Files, at: str) -> tuple[Contents | None, int | None]:
+def _contents(
+    document: RegionDocument, files: _Files, at: str
+) -> tuple[Contents | None, int | None]:
     """Return a region's contents and how many bytes of them there are (None: any number)."""
     source = document.source
     if document.type in _NO_CONTENTS and source is not None and source.zeros is None:
@@ -167,7 +183,7 @@ def _contents(document: Any, files: _Files, at: str) -> tuple[Contents | None, i
         if source.sha256 is not None:
             files.check(source.sha256, path, Blob(at, memoryview(source.hex)))
         return Made(source.hex), len(source.hex)
-    blob = files.open_unchecked(source.file, "region")
+    blob = files.open_unchecked(source.file or "", "region")
     offset = source.offset or 0
     end = offset + source.length if source.length is not None else len(blob)
     part = blob.slice(offset, end)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MapError, PlanError
@@ -23,6 +23,10 @@ from cvmplan.operations.plan import Op, Plan, stage
 from cvmplan.readers.calls import Finder, of_documents
 from cvmplan.readers.plan_document import load
 from cvmplan.simulator.simulate import first_refusal
+
+if TYPE_CHECKING:
+    from cvmplan.documents.plan import PlanDocument, PlanMeasurement, PlanSource, VmsaDocument
+    from cvmplan.documents.results import FindingDocument
 
 SCHEMA = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.plan/')
 
@@ -73,7 +77,7 @@ def read(blob: Blob, find: Finder) -> Plan:
     )
 
 
-def _check_complete(name: str, document: Any, abi: Abi) -> None:
+def _check_complete(name: str, document: PlanDocument, abi: Abi) -> None:
     """Raise ConfigError unless the VM and its vCPUs are created, MapError for an error in it."""
     found = tuple(_finding(f) for f in document.findings)
     if has_errors(found):
@@ -95,7 +99,7 @@ def _check_complete(name: str, document: Any, abi: Abi) -> None:
         raise ConfigError(f"gpaw is {guest['gpaw']!r}, want 48 or 52", at=name)
 
 
-def _recorded(document: Any) -> tuple[str, str, str, int]:
+def _recorded(document: PlanMeasurement) -> tuple[str, str, str, int]:
     return document.register_, document.algorithm, document.digest, document.pages
 
 
@@ -142,7 +146,7 @@ class _Maker(NamedTuple):
         return self.classes[document.op](**made)
 
 
-def _check_kernel(name: str, document: Any, abi: Abi) -> None:
+def _check_kernel(name: str, document: PlanDocument, abi: Abi) -> None:
     """Raise PlanError for the first call that the plan's own kernel would refuse."""
     if document.platform not in abi.vm_types or not abi.plans:
         raise ConfigError(f"{abi.name} has no {document.platform} guests", at=f"{name}: abi")
@@ -175,7 +179,7 @@ def _check_call(at: str, op: Op, written: Any, abi: Abi) -> None:
         raise ConfigError(f"is missing: {abi.name} adds no page as it lies", at=f"{at}.source")
 
 
-def _contents(at: str, source: Any, size: int, inputs: Sequence[Input]) -> Contents:
+def _contents(at: str, source: PlanSource, size: int, inputs: Sequence[Input]) -> Contents:
     where = f"{at}.source"
     if source.zeros:
         return Zeros()
@@ -187,20 +191,21 @@ def _contents(at: str, source: Any, size: int, inputs: Sequence[Input]) -> Conte
         made = Made(source.hex, source.at or 0)
         if made.at >= PAGE:
             raise ConfigError(f"at {made.at:#x} is not in the first page", at=where)
-        length = made.at + len(made.data)
-    else:
-        if source.input >= len(inputs):
-            raise ConfigError(f"there is no input {source.input}", at=where)
-        length = int(source.length)
-    if length > size:
-        raise ConfigError(f"{length:#x} bytes for {size:#x} bytes of memory", at=where)
-    if source.hex is not None:
+        _check_length(made.at + len(made.data), size, where)
         return made
-    blob: Blob = inputs[source.input].blob
-    return blob.slice(source.offset, source.offset + length)
+    number, start, length = source.input or 0, source.offset or 0, source.length or 0
+    if number >= len(inputs):
+        raise ConfigError(f"there is no input {number}", at=where)
+    _check_length(length, size, where)
+    return inputs[number].blob.slice(start, start + length)
 
 
-def _vmsas(at: str, documents: Sequence[Any], *, with_gpa: bool) -> list[Any]:
+def _check_length(length: int, size: int, at: str) -> None:
+    if length > size:
+        raise ConfigError(f"{length:#x} bytes for {size:#x} bytes of memory", at=at)
+
+
+def _vmsas(at: str, documents: Sequence[VmsaDocument], *, with_gpa: bool) -> list[Any]:
     """Return the states of a list of vCPU runs, which must follow each other from 0."""
     made: list[Any] = []
     following = 0
@@ -220,7 +225,7 @@ def _vmsas(at: str, documents: Sequence[Any], *, with_gpa: bool) -> list[Any]:
     return made
 
 
-def _finding(document: Any) -> Finding:
+def _finding(document: FindingDocument) -> Finding:
     return Finding(
         document.rule,
         document.message,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
 from cvmplan.readers import recorded
+
+if TYPE_CHECKING:
+    from cvmplan.documents.results import TraceCommand
 
 SCHEMA: Final = re.compile(rb'"schema"\s*+:\s*+"cvmplan\.trace/')
 LINE: Final = re.compile(rb'\A\s*+\{\s*+"step"\s*+:')
@@ -56,7 +59,7 @@ def _lines(blob: Blob) -> Iterator[Any]:
             raise MalformedError("not JSON, or a key stands twice", at=at) from None
 
 
-def _platform(blob: Blob, commands: list[Any]) -> Platform:
+def _platform(blob: Blob, commands: list[TraceCommand]) -> Platform:
     """Return the platform that has such commands."""
     names = {command.command for command in commands}
     found = [p for p in Platform if p.steps and any(n.startswith(p.steps) for n in names)]
