@@ -84,14 +84,14 @@ class _Verbs(TyperGroup):
         return command
 
 
-def make_app(**more: Any) -> typer.Typer:
+def make_app(cls: type[TyperGroup] | None = None) -> typer.Typer:
     """Return an application that prints plainly and loads nothing to do so."""
     return typer.Typer(
         rich_markup_mode=None,
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
-        **more,
+        cls=cls,
     )
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
 from cvmplan.core.errors import PlanError, UnsupportedError
 from cvmplan.core.platform import Platform
 from cvmplan.core.spans import Spans
-from cvmplan.core.values import MOST_VCPUS, PAGE
+from cvmplan.core.values import MOST_VCPUS, PAGE, Json
 from cvmplan.memory.contents import Contents, Held, Zeros, check_fits
 from cvmplan.operations.steps import Step
 
@@ -32,7 +32,7 @@ class Lowering:
     here; a platform where it has one (secure EPT) overrides `map`.
     """
 
-    def __init__(self, platform: Platform, guest: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, guest: Mapping[str, Json]) -> None:
         self.platform = platform
         self.guest = guest
         self.mapped = Spans()

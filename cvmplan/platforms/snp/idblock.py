@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from hashlib import sha384
 from struct import Struct
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
-from cvmplan.core.blob import Blob
+from cvmplan.core.blob import Blob, R
 from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.core.records import Frozen, record
 
@@ -160,7 +160,7 @@ def read_signature(blob: Blob) -> Signature:
     return Signature(*(int.from_bytes(number, "little") for number in (written.r, written.s)))
 
 
-def _whole(kind: Any, blob: Blob) -> Any:
+def _whole(kind: type[R], blob: Blob) -> R:
     """Return the record of a `kind` that is all of `blob`; MalformedError."""
     if len(blob) != kind.LAYOUT.size:
         problem = f"{len(blob)} bytes, {NAMES[kind]} has {kind.LAYOUT.size}"

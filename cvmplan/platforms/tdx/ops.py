@@ -8,12 +8,12 @@ Documentation/virt/kvm/x86/intel-tdx.rst for the calls that are not memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from cvmplan.core.errors import PlanError
 from cvmplan.core.platform import Platform
 from cvmplan.core.records import record
 from cvmplan.core.spans import Spans
+from cvmplan.core.values import Json
 from cvmplan.memory.contents import Contents, Held
 from cvmplan.operations import lowering
 from cvmplan.operations.lowering import Run, check_pages
@@ -54,9 +54,10 @@ class Lowering(lowering.Lowering):
     extended, and a page that is mapped but not added when the TD is finalized is refused.
     """
 
-    def __init__(self, platform: Platform, guest: Mapping[str, Any]) -> None:
+    def __init__(self, platform: Platform, guest: Mapping[str, Json]) -> None:
         super().__init__(platform, guest)
-        gpaw = guest.get("gpaw", 48)
+        told = guest.get("gpaw")
+        gpaw = told if isinstance(told, int) else 48
         self.tables = {level: Spans() for level in ((4, 3, 2, 1) if gpaw == 52 else (3, 2, 1))}
         self._end = 1 << SHARED_BIT[gpaw]
         self._held = Held()
