@@ -33,7 +33,6 @@ from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP, Kind
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.api import choose_vmm
-from cvmplan.planning.read import option as flag
 from cvmplan.planning.read import read_options
 
 T = TypeVar("T")
@@ -78,17 +77,9 @@ class Request:
 
     def plan(self) -> Plan:
         """Return the plan of the image, or the plan that the file itself holds."""
-        from cvmplan import readers
-        from cvmplan.planning import build
+        from cvmplan.planning.api import make_plan
 
-        name, reader = readers.recognise(self.image, self.options.text("platform"))
-        if name == "plan":
-            for name in self.options:
-                at = flag(name)
-                raise ConfigError("a plan takes no settings", at=at)
-            read: Plan = reader.read(self.image, self.files.find)
-            return read
-        return build.plan(self.launch(), tuple(self.files.inputs.values()))
+        return make_plan(self.image, self.options, self.files)
 
 
 def option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:

@@ -16,9 +16,11 @@ from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import TOP, Settings
 from cvmplan.operations.plan import Plan
-from cvmplan.planning.build import launch, plan
-from cvmplan.planning.read import Written, read_options
+from cvmplan.planning.build import launch, launch_source, plan
+from cvmplan.planning.read import Written, option, read_options
+from cvmplan.planning.source import open_source
 from cvmplan.profiles import Profile
+from cvmplan.readers import recognise
 
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
@@ -42,6 +44,23 @@ def plan_image(image: Image, /, **settings: Unpack[Settings]) -> Plan:
         else:
             blob = files.open(os.fspath(image), "image")
         return plan(launch(blob, options, files.open), tuple(files.inputs.values()))
+
+
+def make_plan(image: Blob, options: Given, files: Files) -> Plan:
+    """
+    Return the plan of an image, or the plan that the file itself holds; errors as `plan_image`.
+
+    `options` are settings that were read; a plan takes none.
+    """
+    name, reader = recognised = recognise(image, options.text("platform"))
+    if name == "plan":
+        for setting in options:
+            raise ConfigError("a plan takes no settings", at=option(setting))
+        held: Plan = reader.read(image, files.find)
+        return held
+    source = open_source(image, files.open, options.text("platform"), recognised)
+    found = launch_source(source, options, files.open)
+    return plan(found, tuple(files.inputs.values()))
 
 
 def read_parameters(settings: Settings, open_file: Opener) -> Given:

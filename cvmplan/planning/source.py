@@ -8,6 +8,7 @@ the same object each time, so that launches which begin alike can share their be
 from __future__ import annotations
 
 from dataclasses import field, replace
+from types import ModuleType
 from typing import Any
 
 from cvmplan.core import platform as platforms
@@ -99,13 +100,18 @@ class Source(Frozen):
         return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)
 
 
-def open_source(image: Blob, open_file: Opener, platform: str | None = None) -> Source:
+def open_source(
+    image: Blob,
+    open_file: Opener,
+    platform: str | None = None,
+    recognised: tuple[str, ModuleType] | None = None,
+) -> Source:
     """
     Return what `image` is; InputError, UnsupportedError, ConfigError.
 
-    `platform` as for `recognise`.
+    `platform` as for `recognise`, whose answer may be given as `recognised`.
     """
-    name, reader = recognise(image, platform)
+    name, reader = recognised or recognise(image, platform)
     if name == "plan":
         raise UnsupportedError("a plan is not an image", at=image.name)
     if name != "manifest":
