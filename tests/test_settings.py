@@ -73,9 +73,10 @@ def made(
         plan = plan_image(image(platform, name), **given)
     except CvmplanError as error:
         return f"{error.at}: {error}"
-    from cvmplan.emit import emitter
+    from cvmplan.calls.planned import Planned
+    from cvmplan.emit import PLAN
 
-    calls = emitter("calls", "plan").plan(plan)
+    calls = PLAN.printer("calls").plan(Planned(plan))
     return plan.ops, [*plan.lowered()], plan.findings, plan.promised, calls
 
 

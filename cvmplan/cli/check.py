@@ -7,11 +7,13 @@ from typing import Annotated
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Request, launch_verb, write
+from cvmplan.cli.options import Output, Request, format_of, launch_verb, write
 from cvmplan.core.errors import MapError
 from cvmplan.core.findings import Finding, has_errors
+from cvmplan.emit import FINDINGS
 
 app = make_app()
+Format = Annotated[str, format_of(FINDINGS)]
 OnHost = Annotated[
     bool,
     typer.Option("--on-host", help="Also run the mapping half on /dev/kvm and compare."),
@@ -24,10 +26,8 @@ def check(
     request: Request, on_host: OnHost = False, format: Format = "text", output: Output = None
 ) -> None:
     """Print every finding about the exactly-once map and the launch; exit 1 for an error."""
-    from cvmplan.emit import emitter
-
     found = _findings(request, on_host=on_host)
-    write(emitter(format, "findings").findings(found), output)
+    write(FINDINGS.printer(format).findings(found), output)
     if has_errors(found):
         raise typer.Exit(1)
 

@@ -10,11 +10,11 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
-    Format,
     Output,
     Request,
     Shared,
     chosen_platform,
+    format_of,
     launch_options,
     request,
     with_options,
@@ -22,11 +22,13 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError
+from cvmplan.emit import COMPARISON
 
 if TYPE_CHECKING:
     from cvmplan.diff.sides import Side
 
 app = make_app()
+Format = Annotated[str, format_of(COMPARISON)]
 LAUNCH = "An image with options, a plan, a trace, or a recorded launch; - for stdin."
 MORE = 'Options of this one alone, in one text: "--vmm ec2 --vcpus 2".'
 
@@ -105,9 +107,8 @@ def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> 
     launch says itself what it is and takes none.
     """
     from cvmplan.diff.compare import compare
-    from cvmplan.emit import emitter
 
-    printer = emitter(format, "comparison")
+    printer = COMPARISON.printer(format)
     a, b = (_side(one) for one in asked)
     found = compare(a, b)
     write(printer.comparison(found), output)

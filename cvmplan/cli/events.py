@@ -8,10 +8,12 @@ from typing import Annotated, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Shared, option, read_value, with_options, write
+from cvmplan.cli.options import Output, Shared, format_of, option, read_value, with_options, write
 from cvmplan.cli.typed import Typed
+from cvmplan.emit import EVENTS
 
 app = make_app()
+Format = Annotated[str, format_of(EVENTS)]
 Log = Annotated[
     str,
     typer.Argument(metavar="LOG", help="A CCEL table's data, or dstack's JSON; - for stdin."),
@@ -55,13 +57,12 @@ def events(
     one event is too many.
     """
     from cvmplan.core.files import Files
-    from cvmplan.emit import emitter
     from cvmplan.eventlog.ccel import read
-    from cvmplan.eventlog.rtmr import check, compare
+    from cvmplan.eventlog.rtmr import replayed
 
-    printer = emitter(format, "events")
+    printer = EVENTS.printer(format)
     found = read(Files().open(log, "event log"))
-    compared = compare(found, expected)
-    write(printer.events(found, compared), output)
-    if any(one.differs for one in compared) or any(map(check, found.events)):
+    told = replayed(found, expected)
+    write(printer.events(told), output)
+    if any(one.differs for one in told.compared) or told.wrong:
         raise typer.Exit(1)

@@ -11,11 +11,11 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
-    Format,
     Output,
     Request,
     Shared,
     digest_option,
+    format_of,
     launch_options,
     option,
     request,
@@ -26,12 +26,14 @@ from cvmplan.cli.progress import bar
 from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
+from cvmplan.emit import EXPLANATION
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explain import ask, explain_measurement
 from cvmplan.explain.search import OverBudgetError
 from cvmplan.images import edk2_tables
 
 app = make_app()
+Format = Annotated[str, format_of(EXPLANATION)]
 BUDGET = 60
 Expect = Annotated[
     Optional[str], typer.Option("--expect", metavar="HEX", help="The measurement to explain.")
@@ -107,12 +109,10 @@ def explain(
     and several at a time, the likelier and cheaper first.  Without IMAGE --firmware-digest is
     tried with the section tables that edk2 has shipped.
     """
-    from cvmplan.emit import emitter
-
     request = asked_for.request
     if (expect is None) == (report is None):
         raise ConfigError("wants --expect HEX, or --report FILE", at="explain")
-    printer = emitter(format, "explanation")
+    printer = EXPLANATION.printer(format)
     wanted: bytes | Evidence
     if report is not None:
         from cvmplan.evidence import evidence

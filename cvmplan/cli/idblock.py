@@ -6,17 +6,17 @@ import os
 from base64 import b64decode
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import (
-    Format,
     Request,
     Shared,
     assume_platform,
+    format_of,
     launch_options,
     option,
     read_value,
@@ -32,14 +32,17 @@ from cvmplan.core import platform as platforms
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
+from cvmplan.emit import IDENTITY
 
 if TYPE_CHECKING:
+    from cvmplan.emit.protocols import IdentityPrinter
     from cvmplan.evidence.idblock import Identity, Signed
     from cvmplan.operations.measure import Measurement
     from cvmplan.operations.plan import Plan
     from cvmplan.platforms.snp.idblock import Point
 
 app = make_app()
+Format = Annotated[str, format_of(IDENTITY)]
 _TEXT = Optional[str]
 _FILES = {
     "id_key": ("PEM", "Private key that signs the ID block, ECDSA P-384."),
@@ -105,10 +108,8 @@ def idblock(asked: Asked) -> None:
     --emit-tbs writes what is signed, --signature takes the answer, with --id-public-key.
     With -o: raw files, base64, and what QEMU, libvirt and an IGVM file take.
     """
-    from cvmplan.emit import emitter
-
     own = asked.own
-    printer = emitter(own.text("format") or "text", "identity")
+    printer = IDENTITY.printer(own.text("format") or "text")
     _check_emitted(own)
     if own.given("verify", "block", "auth"):
         _verify(asked, printer)
@@ -131,11 +132,11 @@ def _check_emitted(own: Typed) -> None:
         raise ConfigError(f"goes without {_flag(emitted[0])}", at=_flag(ignored[0]))
 
 
-def _make(asked: Asked, printer: Any) -> None:
+def _make(asked: Asked, printer: IdentityPrinter) -> None:
     """Write what is to be signed, or the ID block that is signed."""
     from cvmplan.core.blob import pack
     from cvmplan.emit import identity
-    from cvmplan.evidence.idblock import authenticated, block_for
+    from cvmplan.evidence.idblock import authenticated, block_for, shown
     from cvmplan.platforms.snp.idblock import key_bytes
 
     own = asked.own
@@ -151,8 +152,11 @@ def _make(asked: Asked, printer: Any) -> None:
     by_author = keys.signed(author, key_bytes(signed.key)) if any(author[1:]) else None
     proof = authenticated(made, signed, by_author)
     folder = own.text("output")
-    names = _written(folder, identity.files(made, proof, mask)) if folder else []
-    write(printer.identity(made, proof, names), None)
+    answer = shown(made, proof)
+    if folder:
+        names = _written(folder, identity.files(answer, mask))
+        answer = answer._replace(files=tuple(names))
+    write(printer.identity(answer), None)
 
 
 def _written(folder: str, files: Mapping[str, bytes]) -> list[str]:
@@ -218,11 +222,11 @@ def _measured(request: Request) -> tuple[Plan, Measurement]:
     return plan, measure(plan, watch_for(plan, quiet=request.quiet))
 
 
-def _verify(asked: Asked, printer: Any) -> None:
+def _verify(asked: Asked, printer: IdentityPrinter) -> None:
     """Print what the firmware would say to an ID block of the launch."""
     for name in asked.own.given(*_MAKING, "output"):
         raise ConfigError("means nothing where an ID block is checked", at=_flag(name))
-    from cvmplan.evidence.idblock import checks
+    from cvmplan.evidence.idblock import checks, shown
     from cvmplan.evidence.lines import all_hold
     from cvmplan.platforms.snp.idblock import read_auth, read_block
 
@@ -230,7 +234,7 @@ def _verify(asked: Asked, printer: Any) -> None:
     identity, author = _identity(asked, plan)
     lines = [*checks(plan, result, identity, author)]
     read = read_block(identity.block), read_auth(identity.auth)
-    write(printer.identity(*read, checks=lines), None)
+    write(printer.identity(shown(*read, checks=lines)), None)
     if not all_hold(lines):
         raise typer.Exit(1)
 

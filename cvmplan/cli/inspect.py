@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Example, Format, Image, Output, open_image, write
+from cvmplan.cli.options import Example, Image, Output, format_of, open_image, write
+from cvmplan.emit import INSPECT
 
 app = make_app()
+Format = Annotated[str, format_of(INSPECT)]
 
 
 @app.command()
@@ -17,8 +21,7 @@ def inspect(
 ) -> None:
     """Print what the file declares: tables, sections, and where in the file they stand."""
     from cvmplan import readers
-    from cvmplan.emit import emitter
 
     blob = open_image(image, example)
     _, reader = readers.recognise(blob)
-    write(emitter(format, "inspect").inspect(reader.inspect(blob)), output)
+    write(INSPECT.printer(format).inspect(reader.inspect(blob)), output)

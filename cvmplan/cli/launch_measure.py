@@ -11,10 +11,10 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
-    Format,
     Output,
     Request,
     Shared,
+    format_of,
     launch_options,
     option,
     read_value,
@@ -28,12 +28,14 @@ from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.core.files import Files
 from cvmplan.core.platform import FLAT, Platform
 from cvmplan.core.values import Json
+from cvmplan.emit import LAUNCH_MEASURE
 from cvmplan.planning.read import read_options
 
 if TYPE_CHECKING:
     from cvmplan.operations.plan import Plan
 
 app = make_app()
+Format = Annotated[str, format_of(LAUNCH_MEASURE)]
 T = TypeVar("T")
 DIGEST = "The launch digest, in place of IMAGE; with --policy."
 Tik = Annotated[
@@ -107,11 +109,10 @@ def launch_measure(
     session'); it is read from a file and not printed.  The policy is the launch's.  VMMs and
     libvirt report the measurement with MNONCE behind it, in base64: --expect takes that.
     """
-    from cvmplan.emit import emitter
     from cvmplan.sev_session.answers import LaunchMeasure
     from cvmplan.sev_session.session import launch_measurement, read_key
 
-    printer = emitter(format, "launch_measure")
+    printer = LAUNCH_MEASURE.printer(format)
     wanted, mnonce = _expected(expect, nonce)
     version = read_value(_version, api, "--api")
     number = read_value(values.within(0, 0xFF), build, "--build")

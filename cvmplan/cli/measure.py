@@ -10,12 +10,14 @@ from typing import Annotated, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Request, digest_option, launch_verb, write
+from cvmplan.cli.options import Output, Request, digest_option, format_of, launch_verb, write
 from cvmplan.cli.progress import Watch, watch_for
 from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.emit import MEASUREMENT
 from cvmplan.operations.plan import Plan
 
 app = make_app()
+Format = Annotated[str, format_of(MEASUREMENT)]
 
 
 @app.command()
@@ -33,14 +35,13 @@ def measure(
     output: Output = None,
 ) -> None:
     """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
-    from cvmplan.emit import emitter
     from cvmplan.operations.measure import broken_promises
     from cvmplan.operations.measure import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
     if bare and format != "text":
         raise ConfigError("goes without a format", at="--bare")
-    printer = None if bare else emitter(format, "measurement")
+    printer = None if bare else MEASUREMENT.printer(format)
     plan = request.plan()
     with _watch(request, plan) as watch:
         result = fold(plan, watch)

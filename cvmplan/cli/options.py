@@ -18,6 +18,7 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
 
+from cvmplan import emit
 from cvmplan.cli.process import CLOSED_PIPE, discard, tell
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
@@ -52,7 +53,6 @@ Example = Annotated[
     Optional[str],
     typer.Option("--example", metavar="snp|tdx", help="A small image that ships inside."),
 ]
-Format = Annotated[str, typer.Option("--format", metavar="text|json", help="How to print it.")]
 Output = Annotated[
     Optional[str],
     typer.Option("--output", "-o", metavar="FILE", help="Where to; written whole or not at all."),
@@ -80,6 +80,11 @@ class Request:
         from cvmplan.planning.api import make_plan
 
         return make_plan(self.image, self.options, self.files)
+
+
+def format_of(output: emit.Output[Any], help: str = "How to print it.") -> Any:
+    """Return the option --format of a verb that prints `output`."""
+    return typer.Option("--format", metavar=output.metavar, help=help)
 
 
 def option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:

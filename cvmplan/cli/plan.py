@@ -4,24 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import typer
-
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Request, launch_verb, write
+from cvmplan.cli.options import Output, Request, format_of, launch_verb, write
+from cvmplan.emit import PLAN
 
 app = make_app()
-Format = Annotated[
-    str,
-    typer.Option(
-        "--format", metavar="text|json|calls", help="How to print it; calls: each system call."
-    ),
-]
+Format = Annotated[str, format_of(PLAN, "How to print it; calls: each system call.")]
 
 
 @app.command()
 @launch_verb
 def plan(request: Request, format: Format = "text", output: Output = None) -> None:
     """Print the ordered operations of the launch, and the measurement that they lead to."""
-    from cvmplan.emit import emitter
+    from cvmplan.calls.planned import Planned
 
-    write(emitter(format, "plan").plan(request.plan()), output)
+    write(PLAN.printer(format).plan(Planned(request.plan())), output)

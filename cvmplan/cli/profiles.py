@@ -7,19 +7,20 @@ from typing import Annotated, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, write
+from cvmplan.cli.options import Output, format_of, write
+from cvmplan.emit import PROFILE, PROFILES
 
 app = make_app()
+Format = Annotated[str, format_of(PROFILES)]
 Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="One profile, in full.")]
 
 
 @app.command()
 def profiles(name: Name = None, format: Format = "text", output: Output = None) -> None:
     """Print the VMM profiles that are built in, with sources and how sure each is."""
-    from cvmplan.emit import emitter
     from cvmplan.profiles import find
 
     if name is None:
-        write(emitter(format, "profiles").profiles(), output)
+        write(PROFILES.printer(format).profiles(), output)
     else:
-        write(emitter(format, "profile").profile(find(name)), output)
+        write(PROFILE.printer(format).profile(find(name)), output)

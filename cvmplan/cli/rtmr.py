@@ -16,9 +16,9 @@ from cvmplan.boot.node import Register, registers
 from cvmplan.boot.template import Match, nodes_of
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
-    Format,
     Output,
     Shared,
+    format_of,
     option,
     read_value,
     with_options,
@@ -30,8 +30,10 @@ from cvmplan.core import platform as platforms
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
+from cvmplan.emit import RTMR
 
 app = make_app()
+Format = Annotated[str, format_of(RTMR)]
 UNKNOWN, NOT_INDEPENDENT = 5, 6  # exit codes
 _FILES: Final = {
     "kernel": "What -kernel names.",
@@ -141,12 +143,11 @@ def rtmr(wanted: Wanted, format: Format = "text", output: Output = None) -> None
 
 def _print(wanted: Wanted, found: Sequence[Register], format: str, output: str | None) -> None:
     from cvmplan.boot.log import ccel
-    from cvmplan.emit import emitter
 
     if format == "ccel":
         write_bytes(ccel(nodes_of(wanted.matches)), output)
     else:
-        told = emitter(format, "rtmr").rtmr(wanted.matches, found, wanted.differences)
+        told = RTMR.printer(format).rtmr(wanted.matches, found, wanted.differences)
         write(told, output)
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, write
+from cvmplan.cli.options import Output, format_of, write
+from cvmplan.emit import RULES
 
 app = make_app()
+Format = Annotated[str, format_of(RULES)]
 
 
 @app.command()
 def rules(format: Format = "text", output: Output = None) -> None:
     """Print every rule that 'check' knows, its severity, and what it means."""
-    from cvmplan.emit import emitter
-
-    write(emitter(format, "rules").rules(), output)
+    write(RULES.printer(format).rules(), output)

@@ -9,11 +9,12 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
-from cvmplan.cli.options import Format, read_value, write
+from cvmplan.cli.options import format_of, read_value, write
 from cvmplan.cli.secrets import passphrase_of
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
+from cvmplan.emit import SESSION
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from cvmplan.sev_session.answers import SessionAnswer
 
 app = make_app()
+Format = Annotated[str, format_of(SESSION)]
 T = TypeVar("T")
 Pdh = Annotated[
     str,
@@ -92,9 +94,7 @@ def session(
     --read verifies a session's MACs for the policy, from either side of the key agreement,
     and compares --tek and --tik where they are given; exit 1 when one does not hold.
     """
-    from cvmplan.emit import emitter
-
-    printer = emitter(format, "session")
+    printer = SESSION.printer(format)
     mask = read_value(values.within(0, 0xFFFFFFFF), policy, "--policy")
     made = {
         name: None if written is None else read_value(values.octets(16), written, f"--{name}")

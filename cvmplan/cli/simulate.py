@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Format, Output, Request, chosen_platform, launch_verb, write
+from cvmplan.cli.options import Output, Request, chosen_platform, format_of, launch_verb, write
 from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.findings import has_errors
+from cvmplan.emit import SIMULATION
 from cvmplan.launch.given import Given
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from cvmplan.simulator.replay import Image
 
 app = make_app()
+Format = Annotated[str, format_of(SIMULATION)]
 Plan = Annotated[
     Optional[str],
     typer.Argument(metavar="PLAN", help="A plan, or a recorded launch; - for stdin."),
@@ -43,10 +45,9 @@ def simulate(
     ('cvmplan schema recorded').  Its digest is known with --image only, whose launch the
     other options describe.  Exit 1 when a call is refused, or a page is measured twice.
     """
-    from cvmplan.emit import emitter
     from cvmplan.readers import plan, recorded
 
-    printer = emitter(format, "simulation")
+    printer = SIMULATION.printer(format)
     if plan.recognises(request.image):
         outcome = _simulated(request, image)
     elif recorded.recognises(request.image):

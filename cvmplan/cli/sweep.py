@@ -26,6 +26,7 @@ from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
 from cvmplan.core.outputs import whole_file
 from cvmplan.core.processes import in_order
+from cvmplan.emit import VALUE
 from cvmplan.launch.settings import SETTINGS
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.matrix import COMMAS, ORDER, Product
@@ -147,9 +148,7 @@ def sweep(
             for _, rows in tally.of(_computed(stack, parcels, executor, jobs)):
                 store.put(rows)
             return
-        from cvmplan.emit import emitter
-
-        printer = emitter(format, "value")
+        printer = VALUE.printer(format)
         parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus)
         put: Callable[[str], Any] = partial(write, output=None)
         path = output_file(output)

@@ -20,6 +20,7 @@ from cvmplan.cli.td_params import MODULE, Format, answer_in
 from cvmplan.core import platform as platforms
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.emit import TD_INFO
 
 app = make_app()
 
@@ -88,7 +89,11 @@ def td_info(
             f"TEE_INFO_HASH is {found.tee_info_hash.hex()}, want {wanted.hex()}",
             at=request.image.name,
         )
-    answer_in(format, output, "td_info", found, pack(found.info), found.findings)
+
+    def printed(name: str) -> str:
+        return TD_INFO.printer(name).td_info(found)
+
+    answer_in(format, output, printed, pack(found.info), found.findings)
 
 
 def _digest(written: str) -> bytes:

@@ -18,6 +18,7 @@ from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.values import Json
+from cvmplan.emit import FORMATS, TD_PARAMS
 from cvmplan.launch.settings import IDENTITIES
 
 if TYPE_CHECKING:
@@ -168,7 +169,11 @@ def td_params(asked: Asked, format: Format = "text", output: Output = None) -> N
         answer = Described(params, module, given, assumed, (), found, told)
     else:
         answer = _made(asked)
-    answer_in(format, output, "td_params", answer, pack(answer.params), answer.findings)
+
+    def printed(name: str) -> str:
+        return TD_PARAMS.printer(name).td_params(answer)
+
+    answer_in(format, output, printed, pack(answer.params), answer.findings)
 
 
 def _place(blob: Blob, field: str) -> str:
@@ -265,20 +270,22 @@ def _hexed(written: str) -> str:
 
 
 def answer_in(
-    format: str, output: str | None, what: str, answer: Any, data: bytes, found: tuple[Finding, ...]
+    format: str,
+    output: str | None,
+    printed: Callable[[str], str],
+    data: bytes,
+    found: tuple[Finding, ...],
 ) -> None:
     """
-    Print `answer` as the emitters print `what`, or its bytes `data` raw or encoded.
+    Print what `printed` makes of a format, or the bytes `data` raw or encoded.
 
     Exit 1 after an answer, PlanError in place of bytes, where a finding is an error.
     """
-    from cvmplan.emit import EMITTERS, emitter
-
     if format not in ENCODINGS:
-        if format not in EMITTERS:
+        if format not in FORMATS:
             hint = f"as text, json, {', '.join(ENCODINGS)}"
             raise ConfigError(f"there is no format {format!r}", at="--format", hint=hint)
-        write(getattr(emitter(format, what), what)(answer), output)
+        write(printed(format), output)
         if has_errors(found):
             raise typer.Exit(1)
         return

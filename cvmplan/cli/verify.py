@@ -11,11 +11,11 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
-    Format,
     Output,
     Request,
     Shared,
     assume_platform,
+    format_of,
     launch_options,
     option,
     read_value,
@@ -29,6 +29,7 @@ from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import Json
+from cvmplan.emit import VERIFICATION
 
 if TYPE_CHECKING:
     from cvmplan.eventlog.event import EventLog
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 app = make_app()
+Format = Annotated[str, format_of(VERIFICATION)]
 _TEXT, _MANY = Optional[str], Optional[list[str]]
 EVIDENCE = "SNP report, TDX quote or TDREPORT, raw or wrapped; - for stdin."
 _CERTS = "Certificates, PEM or DER, the signer's first, each signed by the next; repeats."
@@ -106,11 +108,10 @@ def verify(asked: Asked) -> None:
     nothing is fetched.  A chain has to end at a key of AMD or Intel that is known here, or at
     one that --pin names.
     """
-    from cvmplan.emit import emitter
     from cvmplan.evidence import verify as stage
     from cvmplan.operations.measure import measure
 
-    printer = emitter(asked.own.text("format") or "text", "verification")
+    printer = VERIFICATION.printer(asked.own.text("format") or "text")
     trust, wanted = _trust(asked), _wanted(asked.own, asked.evidence.platform)
     log = _log(asked)
     plan = asked.request.plan()

@@ -1,57 +1,145 @@
 """
-Output formats: one module each, with a function for each thing that it can print.
+Output: for each thing that can be printed, the formats and the module of each.
 
-A function returns the whole text, or yields its lines once nothing can go wrong any more:
-nothing is printed before an error.
+`protocols` says what such a module has.  A format of an output is one module, and its line here;
+mypy holds each module against the protocol of what it prints.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib import import_module
-from types import ModuleType
-from typing import Final
+from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
 from cvmplan.core.errors import ConfigError
 
-EMITTERS: Final = {
-    "text": (
-        "cvmplan.emit.text",
-        "cvmplan.emit.text_answers",
-        "cvmplan.emit.text_identity",
-        "cvmplan.emit.text_evidence",
-        "cvmplan.emit.text_session",
-        "cvmplan.emit.text_events",
-        "cvmplan.emit.text_td",
-        "cvmplan.emit.text_rtmr",
-    ),
-    "json": (
-        "cvmplan.emit.json",
-        "cvmplan.emit.json_answers",
-        "cvmplan.emit.json_identity",
-        "cvmplan.emit.json_evidence",
-        "cvmplan.emit.json_session",
-        "cvmplan.emit.json_events",
-        "cvmplan.emit.json_td",
-        "cvmplan.emit.json_rtmr",
-    ),
-    "jsonl": ("cvmplan.emit.jsonl",),
-    "calls": ("cvmplan.emit.calls",),
-    "csv": ("cvmplan.emit.csv",),
-}
-"""Format to its modules; a later one is loaded only where an earlier one lacks something."""
+if TYPE_CHECKING:
+    from cvmplan.emit import calls as _calls
+    from cvmplan.emit import csv as _csv
+    from cvmplan.emit import json as _json
+    from cvmplan.emit import json_answers as _json_answers
+    from cvmplan.emit import json_events as _json_events
+    from cvmplan.emit import json_evidence as _json_evidence
+    from cvmplan.emit import json_identity as _json_identity
+    from cvmplan.emit import json_rtmr as _json_rtmr
+    from cvmplan.emit import json_session as _json_session
+    from cvmplan.emit import json_td as _json_td
+    from cvmplan.emit import jsonl as _jsonl
+    from cvmplan.emit import text as _text
+    from cvmplan.emit import text_answers as _text_answers
+    from cvmplan.emit import text_events as _text_events
+    from cvmplan.emit import text_evidence as _text_evidence
+    from cvmplan.emit import text_identity as _text_identity
+    from cvmplan.emit import text_rtmr as _text_rtmr
+    from cvmplan.emit import text_session as _text_session
+    from cvmplan.emit import text_td as _text_td
+    from cvmplan.emit.protocols import (
+        AbiPrinter,
+        AbisPrinter,
+        ComparisonPrinter,
+        EventsPrinter,
+        ExplanationPrinter,
+        FindingsPrinter,
+        IdentityPrinter,
+        InspectPrinter,
+        LaunchMeasurePrinter,
+        MapPrinter,
+        MeasurementPrinter,
+        PlanPrinter,
+        ProfilePrinter,
+        ProfilesPrinter,
+        RtmrPrinter,
+        RulesPrinter,
+        SessionPrinter,
+        SimulationPrinter,
+        TdInfoPrinter,
+        TdParamsPrinter,
+        TracePrinter,
+        ValuePrinter,
+        VerificationPrinter,
+    )
+
+P = TypeVar("P")
 
 
-def emitter(name: str, what: str) -> ModuleType:
-    """Return the module that prints `what` as `name`; ConfigError where none does."""
-    module = _able(name, what)
-    if module is None:
-        able = [n for n in EMITTERS if _able(n, what)]
-        raise ConfigError(
-            f"{what} cannot be printed as {name!r}", at="--format", hint=f"as {', '.join(able)}"
-        )
-    return module
+class Output(Generic[P]):
+    """Something that can be printed: what it is called, and the module of each format."""
+
+    def __init__(self, what: str, **modules: str) -> None:
+        self.what = what
+        self.modules: Mapping[str, str] = modules
+
+    def printer(self, name: str) -> P:
+        """Return what prints it in the format `name`; ConfigError where nothing does."""
+        if name not in self.modules:
+            hint = f"as {', '.join(self.modules)}"
+            problem = f"{self.what} cannot be printed as {name!r}"
+            raise ConfigError(problem, at="--format", hint=hint)
+        return cast("P", import_module(f"{__name__}.{self.modules[name]}"))
+
+    @property
+    def metavar(self) -> str:
+        """The formats, as a page of help has them."""
+        return "|".join(self.modules)
 
 
-def _able(name: str, what: str) -> ModuleType | None:
-    modules = map(import_module, EMITTERS.get(name, ()))
-    return next((module for module in modules if hasattr(module, what)), None)
+FINDINGS: Final[Output[FindingsPrinter]] = Output("findings", text="text", json="json")
+MAP: Final[Output[MapPrinter]] = Output("guest_map", text="text", json="json")
+INSPECT: Final[Output[InspectPrinter]] = Output("inspect", text="text", json="json")
+PLAN: Final[Output[PlanPrinter]] = Output("plan", text="text", json="json", calls="calls")
+TRACE: Final[Output[TracePrinter]] = Output("trace", text="text", json="json", jsonl="jsonl")
+MEASUREMENT: Final[Output[MeasurementPrinter]] = Output("measurement", text="text", json="json")
+SIMULATION: Final[Output[SimulationPrinter]] = Output("simulation", text="text", json="json")
+COMPARISON: Final[Output[ComparisonPrinter]] = Output(
+    "comparison", text="text_answers", json="json_answers"
+)
+EXPLANATION: Final[Output[ExplanationPrinter]] = Output(
+    "explanation", text="text_answers", json="json_answers"
+)
+VERIFICATION: Final[Output[VerificationPrinter]] = Output(
+    "verification", text="text_evidence", json="json_evidence"
+)
+IDENTITY: Final[Output[IdentityPrinter]] = Output(
+    "identity", text="text_identity", json="json_identity"
+)
+EVENTS: Final[Output[EventsPrinter]] = Output("events", text="text_events", json="json_events")
+RTMR: Final[Output[RtmrPrinter]] = Output("rtmr", text="text_rtmr", json="json_rtmr")
+LAUNCH_MEASURE: Final[Output[LaunchMeasurePrinter]] = Output(
+    "launch_measure", text="text_session", json="json_session"
+)
+SESSION: Final[Output[SessionPrinter]] = Output("session", text="text_session", json="json_session")
+TD_PARAMS: Final[Output[TdParamsPrinter]] = Output("td_params", text="text_td", json="json_td")
+TD_INFO: Final[Output[TdInfoPrinter]] = Output("td_info", text="text_td", json="json_td")
+PROFILES: Final[Output[ProfilesPrinter]] = Output("profiles", text="text", json="json")
+PROFILE: Final[Output[ProfilePrinter]] = Output("profile", text="text", json="json")
+ABIS: Final[Output[AbisPrinter]] = Output("abis", text="text", json="json")
+ABI: Final[Output[AbiPrinter]] = Output("abi", text="text", json="json")
+RULES: Final[Output[RulesPrinter]] = Output("rules", text="text", json="json")
+VALUE: Final[Output[ValuePrinter]] = Output("value", jsonl="jsonl", csv="csv")
+FORMATS: Final = frozenset({"text", "json", "jsonl", "calls", "csv"})
+"""Formats of any output."""
+
+if TYPE_CHECKING:
+    _FINDINGS: tuple[FindingsPrinter, ...] = (_text, _json)
+    _MAP: tuple[MapPrinter, ...] = (_text, _json)
+    _INSPECT: tuple[InspectPrinter, ...] = (_text, _json)
+    _PLAN: tuple[PlanPrinter, ...] = (_text, _json, _calls)
+    _TRACE: tuple[TracePrinter, ...] = (_text, _json, _jsonl)
+    _MEASUREMENT: tuple[MeasurementPrinter, ...] = (_text, _json)
+    _SIMULATION: tuple[SimulationPrinter, ...] = (_text, _json)
+    _COMPARISON: tuple[ComparisonPrinter, ...] = (_text_answers, _json_answers)
+    _EXPLANATION: tuple[ExplanationPrinter, ...] = (_text_answers, _json_answers)
+    _VERIFICATION: tuple[VerificationPrinter, ...] = (_text_evidence, _json_evidence)
+    _IDENTITY: tuple[IdentityPrinter, ...] = (_text_identity, _json_identity)
+    _EVENTS: tuple[EventsPrinter, ...] = (_text_events, _json_events)
+    _RTMR: tuple[RtmrPrinter, ...] = (_text_rtmr, _json_rtmr)
+    _LAUNCH_MEASURE: tuple[LaunchMeasurePrinter, ...] = (_text_session, _json_session)
+    _SESSION: tuple[SessionPrinter, ...] = (_text_session, _json_session)
+    _TD_PARAMS: tuple[TdParamsPrinter, ...] = (_text_td, _json_td)
+    _TD_INFO: tuple[TdInfoPrinter, ...] = (_text_td, _json_td)
+    _PROFILES: tuple[ProfilesPrinter, ...] = (_text, _json)
+    _PROFILE: tuple[ProfilePrinter, ...] = (_text, _json)
+    _ABIS: tuple[AbisPrinter, ...] = (_text, _json)
+    _ABI: tuple[AbiPrinter, ...] = (_text, _json)
+    _RULES: tuple[RulesPrinter, ...] = (_text, _json)
+    _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)

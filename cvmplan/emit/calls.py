@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Final
 
-from cvmplan.calls.make import calls
+from cvmplan.calls.planned import Planned
 from cvmplan.calls.record import Packed, Repeat, SystemCall, Wants
 from cvmplan.core.values import Json
-from cvmplan.emit.json import is_said, plan_value
-from cvmplan.operations.plan import Op, Plan
+from cvmplan.emit.fields import fields_of, is_said, plan_value
+from cvmplan.operations.plan import Op
 
 REPEATS: Final[Mapping[Repeat, str]] = {
     "len": "while len is not 0",
@@ -28,12 +27,12 @@ REPEATS: Final[Mapping[Repeat, str]] = {
 RETRY: Final = "once, with the page that the firmware corrected, on INVALID_PARAM"
 
 
-def plan(made: Plan) -> str:
+def plan(made: Planned) -> str:
     """Return one line a call, in the order in which they are made."""
-    index = {i.blob.name: n for n, i in enumerate(made.inputs)}
+    index = {i.blob.name: n for n, i in enumerate(made.plan.inputs)}
     rows = (
-        {"seq": number, "op": made.ops[number].name, **_call(call, index)}
-        for number, call in calls(made)
+        {"seq": number, "op": made.plan.ops[number].name, **_call(call, index)}
+        for number, call in made.calls()
     )
     return "".join(f"{json.dumps(row)}\n" for row in rows)
 
@@ -88,7 +87,7 @@ def _shown(value: int | bytes | str) -> str:
 def _symbolic(op: Op, index: Mapping[str, int]) -> dict[str, Json]:
     """Return an operation of an interface that nothing runs: its fields."""
     return {
-        field.name.replace("_", "-"): plan_value(field.name, value, index)
-        for field in fields(op)  # type: ignore[arg-type]  # every concrete Op is a dataclass
-        if is_said(value := getattr(op, field.name))
+        name.replace("_", "-"): plan_value(name, value, index)
+        for name, value in fields_of(op)
+        if is_said(value)
     }

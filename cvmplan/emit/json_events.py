@@ -2,38 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
+from cvmplan.core.values import Json
 from cvmplan.emit.json import listed
-from cvmplan.eventlog.event import Event, EventLog, Header
-from cvmplan.eventlog.rtmr import Comparison, describe, fit, replay
+from cvmplan.eventlog.event import Event, Header
+from cvmplan.eventlog.rtmr import Comparison, Fit, Replay, describe
 
 
-def events(log: EventLog, compared: Sequence[Comparison]) -> str:
+def events(replay: Replay) -> str:
     """Return cvmplan.events/1."""
+    log = replay.log
     return listed(
         {
             "schema": "cvmplan.events/1",
             "form": log.form,
             "header": None if log.header is None else _header(log.header),
             "fill": None if log.fill is None else _fill(*log.fill),
-            "events": [event_document(event) for event in log.events],
+            "events": event_documents(replay),
             "registers": [
                 {
                     "register": f"RTMR{number}",
                     "events": sum(e.extends and e.mr_index == number + 1 for e in log.events),
                     "value": value.hex(),
                 }
-                for number, value in enumerate(replay(log.events))
+                for number, value in enumerate(replay.registers)
             ],
-            "compared": [_compared(one) for one in compared],
+            "compared": [_compared(one) for one in replay.compared],
         },
         "events",
     )
 
 
-def _header(header: Header) -> dict[str, Any]:
+def _header(header: Header) -> dict[str, Json]:
     return {
         "mr_index": header.mr_index,
         "platform_class": header.platform_class,
@@ -44,13 +43,16 @@ def _header(header: Header) -> dict[str, Any]:
     }
 
 
-def _fill(byte: int, size: int) -> dict[str, Any]:
+def _fill(byte: int, size: int) -> dict[str, Json]:
     return {"byte": hex(byte), "size": size}
 
 
-def event_document(event: Event) -> dict[str, Any]:
-    """Return one event."""
-    found = fit(event)
+def event_documents(replay: Replay) -> list[dict[str, Json]]:
+    """Return the events."""
+    return [_event(*both) for both in zip(replay.log.events, replay.fits, strict=True)]
+
+
+def _event(event: Event, found: Fit) -> dict[str, Json]:
     return {
         "number": event.number,
         "at": event.at,
@@ -69,7 +71,7 @@ def event_document(event: Event) -> dict[str, Any]:
     }
 
 
-def _compared(one: Comparison) -> dict[str, Any]:
+def _compared(one: Comparison) -> dict[str, Json]:
     return {
         "register": f"RTMR{one.register}",
         "expected": one.expected.hex(),

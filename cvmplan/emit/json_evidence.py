@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cvmplan.emit.json import dumps
-from cvmplan.emit.json_events import event_document
+from cvmplan.emit.json_events import event_documents
 from cvmplan.emit.json_identity import compared_line
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def verification(found: Verification) -> str:
             "anchor": found.anchor,
             "at": trust.at.strftime(_TIME),
             "lines": [compared_line(line) for line in found.lines],
-            "events": [] if found.log is None else [*map(event_document, found.log.events)],
+            "events": [] if found.replay is None else event_documents(found.replay),
             "not_checked": list(found.not_checked),
             "holds": found.holds,
             "explain": list(found.explain),

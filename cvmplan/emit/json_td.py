@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from cvmplan.core.blob import pack
-from cvmplan.core.findings import has_errors
+from cvmplan.core.values import Json
 from cvmplan.emit.documents import finding
 from cvmplan.emit.json import dumps, inputs_of
 from cvmplan.emit.text_td import INFO_OFFSETS, MASKS
 from cvmplan.platforms.tdx import bits
-from cvmplan.platforms.tdx.params import OFFSETS, Described, entries
+from cvmplan.platforms.tdx.params import OFFSETS, Described
 from cvmplan.platforms.tdx.report import Identity
 
+REGISTERS = ("eax", "ebx", "ecx", "edx")
 COUNTS = ("max_vcpus", "num_l2_vms", "tsc_frequency")
 
 
@@ -20,7 +18,7 @@ def td_params(answer: Described) -> str:
     """Return cvmplan.td-params/1; no bytes where the module refuses them."""
     params = answer.params
     fields = {n: _value(n, getattr(params, n)) for n in OFFSETS if n != "cpuid_config"}
-    refused = has_errors(answer.findings)
+    data = answer.data
     return dumps(
         {
             "schema": "cvmplan.td-params/1",
@@ -32,7 +30,7 @@ def td_params(answer: Described) -> str:
             "assumed": dict(answer.assumed),
             "td_params": {**fields, "cpuid_config": _cpuids(answer)},
             "names": {n: bits.listed(getattr(params, n), table) for n, table in MASKS.items()},
-            "hex": None if refused else pack(params).hex(),
+            "hex": None if data is None else data.hex(),
             "findings": [finding(f) for f in answer.findings],
         }
     )
@@ -41,7 +39,7 @@ def td_params(answer: Described) -> str:
 def td_info(answer: Identity) -> str:
     """Return cvmplan.td-info/1."""
     plan, info = answer.plan, answer.info
-    bound = answer.service_td
+    bound, data = answer.service_td, answer.data
     return dumps(
         {
             "schema": "cvmplan.td-info/1",
@@ -61,27 +59,29 @@ def td_info(answer: Identity) -> str:
                 "type": bound.type,
                 "attributes": hex(bound.attributes),
             },
-            "hex": None if has_errors(answer.findings) else pack(info).hex(),
+            "hex": None if data is None else data.hex(),
             "tee_info_hash": answer.tee_info_hash.hex(),
             "findings": [finding(f) for f in (*plan.findings, *answer.findings)],
         }
     )
 
 
-def _value(name: str, value: int | bytes) -> Any:
+def _value(name: str, value: int | bytes) -> Json:
     if isinstance(value, bytes):
         return value.hex()
     return value if name in COUNTS else hex(value)
 
 
-def _cpuids(answer: Described) -> list[dict[str, Any]]:
+def _cpuids(answer: Described) -> list[dict[str, Json]]:
     """Return the entries up to the last one that is given or set."""
-    rows = entries(answer.params)
+    rows = answer.entries
     used = [n + 1 for n, values in enumerate(rows) if any(values)]
     count = max([len(answer.cpuids), *used])
-    found = []
+    found: list[dict[str, Json]] = []
     for number, values in enumerate(rows[:count]):
-        row = dict(zip(("eax", "ebx", "ecx", "edx"), map(hex, values), strict=True))
+        row: dict[str, Json] = dict(
+            zip(("eax", "ebx", "ecx", "edx"), map(hex, values), strict=True)
+        )
         if number < len(answer.cpuids):
             named = answer.cpuids[number]
             row = {"leaf": hex(named.leaf), "subleaf": hex(named.subleaf), **row}

@@ -5,23 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from cvmplan.emit.json import commands, final_digest
-from cvmplan.operations.plan import Plan
+from cvmplan.emit.json import step_document
+from cvmplan.operations.outcome import Trace
 from cvmplan.sweep.rows import Row
 
 
-def trace(plan: Plan) -> Iterator[str]:
-    """
-    Yield one line a command, on SNP with the launch digest after it.
-
-    PlanError comes before the first line: all steps are gone through once without their
-    commands, of which there may be millions.
-    """
-    for _ in plan.lowered():
-        pass
-    single = ((op, command) for op, step in plan.lowered() for command in step.commands())
-    for document in commands(plan.platform, single, final_digest(plan)):
-        yield f"{json.dumps(document)}\n"
+def trace(made: Trace) -> Iterator[str]:
+    """Yield one line a command, on SNP with the launch digest after it."""
+    for number, one in enumerate(made.commands()):
+        yield f"{json.dumps(step_document(number, one))}\n"
 
 
 def heading() -> str:

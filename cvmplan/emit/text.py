@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, TypeAlias
 
 from cvmplan import __version__
+from cvmplan.calls.planned import Planned, Row
 from cvmplan.core.findings import RULES, Finding
 from cvmplan.core.values import PAGE
 from cvmplan.emit.documents import refusals
-from cvmplan.emit.json import (
-    MEASURED_TYPES,
-    checkpoints,
-    commands,
-    final_digest,
-    gaps,
-    is_said,
-    largest_level,
-    plan_value,
-    source,
-)
+from cvmplan.emit.fields import Value, fields_of, is_said, plan_value
+from cvmplan.emit.json import step_document
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.kvm.abi import ABIS, find
+from cvmplan.images.inspection import Inspection
+from cvmplan.kvm.abi import ABIS
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.interface import Abi, Bits
-from cvmplan.memory.regions import Region
+from cvmplan.memory.owners import Owners
 from cvmplan.operations.measure import Coverage, Measurement
+from cvmplan.operations.outcome import Trace
 from cvmplan.operations.plan import Op, Plan, is_run
+from cvmplan.platforms.sev.ops import Vcpus
+from cvmplan.platforms.snp.ops import Vmsa
 from cvmplan.profiles import PROFILES, Profile
 from cvmplan.simulator.answers import Simulation
 
@@ -40,6 +36,8 @@ COVERAGE = {
     "host_filled": "contents chosen by the host, only that they are added",
     "not_added": "mapped, not added",
 }
+Setting: TypeAlias = str | int | Sequence[str]
+"""A setting as documents have it."""
 _LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}
 
 
@@ -68,7 +66,7 @@ def _header(plan: Plan) -> list[str]:
     return [f"cvmplan {__version__}", *aligned(rows), *aligned(settings)]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Setting) -> str:
     text = str(value)
     if isinstance(value, str) and (not text or text != text.strip() or not text.isprintable()):
         text = repr(value)
@@ -107,58 +105,57 @@ def findings(found: Sequence[Finding]) -> str:
     return joined([*lines, ", ".join(named)])
 
 
-def plan(made: Plan) -> str:
+def plan(made: Planned) -> str:
     """Return the settings, the operations in order, and the measurement that they lead to."""
-    result, _ = checkpoints(made)
-    index = {i.blob.name: n for n, i in enumerate(made.inputs)}
-    rows = [(str(n), op.kind, op.name, _fields(op, index)) for n, op in enumerate(made.ops)]
-    if not made.platform.measured:
-        rows = [
-            (*row[:3], row[3] + _level(made, op)) for row, op in zip(rows, made.ops, strict=True)
-        ]
+    plan, result = made.plan, made.result
+    index = {i.blob.name: n for n, i in enumerate(plan.inputs)}
+    rows = [(str(r.number), r.op.kind, r.op.name, _row(r, index)) for r in made.rows]
     end = (
         [f"{result.register} ({ALGORITHMS[result.algorithm]})  {result.digest.hex()}"]
         if result
         else ["nothing is measured on this platform"]
     )
-    nearest = find(made.abi).nearest
-    note = [f"no released kernel has {made.abi}; nearest is {nearest}", ""] if nearest else []
-    late = (f for f in made.findings if f.rule == "pure-map-before-finalize")
+    nearest = made.nearest
+    note = [f"no released kernel has {plan.abi}; nearest is {nearest}", ""] if nearest else []
+    late = (f for f in plan.findings if f.rule == "pure-map-before-finalize")
     note += [line for f in late for line in (f.message, "")]
-    return joined([*_header(made), "", *aligned(rows), "", *_doubts(made.findings), *note, *end])
+    return joined([*_header(plan), "", *aligned(rows), "", *_doubts(plan.findings), *note, *end])
 
 
-def _level(made: Plan, op: Op) -> str:
-    if op.kind != "map" or not is_run(op):
-        return ""
-    return f"  largest page {_LEVELS[largest_level(made, op.gpa, op.size)]}"
+def _row(row: Row, index: Mapping[str, int]) -> str:
+    level = "" if row.largest_level is None else f"  largest page {_LEVELS[row.largest_level]}"
+    return _fields(row.op, index) + level
 
 
 def _fields(op: Op, index: Mapping[str, int]) -> str:
     parts = []
-    if hasattr(op, "gpa") and hasattr(op, "size"):
+    if is_run(op):
         parts.append(f"{op.gpa:#x}-{op.gpa + op.size:#x}")
-    for field in fields(op):  # type: ignore[arg-type]  # every concrete Op is a dataclass
-        value = getattr(op, field.name)
-        if field.name in ("gpa", "size") or not is_said(value):
-            continue
-        if field.name == "source":
-            value = " ".join(f"{k} {v}" for k, v in source(value, index).items())
-        elif field.name == "registers":
-            value = str(len(value))
-        elif field.name == "vmsas":
-            value = f"of {sum(len(v.vcpus) for v in value)} vCPUs"
-        else:
-            value = plan_value(field.name, value, index)
-            value = " ".join(value) if isinstance(value, list) else value
-        parts.append(f"{field.name.replace('_', '-')} {_shown(value)}")
+    for name, value in fields_of(op):
+        if name not in ("gpa", "size") and is_said(value):
+            parts.append(f"{name.replace('_', '-')} {_shown(_told(name, value, index))}")
     return "  ".join(parts)
 
 
-def trace(plan: Plan) -> str:
+def _told(name: str, value: Value, index: Mapping[str, int]) -> Setting:
+    """Return a field as one word, or as few as possible."""
+    if name == "registers" and isinstance(value, tuple):
+        return str(len(value))
+    if name == "vmsas" and isinstance(value, tuple):
+        return f"of {sum(len(v.vcpus) for v in value if isinstance(v, Vmsa | Vcpus))} vCPUs"
+    written = plan_value(name, value, index)
+    if isinstance(written, Mapping):
+        return " ".join(f"{k} {v}" for k, v in written.items())
+    if isinstance(written, list):
+        return " ".join(map(str, written))
+    return written if isinstance(written, str | int) else str(written)
+
+
+def trace(made: Trace) -> str:
     """Return one line a step; a run of pages is one step."""
     lines = []
-    for step in commands(plan.platform, plan.lowered(), final_digest(plan)):
+    for number, traced in enumerate(made.steps()):
+        step = step_document(number, traced)
         digest = step.pop("digest", "")
         head = f"{step.pop('step'):5} {step.pop('op'):5}  {step.pop('command'):27}"
         rest = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())
@@ -166,36 +163,23 @@ def trace(plan: Plan) -> str:
     return joined([f"{'step':>5} {'op':>5}  command", *lines])
 
 
-def guest_map(regions: Sequence[Region], found: Sequence[Finding]) -> str:
+def guest_map(owners: Owners) -> str:
     """Return the map in address order, its gaps, and its conflicts marked with '!'."""
-    ordered = sorted(regions, key=lambda r: r.gpa)
-    blamed = {o for f in found if f.severity == "error" for o in f.origins}
-    holes = dict(gaps(ordered))
-    ends = {end: start for start, end in holes.items()}
+    errors = [f for f in owners.findings if f.severity == "error"]
+    blamed = {o for f in errors for o in f.origins}
+    ends = {end: start for start, end in owners.gaps}
     rows = [("", "first", "end", "bytes", "type", "measured", "owner")]
-    for region in ordered:
+    for region, measured in owners.rows:
         start = ends.pop(region.gpa, None)
         if start is not None:
             rows.append(("", hex(start), hex(region.gpa), hex(region.gpa - start), "", "", "-"))
-        measured = "contents" if region.page_type in MEASURED_TYPES else "address"
-        if region.page_type == "mapped" or not region.is_mapped:
-            measured = "no"
-        rows.append(
-            (
-                "!" if region.origin in blamed else "",
-                hex(region.gpa),
-                hex(region.end),
-                hex(region.size),
-                region.page_type or "",
-                measured,
-                region.origin,
-            )
-        )
-    errors = [f for f in found if f.severity == "error"]
+        mark = "!" if region.origin in blamed else ""
+        place = hex(region.gpa), hex(region.end), hex(region.size)
+        rows.append((mark, *place, region.page_type or "", measured, region.origin))
     return joined([*aligned(rows), *(_finding(f) for f in errors)])
 
 
-def inspect(document: Mapping[str, Any]) -> str:
+def inspect(document: Inspection) -> str:
     """Return the tables of a file, with file offsets."""
     lines = [f"{document['format']}; allows {', '.join(document['allows']) or 'no platform'}"]
     for table in document["tables"]:
@@ -239,7 +223,7 @@ def simulation(outcome: Simulation) -> str:
     )
 
 
-def map_findings(document: Mapping[str, Any]) -> list[str]:
+def map_findings(document: Inspection) -> list[str]:
     """Return the findings of an inspected file, one a line."""
     return [_finding(f) for f in document["findings"]]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.eventlog.event import Event, EventLog
-from cvmplan.eventlog.rtmr import DIFFERS, Comparison, describe, fit, replay
+from cvmplan.eventlog.rtmr import Fit, Replay, describe
 
 SHOWN = 16  # hex digits of a digest
 FORMS = {"ccel": "TCG crypto-agile log (CCEL)", "dstack": "JSON of dstack"}
@@ -19,9 +19,10 @@ CHECKED = {
 }
 
 
-def events(log: EventLog, compared: Sequence[Comparison]) -> str:
+def events(replay: Replay) -> str:
     """Return every event, the registers after the last, and what was compared."""
-    return joined([*_head(log), "", *event_rows(log), *_registers(log), *_verdict(log, compared)])
+    rows = event_rows(replay)
+    return joined([*_head(replay.log), "", *rows, *_registers(replay), *_verdict(replay)])
 
 
 def _head(log: EventLog) -> Iterator[str]:
@@ -36,34 +37,34 @@ def _head(log: EventLog) -> Iterator[str]:
         yield f"behind the last event: {size} bytes {byte:#04x}"
 
 
-def event_rows(log: EventLog) -> Iterator[str]:
+def event_rows(replay: Replay) -> Iterator[str]:
     """Yield a line for each event, and an empty one."""
-    if log.events:
+    if replay.log.events:
         rows = [("#", "register", "type", "digest", "digest of data", "what")]
-        yield from aligned([*rows, *map(_row, log.events)])
+        yield from aligned([*rows, *map(_row, replay.log.events, replay.fits)])
         yield ""
 
 
-def _row(event: Event) -> tuple[str, ...]:
+def _row(event: Event, found: Fit) -> tuple[str, ...]:
     told = describe(event)
     short = told if len(told) <= LONGEST else f"{told[: LONGEST - 1]}…"
     kind = event.type_name or hex(event.type)
-    check = CHECKED[fit(event).verdict]
+    check = CHECKED[found.verdict]
     return str(event.number), event.register, kind, event.digest.hex()[:SHOWN], check, short
 
 
-def _registers(log: EventLog) -> Iterator[str]:
-    for number, value in enumerate(replay(log.events)):
+def _registers(replay: Replay) -> Iterator[str]:
+    for number, value in enumerate(replay.registers):
         yield f"RTMR{number}  {value.hex()}"
 
 
-def _verdict(log: EventLog, compared: Sequence[Comparison]) -> Iterator[str]:
-    wrong = [(event, found) for event in log.events if (found := fit(event)).verdict == DIFFERS]
-    if wrong or compared:
+def _verdict(replay: Replay) -> Iterator[str]:
+    wrong = replay.wrong
+    if wrong or replay.compared:
         yield ""
     for event, found in wrong:
         yield f"event {event.number} ({event.at}): the digest is {found.why}"
-    for one in compared:
+    for one in replay.compared:
         yield f"RTMR{one.register} {'differs' if one.differs else 'is as expected'}" + (
             f": want {one.expected.hex()}; {one.why}" if one.differs else ""
         )

@@ -24,10 +24,10 @@ def _verification(found: Verification) -> Iterator[str]:
         yield f"certificate: {one.subject}, {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
     if found.evidence.trailing:
         yield f"ignored: {found.evidence.trailing} bytes behind the quote"
-    if found.log is not None:
+    if found.replay is not None:
         from cvmplan.emit.text_events import event_rows
 
-        yield from event_rows(found.log)
+        yield from event_rows(found.replay)
     yield from compared_lines(found.lines)
     yield f"not checked: {'; '.join(found.not_checked)}"
     wrong = [line.name for line in found.lines if line.differs]

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
-from cvmplan.core.blob import pack
 from cvmplan.emit.lines import aligned, joined
+from cvmplan.evidence.idblock import Shown
 from cvmplan.evidence.lines import Line
-from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, key_digests
 
 
-def identity(
-    block: IdBlock, auth: IdAuth, files: Sequence[str] = (), checks: Iterable[Line] | None = None
-) -> str:
+def identity(shown: Shown) -> str:
     """Return an ID block with the digests of its keys, where it was written, what was checked."""
-    return joined(_identity(block, auth, files, checks))
+    return joined(_identity(shown))
 
 
-def _identity(
-    block: IdBlock, auth: IdAuth, files: Sequence[str], checks: Iterable[Line] | None
-) -> Iterator[str]:
-    id_key, author = key_digests(auth)
+def _identity(shown: Shown) -> Iterator[str]:
+    block, author = shown.block, shown.author_key_digest
     yield from aligned(
         [
             ("launch digest", block.ld.hex()),
@@ -30,19 +25,19 @@ def _identity(
             ("version", str(block.version)),
             ("guest SVN", str(block.guest_svn)),
             ("policy", hex(block.policy)),
-            ("ID key digest", id_key.hex()),
+            ("ID key digest", shown.id_key_digest.hex()),
             ("author key digest", author.hex() if author else "none: there is no author key"),
         ]
     )
-    if files:
+    if shown.files:
         yield "written"
-        yield from (f"  {name}" for name in files)
-    elif checks is None:
-        yield f"id-block  {b64encode(pack(block)).decode()}"
-        yield f"id-auth  {b64encode(pack(auth)).decode()}"
-    if checks is not None:
+        yield from (f"  {name}" for name in shown.files)
+    elif shown.checks is None:
+        yield f"id-block  {b64encode(shown.block_bytes).decode()}"
+        yield f"id-auth  {b64encode(shown.auth_bytes).decode()}"
+    if shown.checks is not None:
         yield "checked"
-        yield from compared_lines(checks)
+        yield from compared_lines(shown.checks)
 
 
 def compared_lines(lines: Iterable[Line]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from cvmplan.core.inputs import Input
 from cvmplan.emit import text
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.platforms.tdx import bits
-from cvmplan.platforms.tdx.params import OFFSETS, Described, TdParams, entries
+from cvmplan.platforms.tdx.params import OFFSETS, Described, TdParams
 from cvmplan.platforms.tdx.quote import TdInfo
 from cvmplan.platforms.tdx.report import RTMRS, Identity
 
@@ -97,7 +97,7 @@ def _meaning(name: str, value: Any) -> str:
 
 
 def _cpuids(answer: Described) -> Iterator[tuple[str, ...]]:
-    for number, values in enumerate(entries(answer.params)):
+    for number, values in enumerate(answer.entries):
         named = answer.cpuids[number] if number < len(answer.cpuids) else None
         if named or any(values):
             shown = " ".join(f"{value:#x}" for value in values)

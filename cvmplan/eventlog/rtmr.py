@@ -26,7 +26,17 @@ from cvmplan.eventlog.event import (
     EventLog,
 )
 
-__all__ = ["Comparison", "Fit", "check", "compare", "describe", "fit", "replay", "values"]
+__all__ = [
+    "Comparison",
+    "Fit",
+    "Replay",
+    "compare",
+    "describe",
+    "fit",
+    "replay",
+    "replayed",
+    "values",
+]
 
 START: Final = bytes(DIGEST_SIZE)
 MOST_LEFT_OUT: Final = 1024  # events of a register: each is left out in turn, n * n / 2 hashes
@@ -57,6 +67,11 @@ class Fit(Frozen):
 
     verdict: str
     why: str
+
+    @property
+    def differs(self) -> bool:
+        """Whether the digest is known to be of something else."""
+        return self.verdict == DIFFERS
 
 
 @record
@@ -97,6 +112,29 @@ class Comparison(Frozen):
             limit = f"leaving one out was not tried, with more than {MOST_LEFT_OUT} events"
             return f"after no event is it equal; {limit}"
         return "after no event is it equal, nor without any one of them"
+
+
+@record
+class Replay(Frozen):
+    """A log, whether each of its events fits, RTMR0 to RTMR3 after them, and what was compared."""
+
+    log: EventLog
+    fits: tuple[Fit, ...]
+    registers: tuple[bytes, bytes, bytes, bytes]
+    compared: tuple[Comparison, ...]
+
+    @property
+    def wrong(self) -> tuple[tuple[Event, Fit], ...]:
+        """The events whose digest is not that of their data."""
+        return tuple(
+            both for both in zip(self.log.events, self.fits, strict=True) if both[1].differs
+        )
+
+
+def replayed(log: EventLog, expected: Mapping[int, bytes]) -> Replay:
+    """Return what a log leads to, beside the registers that are `expected` (0 to 3)."""
+    fits = tuple(map(fit, log.events))
+    return Replay(log, fits, replay(log.events), compare(log, expected))
 
 
 def values(digests: Iterable[bytes], start: bytes = START) -> Iterator[bytes]:
@@ -159,12 +197,6 @@ def _one_left_out(digests: Sequence[bytes], after: Sequence[bytes], wanted: byte
         if end == wanted:
             return at
     return None
-
-
-def check(event: Event) -> str | None:
-    """Return why the digest is not that of the data; None where it is, or cannot be known."""
-    found = fit(event)
-    return found.why if found.verdict == DIFFERS else None
 
 
 def fit(event: Event) -> Fit:

@@ -7,7 +7,7 @@ SNP_LAUNCH_FINISH, "Status Codes"): BAD_MEASUREMENT, POLICY_FAILURE, BAD_SIGNATU
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from cvmplan.core.blob import Blob, pack
@@ -27,6 +27,7 @@ from cvmplan.platforms.snp.idblock import (
     has_author,
     key_bytes,
     key_digest,
+    key_digests,
     read_auth,
     read_block,
     read_key,
@@ -48,6 +49,37 @@ class Identity(NamedTuple):
 
     block: Blob
     auth: Blob
+
+
+class Shown(NamedTuple):
+    """
+    An ID block as it is printed: its records, their bytes, the digests of its keys.
+
+    `author_key_digest` is None where there is no author key.  `files` were written, `checks`
+    made; None where nothing was checked.
+    """
+
+    block: IdBlock
+    auth: IdAuth
+    block_bytes: bytes
+    auth_bytes: bytes
+    id_key_digest: bytes
+    author_key_digest: bytes | None
+    files: tuple[str, ...] = ()
+    checks: tuple[Line, ...] | None = None
+
+
+def shown(
+    block: IdBlock,
+    auth: IdAuth,
+    files: Iterable[str] = (),
+    checks: Iterable[Line] | None = None,
+) -> Shown:
+    """Return an ID block as it is printed."""
+    id_key, author = key_digests(auth)
+    checked = None if checks is None else tuple(checks)
+    made = pack(block), pack(auth)
+    return Shown(block, auth, *made, id_key, author or None, tuple(files), checked)
 
 
 def policy_of(plan: Plan) -> int:

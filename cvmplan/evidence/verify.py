@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from cvmplan.eventlog import rtmr
 from cvmplan.eventlog.event import EventLog
+from cvmplan.eventlog.rtmr import Replay
 from cvmplan.evidence import planned, signatures
 from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
@@ -26,7 +27,7 @@ class Verification(NamedTuple):
     trust: Trust
     lines: tuple[Line, ...]
     explain: tuple[str, ...]
-    log: EventLog | None = None
+    replay: Replay | None = None
 
     @property
     def holds(self) -> bool:
@@ -66,30 +67,29 @@ def verify(
     replayed into the RTMRs of a TD.  MismatchError for another platform, MalformedError and
     UnsupportedError for evidence that cannot be checked.
     """
-    found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, log))
+    registers = dict(enumerate(evidence.td.rtmrs if evidence.td else ()))
+    replay = None if log is None else rtmr.replayed(log, registers)
+    found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, replay))
     lines = (*signatures.lines(evidence, trust), *found)
     differs = any(one.differs and one.id in MEASUREMENTS for one in lines)
     told = ("--expect", evidence.digest.hex()) if path is None else ("--report", path)
     command = (*search(plan), *told) if differs else ()
-    return Verification(evidence, trust, lines, command, log)
+    return Verification(evidence, trust, lines, command, replay)
 
 
-def _rtmrs(evidence: Evidence, log: EventLog | None) -> Iterator[Line]:
+def _rtmrs(evidence: Evidence, replay: Replay | None) -> Iterator[Line]:
     """Yield the registers of a TD beside what a log leads to, and events that are not theirs."""
-    found = dict(enumerate(evidence.td.rtmrs if evidence.td else ()))
-    if log is None:
-        for number, value in found.items():
+    if replay is None:
+        for number, value in enumerate(evidence.td.rtmrs if evidence.td else ()):
             yield line(f"rtmr{number}", None, value.hex(), Status.NOT_IN_PLAN)
         return
-    for one in rtmr.compare(log, found):
+    for one in replay.compared:
         replayed = one.value.hex()
         yield compared(f"rtmr{one.register}", replayed, one.expected.hex(), one.why, "replayed")
-    for event in log.events:
-        told = rtmr.fit(event)
-        if told.verdict == rtmr.DIFFERS:
-            name, digest = f"event {event.number}", event.digest.hex()
-            wanted = "the digest of its data"
-            yield Line(f"event_{event.number}", name, wanted, digest, Status.DIFFERS, told.why)
+    for event, told in replay.wrong:
+        name, digest = f"event {event.number}", event.digest.hex()
+        wanted = "the digest of its data"
+        yield Line(f"event_{event.number}", name, wanted, digest, Status.DIFFERS, told.why)
 
 
 def search(plan: Plan) -> Iterator[str]:

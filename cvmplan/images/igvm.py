@@ -7,9 +7,8 @@ IGVM files: recognised here, read by modules that no other image has to load.
 
 from __future__ import annotations
 
-from typing import Any
-
 from cvmplan.core.blob import Blob
+from cvmplan.images.inspection import Inspection
 from cvmplan.launch.model import Image
 
 MAGIC = b"IGVM"
@@ -39,7 +38,7 @@ def read(blob: Blob, platform: str, pad: str = "refuse") -> Image:
     return igvm_regions.read(blob, platform)
 
 
-def inspect(blob: Blob) -> dict[str, Any]:
+def inspect(blob: Blob) -> Inspection:
     """Return all headers in file order with their offsets, runs of pages as one row."""
     from cvmplan.images import igvm_regions
 

@@ -18,6 +18,7 @@ from cvmplan.core.values import MOST_VCPUS, PAGE
 from cvmplan.images import igvm_headers as headers
 from cvmplan.images import igvm_rules
 from cvmplan.images.igvm_headers import PAGE_DATA, Fields, File, Header
+from cvmplan.images.inspection import Inspection, Table
 from cvmplan.launch.model import IdBlock, Image, VpState
 from cvmplan.memory.contents import Contents, Filled
 from cvmplan.memory.regions import IS_2MB, UNMEASURED, Region, Role, Rows
@@ -194,20 +195,20 @@ class _Reader:
             self.findings.append(Finding("required-memory", problem, first, last))
 
 
-def inspect(blob: Blob) -> dict[str, Any]:
+def inspect(blob: Blob) -> Inspection:
     """Return all headers in file order with their offsets, runs of pages as one row."""
     file = headers.parse(blob)
     findings: tuple[Finding, ...] = file.findings
-    problem: dict[str, Any] = {}
+    table: Table = {"name": "variable headers", "rows": []}
     try:
         findings = (*findings, *igvm_rules.check(file))
     except (InputError, UnsupportedError) as error:
-        problem["problem"] = str(error)
-    rows = [_row(header) for header in file.headers]
+        table = {"name": "variable headers", "problem": str(error), "rows": []}
+    table["rows"] = [_row(header) for header in file.headers]
     return {
         "format": f"igvm version {file.version}",
         "allows": list(file.platforms),
-        "tables": [{"name": "variable headers", **problem, "rows": rows}],
+        "tables": [table],
         "findings": findings,
     }
 

@@ -25,6 +25,7 @@ from cvmplan.images.guid_table import (
     name_of,
     read_guid_table,
 )
+from cvmplan.images.inspection import Inspection, Table
 from cvmplan.launch.model import Image
 from cvmplan.memory.regions import Region, Role
 
@@ -212,17 +213,17 @@ def _section(
     return region, None
 
 
-def inspect(blob: Blob) -> dict[str, Any]:
+def inspect(blob: Blob) -> Inspection:
     """Return the tables of the image as they are, with file offsets (a JSON document)."""
     table = read_guid_table(blob)
     entries = [
         {"at": data.where(0), "entry": name_of(guid), "data": bytes(data.data).hex()}
         for guid, data in table.items()
     ]
-    tables: list[dict[str, Any]] = [{"name": "GUID table", "rows": entries}]
+    tables: list[Table] = [{"name": "GUID table", "rows": entries}]
     findings: tuple[Finding, ...] = ()
     if guids.SEV_METADATA in table:
-        sev: dict[str, Any] = {"name": "SEV metadata", "rows": []}
+        sev: Table = {"name": "SEV metadata", "rows": []}
         tables.append(sev)
         try:
             regions, findings = _sev_sections(blob, table)
@@ -232,7 +233,7 @@ def inspect(blob: Blob) -> dict[str, Any]:
     if guids.TDX_METADATA in table:
         from cvmplan.images import tdvf
 
-        tables += tdvf.inspect(blob)["tables"]
+        tables.extend(tdvf.inspect(blob)["tables"])
     return {
         "format": "ovmf",
         "allows": list(platforms(blob)),

@@ -6,11 +6,10 @@ Plain SEV and SEV-ES measure the file as it is, whatever it holds.
 
 from __future__ import annotations
 
-from typing import Any
-
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.values import PAGE
+from cvmplan.images.inspection import Inspection, Table
 from cvmplan.launch.model import Image
 from cvmplan.memory.regions import Region, Role
 
@@ -48,7 +47,7 @@ def read(blob: Blob, platform: str, padding: str = "refuse") -> Image:
     return Image(blob, (region,))
 
 
-def inspect(blob: Blob) -> dict[str, Any]:
+def inspect(blob: Blob) -> Inspection:
     """Return that the file declares nothing (a JSON document)."""
-    table = {"name": "firmware", "rows": [{"size": hex(len(blob)), "tables": "none"}]}
+    table: Table = {"name": "firmware", "rows": [{"size": hex(len(blob)), "tables": "none"}]}
     return {"format": "rom", "allows": [], "tables": [table], "findings": ()}

@@ -27,6 +27,7 @@ from cvmplan.images.guid_table import (
     has_guid_table,
     read_guid_table,
 )
+from cvmplan.images.inspection import Inspection, Table
 from cvmplan.launch.model import Image, TdxSection
 from cvmplan.memory.contents import Contents, Filled, Zeros
 from cvmplan.memory.regions import Region, Role
@@ -270,9 +271,9 @@ def _contents(
     return blob.slice(section.data_offset, section.data_offset + length), finding
 
 
-def inspect(blob: Blob) -> dict[str, Any]:
+def inspect(blob: Blob) -> Inspection:
     """Return the TDX metadata as it is, with file offsets (a JSON document)."""
-    table: dict[str, Any] = {"name": "TDX metadata", "rows": []}
+    table: Table = {"name": "TDX metadata", "rows": []}
     try:
         table["rows"] = [_row(number, at, s) for number, (at, s) in enumerate(_sections(blob))]
     except (InputError, UnsupportedError) as error:

@@ -8,13 +8,14 @@ file, line where known, and path.
 from __future__ import annotations
 
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.findings import Finding
 from cvmplan.core.values import FILE, PAGE
 from cvmplan.documents import text
+from cvmplan.images.inspection import Inspection
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.launch.settings import IDENTITIES
@@ -192,7 +193,7 @@ def _contents(
     return part, len(part)
 
 
-def inspect(blob: Blob) -> dict[str, Any]:
+def inspect(blob: Blob) -> Inspection:
     """Return what the manifest declares, its files not opened (a JSON document)."""
     document = text.validate(blob, text.parse(blob), "manifest")
     rows = [

@@ -15,6 +15,7 @@ from cvmplan.core.inputs import Input
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.documents import text
+from cvmplan.images.inspection import Inspection
 from cvmplan.kvm import abi as abis
 from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
@@ -238,7 +239,7 @@ def _finding(document: FindingDocument) -> Finding:
     )
 
 
-def inspect(blob: Blob) -> dict[str, Any]:
+def inspect(blob: Blob) -> Inspection:
     """Return the inputs that the plan refers to (a JSON document)."""
     document = load(blob)
     rows = [i.model_dump(exclude_none=True) for i in document.inputs]

@@ -74,7 +74,7 @@ def planned(blob: Blob) -> object:
 def events(blob: Blob) -> object:
     """The registers to which an event log leads, and what its events say."""
     log = ccel.read(blob)
-    return [rtmr.compare(log, {}), [rtmr.check(one) for one in log.events]]
+    return rtmr.replayed(log, {})
 
 
 def certified(blob: Blob) -> object:

@@ -15,7 +15,7 @@ from struct import Struct
 from struct import error as StructError  # noqa: N812 it is a class
 from typing import Any, ClassVar, Final, NamedTuple
 
-from cvmplan.core.blob import Blob, offsets
+from cvmplan.core.blob import Blob, offsets, pack
 from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.inputs import Input
@@ -93,6 +93,16 @@ class Described(NamedTuple):
     cpuids: tuple[Cpuid, ...]
     findings: tuple[Finding, ...]
     inputs: tuple[Input, ...] = ()
+
+    @property
+    def data(self) -> bytes | None:
+        """The 1024 bytes, None where the module refuses them."""
+        return None if has_errors(self.findings) else pack(self.params)
+
+    @property
+    def entries(self) -> list[tuple[int, int, int, int]]:
+        """EAX, EBX, ECX and EDX of each CPUID configuration."""
+        return [*entries(self.params)]
 
 
 def made(settings: Mapping[str, Any], cpuids: Iterable[Cpuid] = ()) -> TdParams:

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.core.blob import pack
 from cvmplan.core.errors import UnsupportedError
-from cvmplan.core.findings import Finding
+from cvmplan.core.findings import Finding, has_errors
 from cvmplan.operations.plan import Plan
 from cvmplan.platforms.tdx.modules import Module
 from cvmplan.platforms.tdx.ops import TdxInitVm
@@ -62,6 +62,11 @@ class Identity(NamedTuple):
         told = {n: v for n, v in masks.items() if n not in self.plan.given and not self.asked[n]}
         module = {} if self.module_given else {"module": self.module.name}
         return {**self.plan.assumed, **told, **module}
+
+    @property
+    def data(self) -> bytes | None:
+        """The 512 bytes of TDINFO, None where the module refuses what is in them."""
+        return None if has_errors(self.findings) else pack(self.info)
 
     @property
     def tee_info_hash(self) -> bytes:
