@@ -224,7 +224,7 @@ def _say(side: Side, name: str, value: str) -> None:
     side.facts[name] = Fact(NAMES.get(name, name), value)
 
 
-def _plain(value: object) -> str:
+def _plain(value: int | str | bytes) -> str:
     """Return a value as people write it."""
     if isinstance(value, bytes):
         return value.hex()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TypeAlias
 
 from cvmplan.core.findings import Finding
+from cvmplan.core.values import Json
 from cvmplan.kvm.calls import KernelCall, calls_of
 from cvmplan.kvm.interface import Abi, Bits, Fact
 from cvmplan.kvm.refusals import REFUSALS, Refusal, of_interface
@@ -13,8 +14,11 @@ from cvmplan.profiles import IGVM_FIELDS, Profile
 from cvmplan.profiles.refusals import REFUSALS as REFUSALS_OF_VMMS
 from cvmplan.simulator.answers import Result, Simulation
 
+Shown: TypeAlias = Json | Bits
+"""What a field of an interface can hold."""
 
-def finding(found: Finding) -> dict[str, Any]:
+
+def finding(found: Finding) -> dict[str, Json]:
     """Return one finding, without the keys that are empty."""
     document = {
         "rule": found.rule,
@@ -29,7 +33,7 @@ def finding(found: Finding) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value not in (None, "", [])}
 
 
-def abi_document(chosen: Abi) -> dict[str, Any]:
+def abi_document(chosen: Abi) -> dict[str, Json]:
     """Return a kernel interface as a document."""
     return {
         **{name: _bits(value) for name, value in chosen._asdict().items()},
@@ -51,14 +55,14 @@ def refusals(chosen: Abi) -> tuple[Refusal, ...]:
     return tuple(of_interface(chosen, (*REFUSALS, *REFUSALS_OF_VMMS)))
 
 
-def _bits(value: Any) -> Any:
+def _bits(value: Shown) -> Json:
     """Return the bits of a mask as hex strings, anything else as it is."""
     if isinstance(value, Bits):
         return {name: hex(mask) for name, mask in value._asdict().items()}
     return value
 
 
-def _kernel_call(call: KernelCall) -> dict[str, Any]:
+def _kernel_call(call: KernelCall) -> dict[str, Json]:
     from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
 
     row = {**call._asdict(), "number": hex(call.number)}
@@ -69,10 +73,10 @@ def _kernel_call(call: KernelCall) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value not in ("", None)}
 
 
-def profile_document(chosen: Profile) -> dict[str, Any]:
+def profile_document(chosen: Profile) -> dict[str, Json]:
     """Return one profile as a document."""
     vmsa = chosen.vmsa
-    document = {
+    document: dict[str, Json] = {
         "schema": "cvmplan.profile/1",
         "name": chosen.name,
         "title": chosen.title,
@@ -117,7 +121,7 @@ def profile_document(chosen: Profile) -> dict[str, Any]:
     return {key: value for key, value in document.items() if value is not None}
 
 
-def _igvm_part(chosen: Profile) -> dict[str, Any]:
+def _igvm_part(chosen: Profile) -> dict[str, Json]:
     """Return what a profile says about IGVM files."""
     return {
         **{name: getattr(chosen, name) for name in IGVM_FIELDS},
@@ -135,7 +139,7 @@ def _state(state: Mapping[str, int | str]) -> dict[str, str]:
     return {k: v if isinstance(v, str) else hex(v) for k, v in state.items()}
 
 
-def simulation_document(outcome: Simulation) -> dict[str, Any]:
+def simulation_document(outcome: Simulation) -> dict[str, Json]:
     """Return cvmplan.simulation/1."""
     return {
         "schema": "cvmplan.simulation/1",
@@ -148,9 +152,9 @@ def simulation_document(outcome: Simulation) -> dict[str, Any]:
     }
 
 
-def _result(result: Result) -> dict[str, Any]:
+def _result(result: Result) -> dict[str, Json]:
     answer = result.answer
-    row: dict[str, Any] = {"seq": result.seq, "op": result.op, "result": answer.result}
+    row: dict[str, Json] = {"seq": result.seq, "op": result.op, "result": answer.result}
     for name in ("errno", "fw_error", "seamcall_status"):
         value = getattr(answer, name)
         if value is not None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from cvmplan.core.values import Json
 from cvmplan.diff.found import Comparison, Difference
 from cvmplan.diff.sides import Side
 from cvmplan.diff.walk import Parting
@@ -49,7 +48,7 @@ def comparison(found: Comparison) -> str:
     )
 
 
-def _side(side: Side) -> dict[str, Any]:
+def _side(side: Side) -> dict[str, Json]:
     return {
         "name": side.name,
         "kind": side.kind,
@@ -59,7 +58,7 @@ def _side(side: Side) -> dict[str, Any]:
     }
 
 
-def _difference(one: Difference) -> dict[str, Any]:
+def _difference(one: Difference) -> dict[str, Json]:
     pages = {n: hex(v) for n, v in (("first", one.first), ("last", one.last)) if v is not None}
     return {
         "what": one.what,

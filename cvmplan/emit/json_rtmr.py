@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from cvmplan.boot.against import Difference
 from cvmplan.boot.node import Register
 from cvmplan.boot.template import Match
+from cvmplan.core.values import Json
 from cvmplan.emit.json import listed
 from cvmplan.eventlog.event import TYPES
 
@@ -30,7 +30,7 @@ def rtmr(
     )
 
 
-def _difference(one: Difference) -> dict[str, Any]:
+def _difference(one: Difference) -> dict[str, Json]:
     return {
         "register": f"RTMR{one.register}",
         "number": one.number,
@@ -39,7 +39,7 @@ def _difference(one: Difference) -> dict[str, Any]:
     }
 
 
-def _event(match: Match) -> dict[str, Any]:
+def _event(match: Match) -> dict[str, Json]:
     one = match.node
     return {
         "register": f"RTMR{one.register}",
@@ -57,7 +57,7 @@ def _event(match: Match) -> dict[str, Any]:
     }
 
 
-def _register(one: Register) -> dict[str, Any]:
+def _register(one: Register) -> dict[str, Json]:
     unknown = one.unknown
     return {
         "register": f"RTMR{one.number}",

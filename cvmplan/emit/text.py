@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from cvmplan import __version__
 from cvmplan.calls.planned import Planned, Row
@@ -36,6 +36,8 @@ COVERAGE = {
     "host_filled": "contents chosen by the host, only that they are added",
     "not_added": "mapped, not added",
 }
+Plain: TypeAlias = "Bits | Mapping[str, Plain] | tuple[Plain, ...] | str | int | None"
+"""What a field of a profile or an interface can hold."""
 Setting: TypeAlias = str | int | Sequence[str]
 """A setting as documents have it."""
 _LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}
@@ -285,7 +287,7 @@ def profile(chosen: Profile) -> str:
     return joined(lines)
 
 
-def _plain(value: Any) -> str:
+def _plain(value: Plain) -> str:
     if isinstance(value, Bits):
         return ", ".join(f"{name} {mask:#x}" for name, mask in value._asdict().items() if mask)
     if isinstance(value, Mapping):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from cvmplan.core.blob import offsets
 from cvmplan.core.inputs import Input
+from cvmplan.core.values import Json
 from cvmplan.emit import text
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.platforms.tdx import bits
@@ -53,7 +53,7 @@ def td_info(answer: Identity) -> str:
 
 
 def _head(
-    inputs: Iterable[Input], given: Mapping[str, Any], assumed: Mapping[str, Any]
+    inputs: Iterable[Input], given: Mapping[str, Json], assumed: Mapping[str, Json]
 ) -> Iterator[str]:
     files = [
         (i.role, i.path or "standard input", f"{i.size} bytes  sha256 {i.sha256}") for i in inputs
@@ -67,7 +67,7 @@ def _head(
         yield ""
 
 
-def _setting(value: Any) -> str:
+def _setting(value: Json) -> str:
     return "48 zeros" if value == "0" * 96 else str(value)
 
 
@@ -87,7 +87,9 @@ def _fields(params: TdParams) -> Iterator[tuple[str, ...]]:
             yield str(offset), name, _value(value, name), _meaning(name, value)
 
 
-def _meaning(name: str, value: Any) -> str:
+def _meaning(name: str, value: int | bytes) -> str:
+    if isinstance(value, bytes):
+        return ""
     if name in MASKS:
         return bits.names(value, MASKS[name])
     if name == "eptp_controls":

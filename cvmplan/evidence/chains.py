@@ -14,11 +14,11 @@ trailer field, as AMD's do.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -43,6 +43,10 @@ _MADE: Final = (
     x509.UnsupportedGeneralNameType,
 )  # fmt: skip
 _CURVES: Final = {"P-256": ec.SECP256R1, "P-384": ec.SECP384R1}
+
+
+Extensions: TypeAlias = Mapping[x509.ObjectIdentifier, x509.Extension[Any]]
+"""What a certificate says besides, by OID."""
 
 
 class Certificate(NamedTuple):
@@ -89,7 +93,7 @@ def _blocks(data: bytes) -> list[bytes]:
 _PEM_LOADER: Final = x509.load_pem_x509_certificate
 
 
-def _parsed(data: bytes, at: str, load: Any) -> Certificate:
+def _parsed(data: bytes, at: str, load: Callable[[bytes], x509.Certificate]) -> Certificate:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial number 0
         try:
@@ -148,7 +152,7 @@ def _alone(one: Certificate, depth: int, at: datetime, serial_0: bool) -> Iterat
         serial = one.parsed.serial_number
     if serial < 0 or (serial == 0 and not serial_0):
         yield f"{one.at}: serial number {serial}"
-    extensions = {e.oid: e for e in one.parsed.extensions}
+    extensions: Extensions = {e.oid: e for e in one.parsed.extensions}
     for oid, extension in extensions.items():
         if extension.critical and oid not in _KNOWN:
             yield f"{one.at}: critical extension {oid.dotted_string} is not known"
@@ -163,7 +167,7 @@ def _alone(one: Certificate, depth: int, at: datetime, serial_0: bool) -> Iterat
         yield f"{one.at}: the signer's certificate is one of a certificate authority"
 
 
-def _issues(one: Certificate, extensions: Mapping[Any, Any], depth: int) -> Iterator[str]:
+def _issues(one: Certificate, extensions: Extensions, depth: int) -> Iterator[str]:
     constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
     if constraints is None or not constraints.value.ca:
         yield f"{one.at}: is no certificate authority"

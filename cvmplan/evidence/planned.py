@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MismatchError
+from cvmplan.core.values import Json
 from cvmplan.evidence.evidence import IDENTITIES, Evidence
 from cvmplan.evidence.lines import Line, Status, compared, line
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.plan import Plan
-from cvmplan.platforms.snp.idblock import has_author, key_digest, read_auth, read_block
+from cvmplan.platforms.snp.idblock import IdBlock, has_author, key_digest, read_auth, read_block
 from cvmplan.platforms.snp.ops import ImportComplete, SnpLaunchFinish, SnpLaunchStart
 from cvmplan.platforms.snp.report import AttestationReport
 from cvmplan.platforms.tdx import bits
@@ -55,7 +56,7 @@ def _hex(value: bytes | None) -> str | None:
     return None if value is None else value.hex()
 
 
-def _processor(planned: Any, found: int) -> Line:
+def _processor(planned: Json, found: int) -> Line:
     """Return the line of the processor: a guest's model may differ from the host's."""
     said = ""
     if planned is not None and int(str(planned), 0) != found:
@@ -89,7 +90,9 @@ def _shown(value: int | bytes | None) -> str | None:
     return value.hex() if isinstance(value, bytes) else None if value is None else str(value)
 
 
-def _identity(finish: SnpLaunchFinish | ImportComplete) -> tuple[Any, Mapping[str, bytes]]:
+def _identity(
+    finish: SnpLaunchFinish | ImportComplete,
+) -> tuple[IdBlock | None, Mapping[str, bytes]]:
     """Return the ID block of a launch, and the digests of its keys; None and none without."""
     digests: dict[str, bytes] = {}
     block = None

@@ -9,9 +9,10 @@ crate's versions before and since 6 (current_build …, or current {major, minor
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.values import Json
 from cvmplan.platforms.snp.report import SIZE, TCB_PARTS
 
 _NUMBERS: Final = {
@@ -39,7 +40,7 @@ _REQUIRED: Final = {
 }  # fmt: skip
 
 
-def report_bytes(name: str, fields: Mapping[str, Any]) -> bytes:
+def report_bytes(name: str, fields: Mapping[str, Json]) -> bytes:
     """Return the 1184 bytes of a report; MalformedError, UnsupportedError for other fields."""
     missing = sorted(_REQUIRED - set(fields))
     if missing:
@@ -81,23 +82,24 @@ def _put(made: bytearray, place: str, field: tuple[int, int | None], value: byte
         made[at : at + size] = value
 
 
-def _number(place: str, value: Any, size: int) -> bytes:
+def _number(place: str, value: Json, size: int) -> bytes:
     if type(value) is not int or not 0 <= value < 1 << 8 * size:
         raise MalformedError(f"is no integer of {size} bytes", at=place)
     return value.to_bytes(size, "little")
 
 
-def _member(place: str, value: Any, name: str) -> Any:
+def _member(place: str, value: Json, name: str) -> Json:
     if not isinstance(value, dict) or name not in value:
         raise MalformedError(f"has no {name}", at=place)
-    return value[name]
+    found: Json = value[name]
+    return found
 
 
-def _part(place: str, value: Any, name: str) -> bytes:
+def _part(place: str, value: Json, name: str) -> bytes:
     return _number(f"{place}.{name}", _member(place, value, name), 1)
 
 
-def _tcb(place: str, value: Any) -> bytes:
+def _tcb(place: str, value: Json) -> bytes:
     made = bytearray(8)
     turin = isinstance(value, dict) and value.get("fmc") is not None
     for name, at in TCB_PARTS[turin].items():
@@ -105,7 +107,7 @@ def _tcb(place: str, value: Any) -> bytes:
     return bytes(made)
 
 
-def octets(place: str, value: Any) -> bytes:
+def octets(place: str, value: Json) -> bytes:
     """Return bytes that JSON has as a list of numbers or as hex; MalformedError."""
     try:
         if isinstance(value, str):

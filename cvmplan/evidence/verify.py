@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from cvmplan.core.values import Json
 from cvmplan.eventlog import rtmr
 from cvmplan.eventlog.event import EventLog
 from cvmplan.eventlog.rtmr import Replay
@@ -108,7 +109,7 @@ def search(plan: Plan) -> Iterator[str]:
         yield from _typed(f"--{option.replace('_', '-')}", value)
 
 
-def _typed(flag: str, value: object) -> Iterator[str]:
+def _typed(flag: str, value: Json) -> Iterator[str]:
     """Yield an option as it is typed."""
     if isinstance(value, list):
         for one in value:

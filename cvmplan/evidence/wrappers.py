@@ -17,11 +17,12 @@ from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from hashlib import sha256, sha384, sha512
 from struct import Struct
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import ClassVar, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, InputError, MalformedError, UnsupportedError
 from cvmplan.core.records import Frozen, record
+from cvmplan.core.values import Json
 from cvmplan.documents.text import parse
 from cvmplan.evidence import snp_report_json
 from cvmplan.platforms.snp import report
@@ -155,7 +156,7 @@ def _json(blob: Blob, depth: int) -> Unwrapped:
     return _document(blob.name, document, depth)
 
 
-def _document(name: str, document: Any, depth: int) -> Unwrapped:
+def _document(name: str, document: Json, depth: int) -> Unwrapped:
     """Return the evidence that a JSON object has, with its certificates and its event log."""
     if depth > DEEPEST or not isinstance(document, dict):
         raise MalformedError("is no object with evidence", at=name)
@@ -178,7 +179,7 @@ def _document(name: str, document: Any, depth: int) -> Unwrapped:
     )
 
 
-def _value(name: str, key: str, value: Any, depth: int) -> Unwrapped:
+def _value(name: str, key: str, value: Json, depth: int) -> Unwrapped:
     if isinstance(value, dict):
         if key == "attestation_report" and "signature" in value:
             return Unwrapped(Blob(name, memoryview(snp_report_json.report_bytes(name, value))))
@@ -186,14 +187,14 @@ def _value(name: str, key: str, value: Any, depth: int) -> Unwrapped:
     return unwrap(Blob(name, memoryview(_octets(name, value))), depth)
 
 
-def _octets(name: str, value: Any) -> bytes:
+def _octets(name: str, value: Json) -> bytes:
     """Return bytes that JSON has as a list of numbers, or as text that is yet to be decoded."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     return snp_report_json.octets(name, value)
 
 
-def _certificates(name: str, document: Mapping[str, Any]) -> Iterator[Blob]:
+def _certificates(name: str, document: Mapping[str, Json]) -> Iterator[Blob]:
     """Yield the certificates of a document, the signer's first."""
     if isinstance(pem := document.get("vcek"), str):
         yield Blob(f"{name}: vcek", memoryview(pem.encode()))
@@ -215,7 +216,7 @@ def _certificates(name: str, document: Mapping[str, Any]) -> Iterator[Blob]:
     yield from (blob for _, blob in sorted(found, key=lambda one: one[0]))
 
 
-def _event_log(name: str, document: Mapping[str, Any]) -> Blob | None:
+def _event_log(name: str, document: Mapping[str, Json]) -> Blob | None:
     """Return the event log of a document: base64 of TCG2, or JSON in a string."""
     for key in _LOGS:
         value, place = document.get(key), f"{name}: {key}"
