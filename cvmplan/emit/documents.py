@@ -14,7 +14,7 @@ from cvmplan.profiles import IGVM_FIELDS, Profile
 from cvmplan.profiles.refusals import REFUSALS as REFUSALS_OF_VMMS
 from cvmplan.simulator.answers import Result, Simulation
 
-Shown: TypeAlias = Json | Bits
+Shown: TypeAlias = "Json | Bits"
 """What a field of an interface can hold."""
 
 
