@@ -370,3 +370,12 @@ OF_OTHERS: Final = {"str(error['msg']).removeprefix('Value error, ')"}
 )  # fmt: skip
 def test_a_sentence_that_is_compared_is_found(source: str) -> None:
     assert [*sentences_compared(source)]
+
+
+@pytest.mark.parametrize("of", [*ABIS, *PROFILES])
+def test_facts_are_named_by_ids_of_their_own(of: str) -> None:
+    facts = ABIS[of].facts if of in ABIS else PROFILES[of].sources
+    ids = [fact.id for fact in facts]
+    assert ids
+    assert len(ids) == len(set(ids))
+    assert all(re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", one) for one in ids)

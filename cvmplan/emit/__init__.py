@@ -116,7 +116,9 @@ ABIS: Final[Output[AbisPrinter]] = Output("abis", text="text", json="json")
 ABI: Final[Output[AbiPrinter]] = Output("abi", text="text", json="json")
 RULES: Final[Output[RulesPrinter]] = Output("rules", text="text", json="json")
 VALUE: Final[Output[ValuePrinter]] = Output("value", jsonl="jsonl", csv="csv")
-FORMATS: Final = frozenset({"text", "json", "jsonl", "calls", "csv"})
+FORMATS: Final = frozenset(
+    name for made in tuple(vars().values()) if isinstance(made, Output) for name in made.modules
+)
 """Formats of any output."""
 
 if TYPE_CHECKING:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeAlias
 
+from cvmplan import profiles
 from cvmplan.core.findings import Finding
 from cvmplan.core.values import Json
 from cvmplan.kvm.calls import KernelCall, calls_of
@@ -114,11 +115,14 @@ def profile_document(chosen: Profile) -> dict[str, Json]:
         "svsm": chosen.svsm,
         **_igvm_part(chosen),
         "abis": list(chosen.abis),
-        "sources": [
-            {name: value for name, value in s._asdict().items() if value} for s in chosen.sources
-        ],
+        "sources": [_source(fact) for fact in chosen.sources],
     }
     return {key: value for key, value in document.items() if value is not None}
+
+
+def _source(fact: profiles.Fact) -> dict[str, Json]:
+    names = ("fact", "source", "confidence", "commit", "since", "until")
+    return {name: getattr(fact, name) for name in names if getattr(fact, name)}
 
 
 def _igvm_part(chosen: Profile) -> dict[str, Json]:

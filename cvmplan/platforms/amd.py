@@ -118,7 +118,7 @@ def features_findings(launch: Launch) -> Iterator[Finding]:
             yield Finding("sev-features", f"{problem} is SNP active")
         return
     why = bits.refuses(features)
-    if why and not passes_features(launch):
+    if why is not None and not passes_features(launch):
         problem = f"not checked: whether the host takes SEV_FEATURES {features:#x} of the file; "
         problem += f"{launch.abi.name} as released refuses them: {why}"
         yield Finding("not-checked", problem, severity="warning", at=launch.name)
@@ -134,7 +134,7 @@ def passes_features(launch: Launch) -> bool:
 def mask_findings(rule: str, what: str, mask: int, bits: Bits, launch: Launch) -> Iterator[Finding]:
     """Yield an error where the interface refuses `mask`, a note where only some hosts take it."""
     why = bits.refuses(mask)
-    if why:
+    if why is not None:
         yield Finding(rule, f"{launch.abi.name} refuses {what}: {why}", severity="error")
     elif mask & bits.host:
         problem = f"{what}: {bit_numbers(mask & bits.host)} taken only if the host has them"

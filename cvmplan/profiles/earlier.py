@@ -30,6 +30,7 @@ QEMU_2023 = replace(
             "sev_es_sync_vmsa",
             TWO,
             until="AMD's kernels up to 6.8-rc5",
+            id="fpu-state",
         ),
     ),
 )
@@ -45,6 +46,7 @@ QEMU_2023_GENOA = replace(
             "coconut-svsm/svsm issues 22 and 123 (RMP dumps)",
             SOURCE,
             until="version 8 of the KVM SNP series",
+            id="vmsa-address",
         ),
     ),
 )
@@ -62,6 +64,7 @@ QEMU_HASHES_FIRST = replace(
             SOURCE,
             commit="0822532a",
             until="QEMU patches v3, 2023-03-02",
+            id="hashes-first",
         ),
     ),
 )
@@ -77,6 +80,7 @@ EC2_RDX_0 = replace(
             "virtee/sev-snp-measure pull requests 13 and 60; virtee/sev-snp-measure-go vmsa.go",
             TWO,
             until="2026-04-28, of the tool",
+            id="vmsa",
         ),
     ),
 )
@@ -92,6 +96,7 @@ GCE_GENOA = replace(
             "google/gce-tcb-verifier sev/measurement.go ProductHighAddress",
             SOURCE,
             commit="6d623b8c",
+            id="vmsa-address",
         ),
     ),
 )
@@ -109,6 +114,7 @@ GCE_2024 = replace(
             "google/gce-tcb-verifier issue 49",
             SOURCE,
             until="2024-10",
+            id="extends-all",
         ),
     ),
 )

@@ -69,6 +69,7 @@ QEMU = Profile(
             "qemu backends/igvm.c, target/i386/sev.c",
             SOURCE,
             commit="03025db6",
+            id="igvm-order",
         ),
         Fact(
             "IGVM: of a VMSA all fields are set that it takes, and CR0.ET; further vCPUs have "
@@ -77,6 +78,7 @@ QEMU = Profile(
             "target/i386/helper.c cpu_x86_update_cr0",
             SOURCE,
             since="10.1",
+            id="igvm-vmsa",
         ),
         *KVM_STATE,
         Fact(
@@ -86,6 +88,7 @@ QEMU = Profile(
             "qemu target/i386/sev.c sev_snp_launch_finish",
             HARDWARE,
             since="9.1",
+            id="snp-order",
         ),
         Fact(
             "SNP: the firmware's own pages, NORMAL and directly below 4 GiB; the hashes page "
@@ -93,6 +96,7 @@ QEMU = Profile(
             "virtee/sev-snp-measure 0.0.13 guest.py, virtee/sev src/measurement",
             TWO,
             commit="8f2b337",
+            id="snp-firmware",
         ),
         Fact(
             "TDX: sections in table order, each page added and at once extended when its "
@@ -103,17 +107,20 @@ QEMU = Profile(
             TWO,
             commit="qemu 6f1035fc, linux 3829d81b",
             since="QEMU 10.1, Linux 6.16",
+            id="tdx-order",
         ),
         Fact(
             "policies: SNP 0x30000, SEV 0x1; SEV-ES needs bit 2 on top",
             "qemu target/i386/sev.c, the defaults of sev-snp-guest and sev-guest",
             SOURCE,
+            id="policies",
         ),
         Fact(
             "TDX: ATTRIBUTES 0x10000000 (SEPT_VE_DISABLE), XFAM of the CPU model, 0x3 at least",
             "qemu target/i386/kvm/tdx.c; calls of QEMU 11.1.3 recorded",
             TWO,
             since="10.1",
+            id="td-masks",
         ),
         Fact(
             "a multiboot or ELF kernel is started before the hashes are made, and with kernel "
@@ -122,17 +129,20 @@ QEMU = Profile(
             "load_elfboot; target/i386/sev.c",
             SOURCE,
             since="9.1",
+            id="unhashed-kernels",
         ),
         Fact(
             "SEV and SEV-ES: firmware, then the 176-byte hash table, then each VMSA",
             "virtee/sev-snp-measure 0.0.13 guest.py, virtee/sev src/measurement",
             TWO,
             commit="8f2b337",
+            id="sev-order",
         ),
         Fact(
             "SEV-ES: KVM_SEV_ES_INIT leaves MXCSR and FCW 0, KVM_SEV_INIT2 sets them",
             "qemu commit 0232673 message; linux arch/x86/kvm/svm/sev.c sev_es_sync_vmsa",
             SOURCE,
+            id="fpu-state",
         ),
     ),
 )
@@ -154,12 +164,14 @@ QEMU_82_TDX = Profile(
             HARDWARE,
             since="8.2",
             until="before 9.0",
+            id="page-order",
         ),
         Fact(
             "types above 3 are refused, PAGE.AUG is not looked at, metadata is found in the "
             "GUID table only, data not on a page is no source",
             "qemu hw/i386/tdvf.c as the series introduced it",
             SOURCE,
+            id="sections",
         ),
     ),
 )
@@ -177,6 +189,7 @@ EC2 = Profile(
             "virtee/sev-snp-measure 0.0.13 guest.py, virtee/sev-snp-measure-go guest.go",
             TWO,
             commit="8f2b337, 74f52d5",
+            id="cpuid-last",
         ),
         Fact(
             "segment attributes of CS, SS and TR; no FPU state; RDX 0x600 (the Go and Rust "
@@ -185,6 +198,7 @@ EC2 = Profile(
             "with 4 vCPUs",
             HARDWARE,
             commit="8f2b337",
+            id="vmsa",
         ),
     ),
 )
@@ -206,18 +220,21 @@ GCE = Profile(
             "virtee/sev-snp-measure 0.0.13 vmsa.py",
             TWO,
             commit="74582c0, 8f2b337",
+            id="vmsa",
         ),
         Fact(
             "policy 0x30000; 0x70000 is the most that an endorsement allows, and kernels refuse "
             "its bit 18",
             "two GCP Milan reports with verified chains; google/gce-tcb-verifier sevpolicy.go",
             HARDWARE,
+            id="policies",
         ),
         Fact(
             "VMSAs at 0xfffffffff000 (48-bit products; the verifier has a wider one for Genoa)",
             "google/gce-tcb-verifier sev/abi.go ProductHighAddress",
             SOURCE,
             commit="74582c0",
+            id="vmsa-address",
         ),
         Fact(
             "TDX: sections in table order, single pass, types 0 to 3; PAGE.AUG is not looked "
@@ -225,6 +242,7 @@ GCE = Profile(
             "google/gce-tcb-verifier tdx/measurement.go, ovmf/tdx_data.go",
             TWO,
             commit="74582c0",
+            id="tdx-order",
         ),
     ),
 )
@@ -240,6 +258,7 @@ TD_SHIM = Profile(
             "Python twin",
             TWO,
             commit="125eeab",
+            id="page-order",
         ),
     ),
 )
@@ -258,6 +277,7 @@ SVSM_QEMU = Profile(
             "virtee/sev-snp-measure 0.0.13 guest.py svsm_calc_launch_digest, vmsa.py VMSA_SVSM",
             SOURCE,
             commit="8f2b337",
+            id="svsm",
         ),
     ),
 )
@@ -274,12 +294,14 @@ LIBKRUN = Profile(
             "0xefff, then the VMSAs in KVM's reset state",
             "containers/libkrun src/vmm, the SEV launch",
             SOURCE,
+            id="snp-order",
         ),
         Fact(
             "TDX: [0, 2 GiB) added without being measured, then qboot at 0xffff0000 added and "
             "extended; RCX of each vCPU 0",
             "containers/libkrun src/vmm, the TDX launch (before pull request 694)",
             SOURCE,
+            id="tdx-order",
         ),
     ),
 )

@@ -29,6 +29,7 @@ HYPER_V = Profile(
             "computes all its digests alike",
             TWO,
             commit="e6c3ff1",
+            id="igvm-order",
         ),
     ),
 )
@@ -54,6 +55,7 @@ CLOUD_HYPERVISOR = Profile(
             "cloud-hypervisor vmm/src/igvm/igvm_loader.rs",
             SOURCE,
             commit="ae44c29",
+            id="igvm-order",
         ),
         Fact(
             "of a VMSA it sets segments, GDT and IDT, CR0, CR3, CR4, EFER, the general registers, "
@@ -63,6 +65,7 @@ CLOUD_HYPERVISOR = Profile(
             "cloud-hypervisor hypervisor/src/kvm/mod.rs setup_sev_snp_regs",
             SOURCE,
             commit="ae44c29",
+            id="igvm-vmsa",
         ),
         *KVM_STATE,
     ),
@@ -85,6 +88,7 @@ CLOUD_HYPERVISOR_MSHV = replace(
             "cloud-hypervisor vmm/src/igvm/igvm_loader.rs",
             SOURCE,
             commit="ae44c29",
+            id="igvm-order",
         ),
     ),
 )
@@ -109,6 +113,7 @@ OPENVMM = Profile(
             "microsoft/openvmm openvmm_core/src/worker/vm_loaders/igvm.rs, virt_kvm/src/snp.rs",
             SOURCE,
             commit="1488a37",
+            id="igvm-order",
         ),
         Fact(
             "one VMSA, of vCPU 0, of which all fields are set that KVM can be given, and others "
@@ -117,6 +122,7 @@ OPENVMM = Profile(
             "validate_snp_igvm_vmsa_state, set_snp_igvm_vmsa_state",
             SOURCE,
             commit="1488a37",
+            id="igvm-vmsa",
         ),
         Fact(
             "this commit refuses a vCPU that is not in long mode with paging, a VMSA elsewhere "
@@ -126,6 +132,7 @@ OPENVMM = Profile(
             "prepare_snp_config; virt_kvm/src/arch/x86_64/mod.rs build",
             SOURCE,
             commit="1488a37",
+            id="refusals",
         ),
         *KVM_STATE,
     ),
@@ -149,6 +156,7 @@ OPENVMM_MSHV = replace(
             "headers, which is not modelled",
             "microsoft/openvmm pull request 4361 (2026-09), by its description only",
             SOURCE,
+            id="igvm-order",
         ),
     ),
 )
@@ -171,6 +179,7 @@ OPENVMM_MSHV_SORTED = replace(
             "microsoft/openvmm, the MSHV backend for SNP",
             SOURCE,
             commit="105e7d3f, 0035832e, 1858731e",
+            id="igvm-order",
         ),
     ),
 )
@@ -192,6 +201,7 @@ IGVMMEASURE = Profile(
             "coconut-svsm/svsm tools/igvmmeasure/src/igvm_measure.rs, the SnpVpContext arm",
             SOURCE,
             commit="f4bc4bc",
+            id="all-contexts",
         ),
         Fact(
             "file order, the flag shared is not looked at, one page of an insert, a VMSA at its "
@@ -199,6 +209,7 @@ IGVMMEASURE = Profile(
             "coconut-svsm/svsm tools/igvmmeasure/src",
             SOURCE,
             commit="f4bc4bc",
+            id="igvm-order",
         ),
     ),
 )

@@ -9,7 +9,7 @@ checked for, and how sure it is: "hardware" (agrees with signed evidence),
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.platform import SNP, VMSA_GPA, Platform
@@ -23,8 +23,13 @@ TWO: Final = "two-implementations"
 SOURCE: Final = "source-only"
 
 
-class Fact(NamedTuple):
-    """One thing that a profile says, and why it is believed."""
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """
+    One thing that a profile says, and why it is believed.
+
+    `id` is what it is about; a profile that was read has none, and is the same without.
+    """
 
     fact: str
     source: str
@@ -32,6 +37,7 @@ class Fact(NamedTuple):
     commit: str = ""
     since: str = ""
     until: str = ""
+    id: str = field(default="", repr=False, compare=False)
 
 
 class Vmsa(NamedTuple):

@@ -27,6 +27,7 @@ KVM_STATE: Final = (
         "linux 7.3.4 arch/x86/kvm/svm/svm.c svm_set_efer, svm_set_cr4; each digest that signed "
         "evidence confirmed has both",
         HARDWARE,
+        id="igvm-sets",
     ),
     Fact(
         "KVM sets bit 1 of RFLAGS, keeps 12 bits of a segment's attributes, 16 of the limits of "
@@ -34,5 +35,6 @@ KVM_STATE: Final = (
         "linux arch/x86/kvm/x86.c __set_regs; arch/x86/include/uapi/asm/kvm.h struct kvm_segment, "
         "kvm_dtable; arch/x86/kvm/svm/sev.c sev_es_sync_vmsa",
         SOURCE,
+        id="igvm-takes",
     ),
 )

@@ -231,14 +231,14 @@ def _wrong(found: Certificate) -> Iterator[tuple[int, str]]:
             yield offset + COORDINATE, f"coordinate {name} has more than 384 bits"
     if any(found.pubkey_reserved):
         yield 0xA4, "reserved bytes behind the key are not zero"
-    if problem := _wrong_signature(found.sig1_usage, found.sig1_algo, found.sig1):
+    if (problem := _wrong_signature(found.sig1_usage, found.sig1_algo, found.sig1)) is not None:
         yield 0x414, problem
-    if problem := _wrong_signature(found.sig2_usage, found.sig2_algo, found.sig2):
+    if (problem := _wrong_signature(found.sig2_usage, found.sig2_algo, found.sig2)) is not None:
         yield 0x61C, problem
 
 
-def _wrong_signature(usage: int, algo: int, signature: bytes) -> str:
-    """Return what is wrong with the form of one signature, "" where nothing is."""
+def _wrong_signature(usage: int, algo: int, signature: bytes) -> str | None:
+    """Return what is wrong with the form of one signature, None where nothing is."""
     told = f"{_named(usage, USAGES)} with {_named(algo, ALGORITHMS)}"
     if usage not in USAGES or algo not in ALGORITHMS or algo in ECDH:
         return f"a signature by {told}"
@@ -249,7 +249,7 @@ def _wrong_signature(usage: int, algo: int, signature: bytes) -> str:
     unused = signature[COORDINATE:72] + signature[72 + COORDINATE :]
     if algo in ECDSA and any(unused):
         return "reserved bytes of a signature are not zero"
-    return ""
+    return None
 
 
 def _binary(blob: Blob, size: int, want: str) -> Blob:

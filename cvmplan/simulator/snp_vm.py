@@ -286,8 +286,8 @@ class SnpVm(Vm):
             return no("EINVAL", "not-started", "the launch was not started")
         return None
 
-    def _measure_vcpus(self, vmsas: Iterable[State]) -> str:
-        """Measure the states of the vCPUs that there are; return what is not known of them."""
+    def _measure_vcpus(self, vmsas: Iterable[State]) -> str | None:
+        """Measure the states of the vCPUs; return what is not known of them, None for nothing."""
         boot_only = self.abi.vmsa_scope == "boot-vcpu"
         wanted = min(self.vcpus or 0, 1) if boot_only else self.vcpus or 0
         pages, why = states_of(vmsas, wanted, surplus=boot_only)

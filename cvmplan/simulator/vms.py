@@ -141,7 +141,7 @@ class Vm:
 
 def states_of(
     vmsas: Iterable[State], wanted: int, *, surplus: bool
-) -> tuple[list[tuple[int, bytes | None]], str]:
+) -> tuple[list[tuple[int, bytes | None]], str | None]:
     """
     Return (gpa, page) of the initial state of each of `wanted` vCPUs, and what is doubtful.
 
@@ -156,7 +156,7 @@ def states_of(
             pages += [(vmsa.gpa or 0, vmsa.page)] * (min(given + count, wanted) - given)
         given += max(count, 0)
     if len(pages) == wanted and (surplus or given == wanted):
-        return pages, ""
+        return pages, None
     pages.append((0, None))
     return pages, f"{given} vCPU states for {wanted} vCPUs: the digest is not known"
 
@@ -174,6 +174,6 @@ def breakpoint_of(vmsas: Iterable[State]) -> str | None:
     return None
 
 
-def unknown_states(why: str) -> Answer:
+def unknown_states(why: str | None) -> Answer:
     """Return the answer to a call that measures vCPU states; `why`: what of them is not known."""
-    return Answer(why=why, id="unknown-states" if why else "")
+    return Answer() if why is None else Answer(why=why, id="unknown-states")

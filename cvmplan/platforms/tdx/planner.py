@@ -167,8 +167,8 @@ def _mask_findings(launch: Launch) -> Iterator[Finding]:
         ("td-attributes", "ATTRIBUTES", guest.attributes, abi.td_attributes),
         ("td-xfam", "XFAM", guest.xfam, abi.td_xfam),
     ):
-        why = bits.refuses(mask) if bits else ""
-        if why:
+        why = bits.refuses(mask) if bits else None
+        if why is not None:
             refused = True
             yield Finding(rule, f"{abi.name} refuses {name} {mask:#x}: {why}")
         elif bits and mask & bits.host:
