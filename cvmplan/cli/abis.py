@@ -18,9 +18,11 @@ Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="One inter
 @app.command()
 def abis(name: Name = None, format: Format = "text", output: Output = None) -> None:
     """Print the kernel interfaces that are built in; with NAME its calls, facts and sources."""
+    from cvmplan.kvm.abi import ABIS as KNOWN
     from cvmplan.kvm.abi import find
+    from cvmplan.profiles.interfaces import interface
 
     if name is None:
-        write(ABIS.printer(format).abis(), output)
+        write(ABIS.printer(format).abis([*map(interface, KNOWN.values())]), output)
     else:
-        write(ABI.printer(format).abi(find(name, at="NAME")), output)
+        write(ABI.printer(format).abi(interface(find(name, at="NAME"))), output)

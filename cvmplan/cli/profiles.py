@@ -18,9 +18,10 @@ Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="One profi
 @app.command()
 def profiles(name: Name = None, format: Format = "text", output: Output = None) -> None:
     """Print the VMM profiles that are built in, with sources and how sure each is."""
+    from cvmplan.profiles import PROFILES as KNOWN
     from cvmplan.profiles import find
 
     if name is None:
-        write(PROFILES.printer(format).profiles(), output)
+        write(PROFILES.printer(format).profiles([*KNOWN.values()]), output)
     else:
         write(PROFILE.printer(format).profile(find(name)), output)

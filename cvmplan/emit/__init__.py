@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from cvmplan.emit import json_events as _json_events
     from cvmplan.emit import json_evidence as _json_evidence
     from cvmplan.emit import json_identity as _json_identity
+    from cvmplan.emit import json_plan as _json_plan
     from cvmplan.emit import json_rtmr as _json_rtmr
     from cvmplan.emit import json_session as _json_session
+    from cvmplan.emit import json_tables as _json_tables
     from cvmplan.emit import json_td as _json_td
     from cvmplan.emit import jsonl as _jsonl
     from cvmplan.emit import text as _text
@@ -30,8 +32,10 @@ if TYPE_CHECKING:
     from cvmplan.emit import text_events as _text_events
     from cvmplan.emit import text_evidence as _text_evidence
     from cvmplan.emit import text_identity as _text_identity
+    from cvmplan.emit import text_plan as _text_plan
     from cvmplan.emit import text_rtmr as _text_rtmr
     from cvmplan.emit import text_session as _text_session
+    from cvmplan.emit import text_tables as _text_tables
     from cvmplan.emit import text_td as _text_td
     from cvmplan.emit.protocols import (
         AbiPrinter,
@@ -86,8 +90,10 @@ class Output(Generic[P]):
 FINDINGS: Final[Output[FindingsPrinter]] = Output("findings", text="text", json="json")
 MAP: Final[Output[MapPrinter]] = Output("guest_map", text="text", json="json")
 INSPECT: Final[Output[InspectPrinter]] = Output("inspect", text="text", json="json")
-PLAN: Final[Output[PlanPrinter]] = Output("plan", text="text", json="json", calls="calls")
-TRACE: Final[Output[TracePrinter]] = Output("trace", text="text", json="json", jsonl="jsonl")
+PLAN: Final[Output[PlanPrinter]] = Output("plan", text="text_plan", json="json_plan", calls="calls")
+TRACE: Final[Output[TracePrinter]] = Output(
+    "trace", text="text_plan", json="json_plan", jsonl="jsonl"
+)
 MEASUREMENT: Final[Output[MeasurementPrinter]] = Output("measurement", text="text", json="json")
 SIMULATION: Final[Output[SimulationPrinter]] = Output("simulation", text="text", json="json")
 COMPARISON: Final[Output[ComparisonPrinter]] = Output(
@@ -110,11 +116,13 @@ LAUNCH_MEASURE: Final[Output[LaunchMeasurePrinter]] = Output(
 SESSION: Final[Output[SessionPrinter]] = Output("session", text="text_session", json="json_session")
 TD_PARAMS: Final[Output[TdParamsPrinter]] = Output("td_params", text="text_td", json="json_td")
 TD_INFO: Final[Output[TdInfoPrinter]] = Output("td_info", text="text_td", json="json_td")
-PROFILES: Final[Output[ProfilesPrinter]] = Output("profiles", text="text", json="json")
-PROFILE: Final[Output[ProfilePrinter]] = Output("profile", text="text", json="json")
-ABIS: Final[Output[AbisPrinter]] = Output("abis", text="text", json="json")
-ABI: Final[Output[AbiPrinter]] = Output("abi", text="text", json="json")
-RULES: Final[Output[RulesPrinter]] = Output("rules", text="text", json="json")
+PROFILES: Final[Output[ProfilesPrinter]] = Output(
+    "profiles", text="text_tables", json="json_tables"
+)
+PROFILE: Final[Output[ProfilePrinter]] = Output("profile", text="text_tables", json="json_tables")
+ABIS: Final[Output[AbisPrinter]] = Output("abis", text="text_tables", json="json_tables")
+ABI: Final[Output[AbiPrinter]] = Output("abi", text="text_tables", json="json_tables")
+RULES: Final[Output[RulesPrinter]] = Output("rules", text="text_tables", json="json_tables")
 VALUE: Final[Output[ValuePrinter]] = Output("value", jsonl="jsonl", csv="csv")
 FORMATS: Final = frozenset(
     name for made in tuple(vars().values()) if isinstance(made, Output) for name in made.modules
@@ -125,8 +133,8 @@ if TYPE_CHECKING:
     _FINDINGS: tuple[FindingsPrinter, ...] = (_text, _json)
     _MAP: tuple[MapPrinter, ...] = (_text, _json)
     _INSPECT: tuple[InspectPrinter, ...] = (_text, _json)
-    _PLAN: tuple[PlanPrinter, ...] = (_text, _json, _calls)
-    _TRACE: tuple[TracePrinter, ...] = (_text, _json, _jsonl)
+    _PLAN: tuple[PlanPrinter, ...] = (_text_plan, _json_plan, _calls)
+    _TRACE: tuple[TracePrinter, ...] = (_text_plan, _json_plan, _jsonl)
     _MEASUREMENT: tuple[MeasurementPrinter, ...] = (_text, _json)
     _SIMULATION: tuple[SimulationPrinter, ...] = (_text, _json)
     _COMPARISON: tuple[ComparisonPrinter, ...] = (_text_answers, _json_answers)
@@ -139,9 +147,9 @@ if TYPE_CHECKING:
     _SESSION: tuple[SessionPrinter, ...] = (_text_session, _json_session)
     _TD_PARAMS: tuple[TdParamsPrinter, ...] = (_text_td, _json_td)
     _TD_INFO: tuple[TdInfoPrinter, ...] = (_text_td, _json_td)
-    _PROFILES: tuple[ProfilesPrinter, ...] = (_text, _json)
-    _PROFILE: tuple[ProfilePrinter, ...] = (_text, _json)
-    _ABIS: tuple[AbisPrinter, ...] = (_text, _json)
-    _ABI: tuple[AbiPrinter, ...] = (_text, _json)
-    _RULES: tuple[RulesPrinter, ...] = (_text, _json)
+    _PROFILES: tuple[ProfilesPrinter, ...] = (_text_tables, _json_tables)
+    _PROFILE: tuple[ProfilePrinter, ...] = (_text_tables, _json_tables)
+    _ABIS: tuple[AbisPrinter, ...] = (_text_tables, _json_tables)
+    _ABI: tuple[AbiPrinter, ...] = (_text_tables, _json_tables)
+    _RULES: tuple[RulesPrinter, ...] = (_text_tables, _json_tables)
     _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 
-from cvmplan.emit.json import step_document
+from cvmplan.emit.json_plan import step_document
 from cvmplan.operations.outcome import Trace
 from cvmplan.sweep.rows import Row
 

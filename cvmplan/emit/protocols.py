@@ -7,7 +7,7 @@ nothing is printed before an error.  It computes nothing: digests come with the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
@@ -15,14 +15,13 @@ if TYPE_CHECKING:
     from cvmplan.boot.node import Register
     from cvmplan.boot.template import Match
     from cvmplan.calls.planned import Planned
-    from cvmplan.core.findings import Finding
+    from cvmplan.core.findings import Finding, Rule
     from cvmplan.diff.found import Comparison
     from cvmplan.eventlog.rtmr import Replay
     from cvmplan.evidence.idblock import Shown
     from cvmplan.evidence.verify import Verification
     from cvmplan.explain.answer import Explanation
     from cvmplan.images.inspection import Inspection
-    from cvmplan.kvm.interface import Abi
     from cvmplan.memory.owners import Owners
     from cvmplan.operations.measure import Measurement
     from cvmplan.operations.outcome import Trace
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from cvmplan.platforms.tdx.params import Described
     from cvmplan.platforms.tdx.report import Identity
     from cvmplan.profiles import Profile
+    from cvmplan.profiles.interfaces import Interface
     from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
     from cvmplan.simulator.answers import Simulation
     from cvmplan.sweep.rows import Row
@@ -162,7 +162,7 @@ class TdInfoPrinter(Protocol):
 class ProfilesPrinter(Protocol):
     """Prints the built-in profiles."""
 
-    def profiles(self) -> str:
+    def profiles(self, known: Sequence[Profile]) -> str:
         """Return all of them."""
 
 
@@ -176,21 +176,21 @@ class ProfilePrinter(Protocol):
 class AbisPrinter(Protocol):
     """Prints the kernel interfaces."""
 
-    def abis(self) -> str:
+    def abis(self, known: Sequence[Interface]) -> str:
         """Return all of them."""
 
 
 class AbiPrinter(Protocol):
     """Prints one kernel interface."""
 
-    def abi(self, chosen: Abi) -> str:
+    def abi(self, shown: Interface) -> str:
         """Return it in full."""
 
 
 class RulesPrinter(Protocol):
     """Prints the catalogue of rules."""
 
-    def rules(self) -> str:
+    def rules(self, known: Mapping[str, Rule]) -> str:
         """Return all of them."""
 
 

@@ -1,0 +1,76 @@
+"""A plan, and the firmware commands beneath it, as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cvmplan.calls.planned import Planned, Row
+from cvmplan.core.values import PAGE
+from cvmplan.emit.fields import Value, fields_of, is_said, plan_value
+from cvmplan.emit.json_plan import step_document
+from cvmplan.emit.lines import aligned, joined
+from cvmplan.emit.text import ALGORITHMS, Setting, doubts, header, shown
+from cvmplan.operations.outcome import Trace
+from cvmplan.operations.plan import Op, is_run
+from cvmplan.platforms.sev.ops import Vcpus
+from cvmplan.platforms.snp.ops import Vmsa
+
+_LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}
+
+
+def plan(made: Planned) -> str:
+    """Return the settings, the operations in order, and the measurement that they lead to."""
+    plan, result = made.plan, made.result
+    index = {i.blob.name: n for n, i in enumerate(plan.inputs)}
+    rows = [(str(r.number), r.op.kind, r.op.name, _row(r, index)) for r in made.rows]
+    end = (
+        [f"{result.register} ({ALGORITHMS[result.algorithm]})  {result.digest.hex()}"]
+        if result
+        else ["nothing is measured on this platform"]
+    )
+    nearest = made.nearest
+    note = [f"no released kernel has {plan.abi}; nearest is {nearest}", ""] if nearest else []
+    late = (f for f in plan.findings if f.rule == "pure-map-before-finalize")
+    note += [line for f in late for line in (f.message, "")]
+    return joined([*header(plan), "", *aligned(rows), "", *doubts(plan.findings), *note, *end])
+
+
+def _row(row: Row, index: Mapping[str, int]) -> str:
+    level = "" if row.largest_level is None else f"  largest page {_LEVELS[row.largest_level]}"
+    return _fields(row.op, index) + level
+
+
+def _fields(op: Op, index: Mapping[str, int]) -> str:
+    parts = []
+    if is_run(op):
+        parts.append(f"{op.gpa:#x}-{op.gpa + op.size:#x}")
+    for name, value in fields_of(op):
+        if name not in ("gpa", "size") and is_said(value):
+            parts.append(f"{name.replace('_', '-')} {shown(_told(name, value, index))}")
+    return "  ".join(parts)
+
+
+def _told(name: str, value: Value, index: Mapping[str, int]) -> Setting:
+    """Return a field as one word, or as few as possible."""
+    if name == "registers" and isinstance(value, tuple):
+        return str(len(value))
+    if name == "vmsas" and isinstance(value, tuple):
+        return f"of {sum(len(v.vcpus) for v in value if isinstance(v, Vmsa | Vcpus))} vCPUs"
+    written = plan_value(name, value, index)
+    if isinstance(written, Mapping):
+        return " ".join(f"{k} {v}" for k, v in written.items())
+    if isinstance(written, list):
+        return " ".join(map(str, written))
+    return written if isinstance(written, str | int) else str(written)
+
+
+def trace(made: Trace) -> str:
+    """Return one line a step; a run of pages is one step."""
+    lines = []
+    for number, traced in enumerate(made.steps()):
+        step = step_document(number, traced)
+        digest = step.pop("digest", "")
+        head = f"{step.pop('step'):5} {step.pop('op'):5}  {step.pop('command'):27}"
+        rest = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())
+        lines.append(f"{head}{rest:52} {digest}")
+    return joined([f"{'step':>5} {'op':>5}  command", *lines])

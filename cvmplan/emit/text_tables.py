@@ -1,0 +1,85 @@
+"""What is built in (rules, kernel interfaces, profiles), as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import TypeAlias
+
+from cvmplan.core.findings import Rule
+from cvmplan.emit.lines import aligned, joined
+from cvmplan.kvm.interface import Bits
+from cvmplan.profiles import Profile
+from cvmplan.profiles.interfaces import Interface
+
+Plain: TypeAlias = "Bits | Mapping[str, Plain] | tuple[Plain, ...] | str | int | None"
+"""What a field of a profile or an interface can hold."""
+
+
+def rules(known: Mapping[str, Rule]) -> str:
+    """Return the catalogue of rules."""
+    return joined(aligned([(name, r.severity, r.explanation) for name, r in known.items()]))
+
+
+def abis(known: Sequence[Interface]) -> str:
+    """Return the kernel interfaces, one a line."""
+    return joined(
+        aligned([(one.abi.name, ", ".join(one.abi.vm_types), one.abi.title) for one in known])
+    )
+
+
+def abi(shown: Interface) -> str:
+    """Return one kernel interface: its fields, its calls, and each fact with its source."""
+    chosen = shown.abi
+    told = [(k.replace("_", "-"), _plain(v)) for k, v in chosen._asdict().items() if k != "facts"]
+    calls = [
+        (c.op, c.ioctl, hex(c.number), c.command or c.argument, c.capability) for c in shown.calls
+    ]
+    lines = [f"{chosen.name}: {chosen.title}", "", *aligned(told[2:]), ""]
+    lines += [*aligned(calls), ""] if calls else []
+    for fact in chosen.facts:
+        lines += [f"[{fact.confidence}] {fact.fact}", f"  {fact.source}"]
+    rows = [(r.call, r.situation, r.answer, r.where, r.source) for r in shown.refusals]
+    titles = ("call", "refused", "answer", "modelled in", "source")
+    return joined([*lines, "", *aligned([titles, *rows])] if rows else lines)
+
+
+def profiles(known: Sequence[Profile]) -> str:
+    """Return the built-in profiles, one a line."""
+    return joined(aligned([(p.name, ", ".join(p.platforms), p.title) for p in known]))
+
+
+def profile(chosen: Profile) -> str:
+    """Return one profile: its settings, and each fact with its source."""
+    settings = []
+    for field in fields(chosen):
+        value = getattr(chosen, field.name)
+        if field.name in ("name", "title", "sources", "vmsa") or value in (None, {}):
+            continue
+        settings.append((field.name.replace("_", "-"), _plain(value)))
+    if chosen.vmsa:
+        settings += [
+            (f"vmsa {name.replace('_', '-')}", _plain(value))
+            for name, value in chosen.vmsa._asdict().items()
+        ]
+    lines = [f"{chosen.name}: {chosen.title}", "", *aligned(settings), ""]
+    for fact in chosen.sources:
+        versions = " ".join(
+            f"{word} {value}"
+            for word, value in (("since", fact.since), ("until", fact.until))
+            if value
+        )
+        lines.append(f"[{fact.confidence}{', ' + versions if versions else ''}] {fact.fact}")
+        commit = f" ({fact.commit})" if fact.commit else ""
+        lines.append(f"  {fact.source}{commit}")
+    return joined(lines)
+
+
+def _plain(value: Plain) -> str:
+    if isinstance(value, Bits):
+        return ", ".join(f"{name} {mask:#x}" for name, mask in value._asdict().items() if mask)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
+    if isinstance(value, tuple):
+        return ", ".join(_plain(v) for v in value)
+    return hex(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
