@@ -56,6 +56,7 @@ def measurement(plan: Plan, result: Measurement) -> str:
 
 
 def register_of(result: Measurement) -> dict[str, Json]:
+    """Return a measurement and where it is read."""
     return {
         "register": result.register,
         "algorithm": result.algorithm,

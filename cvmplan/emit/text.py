@@ -43,6 +43,7 @@ def measurement(plan: Plan, result: Measurement) -> str:
 
 
 def header(plan: Plan) -> list[str]:
+    """Return the program, the inputs and the settings of a plan, one a line."""
     rows = [
         (i.role, i.path or "standard input", f"{i.size} bytes  sha256 {i.sha256}")
         for i in plan.inputs
@@ -54,6 +55,7 @@ def header(plan: Plan) -> list[str]:
 
 
 def shown(value: Setting) -> str:
+    """Return a setting in one line, quoted where it would not be seen, cut where it is long."""
     text = str(value)
     if isinstance(value, str) and (not text or text != text.strip() or not text.isprintable()):
         text = repr(value)
@@ -70,6 +72,7 @@ def _coverage(coverage: Coverage) -> list[str]:
 
 
 def doubts(found: Sequence[Finding]) -> list[str]:
+    """Return the warnings, and an empty line behind them."""
     warnings = [f for f in found if f.severity == "warning"]
     return [*(_finding(f) for f in warnings), ""] if warnings else []
 
