@@ -19,11 +19,13 @@ def explanation(answer: Explanation) -> str:
             "explained": answer.explained,
             "platform": answer.platform,
             "command": list(answer.command),
-            "changes": [change._asdict() for change in answer.changes],
+            "changes": [
+                {"typed": one.typed, "was": one.was, "why": one.why} for one in answer.changes
+            ],
             "candidates": answer.candidates,
             "complete": answer.complete,
             "searched": [{"name": one.name, "values": one.values} for one in answer.searched],
-            "not_searched": list(answer.not_searched),
+            "not_searched": [one.words for one in answer.not_searched],
             "evidence": answer.evidence,
             "doubts": list(answer.doubts),
         }

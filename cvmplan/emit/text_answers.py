@@ -44,7 +44,7 @@ def _missed(answer: Explanation) -> Iterator[str]:
     yield f"searched, {reach}:"
     yield from (f"  {one.name}: {one.values}" for one in answer.searched)
     yield "not searched:"
-    yield from (f"  {what}" for what in answer.not_searched)
+    yield from (f"  {one.words}" for one in answer.not_searched)
 
 
 SHOWN = 60  # characters of a value

@@ -30,11 +30,23 @@ _KERNEL: Final = ("kernel", "kernel_hash")
 
 
 class Change(NamedTuple):
-    """One thing that is otherwise than was given: as typed, what it was, and why that matters."""
+    """
+    One thing that is otherwise than was given: as typed, what it was, and why that matters.
 
+    `id` is that of the choice, or the name of a setting of vCPU states.
+    """
+
+    id: str
     typed: str
     was: str
     why: str
+
+
+class Omitted(NamedTuple):
+    """What was not searched, and in words with what would have been needed."""
+
+    id: str
+    words: str
 
 
 class Searched(NamedTuple):
@@ -60,7 +72,7 @@ class Explanation(NamedTuple):
     candidates: int
     complete: bool
     searched: tuple[Searched, ...]
-    not_searched: tuple[str, ...]
+    not_searched: tuple[Omitted, ...]
     evidence: str = ""
     doubts: tuple[str, ...] = ()
 
@@ -146,7 +158,7 @@ def _changes(asked: Asked, before: Given, found: Found) -> Iterator[Change]:
             typed = " ".join(_typed(asked, [(name, value)]))
             before_it = name if name in before or name != "cpu" else "cpu_signature"
             was = document_settings(before.only(before_it)).get(before_it, "")
-            yield Change(typed, str(was), _more(name, why, found))
+            yield Change(name, typed, str(was), _more(name, why, found))
 
 
 def _more(name: str, why: str, found: Found) -> str:
@@ -162,12 +174,12 @@ def _more(name: str, why: str, found: Found) -> str:
 def _change(asked: Asked, choice: Choice, before: Given, found: Found) -> Change:
     """Return what a choice changes, as typed."""
     if "image" in choice.changes:
-        return Change(found.image.shown, "", choice.why)
+        return Change(choice.id, found.image.shown, "", choice.why)
     rule = next((name for name in choice.changes if name in RULES), None)
     if rule is not None:
         file, value = f"{found.launch.profile.name}.json", str(choice.changes[rule]).lower()
         made = f"a profile {file} with {rule} {value}"
-        return Change(made, "", f"{choice.why} ('cvmplan profiles NAME --format json')")
+        return Change(choice.id, made, "", f"{choice.why} ('cvmplan profiles NAME --format json')")
     typed = " ".join(map(quoted, _typed(asked, choice.changes.items())))
     gone = {
         name: was
@@ -178,7 +190,9 @@ def _change(asked: Asked, choice: Choice, before: Given, found: Found) -> Change
     if not typed:
         flags = [word for word in _typed(asked, gone.items()) if word.startswith("--")]
         typed = f"without {' '.join(flags)}"
-    return Change(typed, " ".join(_said(asked, value) for value in gone.values()), choice.why)
+    return Change(
+        choice.id, typed, " ".join(_said(asked, value) for value in gone.values()), choice.why
+    )
 
 
 def _said(asked: Asked, value: Value) -> str:
@@ -229,21 +243,32 @@ def _named(choice: Choice) -> str:
     return profile.name if isinstance(profile, Profile) else choice.why
 
 
-def _not_searched(asked: Asked, search: Search) -> Iterator[str]:
-    yield "other bytes of the image: each build has a digest of its own (--try FILE)"
+def _not_searched(asked: Asked, search: Search) -> Iterator[Omitted]:
+    yield Omitted(
+        "image", "other bytes of the image: each build has a digest of its own (--try FILE)"
+    )
     if asked.platform.policy is not None and asked.image.source.format != "igvm":
         if all(asked.given(name) is None for name in _KERNEL) and not asked.tries:
-            yield "a kernel that is booted directly: none was given (--kernel, or --try FILE)"
+            yield Omitted(
+                "kernel",
+                "a kernel that is booted directly: none was given (--kernel, or --try FILE)",
+            )
         if asked.given("append") is None and asked.given("append_hash") is not None:
-            yield "variants of the command line: only its hash was given (--append)"
+            yield Omitted(
+                "line", "variants of the command line: only its hash was given (--append)"
+            )
     if asked.image.source.declared.settings.names() & {*_KERNEL}:
-        yield "a launch without a kernel: the manifest names one (leave its 'boot' out)"
+        yield Omitted(
+            "no-kernel", "a launch without a kernel: the manifest names one (leave its 'boot' out)"
+        )
     if asked.platform.page_info and asked.given("svsm") is None:
-        yield "an SVSM below the firmware: no binary was given (--svsm, --vars-size)"
-    for one in search.refused.values():
-        yield f"{one.what}: {one.reason}"
+        yield Omitted(
+            "svsm", "an SVSM below the firmware: no binary was given (--svsm, --vars-size)"
+        )
+    for which, one in search.refused.items():
+        yield Omitted(f"refused:{which}", f"{one.what}: {one.reason}")
     if not search.complete:
-        yield "what the time did not suffice for (--budget SECONDS)"
+        yield Omitted("time", "what the time did not suffice for (--budget SECONDS)")
 
 
 def _doubts(launch: Launch, evidence: Evidence) -> Iterator[str]:
