@@ -21,7 +21,7 @@ class Record(Protocol):
 
 
 R = TypeVar("R", bound=Record)
-_CODE = re.compile(r"([0-9]*)([a-zA-Z?])")  # of a layout: how many, of which size
+_CODE = re.compile(r"([0-9]{0,4})([a-zA-Z?])")  # of a layout: how many, of which size
 
 
 def offsets(kind: type[Record]) -> dict[str, int]:

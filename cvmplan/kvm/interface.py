@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from cvmplan.core.platform import OPEN, SNP, TDX, Platform
 
-PAGE, LARGE, HUGE = 4096, 2 << 20, 1 << 30
+PAGE, LARGE, HUGE = 4096, 2 << 20, 1 << 30  # sizes the host maps with; memory/ has the guest's
 U64: Final = (1 << 64) - 1
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from hashlib import sha256, sha384
 from typing import TypeAlias
 
-PAGE = 4096
+PAGE = 4096  # its own, as all of this module: a second implementation shares no number
 CHUNK = 256
 ZEROS = bytes(PAGE)
 SNP_TYPES = {"normal": 1, "vmsa": 2, "zero": 3, "unmeasured": 4, "secrets": 5, "cpuid": 6}
