@@ -141,9 +141,9 @@ def test_the_changelog_has_this_version_and_every_verb() -> None:
 
 def test_the_top_level_stays_small() -> None:
     listed = subprocess.run(
-        ["git", "ls-files", "--", ":/"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    if listed.returncode:
+    if not listed.stdout:
         pytest.skip("not a git checkout")
     found = {name.split("/")[0] for name in listed.stdout.splitlines()}
     assert {name for name in found if not name.startswith(".")} == TOP_LEVEL
