@@ -4,12 +4,12 @@ Everything cvmplan raises on purpose.
 * CvmplanError                                              exit code
   + InputError        the bytes are wrong                       3
   |   + TruncatedError    a record reaches past the end of its blob
-  |   + MalformedError    a record is there but breaks its specification
+  |   + MalformedError    a record or document breaks its specification
   + UnsupportedError  valid, but not implemented or not recognised   4
   + MapError          the regions cannot form one launch        1
   + PlanError         the operations are not a legal launch     1
   + MismatchError     a digest is not the expected one          1
-  + ConfigError       a manifest, a profile or an option is wrong    2
+  + ConfigError       an option or setting is wrong              2
 
 Anything else that escapes is a bug in cvmplan.
 """
@@ -47,7 +47,7 @@ class TruncatedError(InputError):
 
 
 class MalformedError(InputError):
-    """A record is there but breaks its specification."""
+    """A record or a document breaks its specification."""
 
 
 class UnsupportedError(CvmplanError):
@@ -80,6 +80,6 @@ class MismatchError(CvmplanError):
 
 
 class ConfigError(CvmplanError):
-    """A manifest, a profile or an option is wrong."""
+    """An option or a setting is wrong, or they do not fit each other."""
 
     exit_code = 2

@@ -24,7 +24,7 @@ from typing import IO
 from weakref import finalize
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, InputError
+from cvmplan.core.errors import ConfigError, InputError, MalformedError
 from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import map_whole
 
@@ -114,7 +114,7 @@ class Files:
     def inside(self, path: str, manifest: str) -> str:
         """Return `path` beside the `manifest` that names it; ConfigError where it may not be."""
         if "\0" in path or not _encodes(path):
-            raise ConfigError(f"{path!r} is no file name", at=manifest)
+            raise MalformedError(f"{path!r} is no file name", at=manifest)
         folder = os.path.curdir if manifest == "-" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
         if joined == "-" or _ships(joined):

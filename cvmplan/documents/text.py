@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.errors import MalformedError
 from cvmplan.core.values import Json
 
 Path = tuple[str | int, ...]
@@ -43,7 +43,7 @@ def _decodes(head: bytes) -> bool:
 
 
 def parse(blob: Blob) -> Any:
-    """Return the document that `blob` holds; MalformedError, ConfigError or UnsupportedError."""
+    """Return the document that `blob` holds; MalformedError, MalformedError or UnsupportedError."""
     if len(blob) > MOST_TEXT:
         raise MalformedError(f"a document of more than {MOST_TEXT >> 20} MiB", at=blob.name)
     text = decode(blob)
@@ -72,7 +72,7 @@ def decode(blob: Blob) -> str:
 
 
 def check_values(raw: Json, at: str) -> None:
-    """Raise MalformedError for values nested too deep, ConfigError for a string of no Unicode."""
+    """Raise MalformedError for values nested too deep, and for strings that are not Unicode."""
     level = [raw]
     for _ in range(_DEEPEST + 1):
         below: list[Json] = []
@@ -85,7 +85,7 @@ def check_values(raw: Json, at: str) -> None:
             elif isinstance(one, str) and not _is_unicode(one):
                 path = spell(next(_wrong(raw, ()), ()))
                 problem = f"{one[:40]!r} is not Unicode: half a surrogate pair"
-                raise ConfigError(problem, at=f"{at}: {path}" if path else at)
+                raise MalformedError(problem, at=f"{at}: {path}" if path else at)
         if not below:
             return
         level = below
@@ -122,14 +122,14 @@ def parse_line(line: str) -> Json:
 
 
 def validate(blob: Blob, raw: Json, document: str) -> Any:
-    """Return `raw` as the model of `document`; ConfigError with place and path."""
+    """Return `raw` as the model of `document`; MalformedError with place and path."""
     from pydantic import ValidationError
 
     from cvmplan import documents
     from cvmplan.documents.fields import problems
 
     if not isinstance(raw, dict):
-        raise ConfigError("not an object", at=blob.name)
+        raise MalformedError("not an object", at=blob.name)
     try:
         return documents.model(document).model_validate(raw)
     except ValidationError as error:
@@ -139,7 +139,7 @@ def validate(blob: Blob, raw: Json, document: str) -> Any:
         place = f"{blob.name}:{line}" if line else blob.name
         at = f"{place}: {spell(path)}" if path else place
         hint = f"and {len(found) - 1} more, of the same document" if len(found) > 1 else ""
-        raise ConfigError(reason, at=at, hint=hint) from None
+        raise MalformedError(reason, at=at, hint=hint) from None
 
 
 def line_of(blob: Blob, path: Path) -> int | None:
@@ -193,7 +193,7 @@ def _json(name: str, text: str) -> Any:
     except _DuplicateKeyError:
         path, offset = next(((p, o) for p, o, twice in _walk(text) if twice), ((), 0))
         line = text.count("\n", 0, offset) + 1
-        raise ConfigError("the key stands twice", at=f"{name}:{line}: {spell(path)}") from None
+        raise MalformedError("the key stands twice", at=f"{name}:{line}: {spell(path)}") from None
     except ValueError as error:
         raise MalformedError(f"not JSON: {error}", at=name) from None
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.core.errors import MalformedError, UnsupportedError
 
 DEEPEST: Final = 100
 SLOW: Final = 1 << 17  # characters that the parser written in Python reads in a second
@@ -30,7 +30,7 @@ class _Open:
 
 
 def parse(name: str, text: str) -> Any:
-    """Return the document in `text`; MalformedError, ConfigError, UnsupportedError."""
+    """Return the document in `text`; MalformedError, MalformedError, UnsupportedError."""
     try:
         import yaml
     except ImportError:
@@ -79,7 +79,7 @@ def _read(name: str, events: Iterable[Any]) -> Any:
 def _put(
     name: str, line: int, stack: list[_Open], documents: list[Any], value: Any, *, plain: bool
 ) -> None:
-    """Put a value, or the key that it is, where it belongs; ConfigError for a key."""
+    """Put a value, or the key that it is, where it belongs; MalformedError for a key."""
     top = stack[-1] if stack else None
     if top is None:
         documents.append(_scalar(value) if plain else value)
@@ -89,10 +89,10 @@ def _put(
         top.made[top.key] = _scalar(value) if plain else value
         top.key = None
     elif not isinstance(value, str):
-        raise ConfigError("a key is not a string", at=_place(name, top.line, stack))
+        raise MalformedError("a key is not a string", at=_place(name, top.line, stack))
     elif value in top.made:
         top.key = value
-        raise ConfigError("the key stands twice", at=_place(name, line, stack))
+        raise MalformedError("the key stands twice", at=_place(name, line, stack))
     else:
         top.key = value
 

@@ -20,7 +20,7 @@ from struct import Struct
 from typing import ClassVar, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, InputError, MalformedError, UnsupportedError
+from cvmplan.core.errors import InputError, MalformedError, UnsupportedError
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.values import Json
 from cvmplan.documents.text import parse
@@ -149,11 +149,7 @@ def _hcl(blob: Blob) -> Unwrapped:
 def _json(blob: Blob, depth: int) -> Unwrapped:
     if len(blob) > MOST_JSON:
         raise MalformedError(f"more than {MOST_JSON >> 20} MiB of JSON", at=blob.name)
-    try:
-        document = parse(blob)
-    except ConfigError as error:
-        raise MalformedError(str(error.args[0]), at=error.at, hint=error.hint) from error
-    return _document(blob.name, document, depth)
+    return _document(blob.name, parse(blob), depth)
 
 
 def _document(name: str, document: Json, depth: int) -> Unwrapped:

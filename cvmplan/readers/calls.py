@@ -11,7 +11,7 @@ from dataclasses import fields
 from typing import Any, NamedTuple, Protocol
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.errors import MalformedError
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
@@ -108,18 +108,18 @@ def read(blob: Blob, find: Finder) -> Calls:
     """
     Return the calls of the plan in `blob`, in their order, legal or not.
 
-    ConfigError where the document is wrong, InputError where an input is not found.
+    MalformedError where the document is wrong, InputError where an input is not found.
     """
     document = load(blob)
     settings = {**document.assumed, **document.given}
     gpaw = settings.get("gpaw", 48)
     if gpaw not in (48, 52):
-        raise ConfigError(f"gpaw is {gpaw!r}, want 48 or 52", at=blob.name)
+        raise MalformedError(f"gpaw is {gpaw!r}, want 48 or 52", at=blob.name)
     if any(o.op == "create-vm" and o.vm_type != document.platform for o in document.ops):
-        raise ConfigError(f"creates no {document.platform} VM", at=f"{blob.name}: ops")
+        raise MalformedError(f"creates no {document.platform} VM", at=f"{blob.name}: ops")
     for number, op in enumerate(document.ops):
         if op.seq != number:
-            raise ConfigError(f"has seq {op.seq}", at=f"{blob.name}: ops[{number}]")
+            raise MalformedError(f"has seq {op.seq}", at=f"{blob.name}: ops[{number}]")
     reader = _Sources(blob.name, document.inputs, find)
     sources = map(reader.source, document.ops)
     calls = [*zip(of_documents(document.ops), sources, strict=True)]
@@ -155,13 +155,13 @@ class _Sources:
             made = Source(blob.slice(source.offset, source.offset + source.length).data)
         if made.at + len(made.data) > op.size:
             problem = f"{made.at + len(made.data):#x} bytes for {op.size:#x} bytes of memory"
-            raise ConfigError(problem, at=f"{self._name}: ops[{op.seq}].source")
+            raise MalformedError(problem, at=f"{self._name}: ops[{op.seq}].source")
         return made
 
     def _input(self, number: int, seq: int) -> Blob:
         if number >= len(self._inputs):
             at = f"{self._name}: ops[{seq}].source"
-            raise ConfigError(f"there is no input {number}", at=at)
+            raise MalformedError(f"there is no input {number}", at=at)
         if number not in self._found:
             entry = self._inputs[number]
             self._found[number] = self._find(entry.path, entry.size, entry.sha256, self._name)

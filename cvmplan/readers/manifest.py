@@ -11,7 +11,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.core.errors import MalformedError, MismatchError
 from cvmplan.core.findings import Finding
 from cvmplan.core.values import FILE, PAGE
 from cvmplan.documents import text
@@ -149,7 +149,7 @@ def _regions(
         size = document.size if document.size is not None else -(-(length or 0) // PAGE) * PAGE
         page_type = document.type
         if length is not None and length > size:
-            raise ConfigError(f"{length:#x} bytes of contents for {size:#x} bytes", at=at)
+            raise MalformedError(f"{length:#x} bytes of contents for {size:#x} bytes", at=at)
         if length is not None and length != size and document.pad is None:
             problem = f"{origin} has {length:#x} bytes of contents for {size:#x} bytes of memory"
             findings.append(
@@ -171,13 +171,15 @@ def _contents(
     """Return a region's contents and how many bytes of them there are (None: any number)."""
     source = document.source
     if document.type in _NO_CONTENTS and source is not None and source.zeros is None:
-        raise ConfigError(f"a {document.type} page has no contents of its own", at=f"{at}.source")
+        raise MalformedError(
+            f"a {document.type} page has no contents of its own", at=f"{at}.source"
+        )
     if source is None or source.zeros:
         if document.size is None:
-            raise ConfigError("has neither size nor contents", at=f"{at}.size")
+            raise MalformedError("has neither size nor contents", at=f"{at}.size")
         needs = document.type in ("normal", "measured", "vmsa")
         if source is None and needs:
-            raise ConfigError(f"a {document.type} page needs a source", at=f"{at}.source")
+            raise MalformedError(f"a {document.type} page needs a source", at=f"{at}.source")
         return (Filled(document.type) if document.type in _HOST_FILLED else _ZEROS), None
     path = f"{at.partition(': ')[2]}.source"
     if source.hex is not None:

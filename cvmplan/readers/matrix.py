@@ -13,7 +13,7 @@ def read(blob: Blob) -> Iterator[tuple[str, Sequence[str], dict[str, list[Any]]]
     """
     Yield (place, images, values of each setting as they are written) of each sweep.
 
-    ConfigError where the document is wrong.
+    MalformedError where the document is wrong.
     """
     document = text.validate(blob, text.parse(blob), "matrix")
     for number, sweep in enumerate(document.sweeps):

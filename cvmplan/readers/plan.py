@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, MapError, PlanError
+from cvmplan.core.errors import MalformedError, MapError, PlanError
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.inputs import Input
 from cvmplan.core.platform import Platform
@@ -45,7 +45,7 @@ def read(blob: Blob, find: Finder) -> Plan:
     """
     Return the plan in `blob`.
 
-    ConfigError where the document is wrong, InputError where an input that an operation
+    MalformedError where the document is wrong, InputError where an input that an operation
     refers to is not found with the hash that the plan names.
     """
     document = load(blob)
@@ -59,7 +59,7 @@ def read(blob: Blob, find: Finder) -> Plan:
             data = find(entry.path, entry.size, entry.sha256, blob.name)
         inputs.append(Input(entry.role, entry.path, data, (entry.size, entry.sha256)))
     if {**document.assumed, **document.given}.get("vmsa_scope", "all") != abi.vmsa_scope:
-        raise ConfigError(f"vmsa_scope is not that of {abi.name}", at=blob.name)
+        raise MalformedError(f"vmsa_scope is not that of {abi.name}", at=blob.name)
     made = _Maker(blob.name, document.platform, _classes(document.platform), inputs)
     ops = tuple(made.op(n, op) for n, op in enumerate(document.ops))
     for number, (op, written) in enumerate(zip(ops, document.ops, strict=True)):
@@ -79,7 +79,7 @@ def read(blob: Blob, find: Finder) -> Plan:
 
 
 def _check_complete(name: str, document: PlanDocument, abi: Abi) -> None:
-    """Raise ConfigError unless the VM and its vCPUs are created, MapError for an error in it."""
+    """Raise MalformedError unless the VM and its vCPUs are created, MapError for an error in it."""
     found = tuple(_finding(f) for f in document.findings)
     if has_errors(found):
         raise MapError(found)
@@ -89,15 +89,15 @@ def _check_complete(name: str, document: PlanDocument, abi: Abi) -> None:
         needed += ["init"]
     for op in needed:
         if ops.count(op) != 1:
-            raise ConfigError(f"{ops.count(op)} operations {op}, want 1", at=f"{name}: ops")
+            raise MalformedError(f"{ops.count(op)} operations {op}, want 1", at=f"{name}: ops")
     if ops[0] != "create-vm":
-        raise ConfigError("the first operation is not create-vm", at=f"{name}: ops[0]")
+        raise MalformedError("the first operation is not create-vm", at=f"{name}: ops[0]")
     guest = {**document.assumed, **document.given}
     created = next(op.count for op in document.ops if op.op == "create-vcpu")
     if guest.get("vcpus", created) != created:
-        raise ConfigError(f"says {guest['vcpus']!r} vCPUs, and creates {created}", at=name)
+        raise MalformedError(f"says {guest['vcpus']!r} vCPUs, and creates {created}", at=name)
     if type(guest.get("gpaw", 48)) is not int or guest.get("gpaw", 48) not in (48, 52):
-        raise ConfigError(f"gpaw is {guest['gpaw']!r}, want 48 or 52", at=name)
+        raise MalformedError(f"gpaw is {guest['gpaw']!r}, want 48 or 52", at=name)
 
 
 def _recorded(document: PlanMeasurement) -> tuple[str, str, str, int]:
@@ -124,12 +124,12 @@ class _Maker(NamedTuple):
     inputs: Sequence[Input]
 
     def op(self, number: int, document: Any) -> Op:
-        """Return operation `number`; ConfigError where it is none of the platform."""
+        """Return operation `number`; MalformedError where it is none of the platform."""
         at = f"{self.name}: ops[{number}]"
         if document.seq != number:
-            raise ConfigError(f"has seq {document.seq}", at=at)
+            raise MalformedError(f"has seq {document.seq}", at=at)
         if document.op not in self.classes:
-            raise ConfigError(f"{document.op} is no operation of this platform", at=at)
+            raise MalformedError(f"{document.op} is no operation of this platform", at=at)
         made: dict[str, Any] = {}
         for field in fields(self.classes[document.op]):  # type: ignore[arg-type]  # every Op is one
             value = getattr(document, field.name)
@@ -150,7 +150,7 @@ class _Maker(NamedTuple):
 def _check_kernel(name: str, document: PlanDocument, abi: Abi) -> None:
     """Raise PlanError for the first call that the plan's own kernel would refuse."""
     if document.platform not in abi.vm_types or not abi.plans:
-        raise ConfigError(f"{abi.name} has no {document.platform} guests", at=f"{name}: abi")
+        raise MalformedError(f"{abi.name} has no {document.platform} guests", at=f"{name}: abi")
     created = document.ops[0].vm_type
     if created != document.platform:
         problem = f"create-vm of a {created} VM in a plan for {document.platform}"
@@ -167,17 +167,17 @@ def _check_kernel(name: str, document: PlanDocument, abi: Abi) -> None:
 def _page_type(at: str, label: str) -> Any:
     types = import_module("cvmplan.platforms.snp.steps").PageType.__members__
     if label.upper() not in types:
-        raise ConfigError(f"snp has no page type {label!r}", at=f"{at}.page_type")
+        raise MalformedError(f"snp has no page type {label!r}", at=f"{at}.page_type")
     return types[label.upper()]
 
 
 def _check_call(at: str, op: Op, written: Any, abi: Abi) -> None:
-    """Raise ConfigError for a call that the interface does not have in this form."""
+    """Raise MalformedError for a call that the interface does not have in this form."""
     fd = fd_of(op, abi)
     if written.fd is not None and written.fd != fd:
-        raise ConfigError(f"{op.name} is no call on {written.fd} of {abi.name}", at=f"{at}.fd")
+        raise MalformedError(f"{op.name} is no call on {written.fd} of {abi.name}", at=f"{at}.fd")
     if op.kind == "add" and getattr(op, "source", abi) is None and not abi.in_place:
-        raise ConfigError(f"is missing: {abi.name} adds no page as it lies", at=f"{at}.source")
+        raise MalformedError(f"is missing: {abi.name} adds no page as it lies", at=f"{at}.source")
 
 
 def _contents(at: str, source: PlanSource, size: int, inputs: Sequence[Input]) -> Contents:
@@ -191,19 +191,19 @@ def _contents(at: str, source: PlanSource, size: int, inputs: Sequence[Input]) -
     if source.hex is not None:
         made = Made(source.hex, source.at or 0)
         if made.at >= PAGE:
-            raise ConfigError(f"at {made.at:#x} is not in the first page", at=where)
+            raise MalformedError(f"at {made.at:#x} is not in the first page", at=where)
         _check_length(made.at + len(made.data), size, where)
         return made
     number, start, length = source.input or 0, source.offset or 0, source.length or 0
     if number >= len(inputs):
-        raise ConfigError(f"there is no input {number}", at=where)
+        raise MalformedError(f"there is no input {number}", at=where)
     _check_length(length, size, where)
     return inputs[number].blob.slice(start, start + length)
 
 
 def _check_length(length: int, size: int, at: str) -> None:
     if length > size:
-        raise ConfigError(f"{length:#x} bytes for {size:#x} bytes of memory", at=at)
+        raise MalformedError(f"{length:#x} bytes for {size:#x} bytes of memory", at=at)
 
 
 def _vmsas(at: str, documents: Sequence[VmsaDocument], *, with_gpa: bool) -> list[Any]:
@@ -214,11 +214,11 @@ def _vmsas(at: str, documents: Sequence[VmsaDocument], *, with_gpa: bool) -> lis
         low, _, high = document.vcpus.partition("-")
         vcpus = range(int(low), int(high or low) + 1)
         if vcpus.start != following or not vcpus:
-            raise ConfigError(f"vCPUs {document.vcpus} do not follow the last", at=f"{at}.vmsas")
+            raise MalformedError(f"vCPUs {document.vcpus} do not follow the last", at=f"{at}.vmsas")
         following = vcpus.stop
         page = document.hex.ljust(PAGE, b"\0")
         if (document.gpa is not None) != with_gpa:
-            raise ConfigError("a VMSA has a gpa on SNP, and there only", at=f"{at}.vmsas")
+            raise MalformedError("a VMSA has a gpa on SNP, and there only", at=f"{at}.vmsas")
         if with_gpa:
             made.append(import_module("cvmplan.platforms.snp.ops").Vmsa(vcpus, document.gpa, page))
         else:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.errors import MalformedError
 from cvmplan.core.values import Json, one_of
 from cvmplan.documents import text
 from cvmplan.launch.settings import DECIDED, SETTINGS, TOP, Kind, kind_of
@@ -19,7 +19,7 @@ _PADDING: Final = one_of("refuse", "zero", "file")  # what is assumed may also b
 
 
 def load(blob: Blob) -> Any:
-    """Return the plan in `blob` as its document; MalformedError, ConfigError with the place."""
+    """Return the plan in `blob` as its document; MalformedError with the place."""
     document = text.validate(blob, text.parse(blob), "plan")
     for key in ("given", "assumed"):
         for name, value in getattr(document, key).items():
@@ -27,7 +27,7 @@ def load(blob: Blob) -> Any:
             try:
                 _check(name, value)
             except ValueError as error:
-                raise ConfigError(str(error), at=at) from None
+                raise MalformedError(str(error), at=at) from None
     return document
 
 

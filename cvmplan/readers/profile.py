@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.errors import MalformedError
 from cvmplan.documents import text
 from cvmplan.platforms.snp.vmsa import FIELDS
 from cvmplan.profiles import IGVM_FIELDS, Fact, Profile, Vmsa
 
 
 def read(blob: Blob) -> Profile:
-    """Return the profile in `blob`; ConfigError with place and path where it is wrong."""
+    """Return the profile in `blob`; MalformedError with place and path where it is wrong."""
     document = text.validate(blob, text.parse(blob), "profile")
     vmsa = document.vmsa
     set_up = {**vmsa.boot, **vmsa.others} if vmsa else {}
@@ -24,7 +24,7 @@ def read(blob: Blob) -> Profile:
         *document.doubts,
     ):
         if field not in FIELDS:
-            raise ConfigError(f"the VMSA has no field {field!r}", at=f"{blob.name}: vmsa")
+            raise MalformedError(f"the VMSA has no field {field!r}", at=f"{blob.name}: vmsa")
     return Profile(
         name=document.name,
         title=document.title,

@@ -59,7 +59,7 @@ def read(blob: Blob, platform: Platform | None = None) -> Recording:
     """
     Return the attempts that were recorded, by their lines.
 
-    `platform` beats the one that the calls are of.  MalformedError, ConfigError with the line.
+    `platform` beats the one that the calls are of.  MalformedError with the line.
     """
     attempts = tuple(_trace(blob) if _has_events(blob) else _json_lines(blob))
     names = {a.op.partition("-")[0] for a in attempts}
@@ -184,7 +184,7 @@ def _json_lines(blob: Blob) -> Iterator[Attempt]:
         except ValidationError as error:
             path, reason = problems(error)[0]
             where = f"{at}: {text.spell(path)}" if path else at
-            raise ConfigError(reason, at=where) from None
+            raise MalformedError(reason, at=where) from None
         except (ValueError, RecursionError):
             raise MalformedError("not JSON, or a key stands twice", at=at) from None
         yield _attempt(number, document, at)
@@ -194,7 +194,7 @@ def _attempt(number: int, document: Any, at: str) -> Attempt:
     told = document.model_dump(exclude_none=True, exclude={"op", "ret", "residual"})
     left = document.residual
     if left is not None and not _is_rest(document, left):
-        raise ConfigError("is no end of the call's range", at=f"{at}: residual")
+        raise MalformedError("is no end of the call's range", at=f"{at}: residual")
     return Attempt(
         number,
         document.op,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, Final
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.errors import MalformedError
 from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
 from cvmplan.readers import recorded
@@ -31,10 +31,7 @@ def read(blob: Blob) -> tuple[Platform, list[Any]]:
     if LINE.match(bytes(blob.data[:HEAD]).removeprefix(recorded.BOM)):
         commands = [*_lines(blob)]
         return _platform(blob, commands), commands
-    try:
-        document = text.validate(blob, text.parse(blob), "trace")
-    except ConfigError as error:
-        raise MalformedError(str(error.args[0]), at=error.at, hint=error.hint) from None
+    document = text.validate(blob, text.parse(blob), "trace")
     if not document.platform.measured and any(step.digest for step in document.steps):
         problem = f"a digest, and {document.platform} guests have none"
         raise MalformedError(problem, at=blob.name)

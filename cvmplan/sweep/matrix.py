@@ -12,7 +12,7 @@ from itertools import product
 from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.files import Files
 from cvmplan.core.values import MOST_VCPUS, integer
 from cvmplan.kvm import abi as abis
@@ -72,7 +72,7 @@ class Product(NamedTuple):
 
 
 def read_matrix(blob: Blob, files: Files) -> list[Product]:
-    """Return the sweeps of a matrix (cvmplan.matrix/1), its files beside it; ConfigError."""
+    """Return the sweeps of a matrix (cvmplan.matrix/1), its files beside it; MalformedError."""
     from cvmplan.readers import matrix
 
     products = []
@@ -92,18 +92,19 @@ def read(
     """
     Return the product of `images` and of the values that were `written` for each setting.
 
-    ConfigError names the option, or below `at` the key, that is wrong.
+    ConfigError names the option that is wrong, MalformedError the key below `at`.
     """
+    wrong = MalformedError if at else ConfigError
     settings: dict[str, tuple[Value, ...]] = {}
     for name in BOOT:
         if name in written and f"{name}_hash" in written:
             place = f"{at}.{name}" if at else f"--{name}"
-            raise ConfigError("goes without the hash of the same", at=place)
+            raise wrong("goes without the hash of the same", at=place)
     vcpus: tuple[int, ...] = ()
     for name, several in written.items():
         place = f"{at}.{name}" if at else f"--{name.replace('_', '-')}"
         if name not in (*ORDER, "vcpus"):
-            raise ConfigError("cannot vary", at=place)
+            raise wrong("cannot vary", at=place)
         try:
             pieces = dict.fromkeys(p for value in several for p in _pieces(name, value))
             if name == "vcpus":
@@ -112,11 +113,11 @@ def read(
                 values = [_value(name, piece, open_file) for piece in pieces]
                 settings[name] = _distinct(values)
         except ValueError as error:
-            raise ConfigError(str(error), at=place) from None
+            raise wrong(str(error), at=place) from None
     made = Product(tuple(dict.fromkeys(images)), settings, vcpus)
     if made.size > MOST_LAUNCHES:
         problem = f"{made.size} combinations, at most {MOST_LAUNCHES} are measured"
-        raise ConfigError(problem, at=at)
+        raise wrong(problem, at=at)
     return made
 
 
