@@ -218,7 +218,7 @@ def test_a_product_past_2_63_is_refused(tmp_path: Path) -> None:
     path = matrix(tmp_path, **several, **numbers)
     with in_time():
         result = run("sweep", "--matrix", path)
-    assert_refused(result, {2})
+    assert_refused(result, {3})
     assert f"{3000**4 * 4096 * 20} combinations" in result.err
 
 
@@ -341,7 +341,8 @@ def test_a_c_bit_is_one_of_a_physical_address(bit: int, code: int, tmp_path: Pat
     regions = [{"gpa": 0, "type": "zero", "size": 4096}]
     document = {"schema": "cvmplan.manifest/1", "platform": "snp", "regions": regions}
     (tmp_path / "m.json").write_text(json.dumps({**document, "guest": {"c_bit": bit}}))
-    assert run("measure", str(tmp_path / "m.json")).code == code
+    malformed = 3 if code else 0
+    assert run("measure", str(tmp_path / "m.json")).code == malformed
 
 
 def test_every_list_of_a_document_stops_at_its_first_wrong_item() -> None:

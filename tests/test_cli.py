@@ -267,7 +267,7 @@ def test_a_profile_of_the_users_own(tmp_path: Path, image: str) -> None:
     document = json.loads(path.read_text())
     document["vmsa"]["boot"]["rdxx"] = "0x1"
     path.write_text(json.dumps(document))
-    assert_refused(run("measure", image, "--vmm", str(path)), {2})
+    assert_refused(run("measure", image, "--vmm", str(path)), {3})
 
 
 def test_rules_and_profiles_print_as_json() -> None:

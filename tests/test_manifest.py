@@ -126,44 +126,44 @@ def good(**more: Any) -> dict[str, Any]:
 
 
 WRONG_VALUES: dict[str, tuple[Any, int, str]] = {
-    "an_empty_object": ({}, 2, "schema"),
-    "another_schema": ({**good(), "schema": "cvmplan.manifest/2"}, 2, "schema"),
-    "an_unknown_key": ({**good(), "region": []}, 2, "region"),
-    "an_unknown_region_key": (document(region(0x1000, gap=1)), 2, "regions[0].gap"),
-    "a_float_address": (document(region(4096.0)), 2, "regions[0].gpa"),
-    "a_boolean_address": (document(region(True)), 2, "regions[0].gpa"),
-    "a_negative_address": (document(region(-4096)), 2, "regions[0].gpa"),
-    "an_address_past_2_64": (document(region("0x10000000000000000")), 2, "regions[0].gpa"),
-    "an_octal_address": (document(region("0o10000")), 2, "regions[0].gpa"),
-    "an_address_with_underscores": (document(region("1_000")), 2, "regions[0].gpa"),
-    "a_unit_on_an_address": (document(region("4KiB")), 2, "regions[0].gpa"),
-    "a_size_that_overflows": (document(region(0, size="20000000000TiB")), 2, "regions[0].size"),
-    "an_unknown_page_type": (document(region(0, "zeroes")), 2, "regions[0].type"),
+    "an_empty_object": ({}, 3, "schema"),
+    "another_schema": ({**good(), "schema": "cvmplan.manifest/2"}, 3, "schema"),
+    "an_unknown_key": ({**good(), "region": []}, 3, "region"),
+    "an_unknown_region_key": (document(region(0x1000, gap=1)), 3, "regions[0].gap"),
+    "a_float_address": (document(region(4096.0)), 3, "regions[0].gpa"),
+    "a_boolean_address": (document(region(True)), 3, "regions[0].gpa"),
+    "a_negative_address": (document(region(-4096)), 3, "regions[0].gpa"),
+    "an_address_past_2_64": (document(region("0x10000000000000000")), 3, "regions[0].gpa"),
+    "an_octal_address": (document(region("0o10000")), 3, "regions[0].gpa"),
+    "an_address_with_underscores": (document(region("1_000")), 3, "regions[0].gpa"),
+    "a_unit_on_an_address": (document(region("4KiB")), 3, "regions[0].gpa"),
+    "a_size_that_overflows": (document(region(0, size="20000000000TiB")), 3, "regions[0].size"),
+    "an_unknown_page_type": (document(region(0, "zeroes")), 3, "regions[0].type"),
     "a_page_type_of_another_platform": (
         document(region(0, "measured", source={"zeros": True}, size=4096)),
         2,
         "regions[0].type",
     ),
     "no_size_and_no_contents": (
-        document({"gpa": 0, "type": "zero"}), 2, "regions[0].size",
+        document({"gpa": 0, "type": "zero"}), 3, "regions[0].size",
     ),
     "two_sources": (
-        document(region(0, "normal", source={"hex": "00", "zeros": True})), 2, "source",
+        document(region(0, "normal", source={"hex": "00", "zeros": True})), 3, "source",
     ),
     "contents_for_a_zero_page": (
-        document(region(0, "zero", source={"hex": "00"}, pad="zero")), 2, "source",
+        document(region(0, "zero", source={"hex": "00"}, pad="zero")), 3, "source",
     ),
-    "a_normal_page_without_contents": (document(region(0, "normal")), 2, "source"),
+    "a_normal_page_without_contents": (document(region(0, "normal")), 3, "source"),
     "contents_longer_than_the_size": (
-        document(region(0, "normal", source={"hex": "00" * 4097}, size=4096)), 2, "regions[0]",
+        document(region(0, "normal", source={"hex": "00" * 4097}, size=4096)), 3, "regions[0]",
     ),
-    "odd_hex": (document(region(0, "normal", source={"hex": "0"})), 2, "source.hex"),
+    "odd_hex": (document(region(0, "normal", source={"hex": "0"})), 3, "source.hex"),
     "an_unpadded_page": (
         document(region(0, "normal", source={"hex": "00"})), 1, "partial-page",
     ),
-    "too_many_vcpus": (good(guest={"vcpus": 4097}), 2, "guest.vcpus"),
-    "no_vcpus": (good(guest={"vcpus": 0}), 2, "guest.vcpus"),
-    "a_policy_list": (good(guest={"policy": []}), 2, "guest.policy"),
+    "too_many_vcpus": (good(guest={"vcpus": 4097}), 3, "guest.vcpus"),
+    "no_vcpus": (good(guest={"vcpus": 0}), 3, "guest.vcpus"),
+    "a_policy_list": (good(guest={"policy": []}), 3, "guest.policy"),
     "a_setting_of_another_platform": (good(guest={"gpaw": 48}), 2, "gpaw"),
     "a_file_that_is_not_there": (
         document(region(0, "normal", source={"file": "none.bin"})), 3, "none.bin",
@@ -219,14 +219,14 @@ WRONG_VALUES: dict[str, tuple[Any, int, str]] = {
     "padding_without_firmware": (
         document(region(0, "unmeasured"), platform="tdx", guest={"pad": "zero"}), 2, "guest.pad",
     ),
-    "firmware_that_is_nothing": (good(firmware={"size": "4MiB"}), 2, "firmware"),
-    "a_firmware_hash_without_the_firmware": (good(firmware={"sha256": "11" * 32}), 2, "firmware"),
+    "firmware_that_is_nothing": (good(firmware={"size": "4MiB"}), 3, "firmware"),
+    "a_firmware_hash_without_the_firmware": (good(firmware={"sha256": "11" * 32}), 3, "firmware"),
     "a_hash_of_zeros": (
         document(region(0, "zero", source={"zeros": True, "sha256": "11" * 32}, size=4096)),
-        2, "source",
+        3, "source",
     ),
     "a_file_name_that_is_none": (
-        document(region(0, "normal", source={"file": "\0"})), 2, "m.json",
+        document(region(0, "normal", source={"file": "\0"})), 3, "m.json",
     ),
     "the_name_of_an_example": (
         document(region(0, "normal", source={"file": "example:snp"})), 3, "example:snp",
@@ -253,35 +253,35 @@ def test_refused(tmp_path: Path, manifest: Any, code: int, place: str) -> None:
 WRONG_TEXT = {
     "a_key_twice": (
         '{"schema": "cvmplan.manifest/1",\n "platform": "snp",\n "platform": "tdx"}',
-        2, ":3: platform",
+        3, ":3: platform",
     ),
     "a_key_twice_deep": (
         '{"schema": "cvmplan.manifest/1", "regions": [{"gpa": 1},\n{"gpa": 1, "gpa": 2}]}',
-        2, ":2: regions[1].gpa",
+        3, ":2: regions[1].gpa",
     ),
     "not_json": ('{"schema": \n "cvmplan.manifest/1",,}', 3, ":2"),
     "nan": ('{"schema": "cvmplan.manifest/1", "regions": NaN}', 3, "NaN"),
     "nested_without_end": ('{"a":' + "[" * 100_000, 3, "deep"),
     "an_endless_number": ('{"a": ' + "9" * 10_000 + "}", 3, "m.json"),
     "not_utf8": ('{"schema": "cvmplan.manifest/1", "a": "\udcff"}', 3, "UTF-8"),
-    "a_document_of_empty_lines": ("cvmplan.manifest/1" + "\n" * 100_000, 2, "m.json"),
+    "a_document_of_empty_lines": ("cvmplan.manifest/1" + "\n" * 100_000, 3, "m.json"),
     "toml_nested_too_deep": ('schema = "cvmplan.manifest/1"\n' + "a." * 9999 + "a = 1", 3, "deep"),
     "toml_with_an_endless_number": ('schema = "cvmplan.manifest/1"\na = ' + "9" * 9999, 3, "TOML"),
     "yaml_with_an_odd_escape": ('schema: cvmplan.manifest/1\na: "\\UFFFFFFFF"', 3, "YAML"),
     "half_a_character": (
         ('{"schema": "cvmplan.manifest/1", "platform": "snp", "regions": '
         '[{"gpa": 0, "type": "normal", "source": {"file": "\\ud800"}}]}'),
-        2, r"source.file: '\ud800' is not Unicode",
+        3, r"source.file: '\ud800' is not Unicode",
     ),
     "toml_that_is_broken": ('schema = "cvmplan.manifest/1"\nplatform = ', 3, "TOML"),
     "toml_with_a_key_twice": ('schema = "cvmplan.manifest/1"\nvmm = "a"\nvmm = "b"', 3, "TOML"),
-    "toml_with_a_date": ('schema = "cvmplan.manifest/1"\nplatform = 2026-01-01', 2, "platform"),
-    "yaml_with_a_key_twice": ("schema: cvmplan.manifest/1\nvmm: a\nvmm: b", 2, ":3: vmm"),
+    "toml_with_a_date": ('schema = "cvmplan.manifest/1"\nplatform = 2026-01-01', 3, "platform"),
+    "yaml_with_a_key_twice": ("schema: cvmplan.manifest/1\nvmm: a\nvmm: b", 3, ":3: vmm"),
     "yaml_with_an_alias": ("schema: cvmplan.manifest/1\nmemory: &a []\nrequired: *a", 3, "alias"),
     "yaml_that_is_broken": ("schema: cvmplan.manifest/1\n  a: [", 3, "YAML"),
     "yaml_with_an_octal": (
         "schema: cvmplan.manifest/1\nregions: [{gpa: 010000, type: zero, size: 1}]",
-        2, "regions[0].gpa",
+        3, "regions[0].gpa",
     ),
 }  # fmt: skip
 

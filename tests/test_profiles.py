@@ -179,7 +179,7 @@ def test_a_profile_must_know_every_section_it_meets(tmp_path: Path) -> None:
     without = own_profile(tmp_path, page_types={"sec-mem": "zero"})
     assert_refused(run("measure", str(image), "--vmm", without), {2})
     misspelt = own_profile(tmp_path, page_types={"sec-memory": "zero"})
-    assert_refused(run("measure", str(image), "--vmm", misspelt), {2})
+    assert_refused(run("measure", str(image), "--vmm", misspelt), {3})
 
 
 def test_sev_features_without_snp_are_doubtful() -> None:

@@ -353,18 +353,18 @@ def test_a_matrix_has_sweeps_one_after_the_other() -> None:
 
 
 WRONG_MATRICES: Final[dict[str, tuple[dict[str, Any], int]]] = {
-    "no images": ({"images": []}, 2),
-    "an unknown key": ({"images": ["a.fd"], "vcpu": 1}, 2),
-    "an empty list": ({"images": ["a.fd"], "cpu": []}, 2),
+    "no images": ({"images": []}, 3),
+    "an unknown key": ({"images": ["a.fd"], "vcpu": 1}, 3),
+    "an empty list": ({"images": ["a.fd"], "cpu": []}, 3),
     "a model that there is not": ({"images": ["a.fd"], "cpu": ["none"]}, 2),
-    "vCPUs that are none": ({"images": ["a.fd"], "vcpus": [0]}, 2),
-    "a range that ends before it begins": ({"images": ["a.fd"], "vcpus": "4-2"}, 2),
+    "vCPUs that are none": ({"images": ["a.fd"], "vcpus": [0]}, 3),
+    "a range that ends before it begins": ({"images": ["a.fd"], "vcpus": "4-2"}, 3),
     "a file outside": ({"images": ["../a.fd"]}, 2),
     "a file that is absent": ({"images": ["nothing.fd"]}, 3),
     "a kernel that is absent": ({"images": ["a.fd"], "kernel": "nothing"}, 3),
     "a kernel and its hash": (
         {"images": ["a.fd"], "kernel": "kernel", "kernel_hash": "ab" * 32},
-        2,
+        3,
     ),
     "no image": ({"images": ["kernel"]}, 4),
 }
