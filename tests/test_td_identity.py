@@ -631,7 +631,7 @@ def test_a_wrong_identity_is_refused(written: str, code: int) -> None:
 def test_a_wrong_identity_of_a_manifest_is_refused_at_its_place(tmp_path: Path) -> None:
     manifest = document(platform="tdx", guest={"mrowner": "file:"})
     result = run_on(tmp_path, "plan", manifest)
-    assert_refused(result, {2})
+    assert_refused(result, {3})
     assert "guest.mrowner" in result.err
 
 
