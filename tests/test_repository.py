@@ -31,7 +31,7 @@ TO_ADD: Final = {
 OUTSIDE_NAMES: Final = {"yaml": "PyYAML", "dask": "distributed"}
 """Module to the package that is declared for it; dask comes with distributed."""
 _CODE = re.compile(r"`([^`\n]+)`")
-_PLACEHOLDER = re.compile(r"\b(?:CLAIM|NAME|PLATFORM)\b|(?<=_)NAME\b")
+_PLACEHOLDER = re.compile(r"\b(?:CLAIM|FORMAT_OUTPUT|NAME|PLATFORM)\b|(?<=_)NAME\b")
 _LINK = re.compile(r"\]\(([^)#\s]+)\)")
 _PATH = re.compile(r"[\w.-]*(?:/[\w.-]+)*/?")
 _SYMBOLS = re.compile(r"((?:`\w+`(?:,| and| or)? )+)(?:there )?in `([\w/.-]+\.py)`")
