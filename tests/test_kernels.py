@@ -16,15 +16,18 @@ from typing import Any, Final
 
 import pytest
 
-from cvmplan.core.platform import Platform
+from cvmplan.core.platform import TDX, Platform
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.interface import Abi
+from cvmplan.kvm.releases import RELEASES
 from cvmplan.simulator.answers import Answer
 from cvmplan.simulator.call import Call
 from cvmplan.simulator.ranges import END
 from cvmplan.simulator.simulate import Host
 from cvmplan.simulator.source import NOTHING
 from cvmplan.simulator.vms import Vm
+from tests import test_one_answer, test_one_answer_masks
+from tests.oracles import kernel
 
 RECORDED: Final = Path("../shared/vectors/kernels")
 KERNELS: Final = {
@@ -151,3 +154,11 @@ def test_each_answer_is_that_of_the_booted_kernel(name: str, abi: str) -> None:
     ]
     assert [line for line in found if not line.endswith(HOST_WIDTH)] == []
     assert found != []
+
+
+@pytest.mark.parametrize("abi", RELEASES, ids=lambda abi: abi.name)
+def test_every_release_is_in_the_model_and_in_the_tables_of_answers(abi: Abi) -> None:
+    assert abi.name in kernel.KERNELS
+    assert abi.name in test_one_answer.TAKEN
+    assert abi.name in test_one_answer.TAKEN_FEATURES
+    assert (abi.name in test_one_answer_masks.TAKEN) == (TDX in abi.vm_types)
