@@ -55,6 +55,7 @@ VERBS: Final = {
     "abis": "Host kernel interfaces, with their sources.",
     "rules": "What 'check' looks for.",
     "schema": "The JSON Schema of a document.",
+    "help": "Print a page of the documentation.",
 }
 """Verb to its summary; each is a module of this package."""
 BUG = 70
