@@ -5,8 +5,9 @@ The pages that users read: README.md and cvmplan/docs, their code blocks and gen
 
 A block that is `console` is a session: each line that begins with "$ " is run by bash in a
 folder of the page's own, where a comment "# exit code N" says how it ends (0 otherwise); the
-lines below are what it prints.  In them "…" stands for any text of a line, and alone on a line
-for any lines.  `json file=NAME` and the like are written to a file first.  `python` is run.
+lines below are what it prints, where there are any; "?" is replaced by them.  In them "…"
+stands for any text of a line, and alone on a line for any lines.  `json file=NAME` and the like are
+written to a file first.  `python` is run.
 A block that cannot be run says `excerpt: why`.
 """
 
@@ -32,6 +33,8 @@ FIRMWARE: Final = {
 BLOCK: Final = re.compile(r"^```(\w*)([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MADE: Final = re.compile(r"^<!-- made: (\w+) -->\n(.*?)^<!-- end -->$", re.MULTILINE | re.DOTALL)
 EXIT: Final = re.compile(r"# exit code (\d+)$")
+VARIES: Final = re.compile(r"(?<=--pin )[0-9a-f]{64}|\d{4}(?:-\d\d){2} (?:\d\d:){2}\d\d(?= UTC)")
+"""What an output has that differs from run to run."""
 SECONDS: Final = 60
 
 
@@ -104,7 +107,8 @@ def run_command(command: str, folder: Path) -> tuple[int, str]:
         cwd=folder, env={"PATH": path, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "HOME": "/"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=SECONDS, check=False,
     )  # fmt: skip
-    return done.returncode, done.stdout
+    newline = "" if done.stdout.endswith("\n") or not done.stdout else "\n"
+    return done.returncode, done.stdout + newline
 
 
 def expected_code(command: str) -> int:
@@ -135,7 +139,8 @@ def run_block(block: Block, folder: Path) -> str:
         code, output = run_command(command, folder)
         if code != expected_code(command):
             raise ValueError(f"{command}: exit code {code}\n{output}")
-        shown = written if not written.strip() or fits(output, written) else output
+        told = not written.strip() or fits(output, written)
+        shown = written if told else VARIES.sub("…", output)
         made += f"$ {command}\n{shown}"
     return made
 

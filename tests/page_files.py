@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from tests.build import boot, evidence, eventlog
+from tests.build import boot, eventlog, evidence
 from tests.run import run
 
 
@@ -32,7 +32,7 @@ FILES: Final[Mapping[str, Callable[[], bytes]]] = {
     "vcek.pem": lambda: evidence.amd()[0].pem,
     "ask.pem": lambda: evidence.amd()[1].pem,
     "ark.pem": lambda: evidence.amd()[2].pem,
-    "ark.sha256": lambda: evidence.amd()[2].pin.encode(),
+    "ark.sha256": lambda: bytes(evidence.amd()[2].pin, "ascii"),
     "id.pem": lambda: key("id"),
     "author.pem": lambda: key("author"),
     "bzImage": boot.kernel,

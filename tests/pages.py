@@ -73,8 +73,13 @@ def settings() -> str:
 
 def documents() -> str:
     """Return a row for each JSON document."""
-    lines = ([f"`{name}`", (model(name).__doc__ or "").split("\n")[0]] for name in DOCUMENTS)
-    return rows(("document", "what it is"), lines)
+    return rows(("document", "what it is"), ([f"`{name}`", summary(name)] for name in DOCUMENTS))
+
+
+def summary(document: str) -> str:
+    """Return the first paragraph of a document's description, without its name."""
+    text = model(document).__doc__.strip().split("\n\n")[0]
+    return " ".join(text.split()).removeprefix(f"cvmplan.{document}/1").lstrip(":; ")
 
 
 PARTS: Final[Mapping[str, Callable[[], str]]] = {
@@ -84,5 +89,4 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "rules": rules,
     "settings": settings,
     "documents": documents,
-    "help": help_of,
 }

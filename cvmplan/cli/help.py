@@ -10,7 +10,7 @@ from typing import Annotated, Final, Optional
 
 import typer
 
-from cvmplan.cli import VERBS, make_app
+from cvmplan.cli import VERBS, main, make_app
 from cvmplan.core.errors import ConfigError
 
 app = make_app()
@@ -29,15 +29,14 @@ def show_help(topic: Topic = None) -> None:
         sys.stdout.write(list_topics())
         return
     name = topic.lower()
-    if name in VERBS:
-        from cvmplan.cli import main
-
+    if name in topics():
+        sys.stdout.write(render(read_page(name)))
+    elif name in VERBS:
         raise typer.Exit(main([name, "--help"]))
-    if name not in topics():
+    else:
         near = get_close_matches(name, [*topics(), *VERBS], n=1)
         hint = f"did you mean {near[0]!r}?" if near else "'cvmplan help' lists the pages"
         raise ConfigError(f"unknown topic {topic!r}", hint=hint)
-    sys.stdout.write(render(read_page(name)))
 
 
 def topics() -> list[str]:
