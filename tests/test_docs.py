@@ -63,7 +63,8 @@ def hold(block: Block, folder: Path) -> None:
     for command, written in block.commands():
         code, output = docs.run_command(command, folder)
         assert code == expected_code(command), f"{command}\n{output}"
-        assert not written.strip() or fits(output, written), f"$ {command}\n{output}"
+        renew = "'python -m tests.docs' writes this output onto the page"
+        assert not written.strip() or fits(output, written), f"{renew}:\n$ {command}\n{output}"
 
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES.get)
