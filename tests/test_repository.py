@@ -19,7 +19,7 @@ from cvmplan.cli import VERBS
 from cvmplan.core import errors
 from tests import rooms
 from tests.test_layers import MODULES, imports
-from tests.test_readme import BLOCKS
+from tests.test_readme import SHELL
 
 ROOT: Final = Path(__file__).parent.parent
 PAGES: Final = sorted((ROOT / ".github").glob("*.md"))
@@ -129,7 +129,7 @@ def test_there_is_a_row_for_each_thing_that_can_be_added() -> None:
 
 def test_contributors_run_the_command_of_the_readme() -> None:
     page = text(ROOT / ".github" / "CONTRIBUTING.md")
-    assert f"`{BLOCKS[1][1].strip()}`" in page
+    assert f"`{SHELL[1].text.strip()}`" in page
 
 
 def test_the_changelog_has_this_version_and_every_verb() -> None:
