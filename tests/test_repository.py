@@ -195,7 +195,7 @@ def test_the_metadata_is_complete() -> None:
     assert found["license"] == "Apache-2.0"
     assert all((ROOT / name).is_file() for name in found["license-files"])
     assert found["authors"] == [{"name": "The cvmplan authors"}]
-    assert {"Homepage", "Source", "Issues", "Changelog"} <= set(found["urls"])
+    assert set(found["urls"]) == {"Homepage", "Documentation", "Source", "Issues", "Changelog"}
     assert found["keywords"] == sorted(found["keywords"])
     assert not [c for c in found["classifiers"] if c.startswith("License")]  # PEP 639 forbids both
 
