@@ -21,15 +21,16 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\u
 
 def heading() -> str:
     """Return the names of the columns."""
-    return _line(COLUMNS)
+    return line(COLUMNS)
 
 
 def value(row: Row) -> str:
     """Return one result of a sweep as a line; what does not apply is empty."""
-    return _line(tuple(row[name] for name in COLUMNS))
+    return line(tuple(row[name] for name in COLUMNS))
 
 
-def _line(cells: tuple[str | int, ...]) -> str:
+def line(cells: tuple[str | int, ...]) -> str:
+    """Return one line of `cells`, safe to open in a spreadsheet, with its newline."""
     written: list[str] = []
     shown = [_safe(cell) if isinstance(cell, str) else cell for cell in cells]
     csv.writer(SimpleNamespace(write=written.append), lineterminator="\n").writerow(shown)
