@@ -25,7 +25,7 @@ from cvmplan.core.errors import ConfigError
 from cvmplan.emit import COMPARISON
 
 if TYPE_CHECKING:
-    from cvmplan.diff.sides import Side
+    from cvmplan.comparison.sides import Side
 
 app = make_app()
 Format = Annotated[str, format_of(COMPARISON)]
@@ -106,7 +106,7 @@ def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> 
     Options hold for both; those behind --a and --b for one.  A plan, a trace or a recorded
     launch says itself what it is and takes none.
     """
-    from cvmplan.diff.compare import compare
+    from cvmplan.comparison.compare import compare
 
     printer = COMPARISON.printer(format)
     a, b = (_side(one) for one in asked)
@@ -118,7 +118,7 @@ def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> 
 
 def _side(asked: Asked) -> Side:
     """Return a launch in the form in which launches are compared; ConfigError."""
-    from cvmplan.diff.sides import of_plan, of_recording, of_trace
+    from cvmplan.comparison.sides import of_plan, of_recording, of_trace
     from cvmplan.readers import plan, recorded, trace
 
     image, name = asked.request.image, asked.request.image.name

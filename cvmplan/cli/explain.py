@@ -28,8 +28,8 @@ from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.emit import EXPLANATION
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.explain import ask, explain_measurement
-from cvmplan.explain.search import OverBudgetError
+from cvmplan.explanation import ask, explain_measurement
+from cvmplan.explanation.search import OverBudgetError
 from cvmplan.images import edk2_tables
 
 app = make_app()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from cvmplan.comparison.found import Comparison, Difference
+from cvmplan.comparison.sides import Side
+from cvmplan.comparison.walk import Parting
 from cvmplan.core.values import Json
-from cvmplan.diff.found import Comparison, Difference
-from cvmplan.diff.sides import Side
-from cvmplan.diff.walk import Parting
 from cvmplan.emit.json import dumps
-from cvmplan.explain.answer import Explanation
+from cvmplan.explanation.answer import Explanation
 
 
 def explanation(answer: Explanation) -> str:

@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from cvmplan.boot.node import Register
     from cvmplan.boot.template import Match
     from cvmplan.calls.planned import Planned
+    from cvmplan.comparison.found import Comparison
     from cvmplan.core.findings import Finding, Rule
-    from cvmplan.diff.found import Comparison
     from cvmplan.eventlog.rtmr import Replay
     from cvmplan.evidence.idblock import Shown
     from cvmplan.evidence.verify import Verification
-    from cvmplan.explain.answer import Explanation
+    from cvmplan.explanation.answer import Explanation
     from cvmplan.images.inspection import Inspection
     from cvmplan.memory.owners import Owners
     from cvmplan.operations.measure import Measurement

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.diff.found import Comparison, Difference
+from cvmplan.comparison.found import Comparison, Difference
 from cvmplan.emit.lines import aligned, joined
-from cvmplan.explain.answer import Explanation
+from cvmplan.explanation.answer import Explanation
 
 
 def explanation(answer: Explanation) -> str:

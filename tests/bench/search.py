@@ -11,7 +11,7 @@ from typing import Any
 import cvmplan
 from cvmplan.core.blob import Blob
 from cvmplan.core.files import Files
-from cvmplan.explain import ask, explain_measurement
+from cvmplan.explanation import ask, explain_measurement
 from cvmplan.launch.given import Given
 from cvmplan.operations.measure import measure
 from tests.bench.programs import PEER

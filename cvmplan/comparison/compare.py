@@ -7,11 +7,9 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, NamedTuple, TypeAlias
 
-from cvmplan.core.blob import Blob
-from cvmplan.core.values import PAGE
-from cvmplan.diff.found import WHAT, Comparison, Cut, Difference
-from cvmplan.diff.sides import HASHED, Piece, Side, SideKind
-from cvmplan.diff.walk import (
+from cvmplan.comparison.found import WHAT, Comparison, Cut, Difference
+from cvmplan.comparison.sides import HASHED, Piece, Side, SideKind
+from cvmplan.comparison.walk import (
     data,
     first_difference,
     named,
@@ -19,6 +17,8 @@ from cvmplan.diff.walk import (
     parting,
     shared_states,
 )
+from cvmplan.core.blob import Blob
+from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made
 from cvmplan.platforms.snp.vmsa import FIELDS
 

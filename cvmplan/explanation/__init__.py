@@ -14,9 +14,9 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.platform import Platform
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.explain.answer import Explanation, explanation
-from cvmplan.explain.axes import Asked, Candidate, axes
-from cvmplan.explain.search import Search
+from cvmplan.explanation.answer import Explanation, explanation
+from cvmplan.explanation.axes import Asked, Candidate, axes
+from cvmplan.explanation.search import Search
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.planning.build import plan

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
+from cvmplan.comparison.sides import Piece, Side, SideKind, State
 from cvmplan.core.values import PAGE
-from cvmplan.diff.sides import Piece, Side, SideKind, State
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, byte_string, known_bytes, part
 from cvmplan.platforms.snp.digest import NO_CONTENTS, after_update, after_vmsas
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate

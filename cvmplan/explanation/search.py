@@ -15,9 +15,9 @@ from typing import Final, NamedTuple, TypeAlias
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform, find
 from cvmplan.core.values import MOST_VCPUS
-from cvmplan.explain.axes import Asked, Axis, Candidate, Choice
-from cvmplan.explain.rules import RULES, with_rules
-from cvmplan.explain.states import FEATURES, Match, Pages
+from cvmplan.explanation.axes import Asked, Axis, Candidate, Choice
+from cvmplan.explanation.rules import RULES, with_rules
+from cvmplan.explanation.states import FEATURES, Match, Pages
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP

@@ -9,10 +9,10 @@ from typing import Final, NamedTuple
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.explain.axes import Asked, Axis, Candidate, Choice
-from cvmplan.explain.rules import RULES
-from cvmplan.explain.search import Found, Search
-from cvmplan.explain.states import FEATURES
+from cvmplan.explanation.axes import Asked, Axis, Candidate, Choice
+from cvmplan.explanation.rules import RULES
+from cvmplan.explanation.search import Found, Search
+from cvmplan.explanation.states import FEATURES
 from cvmplan.kvm.abi import ABIS
 from cvmplan.launch.documented import document_settings, document_value
 from cvmplan.launch.given import Given, Value

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform
-from cvmplan.explain.rules import RULES
+from cvmplan.explanation.rules import RULES
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.given import Given, Value

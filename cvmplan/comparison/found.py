@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from cvmplan.diff.sides import Side
-from cvmplan.diff.walk import Parting
+from cvmplan.comparison.sides import Side
+from cvmplan.comparison.walk import Parting
 
 WHAT: Final = {
     "platform": "platform",
