@@ -75,8 +75,11 @@ if TYPE_CHECKING:
     WithFlatDigest: TypeAlias = Platform
 else:
 
+    def _platform(name: str) -> Platform:
+        return Platform(name)  # from Python 3.12 on pydantic cannot call an enum by itself
+
     def _one_of(platforms: Iterable[Platform]) -> object:
-        return Annotated[Literal[tuple(map(str, platforms))], AfterValidator(Platform)]
+        return Annotated[Literal[tuple(map(str, platforms))], AfterValidator(_platform)]
 
     PlatformName = _one_of(Platform)
     WithEvidence = _one_of(p for p in Platform if p.evidence)
