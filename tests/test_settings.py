@@ -12,12 +12,12 @@ from typing import Any, Final, get_args, get_type_hints
 import pytest
 
 import cvmplan
+from cvmplan import plan_image
 from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.documents.manifest import BootDocument, GuestDocument, Manifest
 from cvmplan.launch.settings import SETTINGS, TOP, Kind, Setting, Settings
 from cvmplan.planning import read
-from cvmplan.planning.api import plan_image
 from tests import manifests
 from tests.build.ovmf import good_snp, good_tdx
 from tests.run import run

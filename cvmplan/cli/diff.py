@@ -13,7 +13,6 @@ from cvmplan.cli.options import (
     Output,
     Request,
     Shared,
-    chosen_platform,
     format_of,
     launch_options,
     request,
@@ -25,7 +24,7 @@ from cvmplan.core.errors import ConfigError
 from cvmplan.emit import COMPARISON
 
 if TYPE_CHECKING:
-    from cvmplan.comparison.sides import Side
+    pass
 
 app = make_app()
 Format = Annotated[str, format_of(COMPARISON)]
@@ -106,31 +105,12 @@ def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> 
     Options hold for both; those behind --a and --b for one.  A plan, a trace or a recorded
     launch says itself what it is and takes none.
     """
+    from cvmplan.api.answers import side
     from cvmplan.comparison.compare import compare
 
     printer = COMPARISON.printer(format)
-    a, b = (_side(one) for one in asked)
+    a, b = (side(one.request, one.option if one.own else "") for one in asked)
     found = compare(a, b)
     write(printer.comparison(found), output)
     if found.differ:
         raise typer.Exit(1)
-
-
-def _side(asked: Asked) -> Side:
-    """Return a launch in the form in which launches are compared; ConfigError."""
-    from cvmplan.comparison.sides import of_plan, of_recording, of_trace
-    from cvmplan.readers import plan, recorded, trace
-
-    image, name = asked.request.image, asked.request.image.name
-    kinds = [reader for reader in (plan, trace, recorded) if reader.recognises(image)]
-    if kinds and asked.own:
-        raise ConfigError(
-            "takes no settings: it says itself what it is", at=f"{asked.option} {name}"
-        )
-    if plan in kinds:
-        return of_plan(name, plan.read(image, asked.request.files.find))
-    if trace in kinds:
-        return of_trace(name, *trace.read(image))
-    if recorded in kinds:
-        return of_recording(name, recorded.read(image, chosen_platform(asked.request.options)))
-    return of_plan(name, asked.request.plan())

@@ -8,9 +8,10 @@ from typing import Annotated, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Shared, format_of, option, read_value, with_options, write
+from cvmplan.cli.options import Output, Shared, format_of, option, with_options, write
 from cvmplan.cli.typed import Typed
 from cvmplan.emit import EVENTS
+from cvmplan.planning.read import read_value
 
 app = make_app()
 Format = Annotated[str, format_of(EVENTS)]

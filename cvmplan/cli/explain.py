@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from time import monotonic
 from typing import Annotated, NamedTuple, Optional
 
 import typer
@@ -29,7 +27,6 @@ from cvmplan.core.files import Files
 from cvmplan.emit import EXPLANATION
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explanation import ask, explain_measurement
-from cvmplan.explanation.search import OverBudgetError
 from cvmplan.images import edk2_tables
 
 app = make_app()
@@ -109,6 +106,8 @@ def explain(
     and several at a time, the likelier and cheaper first.  Without IMAGE --firmware-digest is
     tried with the section tables that edk2 has shipped.
     """
+    from cvmplan.api.request import clock
+
     request = asked_for.request
     if (expect is None) == (report is None):
         raise ConfigError("wants --expect HEX, or --report FILE", at="explain")
@@ -124,22 +123,7 @@ def explain(
     files = request.files
     asked = ask(request.image, request.options, files.open, tries, wanted, asked_for.lines)
     with bar("searching", budget, quiet=request.quiet) as advance:
-        answer = explain_measurement(asked, wanted, _clock(budget, advance))
+        answer = explain_measurement(asked, wanted, clock(budget, advance))
     write(printer.explanation(answer), output)
     if not answer.explained:
         raise typer.Exit(1)
-
-
-def _clock(budget: float, advance: Callable[[float], None]) -> Callable[[], None]:
-    """Return what advances the bar, and ends the search when its time is over."""
-    begun = seen = monotonic()
-
-    def tick() -> None:
-        nonlocal seen
-        now = monotonic()
-        advance(now - seen)
-        seen = now
-        if now - begun > budget:
-            raise OverBudgetError
-
-    return tick

@@ -15,11 +15,9 @@ from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import (
     Request,
     Shared,
-    assume_platform,
     format_of,
     launch_options,
     option,
-    read_value,
     request,
     with_options,
     write,
@@ -33,6 +31,8 @@ from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.emit import IDENTITY
+from cvmplan.planning.read import read_value
+from cvmplan.planning.request import assume_platform
 
 if TYPE_CHECKING:
     from cvmplan.emit.protocols import IdentityPrinter

@@ -17,7 +17,6 @@ from cvmplan.cli.options import (
     format_of,
     launch_options,
     option,
-    read_value,
     request,
     with_options,
     write,
@@ -29,7 +28,7 @@ from cvmplan.core.files import Files
 from cvmplan.core.platform import FLAT, Platform
 from cvmplan.core.values import Json
 from cvmplan.emit import LAUNCH_MEASURE
-from cvmplan.planning.read import read_options
+from cvmplan.planning.read import read_options, read_value
 
 if TYPE_CHECKING:
     from cvmplan.operations.plan import Plan

@@ -19,10 +19,9 @@ Format = Annotated[str, format_of(MAP)]
 @launch_verb
 def map(request: Request, format: Format = "text", output: Output = None) -> None:  # noqa: A001
     """Print who owns which guest pages, in address order; exit 1 when the map is not valid."""
-    from cvmplan.memory.owners import owners
-    from cvmplan.planning import build
+    from cvmplan.api import answers
 
-    layout, found = build.findings(request.launch())
-    write(MAP.printer(format).guest_map(owners(layout.regions, found)), output)
-    if has_errors(found):
+    found = answers.guest_map(request)
+    write(MAP.printer(format).guest_map(found), output)
+    if has_errors(found.findings):
         raise typer.Exit(1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Annotated, Optional
 
 import typer
@@ -35,7 +34,7 @@ def measure(
     output: Output = None,
 ) -> None:
     """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
-    from cvmplan.operations.measure import broken_promises
+    from cvmplan.operations.measure import announced
     from cvmplan.operations.measure import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
@@ -45,8 +44,7 @@ def measure(
     plan = request.plan()
     with _watch(request, plan) as watch:
         result = fold(plan, watch)
-    told = (*plan.findings, *broken_promises(plan, result, "warning"))
-    plan = replace(plan, findings=told)
+    plan = announced(plan, result)
     if wanted is not None and wanted != result.digest:
         raise MismatchError(
             f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",

@@ -12,7 +12,7 @@ import inspect
 import io
 import sys
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
@@ -27,14 +27,13 @@ from cvmplan.core.errors import ConfigError, InputError
 from cvmplan.core.files import EXAMPLES, Files
 from cvmplan.core.mapped import confirm_all
 from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
-from cvmplan.core.platform import Platform, find
-from cvmplan.core.values import Json, printable
+from cvmplan.core.platform import Platform
+from cvmplan.core.values import printable
 from cvmplan.launch.given import Given
-from cvmplan.launch.model import Launch
 from cvmplan.launch.settings import SETTINGS, TOP, Kind
-from cvmplan.operations.plan import Plan
-from cvmplan.planning.api import choose_vmm
+from cvmplan.planning import request as planning
 from cvmplan.planning.read import read_options
+from cvmplan.planning.request import choose_vmm
 
 T = TypeVar("T")
 PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
@@ -60,26 +59,11 @@ Output = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
-    """An image, the options that were given for it, and the files that it names."""
+class Request(planning.Request):
+    """What was asked for, and how: quietly, and in how many processes."""
 
-    image: Blob
-    options: Given
-    files: Files
     quiet: bool = False
     jobs: int = 1
-
-    def launch(self) -> Launch:
-        """Return the launch of the image; errors as `planning.build.launch`."""
-        from cvmplan.planning import build
-
-        return build.launch(self.image, self.options, self.files.open)
-
-    def plan(self) -> Plan:
-        """Return the plan of the image, or the plan that the file itself holds."""
-        from cvmplan.planning.api import make_plan
-
-        return make_plan(self.image, self.options, self.files)
 
 
 def format_of(output: emit.Output[Any], help: str = "How to print it.") -> Any:
@@ -183,29 +167,6 @@ def request(typed: Typed) -> Request:
 
 
 _NO_SETTINGS = ("path", "example", "inputs", "quiet", "verbose", "jobs", "allow_outside")
-
-
-def chosen_platform(options: Given) -> Platform | None:
-    """Return the platform that was given, None where none was; ConfigError."""
-    name = options.text("platform")
-    return None if name is None else find(name)
-
-
-def assume_platform(made: Request, platform: Platform) -> Request:
-    """Return a request for `platform` where nothing says another: neither option nor document."""
-    from cvmplan import readers
-
-    if "platform" in made.options or readers.recognise(made.image)[0] in ("plan", "manifest"):
-        return made
-    return replace(made, options=made.options | {"platform": platform})
-
-
-def read_value(reader: Callable[[Json], T], written: Json, at: str) -> T:
-    """Return what is written for the option `at`; ConfigError names it."""
-    try:
-        return reader(written)
-    except ValueError as error:
-        raise ConfigError(str(error), at=at) from None
 
 
 def digest_option(written: str) -> bytes:

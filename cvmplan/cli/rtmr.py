@@ -20,7 +20,6 @@ from cvmplan.cli.options import (
     Shared,
     format_of,
     option,
-    read_value,
     with_options,
     write,
     write_bytes,
@@ -31,6 +30,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
 from cvmplan.emit import RTMR
+from cvmplan.planning.read import read_value
 
 app = make_app()
 Format = Annotated[str, format_of(RTMR)]

@@ -9,12 +9,13 @@ import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
-from cvmplan.cli.options import format_of, read_value, write
+from cvmplan.cli.options import format_of, write
 from cvmplan.cli.secrets import passphrase_of
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.emit import SESSION
+from cvmplan.planning.read import read_value
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import (

@@ -10,10 +10,8 @@ from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Output,
     Request,
-    assume_platform,
     digest_option,
     launch_verb,
-    read_value,
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.td_params import MODULE, Format, answer_in
@@ -21,6 +19,8 @@ from cvmplan.core import platform as platforms
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.emit import TD_INFO
+from cvmplan.planning.read import read_value
+from cvmplan.planning.request import assume_platform
 
 app = make_app()
 

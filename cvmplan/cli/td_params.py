@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Shared, option, read_value, with_options, write, write_bytes
+from cvmplan.cli.options import Output, Shared, option, with_options, write, write_bytes
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
@@ -20,6 +20,7 @@ from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.values import Json
 from cvmplan.emit import FORMATS, TD_PARAMS
 from cvmplan.launch.settings import IDENTITIES
+from cvmplan.planning.read import read_value
 
 if TYPE_CHECKING:
     from cvmplan.platforms.tdx.modules import Module

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional, TypeVar
 
@@ -14,28 +12,21 @@ from cvmplan.cli.options import (
     Output,
     Request,
     Shared,
-    assume_platform,
     format_of,
     launch_options,
     option,
-    read_value,
     request,
     with_options,
     write,
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.typed import Typed
-from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
-from cvmplan.core.platform import Platform
-from cvmplan.core.values import Json
 from cvmplan.emit import VERIFICATION
+from cvmplan.planning.request import assume_platform
 
 if TYPE_CHECKING:
-    from cvmplan.eventlog.event import EventLog
     from cvmplan.evidence.evidence import Evidence
-    from cvmplan.evidence.planned import Wanted
-    from cvmplan.evidence.signatures import Trust
 
 T = TypeVar("T")
 app = make_app()
@@ -108,87 +99,22 @@ def verify(asked: Asked) -> None:
     nothing is fetched.  A chain has to end at a key of AMD or Intel that is known here, or at
     one that --pin names.
     """
+    from cvmplan.api import answers
     from cvmplan.evidence import verify as stage
     from cvmplan.operations.measure import measure
 
     printer = VERIFICATION.printer(asked.own.text("format") or "text")
-    trust, wanted = _trust(asked), _wanted(asked.own, asked.evidence.platform)
-    log = _log(asked)
+    own, evidence, files = asked.own, asked.evidence, asked.request.files
+    certificates = [files.open(path, "certificate") for path in own.texts("certs")]
+    trust = answers.trust(evidence, certificates, own.texts("pin"), own.text("at"))
+    asked_for = {n: own.text(n) for n in ("report_data", "vmpl", "mrseam", "mrservicetd")}
+    wanted = answers.wanted(evidence.platform, **asked_for)
+    log = own.text("event_log")
+    events = answers.event_log(evidence, None if log is None else files.open(log, "event log"))
     plan = asked.request.plan()
     result = measure(plan, watch_for(plan, quiet=asked.request.quiet))
     path = None if asked.path == "-" else asked.path
-    found = stage.verify(plan, result, asked.evidence, trust, wanted, log, path)
+    found = stage.verify(plan, result, asked.evidence, trust, wanted, events, path)
     write(printer.verification(found), asked.own.text("output"))
     if not found.holds:
         raise typer.Exit(1)
-
-
-def _trust(asked: Asked) -> Trust:
-    """Return the chain that is checked, the keys at which it may end, and the time."""
-    from cvmplan.evidence import chains
-    from cvmplan.evidence.anchors import PINNED
-    from cvmplan.evidence.signatures import Trust
-    from cvmplan.evidence.verify import chain_of
-
-    given = [
-        one
-        for path in asked.own.texts("certs")
-        for one in chains.read(asked.request.files.open(path, "certificate"))
-    ]
-    pins: Mapping[str, str] = PINNED[asked.evidence.platform.evidence]
-    pinned = asked.own.texts("pin")
-    if pinned:
-        read = values.octets(32)
-        pins = {read_value(read, one, "--pin").hex(): f"--pin {one}" for one in pinned}
-    if given and asked.evidence.mac is not None:
-        raise ConfigError("sign no TDREPORT: it has a MAC", at="--certs")
-    chain = chain_of(asked.evidence, given)
-    if pinned and not chain:
-        raise ConfigError("goes with certificates", at="--pin", hint="--certs FILE")
-    return Trust(chain, pins, _time(asked.own.text("at")))
-
-
-def _time(written: str | None) -> datetime:
-    if written is None:
-        return datetime.now(UTC)
-    try:
-        time = datetime.fromisoformat(written)
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        hint = "2026-01-31, or 2026-01-31T12:00:00Z"
-        raise ConfigError(f"{written!r} is no time", at="--at", hint=hint) from None
-
-
-def _wanted(own: Typed, platform: Platform) -> Wanted:
-    from cvmplan.evidence.planned import Wanted
-
-    for name in {"report": ("mrseam", "mrservicetd"), "quote": ("vmpl",)}[platform.evidence]:
-        if own.given(name):
-            raise ConfigError(f"means nothing for evidence of {platform}", at=f"--{name}")
-    return Wanted(
-        report_data=_optional(own, "report_data", values.octets(64)),
-        vmpl=_optional(own, "vmpl", values.within(0, 3)),
-        mrseam=_optional(own, "mrseam", values.octets(48)),
-        mrservicetd=_optional(own, "mrservicetd", values.octets(48)),
-    )
-
-
-def _optional(own: Typed, name: str, reader: Callable[[Json], T]) -> T | None:
-    written = own.text(name)
-    flag = f"--{name.replace('_', '-')}"
-    return None if written is None else read_value(reader, written, flag)
-
-
-def _log(asked: Asked) -> EventLog | None:
-    """Return the event log that is given, or comes with the evidence; ConfigError for SNP."""
-    blob = asked.evidence.source.event_log
-    path = asked.own.text("event_log")
-    if path is not None:
-        if asked.evidence.td is None:
-            raise ConfigError("is of a TD, and the evidence is of none", at="--event-log")
-        blob = asked.request.files.open(path, "event log")
-    if blob is None:
-        return None
-    from cvmplan.eventlog.ccel import read
-
-    return read(blob)

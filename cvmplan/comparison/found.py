@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from cvmplan.comparison.sides import Side
 from cvmplan.comparison.walk import Parting
+from cvmplan.core.documented import as_document, summary
 
 WHAT: Final = {
     "platform": "platform",
@@ -53,7 +54,7 @@ class Cut(NamedTuple):
         return f"the calls differ from op {self.op} on: {self.a or end} here, {self.b or end} there"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
     """
     Two launches compared.
@@ -69,6 +70,14 @@ class Comparison:
     more: int
     calls_differ: Cut | None
     unknown: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    def __repr__(self) -> str:
+        count = len(self.differences) + self.more
+        return summary("Comparison", differences=count, same_measurement=self.same_measurement)
 
     @property
     def same_measurement(self) -> bool | None:

@@ -43,6 +43,11 @@ def pack(made: Record) -> bytes:
     return made.LAYOUT.pack(*(getattr(made, name) for name in offsets(type(made))))
 
 
+def unpickled(name: str, data: bytes, base: int) -> Blob:
+    """Return a span of bytes that came from another process."""
+    return Blob(name, memoryview(data), base)
+
+
 @record
 class Blob(Frozen):
     """
@@ -58,6 +63,10 @@ class Blob(Frozen):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the bytes themselves: another process has no file that could change."""
+        return unpickled, (self.name, bytes(self.data), self.base)
 
     def where(self, offset: int) -> str:
         """Name a place in the file, for messages: "OVMF.fd+0x3ffd10"."""

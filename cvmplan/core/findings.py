@@ -8,8 +8,9 @@ are stable; what prints them ('cvmplan rules') reads this table.
 from __future__ import annotations
 
 from dataclasses import field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from cvmplan.core.documented import as_document, summary
 from cvmplan.core.records import Frozen, record
 
 
@@ -235,6 +236,25 @@ class Finding(Frozen):
         else:
             pages = f"page {pages}"
         return f"{self.rule}: {self.message} ({pages})"
+
+
+class Findings(tuple[Finding, ...]):
+    """All findings about a launch, errors first to last as they were found."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    @property
+    def errors(self) -> tuple[Finding, ...]:
+        """The findings that forbid the launch."""
+        return tuple(f for f in self if f.severity == "error")
+
+    def __repr__(self) -> str:
+        rules = ", ".join(dict.fromkeys(f.rule for f in self.errors)) or "none"
+        return summary("Findings", count=len(self), errors=rules[:120])
 
 
 def has_errors(findings: tuple[Finding, ...]) -> bool:

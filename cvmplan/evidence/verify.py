@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cvmplan.core.documented import as_document, summary
 from cvmplan.core.values import Json
 from cvmplan.eventlog import rtmr
 from cvmplan.eventlog.event import EventLog
@@ -29,6 +30,14 @@ class Verification(NamedTuple):
     lines: tuple[Line, ...]
     explain: tuple[str, ...]
     replay: Replay | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    def __repr__(self) -> str:
+        differing = ",".join(one.id for one in self.lines if one.differs) or "none"
+        return summary("Verification", holds=self.holds, differing=differing[:120])
 
     @property
     def holds(self) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
+from cvmplan.core.documented import as_document, summary
 from cvmplan.core.errors import CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.evidence.evidence import Evidence
@@ -75,6 +76,15 @@ class Explanation(NamedTuple):
     not_searched: tuple[Omitted, ...]
     evidence: str = ""
     doubts: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    def __repr__(self) -> str:
+        typed = " ".join(change.typed for change in self.changes)
+        told = {"explained": self.explained, "candidates": self.candidates}
+        return summary("Explanation", **told, changes=repr(typed[:100]))
 
     @property
     def explained(self) -> bool:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
+from cvmplan.core.documented import as_document, summary
 from cvmplan.core.findings import Finding
 from cvmplan.memory.regions import Region
 
@@ -27,6 +28,14 @@ class Owners(NamedTuple):
     rows: tuple[Owner, ...]
     gaps: tuple[tuple[int, int], ...]
     findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    def __repr__(self) -> str:
+        wrong = sum(f.severity == "error" for f in self.findings)
+        return summary("Owners", regions=len(self.rows), gaps=len(self.gaps), errors=wrong)
 
 
 def owners(regions: Iterable[Region], findings: Sequence[Finding]) -> Owners:

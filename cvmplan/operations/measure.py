@@ -7,9 +7,11 @@ What a plan promises about its digest (ID blocks, expected values) is checked ag
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import takewhile
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from cvmplan.core.documented import as_document, summary
 from cvmplan.core.errors import MismatchError
 from cvmplan.core.findings import Finding
 from cvmplan.core.mapped import confirm
@@ -37,13 +39,25 @@ class Coverage(NamedTuple):
 
 
 class Measurement(NamedTuple):
-    """A launch measurement: `digest` in bytes, as the named register will hold it."""
+    """
+    A launch measurement: `digest` in bytes, as the named register will hold it.
+
+    `plan` is what was measured, None for steps that are of no plan.
+    """
 
     platform: Platform
     register: str
     algorithm: str
     digest: bytes
     coverage: Coverage
+    plan: Plan | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    def __repr__(self) -> str:
+        return summary("Measurement", **{self.register: self.digest.hex()}, pages=self.pages)
 
     @property
     def pages(self) -> int:
@@ -80,7 +94,7 @@ def checked(plan: Plan, result: Measurement) -> Measurement:
     added = Spans((op.gpa, op.gpa + op.size) for op in early if op.kind == "add" and is_run(op))
     mapped = Spans((op.gpa, op.gpa + op.size) for op in early if isinstance(op, MapMemory))
     waiting = sum(e - s for low, high in mapped for s, e in added.missing(low, high)) // PAGE
-    return result._replace(coverage=result.coverage._replace(not_added=waiting))
+    return result._replace(coverage=result.coverage._replace(not_added=waiting), plan=plan)
 
 
 def broken_promises(plan: Plan, result: Measurement, severity: str = "") -> list[Finding]:
@@ -105,6 +119,12 @@ def broken_promises(plan: Plan, result: Measurement, severity: str = "") -> list
         Finding("id-block-mismatch", f"the ID block is for {problem}", at=at, severity=severity)
         for problem, at in problems
     ]
+
+
+def announced(plan: Plan, result: Measurement) -> Plan:
+    """Return a plan with what its measurement adds to the findings, as warnings."""
+    found = (*plan.findings, *broken_promises(plan, result, "warning"))
+    return replace(plan, findings=found)
 
 
 def promises(plan: Plan) -> list[tuple[bytes, str]]:

@@ -16,6 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar, Protocol, TypeGuard
 
+from cvmplan.core.documented import as_document, summary
 from cvmplan.core.errors import PlanError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
@@ -160,6 +161,15 @@ class Plan(Frozen):
     findings: tuple[Finding, ...] = ()
     recorded: tuple[str, str, str, int] | None = None
     promised: tuple[tuple[bytes, str], ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    def __repr__(self) -> str:
+        launch = {"platform": self.platform, "vmm": self.vmm, "abi": self.abi}
+        vcpus = self.guest.get("vcpus", 1)
+        return summary("Plan", **launch, vcpus=vcpus, operations=len(self.ops))
 
     @property
     def guest(self) -> Mapping[str, Any]:

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from hashlib import sha256, sha384
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeVar
 
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.platform import Platform
+from cvmplan.core.values import Json
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import IDENTITIES, SETTINGS, TOP
 from cvmplan.profiles import cpus
 
+T = TypeVar("T")
 BOOT: Final = ("kernel", "initrd", "append")
 Place: TypeAlias = Callable[[str], str]
 """What names the place of a setting."""
@@ -30,6 +32,14 @@ Written: TypeAlias = int | str | bool | list[str] | None
 def option(name: str) -> str:
     """Name the option of a setting."""
     return f"--{name.replace('_', '-')}"
+
+
+def read_value(reader: Callable[[Json], T], written: Json, at: str) -> T:
+    """Return what is written for the option `at`; ConfigError names it."""
+    try:
+        return reader(written)
+    except ValueError as error:
+        raise ConfigError(str(error), at=at) from None
 
 
 def read_options(options: Mapping[str, Written]) -> Given:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
+from cvmplan.core.documented import as_document, summary
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 
@@ -81,3 +82,17 @@ class Simulation(NamedTuple):
     digest: bytes | None
     finalized: bool
     findings: tuple[Finding, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON document that the verb prints."""
+        return as_document(self)
+
+    @property
+    def refused(self) -> tuple[Result, ...]:
+        """The calls that are refused."""
+        return tuple(r for r in self.results if r.answer.result == "error")
+
+    def __repr__(self) -> str:
+        digest = self.digest.hex() if self.digest else None
+        told = {"finalized": self.finalized, "refused": len(self.refused), "digest": digest}
+        return summary("Simulation", abi=self.abi, calls=len(self.results), **told)

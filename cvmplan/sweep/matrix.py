@@ -19,8 +19,8 @@ from cvmplan.kvm import abi as abis
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import SETTINGS
-from cvmplan.planning.api import chosen_profile, is_file
 from cvmplan.planning.read import signature_of
+from cvmplan.planning.request import chosen_profile, is_file
 from cvmplan.profiles import Profile
 
 ORDER: Final = (

@@ -1,4 +1,4 @@
-"""From a path or bytes to a plan, for programs; the command line begins here too."""
+"""What was asked for: an image, the settings that were given for it, and the files they name."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeAlias, Unpack
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 from cvmplan import profiles
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.core.files import Files
+from cvmplan.core.platform import Platform
 from cvmplan.launch.given import Given, Value
-from cvmplan.launch.model import Opener
+from cvmplan.launch.model import Launch, Opener
 from cvmplan.launch.settings import TOP, Settings
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.build import launch, launch_source, plan
@@ -22,45 +24,62 @@ from cvmplan.planning.source import open_source
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
 
+R = TypeVar("R", bound="Request")
 PROFILE_FILES = (".json", ".toml", ".yaml", ".yml")
 _OPTION = re.compile(r"--([a-z]+(?:-[a-z]+)*)")
 Image: TypeAlias = str | os.PathLike[str] | bytes | bytearray | memoryview | Blob
 
 
-def plan_image(image: Image, /, **settings: Unpack[Settings]) -> Plan:
-    """
-    Return the plan of an image: a path, or its bytes, under `settings` (see `Settings`).
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An image, the settings that were given for it, and the files that it names."""
 
-    Raises ConfigError for a setting that does not exist or has no such value, named as the
-    parameter; InputError for a file that cannot be read or is malformed; UnsupportedError for
-    what is no image, or cannot be launched so; MapError and PlanError where it is no launch.
-    """
-    with naming_parameters():
-        files = Files(allow_outside=settings.pop("allow_outside", False))
-        options = read_parameters(settings, files.open)
-        if isinstance(image, Blob | bytes | bytearray | memoryview):
-            given = image if isinstance(image, Blob) else Blob("image", memoryview(image))
-            blob = files.keep(given, "image")
-        else:
-            blob = files.open(os.fspath(image), "image")
-        return plan(launch(blob, options, files.open), tuple(files.inputs.values()))
+    image: Blob
+    options: Given
+    files: Files
+
+    def launch(self) -> Launch:
+        """Return the launch of the image; errors as `planning.build.launch`."""
+        return launch(self.image, self.options, self.files.open)
+
+    def plan(self) -> Plan:
+        """
+        Return the plan of the image, or the plan that the file itself holds.
+
+        A plan takes no settings: ConfigError.  Other errors as `planning.build.plan`.
+        """
+        name, reader = recognised = recognise(self.image, self.options.text("platform"))
+        if name == "plan":
+            for setting in self.options:
+                raise ConfigError("a plan takes no settings", at=option(setting))
+            held: Plan = reader.read(self.image, self.files.find)
+            return held
+        platform = self.options.text("platform")
+        source = open_source(self.image, self.files.open, platform, recognised)
+        found = launch_source(source, self.options, self.files.open)
+        return plan(found, tuple(self.files.inputs.values()))
 
 
-def make_plan(image: Blob, options: Given, files: Files) -> Plan:
-    """
-    Return the plan of an image, or the plan that the file itself holds; errors as `plan_image`.
+def make_request(image: Image, settings: Settings) -> Request:
+    """Return what a program asks for; ConfigError, InputError (see `naming_parameters`)."""
+    files = Files(allow_outside=settings.get("allow_outside", False))
+    options = read_parameters(settings, files.open)
+    return Request(open_image(image, files), options, files)
 
-    `options` are settings that were read; a plan takes none.
-    """
-    name, reader = recognised = recognise(image, options.text("platform"))
-    if name == "plan":
-        for setting in options:
-            raise ConfigError("a plan takes no settings", at=option(setting))
-        held: Plan = reader.read(image, files.find)
-        return held
-    source = open_source(image, files.open, options.text("platform"), recognised)
-    found = launch_source(source, options, files.open)
-    return plan(found, tuple(files.inputs.values()))
+
+def open_image(image: Image, files: Files, role: str = "image") -> Blob:
+    """Return the bytes of a file by its path, or bytes as they are; InputError."""
+    if isinstance(image, Blob | bytes | bytearray | memoryview):
+        given = image if isinstance(image, Blob) else Blob(role, memoryview(image))
+        return files.keep(given, role)
+    return files.open(os.fspath(image), role)
+
+
+def assume_platform(made: R, platform: Platform) -> R:
+    """Return a request for `platform` where nothing says another: neither option nor document."""
+    if "platform" in made.options or recognise(made.image)[0] in ("plan", "manifest"):
+        return made
+    return replace(made, options=made.options | {"platform": platform})
 
 
 def read_parameters(settings: Settings, open_file: Opener) -> Given:
@@ -68,8 +87,12 @@ def read_parameters(settings: Settings, open_file: Opener) -> Given:
     top: dict[str, Value] = {}
     written: dict[str, Written] = {}
     for name, value in settings.items():
+        if name == "allow_outside":
+            continue
         if name in TOP and isinstance(value, str | Profile):
             top[name] = value
+        elif name not in TOP and isinstance(value, os.PathLike):
+            written[name] = os.fspath(value)
         elif name not in TOP and (value is None or isinstance(value, int | str | list)):
             written[name] = value
         elif value is not None:

@@ -1,0 +1,245 @@
+"""Each answer to a request: the verbs print it, and the functions of `api.request` return it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypeVar
+
+from cvmplan.core import values
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MapError, UnsupportedError
+from cvmplan.core.findings import Findings
+from cvmplan.core.platform import Platform, find
+from cvmplan.core.values import Json
+from cvmplan.launch.given import Given
+from cvmplan.operations.plan import Plan
+from cvmplan.planning.read import option, read_value
+from cvmplan.planning.request import Request
+
+if TYPE_CHECKING:
+    from cvmplan.comparison.sides import Side
+    from cvmplan.eventlog.event import EventLog
+    from cvmplan.evidence.evidence import Evidence
+    from cvmplan.evidence.planned import Wanted
+    from cvmplan.evidence.signatures import Trust
+    from cvmplan.memory.owners import Owners
+    from cvmplan.simulator.answers import Simulation
+    from cvmplan.simulator.replay import Image
+
+T = TypeVar("T")
+
+
+def check(plan: Plan | Request) -> Findings:
+    """
+    Return every finding about a launch; where there is a map, it is lowered as well.
+
+    PlanError where the operations are not a legal launch; other errors as `Request.plan`.
+    """
+    from cvmplan.operations.measure import broken_promises, measure, promises
+
+    try:
+        made = plan if isinstance(plan, Plan) else plan.plan()
+    except MapError as error:
+        return Findings(error.findings)
+    for _ in made.trace():
+        pass
+    found = made.findings
+    if promises(made):
+        found += tuple(broken_promises(made, measure(made)))
+    return Findings(found)
+
+
+def guest_map(request: Request) -> Owners:
+    """Return who owns which pages, valid or not; errors as `Request.launch`."""
+    from cvmplan.memory.owners import owners
+    from cvmplan.planning import build
+
+    layout, found = build.findings(request.launch())
+    return owners(layout.regions, found)
+
+
+def simulate(request: Request, image: Request | None = None) -> Simulation:
+    """
+    Return what a kernel answers to a plan, or to a recorded launch.
+
+    `image` is what the pages of a recorded launch hold, and takes the settings of the launch.
+    UnsupportedError for what is neither; ConfigError for settings that a plan cannot have.
+    """
+    from cvmplan.readers import plan, recorded
+
+    if plan.recognises(request.image):
+        return _simulated(request, image)
+    if recorded.recognises(request.image):
+        return _replayed(request, image)
+    hint = "'cvmplan plan IMAGE --format json' makes a plan"
+    at = request.image.name
+    raise UnsupportedError("neither a plan nor a recorded launch", at=at, hint=hint)
+
+
+def _simulated(request: Request, image: Request | None) -> Simulation:
+    from cvmplan.kvm.abi import find as find_abi
+    from cvmplan.readers import calls
+    from cvmplan.simulator.simulate import compared
+    from cvmplan.simulator.simulate import simulate as run
+
+    others = [name for name in request.options if name != "abi"]
+    if image is not None or others:
+        raise ConfigError("a plan takes no settings", at=option((others or ["image"])[0]))
+    read = calls.read(request.image, request.files.find)
+    abi = find_abi(request.options.text("abi") or read.abi)
+    outcome = run(read.platform, abi, read.calls, read.gpaw)
+    return compared(outcome, read.digest, "the plan") if read.digest else outcome
+
+
+def simulate_plan(plan: Plan, abi: str | None = None) -> Simulation:
+    """Return what the kernel `abi`, by default the plan's own, answers to the calls of a plan."""
+    from cvmplan.kvm.abi import find as find_abi
+    from cvmplan.operations.measure import measure
+    from cvmplan.readers import calls
+    from cvmplan.simulator.simulate import compared
+    from cvmplan.simulator.simulate import simulate as run
+
+    read = calls.of_plan(plan, measure(plan) if plan.platform.measured else None)
+    outcome = run(read.platform, find_abi(abi or read.abi), read.calls, read.gpaw)
+    return compared(outcome, read.digest, "the plan") if read.digest else outcome
+
+
+def _replayed(request: Request, image: Request | None) -> Simulation:
+    from cvmplan.kvm.abi import find as find_abi
+    from cvmplan.kvm.abi import newest
+    from cvmplan.readers import recorded
+    from cvmplan.simulator.replay import replay
+    from cvmplan.simulator.simulate import compared
+
+    options = request.options
+    recording = recorded.read(request.image, chosen_platform(options))
+    named = options.text("abi")
+    options = options.without("abi") | {"platform": recording.platform}
+    abi = find_abi(named) if named else newest(recording.platform)
+    if image is None:
+        others = [name for name in options if name not in ("platform", "gpaw")]
+        if others:
+            raise ConfigError("goes with --image", at=option(others[0]))
+        return replay(recording, abi, options.number("gpaw") or 48, None)
+    chosen = options | ({"abi": abi.name} if abi.plans else {})
+    known, gpaw, digest = _image(Request(image.image, chosen, image.files))
+    outcome = replay(recording, abi, gpaw, known)
+    return compared(outcome, digest, "the image") if digest else outcome
+
+
+def _image(launch: Request) -> tuple[Image, int, str | None]:
+    """Return what the plan of the image knows of pages and vCPUs, its GPAW and its digest."""
+    from cvmplan.operations.measure import measure
+    from cvmplan.readers import calls
+    from cvmplan.simulator.replay import Image
+
+    plan = launch.plan()
+    read = calls.of_plan(plan, measure(plan) if plan.platform.measured else None)
+    pages = [(op.gpa, op.size, source) for op, source in read.calls if source is not None]
+    finish = [op for op, _ in read.calls if op.vmsas]
+    count = next(op.count for op, _ in read.calls if op.op == "create-vcpu")
+    vmsas = finish[0].vmsas if finish else ()
+    return Image(pages, vmsas, count), read.gpaw, read.digest
+
+
+def chosen_platform(options: Given) -> Platform | None:
+    """Return the platform that was given, None where none was; ConfigError."""
+    name = options.text("platform")
+    return None if name is None else find(name)
+
+
+def side(request: Request, own: str = "") -> Side:
+    """
+    Return a launch as launches are compared: that of an image, a plan, a trace or a recording.
+
+    `own` names the place of settings of this one alone, which only an image takes: ConfigError.
+    """
+    from cvmplan.comparison.sides import of_plan, of_recording, of_trace
+    from cvmplan.readers import plan, recorded, trace
+
+    image, name = request.image, request.image.name
+    kinds = [reader for reader in (plan, trace, recorded) if reader.recognises(image)]
+    if kinds and own:
+        raise ConfigError("takes no settings: it says itself what it is", at=f"{own} {name}")
+    if plan in kinds:
+        return of_plan(name, plan.read(image, request.files.find))
+    if trace in kinds:
+        return of_trace(name, *trace.read(image))
+    if recorded in kinds:
+        return of_recording(name, recorded.read(image, chosen_platform(request.options)))
+    return of_plan(name, request.plan())
+
+
+def trust(
+    evidence: Evidence, certificates: Sequence[Blob], pins: Sequence[str], at: str | datetime | None
+) -> Trust:
+    """
+    Return the chain that is checked, the keys at which it may end, and the time.
+
+    `pins` are SHA-256 of public keys, in place of the vendor's; `at` None: now.  ConfigError.
+    """
+    from cvmplan.evidence import chains
+    from cvmplan.evidence.anchors import PINNED
+    from cvmplan.evidence.signatures import Trust
+    from cvmplan.evidence.verify import chain_of
+
+    given = [one for blob in certificates for one in chains.read(blob)]
+    known: Mapping[str, str] = PINNED[evidence.platform.evidence]
+    if pins:
+        known = {read_value(values.octets(32), p, "--pin").hex(): f"--pin {p}" for p in pins}
+    if given and evidence.mac is not None:
+        raise ConfigError("sign no TDREPORT: it has a MAC", at="--certs")
+    chain = chain_of(evidence, given)
+    if pins and not chain:
+        raise ConfigError("goes with certificates", at="--pin", hint="--certs FILE")
+    return Trust(chain, known, _time(at))
+
+
+def _time(written: str | datetime | None) -> datetime:
+    if written is None:
+        return datetime.now(UTC)
+    try:
+        time = datetime.fromisoformat(written) if isinstance(written, str) else written
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except (ValueError, OverflowError):
+        hint = "2026-01-31, or 2026-01-31T12:00:00Z"
+        raise ConfigError(f"{written!r} is no time", at="--at", hint=hint) from None
+
+
+def wanted(
+    platform: Platform,
+    report_data: Json = None,
+    vmpl: Json = None,
+    mrseam: Json = None,
+    mrservicetd: Json = None,
+) -> Wanted:
+    """Return what evidence has to say beside what was planned; None: not asked.  ConfigError."""
+    from cvmplan.evidence.planned import Wanted
+
+    found = Wanted(
+        report_data=_optional("report_data", report_data, values.octets(64)),
+        vmpl=_optional("vmpl", vmpl, values.within(0, 3)),
+        mrseam=_optional("mrseam", mrseam, values.octets(48)),
+        mrservicetd=_optional("mrservicetd", mrservicetd, values.octets(48)),
+    )
+    for name in {"report": ("mrseam", "mrservicetd"), "quote": ("vmpl",)}[platform.evidence]:
+        if getattr(found, name) is not None:
+            raise ConfigError(f"means nothing for evidence of {platform}", at=f"--{name}")
+    return found
+
+
+def _optional(name: str, written: Json, reader: Callable[[Json], T]) -> T | None:
+    return None if written is None else read_value(reader, written, option(name))
+
+
+def event_log(evidence: Evidence, log: Blob | None) -> EventLog | None:
+    """Return the event log that is given, or comes with evidence; ConfigError for SNP."""
+    if log is not None and evidence.td is None:
+        raise ConfigError("is of a TD, and the evidence is of none", at="--event-log")
+    blob = log or evidence.source.event_log
+    if blob is None:
+        return None
+    from cvmplan.eventlog.ccel import read
+
+    return read(blob)

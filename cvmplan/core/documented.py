@@ -1,0 +1,21 @@
+"""Answers that have a JSON document, and a short text for people who print them."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+
+def as_document(answer: object) -> dict[str, Any]:
+    """
+    Return the JSON document of an answer, as its verb prints it with `--format json`.
+
+    The keys are those of its schema (`cvmplan schema NAME`).  Errors as those of the verb.
+    """
+    made: dict[str, Any] = import_module("cvmplan.emit.records").document(answer)
+    return made
+
+
+def summary(name: str, **facts: object) -> str:
+    """Return a short repr: <Name fact=value …>."""
+    return f"<{name} {' '.join(f'{fact}={value}' for fact, value in facts.items())}>"

@@ -1,0 +1,38 @@
+"""The JSON document of each answer: that of the verb which prints it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from cvmplan import emit
+from cvmplan.calls.planned import Planned
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.operations.measure import Measurement, announced
+
+
+def _measurement(result: Measurement) -> str:
+    if result.plan is None:
+        raise UnsupportedError("a measurement of steps alone has no document", at="measurement")
+    plan = announced(result.plan, result)
+    return emit.MEASUREMENT.printer("json").measurement(plan, result)
+
+
+PRINTERS: Final[Mapping[str, Callable[[Any], str]]] = {
+    "Findings": lambda one: emit.FINDINGS.printer("json").findings(one),
+    "Owners": lambda one: emit.MAP.printer("json").guest_map(one),
+    "Plan": lambda one: emit.PLAN.printer("json").plan(Planned(one)),
+    "Measurement": _measurement,
+    "Simulation": lambda one: emit.SIMULATION.printer("json").simulation(one),
+    "Comparison": lambda one: emit.COMPARISON.printer("json").comparison(one),
+    "Explanation": lambda one: emit.EXPLANATION.printer("json").explanation(one),
+    "Verification": lambda one: emit.VERIFICATION.printer("json").verification(one),
+}
+"""Name of the class of an answer to what writes its document."""
+
+
+def document(answer: object) -> dict[str, Any]:
+    """Return the document of an answer; errors as those of its verb."""
+    made: dict[str, Any] = json.loads(PRINTERS[type(answer).__name__](answer))
+    return made
