@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Mapping
+from os import PathLike
 from pathlib import Path
 from typing import Any, Final, get_args, get_type_hints
 
@@ -147,6 +148,8 @@ def test_the_typed_settings_are_those_of_the_table() -> None:
             wanted = {bool}
         elif setting.kind is Kind.RANGES:
             wanted |= {list[str]}
+        elif name in ("kernel", "initrd", "svsm"):
+            wanted |= {PathLike[str]}
         assert kinds == wanted, name
 
 

@@ -106,8 +106,9 @@ def measure_pages(pages: Iterable[Page], /, **settings: Unpack[Settings]) -> Mea
 
     Each page is (guest-physical address, page type, contents): at most 4096 bytes, filled with
     zeros; None for pages without contents of their own ("zero", "secrets", "cpuid").  Page
-    types are those of manifests; `platform` has to be given.  vCPU states follow from the settings (`vcpus`, `cpu`,
-    `reset_eip` …).  MapError where a page is given twice or is not aligned; ConfigError.
+    types are those of manifests; `platform` has to be given.  vCPU states follow from the
+    settings (`vcpus`, `cpu`, `reset_eip` …).  MapError where a page is given twice or is not
+    aligned; ConfigError.
 
     >>> pages = [(0x1000, "normal", b"code"), (0x2000, "zero", None)]
     >>> measure_pages(pages, platform="snp").digest.hex()[:16]

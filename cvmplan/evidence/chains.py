@@ -60,6 +60,14 @@ class Certificate(NamedTuple):
     not_after: datetime
     parsed: x509.Certificate
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the certificate in DER."""
+        return _parsed, (
+            self.parsed.public_bytes(serialization.Encoding.DER),
+            self.at,
+            x509.load_der_x509_certificate,
+        )
+
 
 def read(blob: Blob) -> list[Certificate]:
     """Return the certificates of a file in PEM, or the one in DER; MalformedError."""
@@ -91,6 +99,10 @@ def _blocks(data: bytes) -> list[bytes]:
 
 
 _PEM_LOADER: Final = x509.load_pem_x509_certificate
+
+
+def _of_der(data: bytes, at: str) -> Certificate:
+    return _parsed(data, at, x509.load_der_x509_certificate)
 
 
 def _parsed(data: bytes, at: str, load: Callable[[bytes], x509.Certificate]) -> Certificate:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
+from os import PathLike
 from typing import Final, NamedTuple, TypedDict
 
 from cvmplan.core import values
@@ -71,7 +72,9 @@ def _text(written: Json) -> str:
 
 
 def _flag(written: Json) -> bool:
-    return bool(written)
+    if not isinstance(written, bool):
+        raise ValueError(f"{written!r} is not true or false")  # noqa: TRY004 as in `values`
+    return written
 
 
 def _ranges(written: Json) -> Ranges:
@@ -243,13 +246,13 @@ class Settings(TypedDict, total=False):
     c_bit: int | str | None
     firmware_digest: str | None
     firmware_size: int | str | None
-    kernel: str | None
-    initrd: str | None
+    kernel: str | PathLike[str] | None
+    initrd: str | PathLike[str] | None
     append: str | None
     kernel_hash: str | None
     initrd_hash: str | None
     append_hash: str | None
-    svsm: str | None
+    svsm: str | PathLike[str] | None
     vars_size: int | str | None
     page_order: str | None
     gpaw: int | str | None

@@ -8,24 +8,58 @@ processes compute, `cluster` finds those of other machines, `store` keeps result
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import chain
-from typing import Any
+from typing import TypeAlias, TypedDict, Unpack
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.files import Files
 from cvmplan.core.inputs import Input
 from cvmplan.core.processes import in_order
+from cvmplan.profiles import Profile
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.pool import Pool
 from cvmplan.sweep.rows import Row
 
 NAME = "image"  # of one that is given as bytes
+Several: TypeAlias = int | str | Profile | Sequence[int | str | Profile]
+"""One value of a setting, or several; `vcpus` takes ranges as well ("1-512")."""
+
+
+class Lists(TypedDict, total=False):
+    """What may vary in a sweep: the values of each setting."""
+
+    platform: Several
+    vmm: Several
+    abi: Several
+    kernel: Several
+    kernel_hash: Several
+    initrd: Several
+    initrd_hash: Several
+    append: Several
+    append_hash: Several
+    firmware_digest: Several
+    firmware_size: Several
+    svsm: Several
+    vars_size: Several
+    reset_eip: Several
+    c_bit: Several
+    gpaw: Several
+    page_order: Several
+    pad: Several
+    es_init: Several
+    cpu: Several
+    sev_features: Several
+    vcpus: Several
 
 
 def sweep_image(
-    image: str | os.PathLike[str] | bytes, /, *, executor: Executor | None = None, **lists: Any
+    image: str | os.PathLike[str] | bytes,
+    /,
+    *,
+    executor: Executor | None = None,
+    **lists: Unpack[Lists],
 ) -> Iterator[Row]:
     """
     Yield the measurements of an image, a path or its bytes, with every combination of settings.
@@ -44,8 +78,14 @@ def sweep_image(
             made.inputs[NAME] = Input("image", NAME, Blob(NAME, memoryview(image)))
         return made
 
-    written = {n: list(v) if isinstance(v, list | tuple | range) else [v] for n, v in lists.items()}
+    written = {name: _listed(several) for name, several in lists.items()}
     product = matrix.read([path], written, files().open)
     parcels = run.parcels([product], files, lambda _, vcpus: vcpus)
     finished = Pool(executor).run(parcels) if executor else run.serial(parcels)
     return chain.from_iterable(in_order(finished))
+
+
+def _listed(several: object) -> list[matrix.Piece]:
+    """Return one value, or several, as a list; what is no value is refused where it is read."""
+    pieces = several if isinstance(several, list | tuple | range) else [several]
+    return [*pieces]
