@@ -8,7 +8,6 @@ verdict of the verb that has its name.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from time import monotonic
@@ -37,6 +36,7 @@ from cvmplan.planning.request import (
     make_request,
     naming_parameters,
     open_image,
+    path_of,
     read_parameters,
 )
 from cvmplan.planning.source import Source
@@ -319,9 +319,9 @@ def verify(
         launch = asked(image, settings)
         if isinstance(launch, Request):
             launch = assume_platform(launch, found.platform).plan()
-        path = None if isinstance(evidence, Blob | bytes | bytearray | memoryview) else evidence
-        named = None if path is None else os.fspath(path)
-        return stage.verify(launch, measure(launch), found, trust, wanted, events, named)
+        return stage.verify(
+            launch, measure(launch), found, trust, wanted, events, path_of(evidence)
+        )
 
 
 def asked(image: Image | Plan, settings: Settings) -> Plan | Request:

@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 from hashlib import sha256 as _sha256
 from importlib import import_module
-from typing import IO
+from typing import IO, TypeAlias
 from weakref import finalize
 
 from cvmplan.core.blob import Blob
@@ -28,6 +28,7 @@ from cvmplan.core.errors import ConfigError, InputError, MalformedError
 from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import map_whole
 
+AnyPath: TypeAlias = str | os.PathLike[str]
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
 MADE = {"edk2:": "cvmplan.images.edk2_tables"}  # by prefix: whose contents(rest) makes the bytes
 PACKAGE = os.path.dirname(os.path.dirname(__file__))

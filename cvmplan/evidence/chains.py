@@ -62,11 +62,7 @@ class Certificate(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the certificate in DER."""
-        return _parsed, (
-            self.parsed.public_bytes(serialization.Encoding.DER),
-            self.at,
-            x509.load_der_x509_certificate,
-        )
+        return _of_der, (self.parsed.public_bytes(serialization.Encoding.DER), self.at)
 
 
 def read(blob: Blob) -> list[Certificate]:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum
-from os import PathLike
 from typing import Final, NamedTuple, TypedDict
 
 from cvmplan.core import values
+from cvmplan.core.files import AnyPath
 from cvmplan.core.platform import (
     POLICED,
     WITH_INIT_CHOICE,
@@ -246,13 +246,13 @@ class Settings(TypedDict, total=False):
     c_bit: int | str | None
     firmware_digest: str | None
     firmware_size: int | str | None
-    kernel: str | PathLike[str] | None
-    initrd: str | PathLike[str] | None
+    kernel: AnyPath | None
+    initrd: AnyPath | None
     append: str | None
     kernel_hash: str | None
     initrd_hash: str | None
     append_hash: str | None
-    svsm: str | PathLike[str] | None
+    svsm: AnyPath | None
     vars_size: int | str | None
     page_order: str | None
     gpaw: int | str | None

@@ -67,6 +67,13 @@ def make_request(image: Image, settings: Settings) -> Request:
     return Request(open_image(image, files), options, files)
 
 
+def path_of(image: Image) -> str | None:
+    """Return the path by which an image is given, None for bytes."""
+    if isinstance(image, Blob | bytes | bytearray | memoryview):
+        return None
+    return os.fspath(image)
+
+
 def open_image(image: Image, files: Files, role: str = "image") -> Blob:
     """Return the bytes of a file by its path, or bytes as they are; InputError."""
     if isinstance(image, Blob | bytes | bytearray | memoryview):
