@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TypeAlias
 
 from cvmplan import __version__
 from cvmplan.core.findings import Finding
+from cvmplan.core.inputs import Input
 from cvmplan.core.values import PAGE
-from cvmplan.emit.lines import aligned, joined
+from cvmplan.emit.lines import aligned, joined, without_name
 from cvmplan.images.inspection import Inspection
 from cvmplan.memory.owners import Owners
 from cvmplan.operations.measure import Coverage, Measurement
@@ -18,10 +19,10 @@ from cvmplan.simulator.answers import Simulation
 ALGORITHMS = {"sha384": "SHA-384", "sha256": "SHA-256"}
 COVERAGE = {
     "contents": "contents measured",
-    "by_digest": "contents measured through the digest that was given",
+    "by_digest": "contents measured through the given digest",
     "vmsas": "vCPU states (VMSA) measured",
-    "address_only": "contents zero and not hashed, only that they are added",
-    "host_filled": "contents chosen by the host, only that they are added",
+    "address_only": "zero pages (address and type measured)",
+    "host_filled": "contents chosen by the host (address and type measured)",
     "not_added": "mapped, not added",
 }
 Setting: TypeAlias = str | int | Sequence[str]
@@ -44,14 +45,19 @@ def measurement(plan: Plan, result: Measurement) -> str:
 
 def header(plan: Plan) -> list[str]:
     """Return the program, the inputs and the settings of a plan, one a line."""
-    rows = [
-        (i.role, i.path or "standard input", f"{i.size} bytes  sha256 {i.sha256}")
-        for i in plan.inputs
-    ]
     settings = []
     for word, chosen in (("given", plan.given), ("assumed", plan.assumed)):
         settings += [(k, shown(v), word) for k, v in chosen.items()]
-    return [f"cvmplan {__version__}", *aligned(rows), *aligned(settings)]
+    return [f"cvmplan {__version__}", *input_lines(plan.inputs), *aligned(settings)]
+
+
+def input_lines(inputs: Iterable[Input]) -> list[str]:
+    """Return each input with its size, and its hash below it."""
+    rows = []
+    for one in inputs:
+        rows.append((one.role, f"{one.path or 'standard input'}, {one.size} bytes"))
+        rows.append(("sha256", one.sha256))
+    return aligned(rows)
 
 
 def shown(value: Setting) -> str:
@@ -67,7 +73,7 @@ def _coverage(coverage: Coverage) -> list[str]:
     for name, pages in coverage._asdict().items():
         if pages:
             rows.append((str(pages), str(pages * PAGE), COVERAGE[name]))
-    rows.append((str(coverage.pages), str(coverage.pages * PAGE), "together"))
+    rows.append((str(coverage.pages), str(coverage.pages * PAGE), "total"))
     return aligned(rows)
 
 
@@ -101,19 +107,26 @@ def guest_map(owners: Owners) -> str:
     blamed = {o for f in errors for o in f.origins}
     ends = {end: start for start, end in owners.gaps}
     rows = [("", "first", "end", "bytes", "type", "measured", "owner")]
-    for region, measured in owners.rows:
+    name, origins = without_name([row.region.origin for row in owners.rows])
+    for (region, measured), origin in zip(owners.rows, origins, strict=True):
         start = ends.pop(region.gpa, None)
         if start is not None:
             rows.append(("", hex(start), hex(region.gpa), hex(region.gpa - start), "", "", "-"))
         mark = "!" if region.origin in blamed else ""
         place = hex(region.gpa), hex(region.end), hex(region.size)
-        rows.append((mark, *place, region.page_type or "", measured, region.origin))
-    return joined([*aligned(rows), *(_finding(f) for f in errors)])
+        rows.append((mark, *place, region.page_type or "", measured, origin))
+    title = [name, ""] if name else []
+    return joined([*title, *aligned(rows), *(_finding(f) for f in errors)])
 
 
 def inspect(document: Inspection) -> str:
     """Return the tables of a file, with file offsets."""
-    lines = [f"{document['format']}; allows {', '.join(document['allows']) or 'no platform'}"]
+    places = [
+        str(row["at"]) for table in document["tables"] for row in table["rows"] if "at" in row
+    ]
+    name = without_name(places)[0]
+    allows = ", ".join(document["allows"]) or "none"
+    lines = [*([name] if name else []), f"format {document['format']}, platforms: {allows}"]
     for table in document["tables"]:
         lines += ["", table["name"]]
         rows = table["rows"]
@@ -121,7 +134,8 @@ def inspect(document: Inspection) -> str:
             lines.append(f"  cannot be read: {table['problem']}")
         if rows:
             head = [*rows[0]]
-            lines += aligned([head, *([str(row.get(c, "")) for c in head] for row in rows)], "  ")
+            cells = [[str(row.get(c, "")).removeprefix(name) for c in head] for row in rows]
+            lines += aligned([head, *cells], "  ")
     return joined([*lines, *([""] if document["findings"] else []), *map_findings(document)])
 
 

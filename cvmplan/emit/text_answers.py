@@ -52,11 +52,12 @@ SHOWN = 60  # characters of a value
 
 def comparison(found: Comparison) -> str:
     """Return both launches, where they part, what differs, and what that means."""
-    sides = [
-        (letter, side.name, side.kind, side.register, side.digest.hex() if side.digest else "")
-        for letter, side in (("A", found.a), ("B", found.b))
-    ]
-    return joined([*aligned(sides), "", *_parting(found), *_listed(found), *_verdict(found)])
+    sides = []
+    for letter, side in (("A", found.a), ("B", found.b)):
+        sides.append(f"{letter}  {side.name} ({side.kind})")
+        if side.digest:
+            sides.append(f"   {side.register}  {side.digest.hex()}")
+    return joined([*sides, "", *_parting(found), *_listed(found), *_verdict(found)])
 
 
 def _parting(found: Comparison) -> Iterator[str]:

@@ -42,11 +42,10 @@ def _identity(shown: Shown) -> Iterator[str]:
 
 def compared_lines(lines: Iterable[Line]) -> Iterator[str]:
     """Yield lines of a comparison, each with what was expected where that differs."""
-    rows = [(line, f"{line.name}:") for line in lines]
-    width = max((len(name) for _, name in rows), default=0)
-    status = max((len(line.status) for line, _ in rows), default=0)
-    for line, name in rows:
+    rows = []
+    for line in lines:
         why = f"  ({line.why})" if line.why else ""
-        yield f"  {line.status:<{status}}  {name:<{width}}  {line.found}{why}"
+        rows.append((line.status, f"{line.name}:", f"{line.found}{why}"))
         if line.differs:
-            yield f"  {'':<{status}}  {'':<{width}}  {line.expected}, expected"
+            rows.append(("", "", f"{line.expected}, expected"))
+    yield from aligned(rows, "  ") if rows else ()

@@ -8,13 +8,14 @@ from cvmplan.calls.planned import Planned, Row
 from cvmplan.core.values import PAGE
 from cvmplan.emit.fields import Value, fields_of, is_said, plan_value
 from cvmplan.emit.json_plan import step_document
-from cvmplan.emit.lines import aligned, joined
+from cvmplan.emit.lines import aligned, joined, width
 from cvmplan.emit.text import ALGORITHMS, Setting, doubts, header, shown
 from cvmplan.operations.outcome import Trace
 from cvmplan.operations.plan import Op, is_run
 from cvmplan.platforms.sev.ops import Vcpus
 from cvmplan.platforms.snp.ops import Vmsa
 
+WIDE, SHOWN = 180, 16  # columns that whole digests need; digits of those that are cut
 _LEVELS = {1 << 30: "1 GiB", 2 << 20: "2 MiB", PAGE: "4 KiB"}
 
 
@@ -65,12 +66,16 @@ def _told(name: str, value: Value, index: Mapping[str, int]) -> Setting:
 
 
 def trace(made: Trace) -> str:
-    """Return one line a step; a run of pages is one step."""
-    lines = []
+    """Return one line a step, a run of pages being one; digests whole where there is room."""
+    rows = []
     for number, traced in enumerate(made.steps()):
         step = step_document(number, traced)
-        digest = step.pop("digest", "")
-        head = f"{step.pop('step'):5} {step.pop('op'):5}  {step.pop('command'):27}"
-        rest = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())
-        lines.append(f"{head}{rest:52} {digest}")
-    return joined([f"{'step':>5} {'op':>5}  command", *lines])
+        digest = str(step.pop("digest", ""))
+        head = (str(step.pop("step")), str(step.pop("op")), str(step.pop("command")))
+        fields = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())
+        rows.append((*head, fields, digest))
+    if width() < WIDE:
+        rows = [(*row[:4], f"{row[4][:SHOWN]}…" if row[4] else "") for row in rows]
+    return joined(
+        aligned([("step", "op", "command", "", "digest" * any(r[4] for r in rows)), *rows])
+    )

@@ -6,8 +6,8 @@ from base64 import b64encode
 from collections.abc import Iterator
 
 from cvmplan import __version__
-from cvmplan.core.inputs import Input
 from cvmplan.emit.lines import aligned, joined
+from cvmplan.emit.text import input_lines
 from cvmplan.operations.plan import Plan
 from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
 from cvmplan.sev_session.session import Session
@@ -35,7 +35,7 @@ def _launch(answer: LaunchMeasure) -> Iterator[str]:
         platform = [("platform", answer.platform, "given")] if answer.platform else []
         yield from aligned([*platform, ("policy", hex(answer.policy), "given"), *rows])
         return
-    yield from aligned([_input(one) for one in answer.plan.inputs])
+    yield from input_lines(answer.plan.inputs)
     yield from aligned([*_settings(answer.plan), *rows])
     warnings = [f for f in answer.plan.findings if f.severity == "warning"]
     for found in warnings:
@@ -47,15 +47,11 @@ def _settings(plan: Plan) -> Iterator[tuple[str, str, str]]:
         yield from ((name, str(value), word) for name, value in chosen.items())
 
 
-def _input(one: Input) -> tuple[str, ...]:
-    return one.role, one.path or "standard input", f"{one.size} bytes  sha256 {one.sha256}"
-
-
 def session(answer: SessionAnswer) -> str:
     """Return the session, and what was written or verified; none of its keys."""
     lines = [f"cvmplan {__version__}"]
     if answer.public:
-        lines += aligned([_input(answer.public)])
+        lines += input_lines([answer.public])
     lines += [f"policy  {answer.policy:#x}  given", "", *_session(answer.session), ""]
     if answer.checks:
         return joined([*lines, *(f"{check.name} holds" for check in answer.checks)])

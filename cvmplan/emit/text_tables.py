@@ -24,8 +24,12 @@ def rules(known: Mapping[str, Rule]) -> str:
 def abis(known: Sequence[Interface]) -> str:
     """Return the kernel interfaces, one a line."""
     return joined(
-        aligned([(one.abi.name, ", ".join(one.abi.vm_types), one.abi.title) for one in known])
+        aligned([(one.abi.name, _titled(one.abi.title, one.abi.vm_types)) for one in known])
     )
+
+
+def _titled(title: str, platforms: Sequence[str]) -> str:
+    return f"{title}  [{', '.join(platforms)}]"
 
 
 def abi(shown: Interface) -> str:
@@ -46,7 +50,7 @@ def abi(shown: Interface) -> str:
 
 def profiles(known: Sequence[Profile]) -> str:
     """Return the built-in profiles, one a line."""
-    return joined(aligned([(p.name, ", ".join(p.platforms), p.title) for p in known]))
+    return joined(aligned([(p.name, _titled(p.title, p.platforms)) for p in known]))
 
 
 def profile(chosen: Profile) -> str:

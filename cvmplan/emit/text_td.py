@@ -55,13 +55,9 @@ def td_info(answer: Identity) -> str:
 def _head(
     inputs: Iterable[Input], given: Mapping[str, Json], assumed: Mapping[str, Json]
 ) -> Iterator[str]:
-    files = [
-        (i.role, i.path or "standard input", f"{i.size} bytes  sha256 {i.sha256}") for i in inputs
-    ]
     rows = [(k, _setting(v), "given") for k, v in given.items()]
     rows += [(k, _setting(v), "assumed") for k, v in assumed.items()]
-    if files:
-        yield from aligned(files)
+    yield from text.input_lines(inputs)
     if rows:
         yield from aligned(rows)
         yield ""
