@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shutil
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from cvmplan.core.values import printable
 
 WIDTH: Final = 80  # columns where there is no terminal
-NARROW: Final = 16  # columns below which a column of a table is not made narrower
+NARROW: Final = 16  # columns of a table that are not broken inside a word
 GAP: Final = "  "
 
 
@@ -52,14 +53,19 @@ def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:
     Cells are broken between words, and inside a word that is wider than its column.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    columns = [*zip(*cells, strict=True)]
+    widths = [max(map(len, column)) for column in columns]
+    least = [max(min(_longest(cell), NARROW) for cell in column) for column in columns]
     room = width() - len(indent) - len(GAP) * (len(widths) - 1)
-    while sum(widths) > room and max(widths) > NARROW:
-        widest = widths.index(max(widths))
-        others = sum(widths) - widths[widest]
-        second = max([NARROW, *(w for n, w in enumerate(widths) if n != widest)])
-        widths[widest] = max(room - others, min(second, widths[widest] - 1), NARROW)
+    while sum(widths) > room and widths != least:
+        widest = max(range(len(widths)), key=lambda n: (widths[n] > least[n], widths[n]))
+        fitting = room - sum(widths) + widths[widest]
+        widths[widest] = max(fitting, least[widest])
     return [indent + line for row in cells for line in _lines(row, widths)]
+
+
+def _longest(cell: str) -> int:
+    return max(map(len, cell.split()), default=0)
 
 
 def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
@@ -71,21 +77,35 @@ def _lines(row: Sequence[str], widths: Sequence[int]) -> Iterator[str]:
 
 
 def _broken(cell: str, most: int) -> list[str]:
+    """Return a cell in pieces: broken at two blanks, else between words, else inside a word."""
     if len(cell) <= most:
         return [cell]
-    return textwrap.wrap(cell, most, break_on_hyphens=False)
+    lines = [""]
+    for part in cell.split(GAP):
+        told = f"{lines[-1]}{GAP}{part}" if lines[-1] else part
+        if len(told) <= most:
+            lines[-1] = told
+        else:
+            pieces = textwrap.wrap(part, most, break_on_hyphens=False)
+            lines = [*lines, *pieces] if lines[-1] else [*lines[:-1], *pieces]
+    return lines
 
 
 def without_name(texts: Sequence[str]) -> tuple[str, list[str]]:
     """
-    Return the name of the file with which all `texts` begin, and the texts without it.
+    Return the name of the file with which most `texts` begin, and the texts without it.
 
-    They are places ("image.fd+0x10") or owners ("image.fd: firmware"); "" where names differ.
+    They are places ("image.fd+0x10") or owners ("image.fd: firmware"), some perhaps of no file;
+    "" where none names one.
     """
     for mark in (": ", "+0x"):
-        names = {text.partition(mark)[0] for text in texts if mark in text}
-        if len(names) == 1 and all(mark in text for text in texts):
-            cut = len(mark) if mark == ": " else 0
-            name = names.pop()
-            return name, [text[len(name) + cut :] for text in texts]
+        names = Counter(text.partition(mark)[0] for text in texts if mark in text)
+        if names:
+            name = names.most_common(1)[0][0]
+            return name, [_without(name, text) for text in texts]
     return "", [*texts]
+
+
+def _without(name: str, text: str) -> str:
+    rest = text.removeprefix(name)
+    return rest.removeprefix(": ") if rest.startswith((": ", "+0x")) else text

@@ -106,15 +106,17 @@ def guest_map(owners: Owners) -> str:
     errors = [f for f in owners.findings if f.severity == "error"]
     blamed = {o for f in errors for o in f.origins}
     ends = {end: start for start, end in owners.gaps}
-    rows = [("", "first", "end", "bytes", "type", "measured", "owner")]
+    rows: list[tuple[str, ...]] = [("", "first", "end", "bytes", "type", "measured", "owner")]
     name, origins = without_name([row.region.origin for row in owners.rows])
     for (region, measured), origin in zip(owners.rows, origins, strict=True):
         start = ends.pop(region.gpa, None)
         if start is not None:
-            rows.append(("", hex(start), hex(region.gpa), hex(region.gpa - start), "", "", "-"))
+            rows.append(("", hex(start), hex(region.gpa), "", "", "", "-"))
         mark = "!" if region.origin in blamed else ""
         place = hex(region.gpa), hex(region.end), hex(region.size)
         rows.append((mark, *place, region.page_type or "", measured, origin))
+    if not blamed:
+        rows = [row[1:] for row in rows]
     title = [name, ""] if name else []
     return joined([*title, *aligned(rows), *(_finding(f) for f in errors)])
 
@@ -135,7 +137,7 @@ def inspect(document: Inspection) -> str:
         if rows:
             head = [*rows[0]]
             cells = [[str(row.get(c, "")).removeprefix(name) for c in head] for row in rows]
-            lines += aligned([head, *cells], "  ")
+            lines += aligned([[c.replace("_", " ") for c in head], *cells], "  ")
     return joined([*lines, *([""] if document["findings"] else []), *map_findings(document)])
 
 

@@ -42,7 +42,7 @@ def _identity(shown: Shown) -> Iterator[str]:
 
 def compared_lines(lines: Iterable[Line]) -> Iterator[str]:
     """Yield lines of a comparison, each with what was expected where that differs."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for line in lines:
         why = f"  ({line.why})" if line.why else ""
         rows.append((line.status, f"{line.name}:", f"{line.found}{why}"))

@@ -47,7 +47,8 @@ def _fields(op: Op, index: Mapping[str, int]) -> str:
         parts.append(f"{op.gpa:#x}-{op.gpa + op.size:#x}")
     for name, value in fields_of(op):
         if name not in ("gpa", "size") and is_said(value):
-            parts.append(f"{name.replace('_', '-')} {shown(_told(name, value, index))}")
+            word = name.replace("_", "-")
+            parts.append(word if value is True else f"{word} {shown(_told(name, value, index))}")
     return "  ".join(parts)
 
 
@@ -56,10 +57,11 @@ def _told(name: str, value: Value, index: Mapping[str, int]) -> Setting:
     if name == "registers" and isinstance(value, tuple):
         return str(len(value))
     if name == "vmsas" and isinstance(value, tuple):
-        return f"of {sum(len(v.vcpus) for v in value if isinstance(v, Vmsa | Vcpus))} vCPUs"
+        count = sum(len(v.vcpus) for v in value if isinstance(v, Vmsa | Vcpus))
+        return f"of {count} vCPU{'' if count == 1 else 's'}"
     written = plan_value(name, value, index)
     if isinstance(written, Mapping):
-        return " ".join(f"{k} {v}" for k, v in written.items())
+        return " ".join(k if v is True else f"{k} {v}" for k, v in written.items())
     if isinstance(written, list):
         return " ".join(map(str, written))
     return written if isinstance(written, str | int) else str(written)
