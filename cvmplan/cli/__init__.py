@@ -18,6 +18,7 @@ from typing import Any, Final
 import typer
 from typer.core import TyperGroup
 
+from cvmplan.cli.pages import WIDEST, Verb
 from cvmplan.cli.process import (
     CLOSED_PIPE,
     SIGNALLED,
@@ -32,32 +33,41 @@ from cvmplan.core.errors import CvmplanError, InputError
 from cvmplan.core.mapped import confirm_all
 from cvmplan.core.values import printable
 
-VERBS: Final = {
-    "inspect": "What a file declares: tables, sections, offsets.",
-    "check": "Every finding about the map and the launch.",
-    "map": "Who owns which guest pages, and the gaps.",
-    "plan": "The ordered operations of the launch.",
-    "trace": "The firmware commands beneath the operations.",
-    "simulate": "What a kernel answers to each call of a plan.",
-    "measure": "The launch measurement.",
-    "launch-measure": "What SEV firmware answers to LAUNCH_MEASURE.",
-    "session": "A guest owner's session with SEV firmware, made or verified.",
-    "diff": "Where two launches part, and why.",
-    "explain": "Which settings reproduce a measurement.",
-    "sweep": "Measurements of many configurations.",
-    "verify": "A report or quote, held against a plan.",
-    "idblock": "The ID block of an SNP launch, signed or checked.",
-    "td-params": "TD_PARAMS of a TDX guest, and the module's rules.",
-    "td-info": "TDINFO of a TDX guest, and TEE_INFO_HASH.",
-    "events": "What a TD's event log says, and the RTMRs that it leads to.",
-    "rtmr": "What a TD will measure after its launch, event by event.",
-    "profiles": "VMM profiles, with their sources.",
-    "abis": "Host kernel interfaces, with their sources.",
-    "rules": "What 'check' looks for.",
-    "schema": "The JSON Schema of a document.",
-    "help": "Print a page of the documentation.",
+GROUPS: Final = {
+    "Plan a launch": {
+        "inspect": "Print what an image declares: tables, sections, offsets.",
+        "check": "Check an image and its launch, and print every finding.",
+        "map": "Print which region owns each guest page.",
+        "plan": "Print the ordered operations of the launch.",
+        "trace": "Print the firmware commands of the launch.",
+        "simulate": "Simulate a plan or a recorded launch on a kernel.",
+        "measure": "Compute the launch measurement.",
+        "rtmr": "Predict RTMR0 to RTMR3 of a TD.",
+    },
+    "Compare and explain": {
+        "diff": "Compare two launches page by page.",
+        "explain": "Find the settings that produce a measurement.",
+        "sweep": "Measure many configurations.",
+    },
+    "Identity and evidence": {
+        "verify": "Verify an attestation report or quote.",
+        "events": "Replay an event log into RTMR0 to RTMR3.",
+        "idblock": "Create, sign or check an SNP ID block.",
+        "td-params": "Create TD_PARAMS and check them.",
+        "td-info": "Compute TDINFO and TEE_INFO_HASH of a TD.",
+        "session": "Create or verify the session of a SEV guest owner.",
+        "launch-measure": "Compute what SEV firmware returns for LAUNCH_MEASURE.",
+    },
+    "Reference": {
+        "profiles": "List the VMM profiles with their sources.",
+        "abis": "List the kernel interfaces with their sources.",
+        "rules": "List the rules of 'check'.",
+        "schema": "Print the JSON Schema of a document.",
+        "help": "Print a page of the documentation.",
+    },
 }
-"""Verb to its summary; each is a module of this package."""
+"""Title to verbs, each with its summary and a module of this package."""
+VERBS: Final = {name: text for verbs in GROUPS.values() for name, text in verbs.items()}
 BUG = 70
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # the class of all errors of usage
 
@@ -72,8 +82,9 @@ class _Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the summaries, which needs none of the modules."""
         del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl(list(VERBS.items()))
+        for title, verbs in GROUPS.items():
+            with formatter.section(title):
+                formatter.write_dl(list(verbs.items()), col_max=16)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         del ctx
@@ -85,13 +96,20 @@ class _Verbs(TyperGroup):
         return command
 
 
+class _App(typer.Typer):
+    """An application whose commands list their options in groups."""
+
+    def command(self, name: str | None = None, **more: Any) -> Any:
+        return super().command(name, **{"cls": Verb, **more})
+
+
 def make_app(cls: type[TyperGroup] | None = None) -> typer.Typer:
     """Return an application that prints plainly and loads nothing to do so."""
-    return typer.Typer(
+    return _App(
         rich_markup_mode=None,
         add_completion=False,
         pretty_exceptions_enable=False,
-        context_settings={"help_option_names": ["-h", "--help"]},
+        context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST},
         cls=cls,
     )
 
@@ -114,13 +132,10 @@ def cvmplan(
     ),
 ) -> None:
     """
-    Which pages a confidential VM is built from, whether its launch is legal, what it measures.
+    Plan, check and measure the launch of a confidential VM before you launch it.
 
-    Exit codes: 0 fine, 1 the launch or the comparison is wrong, 2 usage, 3 unreadable or
-    malformed input (also: output that cannot be written, no memory left, a worker killed),
-    4 not supported or not recognised, 5 not known from what was given, 6 known only with a
-    template's help, 70 a bug in cvmplan, 128 + N ended by signal N (141: the reader of standard
-    output has gone).
+    Try 'cvmplan measure --example snp'. 'cvmplan help' lists the documentation, 'cvmplan VERB
+    --help' the options of a verb, 'cvmplan help exit-codes' the exit codes.
     """
     del version
 

@@ -12,12 +12,14 @@ from cvmplan.emit import ABI, ABIS
 
 app = make_app()
 Format = Annotated[str, format_of(ABIS)]
-Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="One interface, in full.")]
+Name = Annotated[
+    Optional[str], typer.Argument(metavar="[NAME]", help="Print this interface in full.")
+]
 
 
 @app.command()
 def abis(name: Name = None, format: Format = "text", output: Output = None) -> None:
-    """Print the kernel interfaces that are built in; with NAME its calls, facts and sources."""
+    """List the built-in kernel interfaces, or print one with its calls, facts and sources."""
     from cvmplan.kvm.abi import ABIS as KNOWN
     from cvmplan.kvm.abi import find
     from cvmplan.profiles.interfaces import interface

@@ -15,7 +15,9 @@ app = make_app()
 Format = Annotated[str, format_of(FINDINGS)]
 OnHost = Annotated[
     bool,
-    typer.Option("--on-host", help="Also run the mapping half on /dev/kvm and compare."),
+    typer.Option(
+        "--on-host", help="Also run the mapping calls on /dev/kvm and compare the results."
+    ),
 ]
 
 
@@ -24,7 +26,12 @@ OnHost = Annotated[
 def check(
     request: Request, on_host: OnHost = False, format: Format = "text", output: Output = None
 ) -> None:
-    """Print every finding about the exactly-once map and the launch; exit 1 for an error."""
+    """
+    Check an image and its launch, and print every finding.
+
+    Each page must be mapped and added exactly once, over everything that the launch contains.
+    Exit 1 if a finding is an error.
+    """
     from cvmplan.api import answers
 
     found: tuple[Finding, ...] = answers.check(request)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 app = make_app()
 Format = Annotated[str, format_of(COMPARISON)]
-LAUNCH = "An image with options, a plan, a trace, or a recorded launch; - for stdin."
-MORE = 'Options of this one alone, in one text: "--vmm ec2 --vcpus 2".'
+LAUNCH = "Image, plan, trace or recorded launch; - reads stdin."
+MORE = 'Options for this launch only, as one argument: "--vmm ec2 --vcpus 2".'
 
 
 class Asked(NamedTuple):
@@ -64,7 +64,7 @@ def _asked(typed: Typed) -> list[Asked]:
     paths = {n: typed.text(n) or "-" for n in "ab"}
     both = typed.without("a", "b", "only_a", "only_b")
     if list(paths.values()) == ["-", "-"]:
-        raise ConfigError("only one of both can be standard input", at="-")
+        raise ConfigError("only one of A and B can be stdin", at="-")
     found = []
     for n in "ab":
         chosen = _chosen(_options(own[n], f"--{n}", paths[n]))
@@ -100,10 +100,10 @@ def _chosen(typed: Typed) -> Typed:
 @partial(with_options, shared=_shared(), make=_asked)
 def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> None:
     """
-    Print where two launches part, and all that differs between them; exit 1 when anything does.
+    Compare two launches and print every difference; exit 1 if they differ.
 
-    Options hold for both; those behind --a and --b for one.  A plan, a trace or a recorded
-    launch says itself what it is and takes none.
+    Options apply to both launches, --a and --b to one of them.  A plan, a trace or a recorded
+    launch takes no options of its own.
     """
     from cvmplan.api.answers import side
     from cvmplan.comparison.compare import compare

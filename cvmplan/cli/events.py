@@ -17,7 +17,7 @@ app = make_app()
 Format = Annotated[str, format_of(EVENTS)]
 Log = Annotated[
     str,
-    typer.Argument(metavar="LOG", help="A CCEL table's data, or dstack's JSON; - for stdin."),
+    typer.Argument(metavar="LOG", help="Data of a CCEL table, or JSON of dstack; - reads stdin."),
 ]
 _RTMRS = tuple(f"rtmr{number}" for number in range(4))
 
@@ -25,7 +25,12 @@ _RTMRS = tuple(f"rtmr{number}" for number in range(4))
 def _shared() -> Shared:
     """Return an option for each register."""
     return {
-        name: (option(Optional[str], name, "HEX", f"What {name.upper()} is in the quote."), None)
+        name: (
+            option(
+                Optional[str], name, "HEX", f"Expected {name.upper()}, for example from the quote."
+            ),
+            None,
+        )
         for name in _RTMRS
     }
 
@@ -49,13 +54,13 @@ def events(
     expected: dict[int, bytes], log: Log, format: Format = "text", output: Output = None
 ) -> None:
     """
-    Print the events of a TD's event log, and RTMR0 to RTMR3 after the last of them.
+    Replay a TD's event log, and print its events and RTMR0 to RTMR3.
 
-    Of each event it is said whether its digest is the SHA-384 of its data, where the data are
-    what is hashed; where they only describe it, that is not checkable.  Linux has the log in
-    /sys/firmware/acpi/tables/data/CCEL.  Exit 1 when a digest is not that of its data, or a
-    register is not what --rtmr0 to --rtmr3 say: then also where it was last equal, or which
-    one event is too many.
+    For each event, check whether its digest is the SHA-384 of its data; some events only
+    describe what was hashed and cannot be checked.  Linux provides the log as
+    /sys/firmware/acpi/tables/data/CCEL.  Exit 1 if a digest does not match its data, or if a
+    register differs from --rtmr0 to --rtmr3; the output then names the event up to which the
+    register matches, or the single event to remove.
     """
     from cvmplan.core.files import Files
     from cvmplan.eventlog.ccel import read

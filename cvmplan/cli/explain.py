@@ -33,22 +33,24 @@ app = make_app()
 Format = Annotated[str, format_of(EXPLANATION)]
 BUDGET = 60
 Expect = Annotated[
-    Optional[str], typer.Option("--expect", metavar="HEX", help="The measurement to explain.")
+    Optional[str], typer.Option("--expect", metavar="HEX", help="Measurement to explain.")
 ]
 Report = Annotated[
     Optional[str],
     typer.Option(
-        "--report", metavar="FILE", help="SNP attestation report or TDX quote that has it."
+        "--report",
+        metavar="FILE",
+        help="SNP attestation report or TDX quote that contains the measurement.",
     ),
 ]
 Try = Annotated[
     Optional[list[str]],
     typer.Option(
-        "--try", metavar="FILE", help="Another image, kernel or initrd that it may be; repeats."
+        "--try", metavar="FILE", help="Alternative image, kernel or initrd to try (repeatable)."
     ),
 ]
 Budget = Annotated[
-    float, typer.Option("--budget", metavar="SECONDS", min=0.1, help="How long to search.")
+    float, typer.Option("--budget", metavar="SECONDS", min=0.1, help="Time limit of the search.")
 ]
 
 
@@ -65,7 +67,7 @@ def _request(typed: Typed) -> Wanted:
     for path in typed.texts("append_file"):
         blob = Files().open(path, "command line")
         if len(blob) > MOST_LINE:
-            raise ConfigError(f"a command line of more than {MOST_LINE} bytes", at=path)
+            raise ConfigError(f"the command line is longer than {MOST_LINE} bytes", at=path)
         lines.append(bytes(blob.data).decode("utf-8", "surrogateescape"))
     launch = typed.without("append_file")
     launch["append"] = lines[0] if lines else None
@@ -78,8 +80,8 @@ def _shared() -> Shared:
     """Return the options of a launch, several command lines among them; in one process."""
     shared = {name: option for name, option in launch_options().items() if name != "jobs"}
     many = Optional[list[str]]
-    lines = "Kernel command line, to the byte; repeat it with others to try."
-    files = "File that holds the command line, to the byte; repeats, tried like --append."
+    lines = "Kernel command line, used byte for byte; repeat to try several."
+    files = "File that contains the command line; repeat to try several."
     shared["append"] = (option(many, "append", "TEXT", lines), None)
     shared["append_file"] = (option(many, "append_file", "FILE", files), None)
     return shared
@@ -100,17 +102,17 @@ def explain(
     output: Output = None,
 ) -> None:
     """
-    Print which settings reproduce a measurement that was not expected; exit 1 when none do.
+    Find the settings that produce a measurement; exit 1 if none do.
 
-    What was given is the beginning; settings that the digest depends on are then varied, one
-    and several at a time, the likelier and cheaper first.  Without IMAGE --firmware-digest is
-    tried with the section tables that edk2 has shipped.
+    The search starts with the given settings and varies everything that the digest depends on,
+    likely and cheap changes first.  Without IMAGE, --firmware-digest is tried with the section
+    tables of the edk2 releases.
     """
     from cvmplan.api.request import clock
 
     request = asked_for.request
     if (expect is None) == (report is None):
-        raise ConfigError("wants --expect HEX, or --report FILE", at="explain")
+        raise ConfigError("missing --expect HEX or --report FILE (exactly one)", at="explain")
     printer = EXPLANATION.printer(format)
     wanted: bytes | Evidence
     if report is not None:

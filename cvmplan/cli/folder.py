@@ -30,7 +30,7 @@ def write_folder(folder: str, files: Mapping[str, Contents], *, force: bool) -> 
         if os.path.lexists(target) and not force:
             raise _taken(target)
         if os.path.isdir(target):
-            raise ConfigError("is a folder", at=target)
+            raise ConfigError("is a directory", at=target)
     try:
         with ExitStack() as undo:
             if not os.path.isdir(folder):
@@ -77,4 +77,4 @@ def _remove(path: str) -> None:
 
 
 def _taken(target: str) -> ConfigError:
-    return ConfigError("exists already", at=target, hint="--force replaces it")
+    return ConfigError("file exists", at=target, hint="--force replaces it")

@@ -15,7 +15,9 @@ from cvmplan.core.errors import ConfigError
 
 app = make_app()
 FOLDER: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "docs")
-Topic = Annotated[Optional[str], typer.Argument(metavar="[TOPIC]", help="A page, or a verb.")]
+Topic = Annotated[
+    Optional[str], typer.Argument(metavar="[TOPIC]", help="Name of a page or of a verb.")
+]
 
 
 @app.command("help")

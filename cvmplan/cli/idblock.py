@@ -45,24 +45,27 @@ app = make_app()
 Format = Annotated[str, format_of(IDENTITY)]
 _TEXT = Optional[str]
 _FILES = {
-    "id_key": ("PEM", "Private key that signs the ID block, ECDSA P-384."),
+    "id_key": ("PEM", "Private key (ECDSA P-384) that signs the ID block."),
     "author_key": ("PEM", "Private key that signs the ID key."),
-    "passphrase_file": ("FILE", "First line: passphrase of encrypted keys.  [assumed: asked]"),
+    "passphrase_file": (
+        "FILE",
+        "File whose first line is the passphrase of encrypted keys.  [assumed: prompt]",
+    ),
     "family_id": ("HEX", "16 bytes, hex or base64.  [assumed: zeros]"),
     "image_id": ("HEX", "16 bytes, hex or base64.  [assumed: zeros]"),
     "guest_svn": ("N", "Security version of the guest.  [assumed: 0]"),
-    "emit_tbs": ("FILE", "Write the 96 bytes that the ID key has to sign, and end."),
-    "id_public_key": ("PEM", "The ID key, where it signs elsewhere."),
-    "signature": ("DER", "Its signature of --emit-tbs: ECDSA with SHA-384, DER."),
-    "emit_author_tbs": ("FILE", "Write the 1028 bytes that the author has to sign, and end."),
-    "author_public_key": ("PEM", "The author key, where it signs elsewhere."),
-    "author_signature": ("DER", "Its signature of --emit-author-tbs."),
-    "block": ("FILE", "ID block to check: 96 bytes, or their base64."),
-    "auth": ("FILE", "ID authentication to check: 4096 bytes, or their base64."),
-    "igvm_mask": ("MASK", "Compatibility mask in the file for IGVM.  [assumed: 0x1]"),
+    "emit_tbs": ("FILE", "Write the 96 bytes that the ID key must sign, then exit."),
+    "id_public_key": ("PEM", "Public ID key, if it signs elsewhere."),
+    "signature": ("DER", "Signature of the --emit-tbs bytes: ECDSA with SHA-384, DER."),
+    "emit_author_tbs": ("FILE", "Write the 1028 bytes that the author key must sign, then exit."),
+    "author_public_key": ("PEM", "Public author key, if it signs elsewhere."),
+    "author_signature": ("DER", "Signature of the --emit-author-tbs bytes."),
+    "block": ("FILE", "ID block to check: 96 bytes, raw or base64."),
+    "auth": ("FILE", "ID authentication to check: 4096 bytes, raw or base64."),
+    "igvm_mask": ("MASK", "Compatibility mask for the IGVM output.  [assumed: 0x1]"),
 }
-_VERIFY = "Check the launch's own ID block (--id-block, manifest, IGVM), or --block."
-_FOLDER = "Folder for the files; made when it is not there."
+_VERIFY = "Check the ID block of the launch (--id-block, manifest, IGVM), or --block."
+_FOLDER = "Output directory (created if missing)."
 _MAKING = [name for name in _FILES if name not in ("block", "auth")]
 OWN: Shared = {
     **{name: (option(_TEXT, name, *told), None) for name, told in _FILES.items()},
@@ -102,11 +105,11 @@ def _asked(typed: Typed) -> Asked:
 @partial(with_options, shared=launch_options() | OWN, make=_asked)
 def idblock(asked: Asked) -> None:
     """
-    Make the ID block of an SNP launch and sign it, or check one; exit 1 when it does not fit.
+    Create and sign the ID block of an SNP launch, or check one; exit 1 if it does not match.
 
-    The block has the planned launch digest and policy.  The private key may stay elsewhere:
-    --emit-tbs writes what is signed, --signature takes the answer, with --id-public-key.
-    With -o: raw files, base64, and what QEMU, libvirt and an IGVM file take.
+    The block contains the planned launch digest and policy.  The private key can stay
+    elsewhere: --emit-tbs writes the bytes to sign, --signature and --id-public-key take the
+    result.  With -o, write raw files, base64, and the forms for QEMU, libvirt and IGVM.
     """
     own = asked.own
     printer = IDENTITY.printer(own.text("format") or "text")
@@ -129,7 +132,7 @@ def _check_emitted(own: Typed) -> None:
     unused += ["id_key"] if "emit_tbs" in emitted else []
     ignored = [*emitted[1:], *(name for name in own.given(*unused) if emitted)]
     if ignored:
-        raise ConfigError(f"goes without {_flag(emitted[0])}", at=_flag(ignored[0]))
+        raise ConfigError(f"cannot be combined with {_flag(emitted[0])}", at=_flag(ignored[0]))
 
 
 def _make(asked: Asked, printer: IdentityPrinter) -> None:
@@ -197,10 +200,10 @@ class _Keys:
         if signer.private is None:
             if signer.signature is None:
                 which = "signature" if signer.name == "id" else "author-signature"
-                raise ConfigError(f"wants --{which}", at=f"--{signer.name}-public-key")
+                raise ConfigError(f"missing --{which}", at=f"--{signer.name}-public-key")
             return Signed(point, Signature(*keys.read_der(self._open(signer.signature, "DER"))))
         if signer.signature is not None:
-            raise ConfigError("goes without a signature", at=f"--{signer.name}-key")
+            raise ConfigError("cannot be combined with a signature", at=f"--{signer.name}-key")
         return Signed(point, Signature(*keys.sign(self._private(signer.private), message)))
 
     def _private(self, path: str) -> Any:
@@ -225,7 +228,7 @@ def _measured(request: Request) -> tuple[Plan, Measurement]:
 def _verify(asked: Asked, printer: IdentityPrinter) -> None:
     """Print what the firmware would say to an ID block of the launch."""
     for name in asked.own.given(*_MAKING, "output"):
-        raise ConfigError("means nothing where an ID block is checked", at=_flag(name))
+        raise ConfigError("cannot be combined with --verify", at=_flag(name))
     from cvmplan.evidence.idblock import checks, shown
     from cvmplan.evidence.lines import all_hold
     from cvmplan.platforms.snp.idblock import read_auth, read_block
@@ -249,7 +252,7 @@ def _identity(asked: Asked, plan: Plan) -> tuple[Identity, bool]:
     request, block, auth = asked.request, asked.own.text("block"), asked.own.text("auth")
     if block or auth:
         if not (block and auth):
-            raise ConfigError("--block and --auth go together", at="idblock")
+            raise ConfigError("--block and --auth must be given together", at="idblock")
         first, second = (request.files.open(path, "identity") for path in (block, auth))
         return Identity(_octets(first, 96), _octets(second, 4096)), wanted
     if finish.id_block and finish.id_auth:
@@ -260,7 +263,9 @@ def _identity(asked: Asked, plan: Plan) -> tuple[Identity, bool]:
     for found in image.id_blocks if image else ():
         enabled = bool(found.fields["author_key_enabled"])
         return of_directive(found.fields, policy_of(plan), found.at), enabled
-    hint = "--block FILE --auth FILE, --id-block and --id-auth, or an IGVM file that has one"
+    hint = (
+        "give --block FILE --auth FILE, --id-block and --id-auth, or an IGVM file with an ID block"
+    )
     raise ConfigError("the launch has no ID block", at="--verify", hint=hint)
 
 

@@ -19,7 +19,7 @@ def inspect(
     format: Format = "text",
     output: Output = None,
 ) -> None:
-    """Print what the file declares: tables, sections, and where in the file they stand."""
+    """Print what a file declares: tables and sections with their file offsets."""
     from cvmplan import readers
 
     blob = open_image(image, example)

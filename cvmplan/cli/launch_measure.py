@@ -36,28 +36,30 @@ if TYPE_CHECKING:
 app = make_app()
 Format = Annotated[str, format_of(LAUNCH_MEASURE)]
 T = TypeVar("T")
-DIGEST = "The launch digest, in place of IMAGE; with --policy."
+DIGEST = "Launch digest, instead of IMAGE; needs --policy."
 Tik = Annotated[
-    str, typer.Option("--tik", metavar="FILE", help="The transport integrity key: 16 bytes.")
+    str, typer.Option("--tik", metavar="FILE", help="Transport integrity key (TIK), 16 bytes.")
 ]
 Nonce = Annotated[
     Optional[str],
     typer.Option(
         "--nonce",
         metavar="HEX|BASE64",
-        help="MNONCE, which the firmware chose: 16 bytes.  [assumed: that of --expect]",
+        help="MNONCE (chosen by the firmware), 16 bytes.  [assumed: from --expect]",
     ),
 ]
 Api = Annotated[
-    str, typer.Option("--api", metavar="MAJOR.MINOR", help="The firmware's API version.")
+    str, typer.Option("--api", metavar="MAJOR.MINOR", help="API version of the SEV firmware.")
 ]
-Build = Annotated[str, typer.Option("--build", metavar="N", help="The firmware's build number.")]
+Build = Annotated[
+    str, typer.Option("--build", metavar="N", help="Build number of the SEV firmware.")
+]
 Expect = Annotated[
     Optional[str],
     typer.Option(
         "--expect",
         metavar="HEX|BASE64",
-        help="Exit with 1 unless it is this: 32 bytes, or 48 with MNONCE behind.",
+        help="Expected measurement: 32 bytes, or 48 with MNONCE; exit 1 if different.",
     ),
 ]
 
@@ -102,11 +104,11 @@ def launch_measure(
     output: Output = None,
 ) -> None:
     """
-    Print what SEV firmware answers to LAUNCH_MEASURE: a MAC over the launch digest.
+    Compute what SEV firmware returns for LAUNCH_MEASURE: a MAC over the launch digest.
 
-    The key is the TIK that the guest owner's session brought to the firmware ('cvmplan
-    session'); it is read from a file and not printed.  The policy is the launch's.  VMMs and
-    libvirt report the measurement with MNONCE behind it, in base64: --expect takes that.
+    The key is the TIK of the guest owner's session (see 'cvmplan session'); it is read from a
+    file and never printed.  VMMs and libvirt report the measurement followed by MNONCE, in
+    base64: --expect accepts that.
     """
     from cvmplan.sev_session.answers import LaunchMeasure
     from cvmplan.sev_session.session import launch_measurement, read_key
@@ -122,7 +124,7 @@ def launch_measure(
         raise MismatchError(
             f"MEASURE is {measurement.hex()}, want {wanted.hex()}",
             at=found.name,
-            hint="it depends on digest, policy, TIK, MNONCE, and the firmware's API and build",
+            hint="check digest, policy, TIK, MNONCE, and the firmware's API version and build",
         )
     answer = LaunchMeasure(
         found.platform, found.digest, found.policy, version, number, mnonce, measurement, found.plan
@@ -142,8 +144,10 @@ def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, byte
             raise MismatchError(f"MNONCE is {given.hex()}, want {both[32:].hex()}", at="--nonce")
         mnonce = given
     if mnonce is None:
-        hint = "--expect with 48 bytes has it too"
-        raise ConfigError("wants MNONCE, which the firmware chose", at="--nonce", hint=hint)
+        hint = "--expect with 48 bytes contains it too"
+        raise ConfigError(
+            "missing --nonce (MNONCE, chosen by the firmware)", at="--nonce", hint=hint
+        )
     return wanted, mnonce
 
 
@@ -166,12 +170,12 @@ def _known(typed: Typed, digest: bytes) -> _Launched:
     policy, platform = typed.text("policy"), typed.text("platform")
     for name in typed.without("policy", "platform", "quiet", "verbose").given():
         at = "IMAGE" if name == "path" else f"--{name.replace('_', '-')}"
-        raise ConfigError("goes without --digest, which stands for the launch", at=at)
+        raise ConfigError("cannot be combined with --digest", at=at)
     if platform not in (None, *FLAT):
         problem = f"LAUNCH_MEASURE is a command of {' and '.join(FLAT)}, not {platform}"
         raise UnsupportedError(problem, at="--platform")
     if policy is None:
-        raise ConfigError("is wanted with --digest", at="--policy")
+        raise ConfigError("missing --policy (required with --digest)", at="--policy")
     read = read_options({"policy": policy}).number("policy") or 0
     named = None if platform is None else Platform(platform)
     return _Launched("--digest", named, read, digest, None, Files())

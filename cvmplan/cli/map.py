@@ -18,7 +18,7 @@ Format = Annotated[str, format_of(MAP)]
 @app.command()
 @launch_verb
 def map(request: Request, format: Format = "text", output: Output = None) -> None:  # noqa: A001
-    """Print who owns which guest pages, in address order; exit 1 when the map is not valid."""
+    """Print which region owns each guest page, in address order; exit 1 if the map is invalid."""
     from cvmplan.api import answers
 
     found = answers.guest_map(request)

@@ -25,21 +25,29 @@ def measure(
     request: Request,
     expect: Annotated[
         Optional[str],
-        typer.Option("--expect", metavar="HEX", help="Exit with 1 unless it is this digest."),
+        typer.Option(
+            "--expect",
+            metavar="HEX",
+            help="Expected digest (hex, base64, @FILE); exit 1 if different.",
+        ),
     ] = None,
     bare: Annotated[
-        bool, typer.Option("--bare", help="Only the digest: lower-case hex, no newline.")
+        bool, typer.Option("--bare", help="Print only the digest: lower-case hex, no newline.")
     ] = False,
     format: Format = "text",
     output: Output = None,
 ) -> None:
-    """Print the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest."""
+    """
+    Compute the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest.
+
+    The output lists every input of the digest and marks each as given or assumed.
+    """
     from cvmplan.operations.measure import announced
     from cvmplan.operations.measure import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
     if bare and format != "text":
-        raise ConfigError("goes without a format", at="--bare")
+        raise ConfigError("cannot be combined with --format", at="--bare")
     printer = None if bare else MEASUREMENT.printer(format)
     plan = request.plan()
     with _watch(request, plan) as watch:

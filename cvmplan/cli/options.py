@@ -36,8 +36,8 @@ from cvmplan.planning.read import read_options
 from cvmplan.planning.request import choose_vmm
 
 T = TypeVar("T")
-PLATFORM = "What the image is launched as.  [assumed: the one that it allows]"
-JOBS = "Processes that hash page contents (SNP; the others are serial)."
+PLATFORM = "Platform to launch the image on.  [assumed: the one that it supports]"
+JOBS = "Number of processes that hash page contents (SNP only)."
 MOST_JOBS = 64
 AT_ONCE = 4096  # lines that are printed together
 
@@ -45,16 +45,18 @@ AT_ONCE = 4096  # lines that are printed together
 Image = Annotated[
     Optional[str],
     typer.Argument(
-        metavar="IMAGE", help="Firmware, td-shim or IGVM image, manifest or plan; - for stdin."
+        metavar="IMAGE", help="Firmware, td-shim or IGVM image, manifest or plan; - reads stdin."
     ),
 ]
 Example = Annotated[
     Optional[str],
-    typer.Option("--example", metavar="snp|tdx", help="A small image that ships inside."),
+    typer.Option(
+        "--example", metavar="snp|tdx", help="Use a small built-in image instead of IMAGE."
+    ),
 ]
 Output = Annotated[
     Optional[str],
-    typer.Option("--output", "-o", metavar="FILE", help="Where to; written whole or not at all."),
+    typer.Option("--output", "-o", metavar="FILE", help="Output file (written atomically)."),
 ]
 
 
@@ -66,7 +68,7 @@ class Request(planning.Request):
     jobs: int = 1
 
 
-def format_of(output: emit.Output[Any], help: str = "How to print it.") -> Any:
+def format_of(output: emit.Output[Any], help: str = "Output format.") -> Any:
     """Return the option --format of a verb that prints `output`."""
     return typer.Option("--format", metavar=output.metavar, help=help)
 
@@ -88,11 +90,15 @@ def launch_options() -> Shared:
             None,
         ),
         "vmm": (
-            option(text, "vmm", "NAME|FILE", "VMM profile ('cvmplan profiles').  [assumed: qemu]"),
+            option(
+                text, "vmm", "NAME|FILE", "VMM profile; see 'cvmplan profiles'.  [assumed: qemu]"
+            ),
             None,
         ),
         "abi": (
-            option(text, "abi", "NAME", "Host kernel ('cvmplan abis').  [assumed: map-memory]"),
+            option(
+                text, "abi", "NAME", "Kernel interface; see 'cvmplan abis'.  [assumed: map-memory]"
+            ),
             None,
         ),
     }
@@ -103,15 +109,23 @@ def launch_options() -> Shared:
             kind = Optional[list[str]] if setting.kind is Kind.RANGES else text
             shared[name] = (option(kind, name, setting.metavar, setting.help), None)
     shared["inputs"] = (
-        option(Optional[list[str]], "inputs", "DIR", "Where else inputs of a plan lie."),
+        option(
+            Optional[list[str]],
+            "inputs",
+            "DIR",
+            "Extra directory to search for a plan's inputs (repeatable).",
+        ),
         None,
     )
     jobs = Annotated[int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help=JOBS)]
     shared["jobs"] = (jobs, 1)
-    shared["quiet"] = (option(bool, "quiet", "", "No progress, even on a terminal."), False)
-    shared["verbose"] = (option(bool, "verbose", "", "Say on stderr which files are read."), False)
+    shared["quiet"] = (option(bool, "quiet", "", "Do not show progress."), False)
+    shared["verbose"] = (
+        option(bool, "verbose", "", "Print the files that are read to stderr."),
+        False,
+    )
     shared["allow_outside"] = (
-        option(bool, "allow_outside", "", "Let a manifest name files outside its folder."),
+        option(bool, "allow_outside", "", "Allow a manifest to name files outside its folder."),
         False,
     )
     return shared
@@ -201,7 +215,7 @@ def _tell(message: str) -> None:
 
 def _open(files: Files, path: str | None, example: str | None) -> Blob:
     if (path is None) == (example is None):
-        raise ConfigError("wants one image, or --example", at="IMAGE", hint="--example snp")
+        raise ConfigError("missing IMAGE (or --example)", at="IMAGE", hint="try --example snp")
     if path is not None:
         return files.open(path, "image")
     return files.open(example_path(str(example)), "image")
@@ -211,7 +225,7 @@ def example_path(name: str) -> str:
     """Return what stands for the example `name` where a path may stand; ConfigError."""
     path = f"example:{name}"
     if path not in EXAMPLES:
-        raise ConfigError(f"there is no example {name!r}", at="--example", hint="snp or tdx")
+        raise ConfigError(f"unknown example {name!r}; choose from snp, tdx", at="--example")
     return path
 
 
@@ -251,7 +265,7 @@ def _print(answer: str | bytes) -> None:
     """Write `answer` to standard output; a reader that has gone ends the program quietly."""
     confirm_all()
     if sys.stdout is None:
-        raise InputError("there is no standard output", at="-")
+        raise InputError("standard output is closed", at="-")
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
@@ -264,4 +278,4 @@ def _print(answer: str | bytes) -> None:
         discard(sys.stdout)  # the rest goes nowhere
         if isinstance(error, BrokenPipeError):
             raise typer.Exit(CLOSED_PIPE) from None
-        raise InputError(f"cannot be written: {error.strerror}", at="standard output") from None
+        raise InputError(f"cannot write: {error.strerror}", at="standard output") from None

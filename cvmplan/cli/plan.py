@@ -9,13 +9,13 @@ from cvmplan.cli.options import Output, Request, format_of, launch_verb, write
 from cvmplan.emit import PLAN
 
 app = make_app()
-Format = Annotated[str, format_of(PLAN, "How to print it; calls: each system call.")]
+Format = Annotated[str, format_of(PLAN, "Output format; calls: each system call.")]
 
 
 @app.command()
 @launch_verb
 def plan(request: Request, format: Format = "text", output: Output = None) -> None:
-    """Print the ordered operations of the launch, and the measurement that they lead to."""
+    """Print the ordered operations of the launch and the resulting measurement."""
     from cvmplan.calls.planned import Planned
 
     write(PLAN.printer(format).plan(Planned(request.plan())), output)

@@ -12,12 +12,14 @@ from cvmplan.emit import PROFILE, PROFILES
 
 app = make_app()
 Format = Annotated[str, format_of(PROFILES)]
-Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="One profile, in full.")]
+Name = Annotated[
+    Optional[str], typer.Argument(metavar="[NAME]", help="Print this profile in full.")
+]
 
 
 @app.command()
 def profiles(name: Name = None, format: Format = "text", output: Output = None) -> None:
-    """Print the VMM profiles that are built in, with sources and how sure each is."""
+    """List the built-in VMM profiles, or print one with its sources and their confidence."""
     from cvmplan.profiles import PROFILES as KNOWN
     from cvmplan.profiles import find
 

@@ -36,38 +36,44 @@ app = make_app()
 Format = Annotated[str, format_of(RTMR)]
 UNKNOWN, NOT_INDEPENDENT = 5, 6  # exit codes
 _FILES: Final = {
-    "kernel": "What -kernel names.",
-    "initrd": "What -initrd names.",
-    "uki": "Boot this UKI from disk.",
-    "loader": "The systemd-boot that starts the UKI.  [assumed: none, the UKI is BOOTX64.EFI]",
-    "esp": "Image of the disk that is booted: its partition table.",
-    "acpi_tables": "etc/acpi/tables, as a guest reads it.",
-    "smbios": "SMBIOS as in a guest: /sys/firmware/dmi/tables/DMI.",
-    "template": "A log of such a boot: what inputs don't decide is taken from it.",
-    "quote": "The template's quote: its replay must lead to it.",
-    "log": "A TD's log: the first event that is not as predicted, and why; then exit 1.",
+    "kernel": "Kernel of a direct boot (QEMU -kernel).",
+    "initrd": "Initrd of a direct boot (QEMU -initrd).",
+    "uki": "UKI that is booted from disk.",
+    "loader": "systemd-boot binary that starts the UKI.  [assumed: none, the UKI is BOOTX64.EFI]",
+    "esp": "Image of the boot disk; its partition table is measured.",
+    "acpi_tables": "ACPI tables as a guest reads them (etc/acpi/tables).",
+    "smbios": "SMBIOS tables as in the guest's /sys/firmware/dmi/tables/DMI.",
+    "template": "Known good log; events that cannot be computed are taken from it.",
+    "quote": "Quote that the template must replay to.",
+    "log": "Log to compare: print the first event that differs, and exit 1.",
 }
 _TEXTS: Final = {
-    "memory": ("SIZE", "RAM of the TD."),
-    "append": ("TEXT", "What -append says, blanks included."),
-    "secure_boot": ("absent|off|on", "The variable SecureBoot."),
-    "qemu": ("VERSION|patched|unpatched", "Whether QEMU writes into the kernel's header."),
+    "memory": ("SIZE", "Size of the TD's RAM."),
+    "append": ("TEXT", "Kernel command line (QEMU -append), used byte for byte."),
+    "secure_boot": ("absent|off|on", "State of the SecureBoot variable."),
+    "qemu": (
+        "VERSION|patched|unpatched",
+        "QEMU version, or whether QEMU patches the kernel header.",
+    ),
     "separator": (
         "rtmr0|rtmr1",
-        "What the second separator extends, where the firmware doesn't tell.",
+        "Register that the second separator extends.",
     ),
 }
 _LISTS: Final = {
-    "fw_cfg": ("NAME=FILE", "A fw_cfg item that firmware measures."),
-    "boot_var": ("NAME=FILE", "The value of BootOrder or of Boot0000 …"),
-    "extend": ("DIGEST|EVENT", "RTMR3: hex, dstack:NAME:HEX, dstack2:NAME:HEX, aael:TEXT."),
-    "expect": ("RTMRn=HEX", "Exit with 1 unless this is the register."),
+    "fw_cfg": ("NAME=FILE", "fw_cfg item that the firmware measures."),
+    "boot_var": ("NAME=FILE", "Value of BootOrder, Boot0000 …"),
+    "extend": (
+        "DIGEST|EVENT",
+        "Event of RTMR3: hex, dstack:NAME:HEX, dstack2:NAME:HEX or aael:TEXT.",
+    ),
+    "expect": ("RTMRn=HEX", "Expected register; exit 1 if different."),
 }
 
 
 def _shared() -> Shared:
     """Return the argument and the options, all of them text."""
-    image = typer.Argument(metavar="[IMAGE]", help="TDX firmware (OVMF); - for stdin.")
+    image = typer.Argument(metavar="[IMAGE]", help="TDX firmware (OVMF); - reads stdin.")
     shared: Shared = {"image": (Annotated[Optional[str], image], None)}
     for name, text in _FILES.items():
         shared[name] = (option(Optional[str], name, "FILE", text), None)
@@ -96,8 +102,8 @@ def _wanted(typed: Typed) -> Wanted:
     if path is None:
         return Wanted(matches, expected, None)
     if path == typed.text("template"):
-        hint = "a template that is the evidence under test proves nothing"
-        raise ConfigError("the log is the template", at="--log", hint=hint)
+        hint = "a template must not be the log under test"
+        raise ConfigError("the log and the template are the same", at="--log", hint=hint)
     from cvmplan.eventlog.ccel import read
 
     log = read(files.open(path, "event log"))
@@ -110,8 +116,8 @@ def _check_other(files: Files, log: str, template: str | None) -> None:
     if template is None:
         return
     if bytes(files.open(log, "log").data) == bytes(files.open(template, "template").data):
-        hint = "a template that is the evidence under test proves nothing"
-        raise ConfigError("the log is the template", at="--log", hint=hint)
+        hint = "a template must not be the log under test"
+        raise ConfigError("the log and the template are the same", at="--log", hint=hint)
 
 
 @app.command()
@@ -120,10 +126,10 @@ def rtmr(wanted: Wanted, format: Format = "text", output: Output = None) -> None
     """
     Predict RTMR0 to RTMR3 of a TD, event by event.
 
-    A register has a value only where all its events follow from what was given; else the first
-    one that does not is named, with the input that would settle it: exit 5.  With a template,
-    a log of the same kind of boot, other events are taken from it: exit 6.  Exit 1 when a
-    register is not what --expect says.  --format ccel writes the events as a log.
+    A register has a value only if all its events are known.  Otherwise the output names the
+    first unknown event and the input that settles it, and the exit code is 5.  With --template,
+    unknown events are taken from a known good log, and the exit code is 6.  Exit 1 if a register
+    differs from --expect.  --format ccel writes the events as a log.
     """
     found = registers(nodes_of(wanted.matches))
     for one in found:
@@ -162,7 +168,7 @@ def _matches(files: Files, inputs: Inputs, typed: Typed) -> tuple[Match, ...]:
     template, quote = typed.text("template"), typed.text("quote")
     if template is None:
         if quote is not None:
-            raise ConfigError("a quote of what", at="--quote", hint="give --template too")
+            raise ConfigError("--quote needs --template", at="--quote", hint="add --template FILE")
         return predicted(predict(inputs))
     log = read(files.open(template, "template"))
     if quote is not None:
@@ -228,7 +234,7 @@ def _named(files: Files, written: list[str], flag: str) -> dict[str, Blob]:
         name, equals, path = text.partition("=")
         known = name in FW_CFG_ITEMS if items else is_boot_variable(name)
         if not equals or not known or name in found:
-            raise ConfigError(f"{text!r} is no NAME=FILE, or stands twice", at=flag, hint=hint)
+            raise ConfigError(f"{text!r} is not NAME=FILE, or is given twice", at=flag, hint=hint)
         found[name] = files.open(path, name)
     return found
 

@@ -15,5 +15,5 @@ Format = Annotated[str, format_of(RULES)]
 
 @app.command()
 def rules(format: Format = "text", output: Output = None) -> None:
-    """Print every rule that 'check' knows, its severity, and what it means."""
+    """List the rules of 'check' with severity and meaning."""
     write(RULES.printer(format).rules(KNOWN), output)

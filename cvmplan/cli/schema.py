@@ -10,12 +10,12 @@ from cvmplan.cli import make_app
 from cvmplan.cli.options import Output, write
 
 app = make_app()
-Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="The document's name.")]
+Name = Annotated[Optional[str], typer.Argument(metavar="[NAME]", help="Name of a document.")]
 
 
 @app.command()
 def schema(name: Name = None, output: Output = None) -> None:
-    """Print the JSON Schema of a document, or the names of the documents."""
+    """Print the JSON Schema of a document, or list the documents."""
     from cvmplan import documents
     from cvmplan.emit.json import dumps
 

@@ -25,8 +25,8 @@ def passphrase_of(key: str, file: Blob | None) -> Callable[[], bytes]:
         if file is not None:
             return bytes(file.data[:LONGEST]).partition(b"\n")[0].rstrip(b"\r")
         if sys.stdin is None or not sys.stdin.isatty():
-            hint = "run it on a terminal, or with --passphrase-file FILE where the verb has it"
-            raise ConfigError("is encrypted, and there is nobody to ask", at=key, hint=hint)
+            hint = "run it on a terminal, or use --passphrase-file FILE"
+            raise ConfigError("the key is encrypted and stdin is not a terminal", at=key, hint=hint)
         return getpass(f"Passphrase of {printable(key)}: ").encode()
 
     return ask

@@ -34,16 +34,19 @@ Pdh = Annotated[
     typer.Option(
         "--pdh",
         metavar="FILE",
-        help="The other side's public key: SEV certificate, or PEM or DER.",
+        help="Public key of the platform (PDH): SEV certificate, PEM or DER.",
     ),
 ]
 Key = Annotated[
-    str, typer.Option("--godh-key", metavar="FILE", help="One's own P-384 private key, PEM or DER.")
+    str,
+    typer.Option(
+        "--godh-key", metavar="FILE", help="Private key of the guest owner: P-384, PEM or DER."
+    ),
 ]
 Policy = Annotated[str, typer.Option("--policy", metavar="MASK", help="Guest policy, 32 bits.")]
 Read = Annotated[
     Optional[str],
-    typer.Option("--read", metavar="FILE", help="Verify this session and make none."),
+    typer.Option("--read", metavar="FILE", help="Verify this session instead of creating one."),
 ]
 Tek = Annotated[
     Optional[str],
@@ -64,10 +67,10 @@ Iv = Annotated[
 Folder = Annotated[
     Optional[str],
     typer.Option(
-        "--output", "-o", metavar="DIR", help="Folder for the files.  [assumed: this one]"
+        "--output", "-o", metavar="DIR", help="Output directory.  [assumed: the current one]"
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace files that exist.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite existing files.")]
 
 
 @app.command()
@@ -85,15 +88,15 @@ def session(
     format: Format = "text",
 ) -> None:
     """
-    Make the guest owner's session with SEV firmware, or verify one.
+    Create the guest owner's session with SEV firmware, or verify one.
 
-    Written are session.bin and godh.cert, which LAUNCH_START takes, both in base64 too (.b64),
-    and the keys tek.bin and tik.bin, which only their owner may read: all of them or none.
-    godh.cert is the certificate of --godh-key; firmware wants no signature on it, and it has
-    none.  Signatures of --pdh are not verified: verify the platform's chain before.
+    Writes session.bin and godh.cert for LAUNCH_START, both also in base64 (.b64), and the keys
+    tek.bin and tik.bin with permissions for the owner only; either all files or none.  godh.cert
+    is the unsigned certificate of --godh-key.  Signatures of --pdh are not verified: verify the
+    platform's chain first.
 
-    --read verifies a session's MACs for the policy, from either side of the key agreement,
-    and compares --tek and --tik where they are given; exit 1 when one does not hold.
+    --read verifies the MACs of a session for the policy, from either side of the key agreement,
+    and compares --tek and --tik if given; exit 1 if one does not match.
     """
     printer = SESSION.printer(format)
     mask = read_value(values.within(0, 0xFFFFFFFF), policy, "--policy")
@@ -104,7 +107,7 @@ def session(
     if read is not None:
         for name, value in (*made.items(), ("output", output), ("force", force or None)):
             if value is not None:
-                raise ConfigError("means nothing with --read", at=f"--{name}")
+                raise ConfigError("cannot be combined with --read", at=f"--{name}")
     files = Files()
     private, agreed = _agreed(files, godh_key, pdh)
     keys = {name: _key(files, path, name) for name, path in (("tek", tek), ("tik", tik))}

@@ -20,11 +20,11 @@ app = make_app()
 Format = Annotated[str, format_of(SIMULATION)]
 Plan = Annotated[
     Optional[str],
-    typer.Argument(metavar="PLAN", help="A plan, or a recorded launch; - for stdin."),
+    typer.Argument(metavar="PLAN", help="Plan or recorded launch; - reads stdin."),
 ]
 ImageOf = Annotated[
     Optional[str],
-    typer.Option("--image", metavar="FILE", help="What the pages of a recorded launch hold."),
+    typer.Option("--image", metavar="FILE", help="Image whose pages a recorded launch adds."),
 ]
 
 
@@ -37,11 +37,11 @@ def simulate(
     output: Output = None,
 ) -> None:
     """
-    Print what a kernel answers to each call of a plan, and the digest that is reached.
+    Print what a kernel answers to each call of a plan, and the resulting digest.
 
-    A recorded launch is taken too: a log with the VMM's SNP trace events, or JSON Lines
-    ('cvmplan schema recorded').  Its digest is known with --image only, whose launch the
-    other options describe.  Exit 1 when a call is refused, or a page is measured twice.
+    A recorded launch is a log with the VMM's SNP trace events, or JSON Lines ('cvmplan schema
+    recorded').  Its digest is known only with --image; the other options then describe its
+    launch.  Exit 1 if a call is refused or a page is measured twice.
     """
     from cvmplan.api import answers
 

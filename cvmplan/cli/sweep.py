@@ -35,10 +35,10 @@ app = make_app()
 DATABASE = "sqlite"
 MOST_LINES = 16 << 20  # bytes of a file of command lines
 _TOP = {
-    "platform": ("NAME,…", "What the images are launched as.  [assumed: the one that they allow]"),
-    "vmm": ("NAME|FILE,…", "VMM profiles ('cvmplan profiles').  [assumed: qemu]"),
-    "abi": ("NAME,…", "Host kernels ('cvmplan abis').  [assumed: map-memory]"),
-    "vcpus": ("N,N-N,…", "Numbers of vCPUs, and ranges of them.  [assumed: 1]"),
+    "platform": ("NAME,…", "Platforms to launch on.  [assumed: the one that the image supports]"),
+    "vmm": ("NAME|FILE,…", "VMM profiles; see 'cvmplan profiles'.  [assumed: qemu]"),
+    "abi": ("NAME,…", "Kernel interfaces; see 'cvmplan abis'.  [assumed: map-memory]"),
+    "vcpus": ("N,N-N,…", "Numbers or ranges of vCPUs.  [assumed: 1]"),
 }
 """Settings that say more as a list: metavar and help."""
 
@@ -54,18 +54,22 @@ def _lists() -> Shared:
     """Return the options that may have several values."""
     kind = Optional[list[str]]
     images = Annotated[
-        Optional[list[str]], typer.Argument(metavar="IMAGE…", help="Images, as 'measure' has them.")
+        Optional[list[str]],
+        typer.Argument(metavar="IMAGE…", help="Images as for 'cvmplan measure'."),
     ]
     shared: Shared = {"images": (images, None)}
     shared["example"] = (Example, None)
-    shared["matrix"] = (option(Optional[str], "matrix", "FILE", "All of it in one document."), None)
+    shared["matrix"] = (
+        option(Optional[str], "matrix", "FILE", "Document with all images and values."),
+        None,
+    )
     for name in dict.fromkeys((*_TOP, *ORDER)):
         metavar, text = _TOP.get(name) or (SETTINGS[name].metavar, SETTINGS[name].help)
         commas = name in COMMAS and name not in _TOP
         shared[name] = (option(kind, name, f"{metavar},…" if commas else metavar, text), None)
-    text = "Kernel command lines, one a line."
+    text = "File with one kernel command line per line."
     shared["append_file"] = (option(kind, "append_file", "FILE", text), None)
-    outside = "Let a manifest or matrix name files outside its folder."
+    outside = "Allow a manifest or matrix to name files outside its folder."
     shared["allow_outside"] = (option(bool, "allow_outside", "", outside), False)
     return shared
 
@@ -80,11 +84,11 @@ def _asked(typed: Typed) -> Asked:
         written["append"] = [*written.get("append", ()), *lines]
     if document is None:
         if not images:
-            raise ConfigError("wants an image, or --matrix", at="IMAGE")
+            raise ConfigError("missing IMAGE (or --matrix)", at="IMAGE")
         return Asked([matrix.read(images, written, files().open)], files)
     if images or written:
         at = "IMAGE" if images else f"--{next(iter(written)).replace('_', '-')}"
-        raise ConfigError("goes without --matrix, which has it all", at=at)
+        raise ConfigError("cannot be combined with --matrix", at=at)
     opened = files()
     return Asked(matrix.read_matrix(opened.open(document, "matrix"), opened), files)
 
@@ -93,26 +97,24 @@ def _lines(files: Files, path: str) -> list[str]:
     """Return the command lines in a file; ConfigError where there is none."""
     blob = files.open(path, "append")
     if len(blob) > MOST_LINES:
-        raise ConfigError(f"command lines of more than {MOST_LINES >> 20} MiB", at=path)
+        raise ConfigError(f"the file is larger than {MOST_LINES >> 20} MiB", at=path)
     text = bytes(blob.data).decode("utf-8", "surrogateescape")
     lines = text.removesuffix("\n").split("\n") if text else []
     if not lines:
-        raise ConfigError("has no line", at=path)
+        raise ConfigError("the file has no lines", at=path)
     return lines
 
 
 Jobs = Annotated[
-    int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help="Processes that measure.")
+    int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help="Number of processes.")
 ]
 Cluster = Annotated[
     Optional[str],
-    typer.Option("--executor", metavar="dask://HOST:PORT", help="A cluster that measures."),
+    typer.Option("--executor", metavar="dask://HOST:PORT", help="Dask cluster to use."),
 ]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, even on a terminal.")]
-Format = Annotated[
-    str, typer.Option("--format", metavar="jsonl|csv|sqlite", help="How to print it.")
-]
-FILE = "Where to; written whole or not at all, or the database to fill in."
+Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show progress.")]
+Format = Annotated[str, typer.Option("--format", metavar="jsonl|csv|sqlite", help="Output format.")]
+FILE = "Output file (written atomically), or the database to fill."
 Output = Annotated[Optional[str], typer.Option("--output", "-o", metavar="FILE", help=FILE)]
 
 
@@ -127,17 +129,17 @@ def sweep(
     output: Output = None,
 ) -> None:
     """
-    Print the measurements of every combination of images and values.
+    Measure every combination of images and values.
 
-    Options may be repeated; lists marked with … take commas too.  The number of vCPUs varies
-    fastest, then SEV_FEATURES, then the CPU.  A configuration that cannot be launched has an
-    error in place of a digest.  A database (sqlite) keeps each result with all that its digest
-    depends on: a second run computes what is missing.
+    Options can be repeated; those marked with … also take commas.  The number of vCPUs varies
+    fastest, then SEV_FEATURES, then the CPU.  A combination that cannot be launched has an
+    error instead of a digest.  A database (sqlite) keeps each result with everything that its
+    digest depends on, and a second run computes only what is missing.
     """
     if executor is not None and jobs != 1:
-        raise ConfigError("goes without --executor", at="--jobs")
+        raise ConfigError("cannot be combined with --executor", at="--jobs")
     if format == DATABASE and (output == "" or output_file(output) is None):
-        raise ConfigError("needs a file", at="--format", hint="-o values.db")
+        raise ConfigError("sqlite needs an output file", at="--format", hint="-o values.db")
     with ExitStack() as stack:
         tally = _Tally(sum(product.size for product in asked.products), quiet=quiet)
         if format == DATABASE:

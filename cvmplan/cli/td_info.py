@@ -26,7 +26,7 @@ app = make_app()
 
 
 def _rtmr(number: int) -> Any:
-    text = f"RTMR{number}, 48 bytes, hex or base64.  [assumed: zeros, as at TDH.MR.FINALIZE]"
+    text = f"RTMR{number}, 48 bytes in hex or base64.  [assumed: zeros, as at TDH.MR.FINALIZE]"
     return typer.Option(f"--rtmr{number}", metavar="HEX", help=text)
 
 
@@ -39,14 +39,14 @@ ServTd = Annotated[
     typer.Option(
         "--servtd",
         metavar="INFOHASH:TYPE:ATTR",
-        help="The service TD that is bound: SERVTD_INFO_HASH of 48 bytes, SERVTD_TYPE, "
+        help="Bound service TD: SERVTD_INFO_HASH of 48 bytes, SERVTD_TYPE, "
         "SERVTD_ATTR.  [assumed: none]",
     ),
 ]
 ModuleName = Annotated[Optional[str], typer.Option("--module", metavar="VERSION", help=MODULE)]
 Expect = Annotated[
     Optional[str],
-    typer.Option("--expect", metavar="HEX", help="Exit with 1 unless TEE_INFO_HASH is this."),
+    typer.Option("--expect", metavar="HEX", help="Expected TEE_INFO_HASH; exit 1 if different."),
 ]
 
 
@@ -65,10 +65,10 @@ def td_info(
     output: Output = None,
 ) -> None:
     """
-    Print TDINFO of a planned TDX guest, and TEE_INFO_HASH, the SHA-384 of its 512 bytes.
+    Compute TDINFO of a planned TD, and TEE_INFO_HASH, the SHA-384 of its 512 bytes.
 
-    RTMRs that are not given are zero, which is what a TD has when it is finalized; firmware
-    extends them once it runs.
+    RTMRs that are not given are zero, as when the TD is finalized; firmware extends them when
+    it runs.
     """
     from cvmplan.core.blob import pack
     from cvmplan.operations.measure import measure
@@ -99,7 +99,7 @@ def td_info(
 def _digest(written: str) -> bytes:
     wanted = digest_option(written)
     if len(wanted) != 48:
-        raise ConfigError(f"{len(wanted)} bytes, TEE_INFO_HASH has 48", at="--expect")
+        raise ConfigError(f"expected 48 bytes, got {len(wanted)}", at="--expect")
     return wanted
 
 
@@ -113,7 +113,7 @@ def _service_td(written: str) -> Any:
 
     parts = written.split(":")
     if len(parts) != 3:
-        raise ConfigError("is not INFOHASH:TYPE:ATTR", at="--servtd", hint="TYPE of MigTD is 0")
+        raise ConfigError("is not INFOHASH:TYPE:ATTR", at="--servtd", hint="the TYPE of MigTD is 0")
     info_hash = _octets("--servtd", parts[0])
     kind = read_value(values.within(0, 0xFFFF), parts[1], "--servtd")
     return ServiceTd(info_hash, kind, read_value(values.integer, parts[2], "--servtd"))

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 app = make_app()
 ENCODINGS: Final = ("raw", "base64", "hex")
 Format = Annotated[
-    str, typer.Option("--format", metavar="text|json|raw|base64|hex", help="How to print it.")
+    str, typer.Option("--format", metavar="text|json|raw|base64|hex", help="Output format.")
 ]
-MODULE: Final = "TDX module whose rules hold: a version, 1.5 or 2.0.  [assumed: 1.5]"
+MODULE: Final = "Version of the TDX module whose rules apply: 1.5 or 2.0.  [assumed: 1.5]"
 CPUID: Final = (
-    "One CPUID configuration, hex; repeats, up to the module's number of them.  TD_PARAMS hold "
-    "values and no leaves: give them in the order of the module's CPUID_CONFIG list, all zeros "
-    "for one that is left out."
+    "One CPUID configuration in hex (repeatable).  TD_PARAMS contain values without leaves: give "
+    "them in the order of the module's CPUID_CONFIG list, with zeros for entries that are left "
+    "out."
 )
-READ: Final = "Print and check these TD_PARAMS (1024 bytes) in place of making some."
+READ: Final = "Check these TD_PARAMS (1024 bytes) instead of creating them."
 
 
 class Field(NamedTuple):
@@ -53,7 +53,12 @@ class Field(NamedTuple):
 _MASK = values.integer
 FIELDS: Final[dict[str, Field]] = {
     "vcpus": Field(
-        "max_vcpus", values.within(0, 0xFFFF), 1, "N", "Most vCPUs.  [assumed: 1]", hex=False
+        "max_vcpus",
+        values.within(0, 0xFFFF),
+        1,
+        "N",
+        "Maximum number of vCPUs.  [assumed: 1]",
+        hex=False,
     ),
     "attributes": Field(
         "attributes",
@@ -62,7 +67,7 @@ FIELDS: Final[dict[str, Field]] = {
         "MASK",
         "TD ATTRIBUTES.  [assumed: 0x10000000, SEPT_VE_DISABLE, as QEMU sets it]",
     ),
-    "xfam": Field("xfam", _MASK, 3, "MASK", "TD XFAM.  [assumed: 0x3, what must be set]"),
+    "xfam": Field("xfam", _MASK, 3, "MASK", "TD XFAM.  [assumed: 0x3, the required bits]"),
     "gpaw": Field(
         "gpaw",
         lambda written: int(values.one_of("48", "52")(written)),
@@ -145,7 +150,7 @@ def _asked(typed: Typed) -> Asked:
     given = [*fields, *(["cpuid"] if asked.cpuids else [])]
     if asked.path is not None and given:
         at = f"--{given[0].replace('_', '-')}"
-        raise ConfigError("goes without --read: the file says all of it", at=at)
+        raise ConfigError("cannot be combined with --read", at=at)
     return asked
 
 
@@ -153,9 +158,9 @@ def _asked(typed: Typed) -> Asked:
 @partial(with_options, shared=_shared(), make=_asked)
 def td_params(asked: Asked, format: Format = "text", output: Output = None) -> None:
     """
-    Print TD_PARAMS, what TDH.MNG.INIT gets to make a TDX guest, and what a module says of them.
+    Create TD_PARAMS, the input of TDH.MNG.INIT, and check them by the rules of a TDX module.
 
-    Exit 1 when the module would refuse them; then raw, base64 and hex print nothing.
+    Exit 1 if the module refuses them; raw, base64 and hex then print nothing.
     """
     from cvmplan.core.blob import pack
     from cvmplan.platforms.tdx.params import Described, findings, read
@@ -212,7 +217,7 @@ def _made(asked: Asked) -> Any:
         raise ConfigError(f"is not a multiple of {TSC_UNIT} (25 MHz)", at="--tsc-khz")
     wide = settings["config_flags"] & 1
     if wide and "gpaw" in given and settings["gpaw"] == 48:
-        raise ConfigError("bit 0 is for a guest address width of 52", at="--config-flags")
+        raise ConfigError("bit 0 needs a guest address width of 52", at="--config-flags")
     if wide and "gpaw" in assumed:
         settings["gpaw"] = assumed["gpaw"] = 52
     cpuids = tuple(map(_cpuid, asked.cpuids))
@@ -285,7 +290,7 @@ def answer_in(
     if format not in ENCODINGS:
         if format not in FORMATS:
             hint = f"as text, json, {', '.join(ENCODINGS)}"
-            raise ConfigError(f"there is no format {format!r}", at="--format", hint=hint)
+            raise ConfigError(f"unknown format {format!r}", at="--format", hint=hint)
         write(printed(format), output)
         if has_errors(found):
             raise typer.Exit(1)

@@ -15,7 +15,7 @@ Format = Annotated[str, format_of(TRACE, "How to print it; jsonl: each command a
 @app.command()
 @launch_verb
 def trace(request: Request, format: Format = "text", output: Output = None) -> None:
-    """Print the firmware commands beneath the operations; on SNP with the digest after each."""
+    """Print the firmware commands of the launch; on SNP with the launch digest after each."""
     from cvmplan.operations.outcome import Trace
 
     write(TRACE.printer(format).trace(Trace(request.plan())), output)

@@ -32,24 +32,27 @@ T = TypeVar("T")
 app = make_app()
 Format = Annotated[str, format_of(VERIFICATION)]
 _TEXT, _MANY = Optional[str], Optional[list[str]]
-EVIDENCE = "SNP report, TDX quote or TDREPORT, raw or wrapped; - for stdin."
-_CERTS = "Certificates, PEM or DER, the signer's first, each signed by the next; repeats."
-_PIN = "SHA-256 of a public key (SPKI) to trust in place of the vendor's; repeats."
+EVIDENCE = "SNP report, TDX quote or TDREPORT, raw or wrapped; - reads stdin."
+_CERTS = "Certificates in PEM or DER, the signer's first, each signed by the next (repeatable)."
+_PIN = "SHA-256 of a public key (SPKI) to trust instead of the vendor's (repeatable)."
 OWN: Shared = {
-    "plan": (option(_TEXT, "plan", "PLAN", "The plan, in place of IMAGE."), None),
+    "plan": (option(_TEXT, "plan", "PLAN", "Plan to compare with, instead of IMAGE."), None),
     "certs": (option(_MANY, "certs", "FILE", _CERTS), None),
     "pin": (option(_MANY, "pin", "HEX", _PIN), None),
     "at": (
-        option(_TEXT, "at", "TIME", "When certificates have to be valid.  [assumed: now]"),
+        option(_TEXT, "at", "TIME", "Time at which certificates must be valid.  [assumed: now]"),
         None,
     ),
-    "ignore_trailing": (option(bool, "ignore_trailing", "", "Bytes may follow a quote."), False),
-    "report_data": (option(_TEXT, "report_data", "HEX", "REPORT_DATA, 64 bytes."), None),
-    "vmpl": (option(_TEXT, "vmpl", "N", "VMPL of who asked for the report."), None),
-    "mrseam": (option(_TEXT, "mrseam", "HEX", "MRSEAM, the TDX module, 48 bytes."), None),
-    "mrservicetd": (option(_TEXT, "mrservicetd", "HEX", "MRSERVICETD, 48 bytes."), None),
+    "ignore_trailing": (
+        option(bool, "ignore_trailing", "", "Accept bytes after the quote."),
+        False,
+    ),
+    "report_data": (option(_TEXT, "report_data", "HEX", "Expected REPORT_DATA, 64 bytes."), None),
+    "vmpl": (option(_TEXT, "vmpl", "N", "Expected VMPL of the requester."), None),
+    "mrseam": (option(_TEXT, "mrseam", "HEX", "Expected MRSEAM (TDX module), 48 bytes."), None),
+    "mrservicetd": (option(_TEXT, "mrservicetd", "HEX", "Expected MRSERVICETD, 48 bytes."), None),
     "event_log": (
-        option(_TEXT, "event_log", "FILE", "CCEL or JSON event log, replayed into the RTMRs."),
+        option(_TEXT, "event_log", "FILE", "CCEL or JSON event log to replay into the RTMRs."),
         None,
     ),
     "format": (Format, "text"),
@@ -79,12 +82,12 @@ def _asked(typed: Typed) -> Asked:
     own, launch = typed.only(*OWN), typed.without(*OWN, "evidence")
     path = typed.text("evidence") or "-"
     if path == "-" and "-" in (launch.text("path"), own.text("plan")):
-        raise ConfigError("only one of both can be standard input", at="-")
+        raise ConfigError("only one of EVIDENCE and IMAGE can be stdin", at="-")
     blob = Files().open(path, "evidence")
     found = evidence.read(blob, trailing=own.flag("ignore_trailing"))
     if own.text("plan") is not None:
         if launch.given("path", "example"):
-            raise ConfigError("goes without an image", at="--plan")
+            raise ConfigError("cannot be combined with IMAGE", at="--plan")
         launch["path"] = own.text("plan")
     return Asked(found, assume_platform(request(launch), found.platform), own, path)
 
@@ -93,11 +96,11 @@ def _asked(typed: Typed) -> Asked:
 @partial(with_options, shared=_shared(), make=_asked)
 def verify(asked: Asked) -> None:
     """
-    Print what a report or a quote says beside what was planned; exit 1 when anything differs.
+    Verify an attestation report or quote against a planned launch; exit 1 if anything differs.
 
-    Signatures are checked with the certificates that are given or come with the evidence;
-    nothing is fetched.  A chain has to end at a key of AMD or Intel that is known here, or at
-    one that --pin names.
+    Signatures are checked with the given certificates, or with those that come with the
+    evidence; nothing is fetched.  A chain must end at a built-in key of AMD or Intel, or at a
+    key that --pin names.
     """
     from cvmplan.api import answers
     from cvmplan.evidence import verify as stage

@@ -76,8 +76,8 @@ class Output(Generic[P]):
     def printer(self, name: str) -> P:
         """Return what prints it in the format `name`; ConfigError where nothing does."""
         if name not in self.modules:
-            hint = f"as {', '.join(self.modules)}"
-            problem = f"{self.what} cannot be printed as {name!r}"
+            hint = f"choose from {', '.join(self.modules)}"
+            problem = f"unknown format {name!r} for {self.what}"
             raise ConfigError(problem, at="--format", hint=hint)
         return cast("P", import_module(f"{__name__}.{self.modules[name]}"))
 

@@ -159,7 +159,7 @@ def simulation(outcome: Simulation) -> str:
     end = "finalized" if outcome.finalized else "not finalized"
     digest = "not known" if outcome.digest is None else outcome.digest.hex()
     if not outcome.platform.measured:
-        digest = "nothing is measured on this platform"
+        digest = "not measured on this platform"
     return joined(
         [
             *aligned(rows),

@@ -22,26 +22,26 @@ def _head(answer: Explanation) -> Iterator[str]:
 
 def _found(answer: Explanation) -> Iterator[str]:
     if not answer.changes:
-        yield "explained: what was given has this measurement"
+        yield "explained: the given settings produce this measurement"
     else:
-        yield "explained: the measurement is that of"
+        yield "explained: these settings produce the measurement"
         rows = [
-            (change.typed, f"in place of {change.was}" if change.was else "", change.why)
+            (change.typed, f"instead of {change.was}" if change.was else "", change.why)
             for change in answer.changes
         ]
         yield from aligned(rows, "  ")
     yield ""
     yield f"  {answer.shell}"
     yield ""
-    yield from (f"beside it: {doubt}" for doubt in answer.doubts)
-    yield f"{answer.candidates} candidates were compared"
+    yield from (f"also: {doubt}" for doubt in answer.doubts)
+    yield f"compared {answer.candidates} candidates"
 
 
 def _missed(answer: Explanation) -> Iterator[str]:
-    reach = "all" if answer.complete else "as far as the time sufficed"
-    yield f"not explained: none of {answer.candidates} candidates has {answer.expected}"
+    reach = "completely" if answer.complete else "until the time limit"
+    yield f"not explained: none of {answer.candidates} candidates produces {answer.expected}"
     yield ""
-    yield f"searched, {reach}:"
+    yield f"searched {reach}:"
     yield from (f"  {one.name}: {one.values}" for one in answer.searched)
     yield "not searched:"
     yield from (f"  {one.words}" for one in answer.not_searched)
@@ -63,7 +63,7 @@ def comparison(found: Comparison) -> str:
 def _parting(found: Comparison) -> Iterator[str]:
     if found.parting:
         a, b, reason = found.parting
-        yield f"they part at {a or 'the end'} of A, {b or 'the end'} of B: {reason.words}"
+        yield f"first difference at {a or 'the end'} of A, {b or 'the end'} of B: {reason.words}"
         yield ""
 
 
@@ -90,20 +90,20 @@ def _verdict(found: Comparison) -> Iterator[str]:
     if found.calls_differ and not count:
         yield found.calls_differ.words
     if not found.differ and same is None:
-        yield "no difference in what is known; whether they measure the same is not"
+        yield "no known difference; whether they measure identically is not known"
     elif not found.differ:
-        yield "no difference: both measure the same"
+        yield "no difference: both measure identically"
     elif same and not count:
-        yield "the plans differ, and ask firmware for the same pages in the same order:"
-        yield "both measure the same"
+        yield "the plans differ, but pass the same pages to the firmware in the same order:"
+        yield "both measure identically"
     elif same:
-        yield f"{_counted(count)}, and both measure the same: nothing of it is measured"
+        yield f"{_counted(count)}, none of it measured: both measure identically"
     elif same is False and not count and not found.parting:
-        yield "they look alike, and do not measure the same"
+        yield "no difference found, but the measurements differ"
     elif not count:
-        yield "they part there" + ("" if same is None else ", and do not measure the same")
+        yield "they differ there" + ("" if same is None else ", and the measurements differ")
     else:
-        known = "" if same is None else ", and they do not measure the same"
+        known = "" if same is None else ", and the measurements differ"
         yield f"{_counted(count)}{known}"
 
 

@@ -12,7 +12,7 @@ SHOWN = 16  # hex digits of a digest
 FORMS = {"ccel": "TCG crypto-agile log (CCEL)", "dstack": "JSON of dstack"}
 LONGEST = 72  # characters of a description
 CHECKED = {
-    "fits": "fits",
+    "fits": "matches",
     "differs": "DIFFERS",
     "not-checkable": "not checkable",
     "not-extended": "not extended",
@@ -34,7 +34,7 @@ def _head(log: EventLog) -> Iterator[str]:
         yield f"header: {names}; errata {errata}, platform class {platform}"
     if log.fill is not None:
         byte, size = log.fill
-        yield f"behind the last event: {size} bytes {byte:#04x}"
+        yield f"after the last event: {size} bytes {byte:#04x}"
 
 
 def event_rows(replay: Replay) -> Iterator[str]:
@@ -65,6 +65,6 @@ def _verdict(replay: Replay) -> Iterator[str]:
     for event, found in wrong:
         yield f"event {event.number} ({event.at}): the digest is {found.why}"
     for one in replay.compared:
-        yield f"RTMR{one.register} {'differs' if one.differs else 'is as expected'}" + (
-            f": want {one.expected.hex()}; {one.why}" if one.differs else ""
+        yield f"RTMR{one.register} {'differs' if one.differs else 'matches'}" + (
+            f": expected {one.expected.hex()}; {one.why}" if one.differs else ""
         )

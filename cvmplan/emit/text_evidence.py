@@ -23,7 +23,7 @@ def _verification(found: Verification) -> Iterator[str]:
     for one in found.trust.chain:
         yield f"certificate: {one.subject}, {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
     if found.evidence.trailing:
-        yield f"ignored: {found.evidence.trailing} bytes behind the quote"
+        yield f"ignored: {found.evidence.trailing} bytes after the quote"
     if found.replay is not None:
         from cvmplan.emit.text_events import event_rows
 
@@ -31,6 +31,6 @@ def _verification(found: Verification) -> Iterator[str]:
     yield from compared_lines(found.lines)
     yield f"not checked: {'; '.join(found.not_checked)}"
     wrong = [line.name for line in found.lines if line.differs]
-    yield f"differs: {', '.join(wrong)}" if wrong else "holds: nothing differs from the plan"
+    yield f"differs: {', '.join(wrong)}" if wrong else "OK: evidence matches the plan"
     if found.explain:
-        yield f"to search for the reason: {shlex.join(found.explain)}"
+        yield f"to find the reason: {shlex.join(found.explain)}"

@@ -26,7 +26,7 @@ def _identity(shown: Shown) -> Iterator[str]:
             ("guest SVN", str(block.guest_svn)),
             ("policy", hex(block.policy)),
             ("ID key digest", shown.id_key_digest.hex()),
-            ("author key digest", author.hex() if author else "none: there is no author key"),
+            ("author key digest", author.hex() if author else "none (no author key)"),
         ]
     )
     if shown.files:
@@ -47,5 +47,5 @@ def compared_lines(lines: Iterable[Line]) -> Iterator[str]:
         why = f"  ({line.why})" if line.why else ""
         rows.append((line.status, f"{line.name}:", f"{line.found}{why}"))
         if line.differs:
-            rows.append(("", "", f"{line.expected}, expected"))
+            rows.append(("", "", f"expected {line.expected}"))
     yield from aligned(rows, "  ") if rows else ()

@@ -27,10 +27,14 @@ def plan(made: Planned) -> str:
     end = (
         [f"{result.register} ({ALGORITHMS[result.algorithm]})  {result.digest.hex()}"]
         if result
-        else ["nothing is measured on this platform"]
+        else ["not measured on this platform"]
     )
     nearest = made.nearest
-    note = [f"no released kernel has {plan.abi}; nearest is {nearest}", ""] if nearest else []
+    note = (
+        [f"no released kernel implements {plan.abi}; the nearest is {nearest}", ""]
+        if nearest
+        else []
+    )
     late = (f for f in plan.findings if f.rule == "pure-map-before-finalize")
     note += [line for f in late for line in (f.message, "")]
     return joined([*header(plan), "", *aligned(rows), "", *doubts(plan.findings), *note, *end])

@@ -27,7 +27,7 @@ def _compared(differences: Sequence[Difference] | None) -> Iterator[str]:
         return
     yield ""
     if not differences:
-        yield "the log has every event that is known, and no other digest"
+        yield "the log matches every known event"
     for one in differences:
         place = "" if one.number is None else f", event {one.number}"
         why = f"; {one.why}" if one.why else ""
@@ -56,6 +56,6 @@ def _registers(registers: Sequence[Register]) -> Iterator[str]:
         elif one.unknown is not None:
             yield f"{name}  unknown: {one.unknown.what} needs {one.unknown.needs}"
         if not one.independent:
-            yield "       not independent: it has events from the template"
+            yield "       not independent: contains events from the template"
         for condition in one.conditions if one.value is not None else ():
             yield f"       {condition}"

@@ -54,7 +54,7 @@ def session(answer: SessionAnswer) -> str:
         lines += input_lines([answer.public])
     lines += [f"policy  {answer.policy:#x}  given", "", *_session(answer.session), ""]
     if answer.checks:
-        return joined([*lines, *(f"{check.name} holds" for check in answer.checks)])
+        return joined([*lines, *(f"{check.name} OK" for check in answer.checks)])
     if answer.random:
         lines.append(f"random: {', '.join(answer.random)}")
     return joined([*lines, f"written to {answer.folder}: {', '.join(answer.files)}"])

@@ -45,8 +45,8 @@ def td_info(answer: Identity) -> str:
     head = [*_head(plan.inputs, answer.given, answer.assumed), *aligned(rows), ""]
     if len(answer.extended) < len(RTMRS):
         missing = " ".join(n.upper() for n in RTMRS if n not in answer.extended)
-        head.append(f"{missing}: not given, so zero, which they are at TDH.MR.FINALIZE; a TD that")
-        head += ["has run its firmware has others, and another TEE_INFO_HASH", ""]
+        head.append(f"{missing}: not given, so zero as at TDH.MR.FINALIZE; a running TD has")
+        head += ["different values and a different TEE_INFO_HASH", ""]
     found = [f for f in (*plan.findings, *answer.findings) if f.severity != "note"]
     told = text.findings(found) + "\n" if found else ""
     return joined(head) + told + joined([f"TEE_INFO_HASH (SHA-384)  {answer.tee_info_hash.hex()}"])
@@ -99,7 +99,7 @@ def _cpuids(answer: Described) -> Iterator[tuple[str, ...]]:
         named = answer.cpuids[number] if number < len(answer.cpuids) else None
         if named or any(values):
             shown = " ".join(f"{value:#x}" for value in values)
-            leaf = f"leaf {named.leaf:#x}, subleaf {named.subleaf:#x}, as given" if named else ""
+            leaf = f"leaf {named.leaf:#x}, subleaf {named.subleaf:#x}, given" if named else ""
             yield str(OFFSETS["cpuid_config"] + 16 * number), f"cpuid_config[{number}]", shown, leaf
 
 
@@ -110,7 +110,7 @@ def _info(answer: Identity) -> Iterator[tuple[str, ...]]:
         meaning = bits.names(value, MASKS[name]) if name in MASKS else ""
         if name in answer.asked and value != answer.asked[name]:
             added = bits.names(value & ~answer.asked[name], MASKS[name])
-            meaning += f" (added, since the module wants it: {added})"
+            meaning += f" (added because the module requires it: {added})"
         if name == "servtd_hash":
             bound = answer.service_td
             meaning = f"type {bound.type}, attributes {bound.attributes:#x}" if bound else "none"

@@ -86,7 +86,7 @@ def _width(written: Json) -> int:
 
 
 def _identity(name: str) -> Setting:
-    text = f"{name}: 48 bytes, hex or base64; or the SHA-384 of a file; not measured."
+    text = f"{name}: 48 bytes in hex or base64, or the SHA-384 of a file; not measured."
     read = values.octets_or_file(48)
     return Setting(Kind.IDENTITY, read, "HEX|file:PATH", text, WITH_SECURE_EPT)
 
@@ -118,10 +118,10 @@ _TD, _SNP = WITH_SECURE_EPT, WITH_PAGE_INFO
 SETTINGS: Final[dict[str, Setting]] = {
     "vcpus": Setting(_NUMBER, _VCPUS, "N", "Number of vCPUs.", default=1),
     "cpu": Setting(
-        _TEXT, _text, "MODEL", "EPYC model, or CPUID signature as 0x…", POLICED, cpus.DEFAULT
+        _TEXT, _text, "MODEL", "EPYC model name, or CPUID signature as 0x…", POLICED, cpus.DEFAULT
     ),
     "family": Setting(
-        _NUMBER, _U64, "N", "CPU family, with --model and --stepping, for --cpu.", POLICED
+        _NUMBER, _U64, "N", "CPU family; use with --model and --stepping instead of --cpu.", POLICED
     ),
     "model": Setting(_NUMBER, _U64, "N", "CPU model number.", POLICED),
     "stepping": Setting(_NUMBER, _U64, "N", "CPU stepping.", POLICED),
@@ -131,56 +131,66 @@ SETTINGS: Final[dict[str, Setting]] = {
     "policy": Setting(_MASK, _U64, "MASK", "Guest policy.", POLICED, assumed="profile"),
     "es_init": _choice(
         ("legacy", "init2"),
-        "SEV-ES: KVM_SEV_ES_INIT leaves the FPU state zero, KVM_SEV_INIT2 sets it.",
+        "SEV-ES call that creates the guest: KVM_SEV_ES_INIT (FPU state zero) or KVM_SEV_INIT2.",
         WITH_INIT_CHOICE,
         default="legacy",
     ),
     "reset_eip": Setting(
-        _MASK, _EIP, "GPA", "Where application processors start.", POLICED, firmware=True
+        _MASK,
+        _EIP,
+        "GPA",
+        "Entry point (EIP) of the application processors.",
+        POLICED,
+        firmware=True,
     ),
     "c_bit": Setting(
-        _NUMBER, _C_BIT, "N", "Page-table bit that marks memory as encrypted.", POLICED
+        _NUMBER, _C_BIT, "N", "Position of the C-bit, which marks encrypted memory.", POLICED
     ),
     "firmware_digest": _octets(
-        48, "Launch digest after the firmware pages, in place of hashing them.", firmware=True
+        48, "Launch digest after the firmware pages; replaces hashing them.", firmware=True
     ),
     "firmware_size": Setting(
         _MASK,
         _SIZE,
         "SIZE",
-        "Size of the whole firmware, where the file is only its end.",
+        "Size of the complete firmware if the file is only its end.",
         _SNP,
         assumed="the file's",
         firmware=True,
     ),
     "kernel": Setting(_TEXT, _text, "FILE", "Kernel for direct boot.", POLICED),
-    "initrd": Setting(_TEXT, _text, "FILE", "Initial RAM disk; with a kernel.", POLICED),
+    "initrd": Setting(_TEXT, _text, "FILE", "Initial RAM disk; needs a kernel.", POLICED),
     "append": Setting(
-        _TEXT, _text, "TEXT", "Kernel command line, to the byte; with a kernel.", POLICED
+        _TEXT, _text, "TEXT", "Kernel command line, used byte for byte; needs a kernel.", POLICED
     ),
-    "kernel_hash": _hash("SHA-256 in place of --kernel.", firmware=True),
-    "initrd_hash": _hash("SHA-256 in place of --initrd."),
-    "append_hash": _hash("SHA-256 of the command line and its NUL, in place of --append."),
-    "svsm": Setting(_TEXT, _text, "FILE", "SVSM binary, for profiles that launch one.", _SNP),
+    "kernel_hash": _hash("SHA-256 of the kernel, instead of --kernel.", firmware=True),
+    "initrd_hash": _hash("SHA-256 of the initrd, instead of --initrd."),
+    "append_hash": _hash("SHA-256 of the command line and its NUL, instead of --append."),
+    "svsm": Setting(_TEXT, _text, "FILE", "SVSM binary; only for profiles that launch one.", _SNP),
     "vars_size": Setting(
         _MASK, _SIZE, "SIZE", "Size of the variable store between SVSM and firmware.", _SNP
     ),
     "page_order": _choice(
-        ("single-pass", "two-pass"), "Order of adds and extends.", _TD, assumed="profile"
+        ("single-pass", "two-pass"),
+        "Order in which TDX pages are added and extended.",
+        _TD,
+        assumed="profile",
     ),
     "gpaw": Setting(_NUMBER, _width, "48|52", "Guest address width.", _TD, default=48),
     "pad": Setting(
         _TEXT,
         values.one_of("zero", "file"),
         "zero|file",
-        "What follows the data of a measured section that is longer in memory.",
+        "How to fill a measured section whose memory size exceeds its file data.",
         _TD,
         firmware=True,
     ),
-    "hob_gpa": Setting(_MASK, _U64, "GPA", "Where vCPUs find the TD HOB.", _TD, firmware=True),
+    "hob_gpa": Setting(
+        _MASK, _U64, "GPA", "Address of the TD HOB that vCPUs receive.", _TD, firmware=True
+    ),
     "backing": _choice(
         ("guest-memfd", "vma"),
-        "What the memory comes from.",
+        "Source of the guest memory.",
         None,
         assumed="vma for default VMs",
     ),
@@ -188,7 +198,7 @@ SETTINGS: Final[dict[str, Setting]] = {
         Kind.RANGES,
         _ranges,
         "RANGE",
-        "Map FIRST+SIZE or FIRST-LAST once the guest is final, what it has not yet; repeats.",
+        "Map FIRST+SIZE or FIRST-LAST after the guest is final (repeatable).",
     ),
     "machine": Setting(_TEXT, _text, "NAME", "Machine type; reported, not measured.", _TD),
     "tsc_khz": Setting(_NUMBER, _U64, "KHZ", "TSC frequency; reported, not measured.", _TD),
@@ -200,8 +210,10 @@ SETTINGS: Final[dict[str, Setting]] = {
     "host_data": _octets(32, "HOST_DATA; not measured."),
     "id_block": _octets(96, "ID block; not measured."),
     "id_auth": _octets(4096, "ID authentication; not measured."),
-    "author_key_enabled": Setting(_FLAG, _flag, "", "The ID block has an author key.", _SNP),
-    "vcek_disabled": Setting(_FLAG, _flag, "", "Reports may not be signed by the VCEK.", _SNP),
+    "author_key_enabled": Setting(
+        _FLAG, _flag, "", "The ID authentication contains an author key.", _SNP
+    ),
+    "vcek_disabled": Setting(_FLAG, _flag, "", "Forbid reports that are signed by the VCEK.", _SNP),
     "gosvw": _octets(16, "OS-visible workarounds; not measured."),
 }
 DECIDED: Final[dict[str, Setting]] = {
