@@ -45,7 +45,13 @@ def compared_lines(lines: Iterable[Line]) -> Iterator[str]:
     rows: list[tuple[str, ...]] = []
     for line in lines:
         why = f"  ({line.why})" if line.why else ""
-        rows.append((line.status, f"{line.name}:", f"{line.found}{why}"))
+        rows.append((line.status, f"{line.name}:", f"{_shown(line.found)}{why}"))
         if line.differs:
-            rows.append(("", "", f"expected {line.expected}"))
+            rows.append(("", "", f"expected {_shown(line.expected)}"))
     yield from aligned(rows, "  ") if rows else ()
+
+
+def _shown(value: str) -> str:
+    """Return a value as it is, or how many bytes of zeros it is."""
+    long = len(value) >= 32 and not value.strip("0")
+    return f"{len(value) // 2} zero bytes" if long else value
