@@ -120,7 +120,7 @@ def _replayed(request: Request, image: Request | None) -> Simulation:
     if image is None:
         others = [name for name in options if name not in ("platform", "gpaw")]
         if others:
-            raise ConfigError("goes with --image", at=option(others[0]))
+            raise ConfigError("needs --image", at=option(others[0]))
         return replay(recording, abi, options.number("gpaw") or 48, None)
     chosen = options | ({"abi": abi.name} if abi.plans else {})
     known, gpaw, digest = _image(Request(image.image, chosen, image.files))
@@ -161,7 +161,7 @@ def side(request: Request, own: str = "") -> Side:
     image, name = request.image, request.image.name
     kinds = [reader for reader in (plan, trace, recorded) if reader.recognises(image)]
     if kinds and own:
-        raise ConfigError("takes no settings: it says itself what it is", at=f"{own} {name}")
+        raise ConfigError("takes no settings of its own", at=f"{own} {name}")
     if plan in kinds:
         return of_plan(name, plan.read(image, request.files.find))
     if trace in kinds:
@@ -189,10 +189,10 @@ def trust(
     if pins:
         known = {read_value(values.octets(32), p, "--pin").hex(): f"--pin {p}" for p in pins}
     if given and evidence.mac is not None:
-        raise ConfigError("sign no TDREPORT: it has a MAC", at="--certs")
+        raise ConfigError("cannot sign a TDREPORT, which has a MAC", at="--certs")
     chain = chain_of(evidence, given)
     if pins and not chain:
-        raise ConfigError("goes with certificates", at="--pin", hint="--certs FILE")
+        raise ConfigError("needs certificates", at="--pin", hint="--certs FILE")
     return Trust(chain, known, _time(at))
 
 
@@ -204,7 +204,7 @@ def _time(written: str | datetime | None) -> datetime:
         return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         hint = "2026-01-31, or 2026-01-31T12:00:00Z"
-        raise ConfigError(f"{written!r} is no time", at="--at", hint=hint) from None
+        raise ConfigError(f"{written!r} is not a time", at="--at", hint=hint) from None
 
 
 def wanted(
@@ -225,7 +225,7 @@ def wanted(
     )
     for name in {"report": ("mrseam", "mrservicetd"), "quote": ("vmpl",)}[platform.evidence]:
         if getattr(found, name) is not None:
-            raise ConfigError(f"means nothing for evidence of {platform}", at=f"--{name}")
+            raise ConfigError(f"is not supported for evidence of {platform}", at=f"--{name}")
     return found
 
 
@@ -236,7 +236,7 @@ def _optional(name: str, written: Json, reader: Callable[[Json], T]) -> T | None
 def event_log(evidence: Evidence, log: Blob | None) -> EventLog | None:
     """Return the event log that is given, or comes with evidence; ConfigError for SNP."""
     if log is not None and evidence.td is None:
-        raise ConfigError("is of a TD, and the evidence is of none", at="--event-log")
+        raise ConfigError("needs the evidence of a TD", at="--event-log")
     blob = log or evidence.source.event_log
     if blob is None:
         return None

@@ -243,7 +243,7 @@ def explain(
     from cvmplan.explanation import ask, explain_measurement
 
     if (expect is None) == (report is None):
-        raise ConfigError("missing expect or report, one of both", at="explain")
+        raise ConfigError("missing expect or report (exactly one)", at="explain")
     with naming_parameters():
         request = make_request(image, settings)
         files = request.files

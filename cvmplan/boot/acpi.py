@@ -78,7 +78,7 @@ def tables(blob: Blob) -> tuple[Table, ...]:
         found.append(Table(head.signature, at, head.length))
         at += head.length
     if bytes(blob.data[at:]).strip(b"\0"):
-        raise MalformedError("bytes behind the last table", at=blob.where(at))
+        raise MalformedError("bytes after the last table", at=blob.where(at))
     return tuple(found)
 
 

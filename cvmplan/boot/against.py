@@ -72,7 +72,7 @@ def _first(
                 return Difference(register, event.number, what, _surplus(event))
         told = [event.digest for event in theirs]
         if told != [node.digest for node in mine]:
-            return Difference(register, None, "the events have another order", "")
+            return Difference(register, None, "the events are in a different order", "")
     return None
 
 

@@ -89,7 +89,7 @@ def vga_mode(append: str) -> int | None:
     try:
         return int(word, 0) & 0xFFFF
     except ValueError as error:
-        raise ConfigError(f"vga={word!r} is no mode", at="--append") from error
+        raise ConfigError(f"vga={word!r} is not a mode", at="--append") from error
 
 
 def _initrd_address(kernel: Blob, head: bytearray, protocol: int, memory: int, initrd: int) -> int:

@@ -82,7 +82,7 @@ def read(image: Image) -> Firmware:
     blob = image.blob
     stores = [s for s in image.sections if s.type == _CFV]
     if len(stores) != 1:
-        problem = f"{len(stores)} variable stores, want one"
+        problem = f"{len(stores)} variable stores, expected one"
         hint = "RTMRs are predicted for OVMF; for others use --template"
         raise UnsupportedError(problem, at=blob.name, hint=hint)
     start = stores[0].data_offset
@@ -90,7 +90,7 @@ def read(image: Image) -> Firmware:
     volumes = firmware_volume.volumes(blob)
     drivers = [v for v in volumes if v.name == DXE_VOLUME]
     if len(drivers) != 1:
-        problem = f"{len(drivers)} volumes of drivers, want one"
+        problem = f"{len(drivers)} volumes of drivers, expected one"
         raise UnsupportedError(problem, at=blob.name, hint="only images of OVMF are read")
     files, data = drivers[0].files, bytes(drivers[0].blob.data)
     first, last = _INITRD_FIRST in data, _INITRD_LAST in data

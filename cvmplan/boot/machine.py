@@ -184,7 +184,9 @@ def _boot_variables(inputs: Inputs, firmware: Firmware) -> Iterator[Node]:
         yield _unknown(VARIABLE_BOOT, "BootOrder", "boot variables", "--boot-var BootOrder=FILE")
         return
     if len(order) % 2:
-        raise ConfigError(f"{len(order)} bytes, want two a number", at="--boot-var BootOrder")
+        raise ConfigError(
+            f"{len(order)} bytes, expected two bytes per number", at="--boot-var BootOrder"
+        )
     names = ["BootOrder", *(f"Boot{number:04X}" for (number,) in iter_unpack("<H", order))]
     for name in names:
         value = values.get(name)

@@ -29,7 +29,7 @@ _MAGIC: Final = ".sdmagic"
 _MARK: Final = b"#### LoaderInfo: systemd-stub "
 _PLAIN: Final = frozenset({".linux", ".osrel", ".cmdline", ".initrd", ".uname", ".sbat", ".ucode"})
 """Sections whose effect on the initrd was shown."""
-ALONE: Final = "if no addons, credentials or extension images lie beside the UKI"
+ALONE: Final = "if no addons, credentials or extension images are next to the UKI"
 _SOURCE: Final = "systemd 257.13, src/boot/stub.c"
 
 
@@ -72,7 +72,7 @@ def events(inputs: Inputs, image: pe.Pe) -> Iterator[Node]:
     found = sections(image)
     told = version(found)
     if told.partition(".")[0] != SHOWN:
-        needs = f"a stub of systemd {SHOWN}: this one is {told or 'another one'}"
+        needs = f"a stub of systemd {SHOWN}: this one is {told or 'a different one'}"
         yield Node(1, APPLICATION, "application", "what the stub starts", None, needs=needs)
         yield Node(2, IPL, "", "what the stub measures", None, needs=needs)
         return

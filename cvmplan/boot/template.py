@@ -103,8 +103,8 @@ def combine(log: EventLog, nodes: Iterable[Node], *, as_is: bool) -> tuple[Match
         ]
         if len(mine) != len(theirs):
             problem = f"{len(theirs)} events like {mine[0].what!r} in RTMR{register}"
-            hint = "the template is the log of another kind of boot"
-            raise ConfigError(f"{problem}, want {len(mine)}", at="--template", hint=hint)
+            hint = "the template is the log of a different kind of boot"
+            raise ConfigError(f"{problem}, expected {len(mine)}", at="--template", hint=hint)
         taken.update(zip(theirs, mine, strict=True))
     found = [_match(event, taken.get(number)) for number, event in enumerate(events)]
     return tuple(_doubtful(found, as_is=as_is))

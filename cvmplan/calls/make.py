@@ -47,7 +47,7 @@ class _Maker(VendorCalls):
             return
         name = f"_{op.name.replace('-', '_')}"
         if not hasattr(self, name):
-            raise UnsupportedError(f"{op.name} is no call of {self.abi.name}", at="--format")
+            raise UnsupportedError(f"{op.name} is not a call of {self.abi.name}", at="--format")
         yield from getattr(self, name)(op, number)
 
     # --- the VM and its vCPUs --------------------------------------------------------------------

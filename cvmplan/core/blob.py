@@ -76,7 +76,7 @@ class Blob(Frozen):
         """Return bytes [start, end); TruncatedError when they are not all there."""
         if not 0 <= start <= end <= len(self.data):
             raise TruncatedError(
-                f"bytes {start:#x} to {end:#x} do not lie in {len(self.data):#x} bytes",
+                f"bytes {start:#x} to {end:#x} are outside the {len(self.data):#x} bytes of data",
                 at=self.where(max(start, 0)),
             )
         return Blob(self.name, self.data[start:end], self.base + start)

@@ -70,7 +70,7 @@ class Files:
         if beside is not None:
             path = self.inside(path, beside)
         if path == "-" and path in self.inputs and self.inputs[path].role != role:
-            raise ConfigError(f"standard input is read as {self.inputs[path].role} already", at="-")
+            raise ConfigError(f"standard input is already read as {self.inputs[path].role}", at="-")
         if path != "-" and path in self.inputs and self.inputs[path].path is None:
             path = os.path.join(os.path.curdir, path)  # a file named as bytes are
         if path not in self.inputs:
@@ -105,17 +105,17 @@ class Files:
             if len(blob) == size and _sha256(blob.data).hexdigest() == sha256:
                 self.tell(f"input {path or 'from standard input'}: {candidate}")
                 return blob
-        what = "has changed" if present else "is not found"
+        what = "has changed" if present else "not found"
         raise InputError(
             f"input {path or 'from standard input'} (SHA-256 {sha256}) {what}",
             at=plan,
-            hint="--inputs DIR names a folder that has it",
+            hint="name its directory with --inputs DIR",
         )
 
     def inside(self, path: str, manifest: str) -> str:
         """Return `path` beside the `manifest` that names it; ConfigError where it may not be."""
         if "\0" in path or not _encodes(path):
-            raise MalformedError(f"{path!r} is no file name", at=manifest)
+            raise MalformedError(f"{path!r} is not a file name", at=manifest)
         folder = os.path.curdir if manifest == "-" else os.path.dirname(manifest)
         joined = os.path.join(folder, path)
         if joined == "-" or _ships(joined):
@@ -124,9 +124,9 @@ class Files:
             root = os.path.realpath(folder or ".")
             if os.path.commonpath([root, os.path.realpath(joined)]) != root:
                 raise ConfigError(
-                    f"{path!r} leaves the manifest's folder",
+                    f"{path!r} is outside the manifest's folder",
                     at=manifest,
-                    hint="--allow-outside permits it",
+                    hint="--allow-outside allows it",
                 )
         return joined
 
@@ -136,7 +136,7 @@ def _names(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
     except OSError as error:
-        raise InputError(f"cannot be listed: {error.strerror}", at=folder) from None
+        raise InputError(f"cannot list: {error.strerror}", at=folder) from None
 
 
 def _ships(path: str) -> bool:
@@ -159,8 +159,8 @@ def map_file(path: str) -> Blob:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         many = isinstance(error, OSError) and error.errno == errno.EMFILE
-        hint = "'ulimit -n' lets more files be open" if many else ""
-        raise InputError(f"cannot be opened: {reason}", at=path or "''", hint=hint) from None
+        hint = "raise the limit of open files with 'ulimit -n'" if many else ""
+        raise InputError(f"cannot open: {reason}", at=path or "''", hint=hint) from None
 
 
 def _contents(file: IO[bytes], path: str) -> memoryview:
@@ -212,11 +212,11 @@ def _encodes(path: str) -> bool:
 def _stdin() -> Blob:
     """Return what standard input holds; InputError."""
     if sys.stdin is None:
-        raise InputError("there is no standard input", at="-")
+        raise InputError("standard input is closed", at="-")
     try:
         return Blob("-", _bounded(sys.stdin.buffer, "-"))
     except OSError as error:
-        raise InputError(f"cannot be read: {error.strerror}", at="-") from None
+        raise InputError(f"cannot read: {error.strerror}", at="-") from None
 
 
 def _bounded(file: IO[bytes], name: str, most: int = MOST_UNMAPPED) -> memoryview:

@@ -23,42 +23,45 @@ class Rule(NamedTuple):
 
 RULES: Final[dict[str, Rule]] = {
     "gpa-mapped-twice": Rule(
-        "error", "Two regions hold the same 4 KiB page; firmware adds each page once only."
+        "error", "Two regions map the same 4 KiB page; firmware adds each page only once."
     ),
-    "gpa-unaligned": Rule("error", "A region does not begin on a 4 KiB page."),
-    "size-unaligned": Rule("error", "A region is not a whole number of 4 KiB pages."),
-    "gpa-wraps": Rule("error", "A region ends past the end of its address space."),
+    "gpa-unaligned": Rule("error", "The start of a region is not aligned to 4 KiB."),
+    "size-unaligned": Rule("error", "The size of a region is not a multiple of 4 KiB."),
+    "gpa-wraps": Rule("error", "A region ends beyond its address space."),
     "gpa-out-of-range": Rule(
         "error",
-        "A page lies outside the guest-physical addresses that the platform can make private: "
-        "TDX by GPAW, with the shared bit clear; SNP by the 52-bit physical width, and with "
-        "the C-bit clear where its position was given.",
+        "A page is outside the guest-physical addresses that the platform can make private: "
+        "TDX: GPAW, with the shared bit clear; SNP: the 52-bit physical width, with the C-bit "
+        "clear if its position is given.",
     ),
     "gpa-reserved": Rule(
-        "error", "A region holds 0xfffffffff000, where KVM measures every vCPU's VMSA."
+        "error",
+        "A region contains 0xfffffffff000, the address at which KVM measures the VMSA of every "
+        "vCPU.",
     ),
-    "outside-memory": Rule("error", "A page is mapped where the guest has no memory."),
-    "required-not-mapped": Rule("error", "A page that must be mapped before launch is not."),
-    "empty-region": Rule("error", "A region has no page."),
-    "partial-page": Rule(
-        "error", "Contents do not fill whole pages, and no padding was chosen for the rest."
+    "outside-memory": Rule("error", "A page is mapped outside the guest memory."),
+    "required-not-mapped": Rule(
+        "error", "A page that must be mapped before the launch is not mapped."
     ),
+    "empty-region": Rule("error", "A region has no pages."),
+    "partial-page": Rule("error", "Contents do not fill whole pages, and no padding is given."),
     "metadata-count": Rule(
-        "error", "The number of metadata sections is 0, over 64, or not what their length says."
+        "error",
+        "The number of metadata sections is 0, more than 64, or does not match their length.",
     ),
-    "metadata-past-end": Rule("error", "A metadata table reaches past the end of the file."),
+    "metadata-past-end": Rule("error", "A metadata table extends beyond the end of the file."),
     "unknown-section": Rule(
-        "error", "A metadata section has a type that is not in its specification."
+        "error", "A metadata section has a type that its specification does not define."
     ),
     "hash-table-outside-page": Rule(
         "error",
-        "The kernel-hashes table does not lie in the one page that the metadata gives it, "
-        "so a direct boot could not be verified.",
+        "The kernel-hashes table does not fit into the page that the metadata reserves for it, "
+        "so a direct boot cannot be verified.",
     ),
-    "secrets-not-one-page": Rule("error", "SNP firmware gets exactly one SECRETS page."),
-    "cpuid-not-one-page": Rule("error", "SNP firmware gets exactly one CPUID page."),
+    "secrets-not-one-page": Rule("error", "An SNP launch needs exactly one SECRETS page."),
+    "cpuid-not-one-page": Rule("error", "An SNP launch needs exactly one CPUID page."),
     "ap-without-entry": Rule(
-        "error", "The image gives no address at which application processors start."
+        "error", "The image does not define where application processors start."
     ),
     "raw-below-memory": Rule(
         "error",
@@ -66,47 +69,45 @@ RULES: Final[dict[str, Rule]] = {
         "about the rest (zeros, or the file's next bytes).",
     ),
     "loader-refuses": Rule("error", "The VMM refuses to load this image."),
-    "vmsa-count": Rule(
-        "warning", "The image holds another number of VMSAs than the guest has vCPUs."
-    ),
+    "vmsa-count": Rule("warning", "The VMSA count does not match the vCPU count."),
     "pure-map-before-finalize": Rule(
         "error",
         "A page of a confidential VM is mapped before the guest is finalized, which released "
         "kernels refuse (EOPNOTSUPP); as a note: the kernel maps inside the call that adds.",
     ),
     "digest-differs": Rule(
-        "error", "The calls lead to another measurement than their document says."
+        "error", "The calls produce a different measurement than their document states."
     ),
     "not-finalized": Rule(
         "error", "A recorded launch ends before it is finalized, so the guest never ran."
     ),
-    "added-twice": Rule("error", "A recorded launch adds a page that it added before."),
+    "added-twice": Rule("error", "A recorded launch adds a page twice."),
     "maybe-added-twice": Rule(
         "warning",
-        "A recorded launch repeats an add, and does not say what the first attempt returned.",
+        "A recorded launch repeats an add without the result of the first attempt.",
     ),
     "slot-crossed": Rule(
         "warning",
-        "A range goes on past the end of its memslot, where kernels stop without a word; the "
-        "rest needs a call of its own.",
+        "A range continues beyond the end of its memslot, where kernels stop without an error; "
+        "the rest needs a separate call.",
     ),
     "page-backs-two-gpas": Rule(
         "error", "One page of a guest_memfd is bound at two guest-physical addresses."
     ),
-    "mask-undeclared": Rule("warning", "An IGVM header names platforms that its file has not."),
-    "reserved-flags": Rule("warning", "An IGVM page header has flag bits that are reserved."),
-    "non-zero-padding": Rule("warning", "Bytes that must be zero are not."),
-    "no-file-data": Rule("warning", "An IGVM file has no data: all of its pages are empty."),
-    "relocatable": Rule("note", "An IGVM region may be loaded at another address."),
-    "required-memory": Rule("note", "Memory that an IGVM file wants to exist."),
+    "mask-undeclared": Rule(
+        "warning", "An IGVM header names platforms that its file does not declare."
+    ),
+    "reserved-flags": Rule("warning", "An IGVM page header sets reserved flag bits."),
+    "non-zero-padding": Rule("warning", "Reserved bytes are not zero."),
+    "no-file-data": Rule("warning", "An IGVM file has no data: all pages are empty."),
+    "relocatable": Rule("note", "An IGVM region may be loaded at a different address."),
+    "required-memory": Rule("note", "Memory that an IGVM file requires."),
     "id-block-mismatch": Rule(
         "error",
-        "The ID block is for another launch digest or policy, so the launch would be refused.",
+        "The ID block is for a different launch digest or policy, so firmware refuses the launch.",
     ),
-    "large-page": Rule(
-        "error", "A 2 MiB page, of which the loader adds no more than the first 4 KiB."
-    ),
-    "portable": Rule("note", "Whether all loaders would compute one digest for this IGVM file."),
+    "large-page": Rule("error", "The loader adds only the first 4 KiB of a 2 MiB page."),
+    "portable": Rule("note", "Whether all loaders compute the same digest for this IGVM file."),
     "policy-mask": Rule(
         "error",
         "The guest policy has bits that firmware or kernel refuse, or lacks one that must be set; "
@@ -118,21 +119,22 @@ RULES: Final[dict[str, Rule]] = {
         "an author key is enabled without an ID block, which has no effect.",
     ),
     "no-vcpu-state": Rule(
-        "error", "The image gives no initial vCPU state, and the loader takes it from there."
+        "error", "The image has no initial vCPU state, and the loader does not provide one."
     ),
     "no-reset-vector": Rule(
-        "warning", "No page is added where a TD's vCPUs start (0xfffff000), so it never runs."
+        "warning",
+        "No page is added at 0xfffff000, where the vCPUs of a TD start, so it never runs.",
     ),
     "kernel-not-hashed": Rule(
         "error",
-        "The VMM starts this kernel format without hashing it, and ends where hashes are wanted.",
+        "The VMM does not hash this kernel format, and exits if kernel hashes are required.",
     ),
     "kernel-hashes-not-measured": Rule(
         "warning",
         "The VMM writes the kernel hashes into guest memory, and the firmware's metadata has no "
         "section for them: they are not added, so the measurement does not cover the kernel.",
     ),
-    "not-checked": Rule("note", "What the interface may refuse and is not modelled."),
+    "not-checked": Rule("note", "The interface may refuse this; it is not modelled."),
     "sev-features": Rule(
         "warning",
         "SEV_FEATURES that no kernel sets: SNP active (bit 0) belongs to SNP guests, all of them "
@@ -141,7 +143,8 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "policy-debug": Rule("warning", "The guest policy lets the host read the guest's memory."),
     "firmware-for-other-platform": Rule(
-        "warning", "The firmware carries this platform's metadata but was built for another."
+        "warning",
+        "The firmware contains metadata of this platform but was built for a different one.",
     ),
     "order-differs": Rule(
         "note",
@@ -149,7 +152,7 @@ RULES: Final[dict[str, Rule]] = {
         "its own MRTD; nothing in firmware or quote tells which was used.",
     ),
     "unmeasured-contents": Rule(
-        "note", "The host chooses what these pages hold; only address and type are measured."
+        "note", "The host chooses the contents of these pages; only address and type are measured."
     ),
     "two-megabyte-neighbour": Rule(
         "note",
@@ -168,10 +171,10 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "td-max-vcpus": Rule(
         "error",
-        "TD_PARAMS ask for no vCPU, or for more than the module has; as a note: only some modules "
-        "have as many.",
+        "TD_PARAMS request no vCPU, or more than the module supports; as a note: only some "
+        "modules support this many.",
     ),
-    "td-l2-vms": Rule("error", "TD_PARAMS ask for more nested VMs than the TDX module has."),
+    "td-l2-vms": Rule("error", "TD_PARAMS request more nested VMs than the TDX module supports."),
     "td-eptp-controls": Rule(
         "error",
         "The secure EPT is write-back, with a page walk of 4 or 5 levels; a guest address width "
@@ -190,15 +193,15 @@ RULES: Final[dict[str, Rule]] = {
         "IA32_ARCH_CAPABILITIES_CONFIG counts only where MSR_CONFIG_CTLS bit 0 is set.",
     ),
     "host-differs": Rule(
-        "error", "The kernel of this machine answers a call otherwise than the simulator."
+        "error", "The kernel of this machine answers a call differently from the simulator."
     ),
     "host-agrees": Rule(
         "note",
-        "The mapping half of the plan was executed on this machine's /dev/kvm, and each call "
-        "answered as the simulator says; the vendor's calls are no part of that.",
+        "The mapping calls of the plan were executed on this machine's /dev/kvm, and each answer "
+        "matches the simulator; vendor calls are not included.",
     ),
     "host-not-checked": Rule(
-        "note", "All or some of the mapping half could not be executed on this machine."
+        "note", "Some or all mapping calls could not be executed on this machine."
     ),
 }
 

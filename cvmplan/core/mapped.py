@@ -55,10 +55,10 @@ class _File:
 
     def confirm(self) -> None:
         if _times(self.descriptor) != self.opened:
-            hint = "run it again when nothing writes to the file"
+            hint = "run again when no process writes to the file"
             raise InputError("the file changed while it was read", at=self.name, hint=hint)
         if self.unreadable:
-            raise InputError(f"cannot be read: {os.strerror(errno.EIO)}", at=self.name)
+            raise InputError(f"cannot read: {os.strerror(errno.EIO)}", at=self.name)
 
 
 _files: dict[int, _File] = {}  # by id of the mapping

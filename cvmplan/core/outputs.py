@@ -47,13 +47,13 @@ def whole_bytes(path: str) -> Iterator[IO[bytes]]:
     except UnicodeEncodeError:
         path = ""
     if not path or "\0" in path:
-        raise InputError("cannot be written: not a file name", at=repr(path))
+        raise InputError("cannot write: not a file name", at=repr(path))
     try:
         with _opened(path) as file:
             yield file
             confirm_all()
     except OSError as error:
-        raise InputError(f"cannot be written: {error.strerror}", at=path) from None
+        raise InputError(f"cannot write: {error.strerror}", at=path) from None
 
 
 @contextmanager

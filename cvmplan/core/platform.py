@@ -193,7 +193,7 @@ def find(name: str, at: str = "--platform") -> Platform:
         return Platform(name)
     except ValueError:
         raise ConfigError(
-            f"there is no platform {name!r}", at=at, hint=f"there are {', '.join(Platform)}"
+            f"unknown platform {name!r}", at=at, hint=f"choose from {', '.join(Platform)}"
         ) from None
 
 

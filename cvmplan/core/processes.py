@@ -98,7 +98,7 @@ def _answer(worker: Connection) -> tuple[int, Any]:
 
 
 def _killed() -> InputError:
-    hint = "the system log tells whether memory ran out; a smaller --jobs needs less"
+    hint = "check the system log for lack of memory; use a smaller --jobs"
     return InputError("a worker process was killed", at="--jobs", hint=hint)
 
 
@@ -122,7 +122,7 @@ def _workers(function: Callable[..., Any], jobs: int) -> Iterator[list[Connectio
                 theirs.close()
         except OSError as error:
             problem = f"cannot start {jobs} processes: {error.strerror}"
-            raise InputError(problem, at="--jobs", hint="a smaller --jobs needs less") from None
+            raise InputError(problem, at="--jobs", hint="use a smaller --jobs") from None
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         yield connections

@@ -47,7 +47,7 @@ class Frozen:
             return one.default
         if one.default_factory is not MISSING:
             return one.default_factory()
-        raise TypeError(f"{type(self).__name__} wants {name}")
+        raise TypeError(f"{type(self).__name__} needs {name}")
 
     def __setattr__(self, name: str, value: Any) -> NoReturn:
         raise FrozenInstanceError(name)

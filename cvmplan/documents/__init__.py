@@ -40,9 +40,7 @@ DOCUMENTS: Final = {
 def model(name: str) -> Any:
     """Return the pydantic model of a document; ConfigError lists those that exist."""
     if name not in DOCUMENTS:
-        raise ConfigError(
-            f"there is no document {name!r}", hint=f"there are {', '.join(DOCUMENTS)}"
-        )
+        raise ConfigError(f"unknown document {name!r}", hint=f"choose from {', '.join(DOCUMENTS)}")
     module, attribute = DOCUMENTS[name]
     return getattr(import_module(module), attribute)
 

@@ -35,7 +35,9 @@ Integer = Annotated[int, BeforeValidator(values.integer), WithJsonSchema({"anyOf
 Size = Annotated[int, BeforeValidator(values.size), WithJsonSchema({"anyOf": _SIZE})]
 
 
-_OCTETS = WithJsonSchema({"type": "string", "description": "exactly so many bytes, hex or base64"})
+_OCTETS = WithJsonSchema(
+    {"type": "string", "description": "exactly this many bytes, hex or base64"}
+)
 Octets16 = Annotated[bytes, BeforeValidator(values.octets(16)), _OCTETS]
 Octets32 = Annotated[bytes, BeforeValidator(values.octets(32)), _OCTETS]
 Octets48 = Annotated[bytes, BeforeValidator(values.octets(48)), _OCTETS]
@@ -112,10 +114,10 @@ def _reason(error: Any) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key"
     if error["type"] == "missing":
-        return "is missing"
+        return "missing"
     if error["type"] in ("model_type", "model_attributes_type", "dict_type"):
         return "is not an object"
     if error["type"] == "union_tag_invalid":
-        return f"there is no operation {str(error['ctx']['tag'])[:40]!r}"
+        return f"unknown operation {str(error['ctx']['tag'])[:40]!r}"
     message = str(error["msg"]).removeprefix("Value error, ")
     return message[:1].lower() + message[1:]

@@ -39,11 +39,11 @@ class Source(Document):
     def _exactly_one(self) -> Source:
         kinds = [k for k in ("file", "hex", "zeros") if getattr(self, k) is not None]
         if len(kinds) != 1:
-            raise ValueError("wants exactly one of file, hex, zeros")
+            raise ValueError("needs exactly one of file, hex, zeros")
         if self.file is None and any(v is not None for v in (self.offset, self.length)):
-            raise ValueError("offset and length go with file")
+            raise ValueError("offset and length need file")
         if self.zeros and self.sha256 is not None:
-            raise ValueError("sha256 goes with file or hex")
+            raise ValueError("sha256 needs file or hex")
         return self
 
 
@@ -86,9 +86,9 @@ class FirmwareDocument(Document):
     @model_validator(mode="after")
     def _is_there(self) -> FirmwareDocument:
         if self.file is None and self.digest is None:
-            raise ValueError("wants file, digest or both")
+            raise ValueError("needs file, digest or both")
         if self.file is None and self.sha256 is not None:
-            raise ValueError("sha256 goes with file")
+            raise ValueError("sha256 needs file")
         return self
 
 

@@ -41,9 +41,9 @@ class PlanSource(Document):
         names = ("input", "hex", "zeros", "vmm", "digest_after")
         kinds = [n for n in names if getattr(self, n) is not None]
         if len(kinds) != 1:
-            raise ValueError("wants exactly one of input, hex, zeros, vmm, digest_after")
+            raise ValueError("needs exactly one of input, hex, zeros, vmm, digest_after")
         if self.input is not None and (self.offset is None or self.length is None):
-            raise ValueError("input goes with offset and length")
+            raise ValueError("input needs offset and length")
         return self
 
 

@@ -70,7 +70,7 @@ class RecordedLine(Document):
         needs += ["measured"] if self.op in ("tdx-add", "tdx-init-mem-region") else []
         missing = [name for name in needs if getattr(self, name) is None]
         if missing:
-            raise ValueError(f"{self.op} wants {', '.join(missing)}")
+            raise ValueError(f"{self.op} needs {', '.join(missing)}")
         if (self.gpa or 0) + (self.size or 0) > 1 << 64:
             raise ValueError("the range ends past 2^64")
         if self.residual is not None and self.residual.gpa % 4096:

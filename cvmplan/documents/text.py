@@ -45,7 +45,7 @@ def _decodes(head: bytes) -> bool:
 def parse(blob: Blob) -> Any:
     """Return the document that `blob` holds; MalformedError, MalformedError or UnsupportedError."""
     if len(blob) > MOST_TEXT:
-        raise MalformedError(f"a document of more than {MOST_TEXT >> 20} MiB", at=blob.name)
+        raise MalformedError(f"larger than {MOST_TEXT >> 20} MiB", at=blob.name)
     text = decode(blob)
     if text.lstrip()[:1] == "{":
         raw = _json(blob.name, text)
@@ -64,7 +64,7 @@ def decode(blob: Blob) -> str:
     for start in range(0, len(blob), _PIECE):
         found = bytes(blob.data[start : start + _PIECE]).find(b"\0")
         if found >= 0:
-            raise MalformedError("a NUL, which is no text", at=blob.where(start + found))
+            raise MalformedError("contains NUL, not text", at=blob.where(start + found))
     try:
         return bytes(blob.data).decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -138,7 +138,7 @@ def validate(blob: Blob, raw: Json, document: str) -> Any:
         line = line_of(blob, path)
         place = f"{blob.name}:{line}" if line else blob.name
         at = f"{place}: {spell(path)}" if path else place
-        hint = f"and {len(found) - 1} more, of the same document" if len(found) > 1 else ""
+        hint = f"and {len(found) - 1} more in this document" if len(found) > 1 else ""
         raise MalformedError(reason, at=at, hint=hint) from None
 
 
@@ -193,7 +193,7 @@ def _json(name: str, text: str) -> Any:
     except _DuplicateKeyError:
         path, offset = next(((p, o) for p, o, twice in _walk(text) if twice), ((), 0))
         line = text.count("\n", 0, offset) + 1
-        raise MalformedError("the key stands twice", at=f"{name}:{line}: {spell(path)}") from None
+        raise MalformedError("duplicate key", at=f"{name}:{line}: {spell(path)}") from None
     except ValueError as error:
         raise MalformedError(f"not JSON: {error}", at=name) from None
 

@@ -35,7 +35,7 @@ def parse(name: str, text: str) -> Any:
         import yaml
     except ImportError:
         raise UnsupportedError(
-            "this looks like YAML, and PyYAML is not installed",
+            "this looks like YAML, but PyYAML is not installed",
             at=name,
             hint="pip install 'cvmplan[yaml]', or write it in JSON or TOML",
         ) from None
@@ -70,7 +70,7 @@ def _read(name: str, events: Iterable[Any]) -> Any:
         elif kind == "ScalarEvent":
             _put(name, line, stack, documents, event.value, plain=not event.style)
         elif kind == "AliasEvent":
-            raise MalformedError("an alias, which is not taken", at=_place(name, line, stack))
+            raise MalformedError("aliases are not supported", at=_place(name, line, stack))
     if len(documents) > 1:
         raise MalformedError("not YAML: more than one document", at=name)
     return documents[0] if documents else None
@@ -92,7 +92,7 @@ def _put(
         raise MalformedError("a key is not a string", at=_place(name, top.line, stack))
     elif value in top.made:
         top.key = value
-        raise MalformedError("the key stands twice", at=_place(name, line, stack))
+        raise MalformedError("duplicate key", at=_place(name, line, stack))
     else:
         top.key = value
 

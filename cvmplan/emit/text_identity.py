@@ -51,7 +51,8 @@ def compared_lines(lines: Iterable[Line]) -> Iterator[str]:
     yield from aligned(rows, "  ") if rows else ()
 
 
-def _shown(value: str) -> str:
+def _shown(value: str | None) -> str:
     """Return a value as it is, or how many bytes of zeros it is."""
+    value = value or ""
     long = len(value) >= 32 and not value.strip("0")
     return f"{len(value) // 2} zero bytes" if long else value

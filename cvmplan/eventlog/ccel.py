@@ -138,7 +138,7 @@ def _header(blob: Blob) -> tuple[Header, dict[int, int], int]:
     data = blob.slice(at, at + first.event_size)
     spec = data.take(SpecIdEvent, 0)
     if spec.signature != _SIGNATURE:
-        problem = f"the first event is {spec.signature!r}, want {_SIGNATURE!r}"
+        problem = f"the first event is {spec.signature!r}, expected {_SIGNATURE!r}"
         raise UnsupportedError(problem, at=data.where(0), hint="logs with SHA-1 alone have none")
     version = spec.spec_version_major, spec.spec_version_minor
     if version != _VERSION or spec.uintn_size not in _UINTN:
@@ -148,7 +148,7 @@ def _header(blob: Blob) -> tuple[Header, dict[int, int], int]:
     end = SpecIdEvent.LAYOUT.size + len(sizes) * AlgorithmSize.LAYOUT.size
     vendor = data.slice(end + 1, end + 1 + data.slice(end, end + 1).data[0])
     if end + 1 + len(vendor) != len(data):
-        raise MalformedError("bytes behind the vendor's information", at=vendor.where(len(vendor)))
+        raise MalformedError("bytes after the vendor's information", at=vendor.where(len(vendor)))
     names = tuple((name_of(one), size) for one, size in sizes.items())
     told = spec.platform_class, spec.spec_errata, spec.uintn_size, names, bytes(vendor.data)
     return Header(first.pcr_index, *told), sizes, at + first.event_size
@@ -158,17 +158,17 @@ def _algorithms(data: Blob, count: int) -> Iterator[tuple[int, int]]:
     """Yield algorithm and digest size of each that the log has; MalformedError."""
     start = SpecIdEvent.LAYOUT.size
     if not 1 <= count <= MOST_ALGORITHMS:
-        problem = f"{count} algorithms, want 1 to {MOST_ALGORITHMS}"
+        problem = f"{count} algorithms, expected 1 to {MOST_ALGORITHMS}"
         raise MalformedError(problem, at=data.where(start - 4))
     seen: set[int] = set()
     for number, (one, size) in enumerate(data.table(AlgorithmSize, start, count)):
         at = data.where(start + number * AlgorithmSize.LAYOUT.size)
         if one in seen:
-            raise MalformedError(f"algorithm {one:#x} stands twice", at=at)
+            raise MalformedError(f"algorithm {one:#x} is given twice", at=at)
         if one not in ALGORITHMS:
             raise UnsupportedError(f"digests of algorithm {one:#x}", at=at)
         if ALGORITHMS[one][1] != size:
-            problem = f"{size} bytes for {name_of(one)}, want {ALGORITHMS[one][1]}"
+            problem = f"{size} bytes for {name_of(one)}, expected {ALGORITHMS[one][1]}"
             raise MalformedError(problem, at=at)
         seen.add(one)
         yield one, size
@@ -197,7 +197,7 @@ def _fill(blob: Blob, at: int) -> tuple[int, int] | None:
         behind = rest.lstrip(byte)
         if behind:
             where = blob.where(at + len(rest) - len(behind))
-            raise MalformedError("bytes behind the end of the log", at=where)
+            raise MalformedError("bytes after the end of the log", at=where)
         return byte[0], len(rest)
     return None
 
@@ -207,17 +207,17 @@ def _event(blob: Blob, at: int, number: int, sizes: dict[int, int]) -> tuple[Eve
     where = blob.where(at)
     head = blob.take(PcrEvent2, at)
     if head.pcr_index >= len(REGISTERS):
-        problem = f"event {number} is of register index {head.pcr_index:#x}, want 0 to 4"
+        problem = f"event {number} is of register index {head.pcr_index:#x}, expected 0 to 4"
         raise MalformedError(problem, at=where)
     if not 1 <= head.digest_count <= len(sizes):
-        problem = f"event {number} has {head.digest_count} digests, want 1 to {len(sizes)}"
+        problem = f"event {number} has {head.digest_count} digests, expected 1 to {len(sizes)}"
         raise MalformedError(problem, at=blob.where(at + 8))
     digests: dict[int, bytes] = {}
     at += PcrEvent2.LAYOUT.size
     for _ in range(head.digest_count):
         one = blob.take(Short, at).value
         if one not in sizes or one in digests:
-            twice = "stands twice" if one in digests else "is none of the log's"
+            twice = "is given twice" if one in digests else "is none of the log's"
             problem = f"event {number}: algorithm {one:#x} {twice}"
             raise MalformedError(problem, at=blob.where(at))
         at += Short.LAYOUT.size

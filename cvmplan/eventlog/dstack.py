@@ -36,7 +36,9 @@ def read(blob: Blob) -> tuple[Event, ...]:
     raw = _parse(blob)
     if not isinstance(raw, list):
         hint = "the array alone is read: jq '.event_log | fromjson? // .'"
-        raise UnsupportedError("a JSON object, want an array of events", at=blob.name, hint=hint)
+        raise UnsupportedError(
+            "a JSON object, expected an array of events", at=blob.name, hint=hint
+        )
     if len(raw) > MOST_EVENTS:
         raise MalformedError(f"more than {MOST_EVENTS} events", at=blob.name)
     return tuple(_event(one, n + 1, f"{blob.name}: [{n}]") for n, one in enumerate(raw))
@@ -73,7 +75,7 @@ def _parse(blob: Blob) -> Json:
     except RecursionError:
         raise MalformedError("nested too deep", at=blob.name) from None
     except ValueError as error:
-        raise MalformedError(str(error) or "a key stands twice", at=blob.name) from None
+        raise MalformedError(str(error) or "a duplicate key", at=blob.name) from None
 
 
 def _event(raw: Json, number: int, at: str) -> Event:
@@ -92,7 +94,7 @@ def _event(raw: Json, number: int, at: str) -> Event:
     if computed:
         digest = digest_of(name, payload, version)
     if len(digest) != DIGEST_SIZE:
-        problem = f"{len(digest)} bytes, want the {DIGEST_SIZE} of SHA-384"
+        problem = f"{len(digest)} bytes, expected the {DIGEST_SIZE} of SHA-384"
         raise MalformedError(problem, at=f"{at}.digest")
     wanted = preimage(name, payload, version) if kind == RUNTIME else None
     for key in PREIMAGES:

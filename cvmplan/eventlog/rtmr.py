@@ -256,6 +256,6 @@ def _loader_text(data: bytes) -> Iterator[tuple[str, bytes]]:
     for prefix in _LOADER_TEXTS:
         rest = text.removeprefix(prefix)
         if rest != text and rest.startswith(b": "):
-            yield "the text behind the colon", rest[2:]
+            yield "the text after the colon", rest[2:]
         elif rest != text and rest.startswith(b" "):
-            yield "the text behind the first word", rest[1:] + b"\0"
+            yield "the text after the first word", rest[1:] + b"\0"

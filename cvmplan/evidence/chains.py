@@ -68,7 +68,7 @@ class Certificate(NamedTuple):
 def read(blob: Blob) -> list[Certificate]:
     """Return the certificates of a file in PEM, or the one in DER; MalformedError."""
     if len(blob) > LONGEST:
-        raise MalformedError(f"{len(blob)} bytes are no certificates", at=blob.name)
+        raise MalformedError(f"{len(blob)} bytes are not certificates", at=blob.name)
     data = bytes(blob.data).rstrip(b"\0")
     if _BEGIN not in data:
         return [_parsed(bytes(blob.data), blob.name, x509.load_der_x509_certificate)]
@@ -114,7 +114,7 @@ def _parsed(data: bytes, at: str, load: Callable[[bytes], x509.Certificate]) -> 
             list(made.extensions)
             made.signature_hash_algorithm  # noqa: B018 read, so that an unknown one is seen here
         except _MADE as error:
-            raise MalformedError("is no certificate in PEM or DER", at=at) from error
+            raise MalformedError("is not a PEM or DER certificate", at=at) from error
     return Certificate(at, *names, sha256(spki).hexdigest(), *times, made)
 
 
@@ -178,7 +178,7 @@ def _alone(one: Certificate, depth: int, at: datetime, serial_0: bool) -> Iterat
 def _issues(one: Certificate, extensions: Extensions, depth: int) -> Iterator[str]:
     constraints = extensions.get(ExtensionOID.BASIC_CONSTRAINTS)
     if constraints is None or not constraints.value.ca:
-        yield f"{one.at}: is no certificate authority"
+        yield f"{one.at}: is not a certificate authority"
     elif constraints.value.path_length is not None and constraints.value.path_length < depth - 1:
         yield f"{one.at}: the chain below it is longer than it allows"
     usage = extensions.get(ExtensionOID.KEY_USAGE)

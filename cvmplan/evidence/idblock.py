@@ -180,4 +180,6 @@ def _signature(which: str, message: bytes, key: Blob, signature: Blob) -> Line:
     by = f"by key {key_digest(bytes(key.data)).hex()}"
     if is_signed(message, read_signature(signature), point):
         return line(which, by, by, Status.OK)
-    return line(which, by, "of something else, or by another key", Status.DIFFERS, "BAD_SIGNATURE")
+    return line(
+        which, by, "of something else, or by a different key", Status.DIFFERS, "BAD_SIGNATURE"
+    )

@@ -33,7 +33,7 @@ def private_key(blob: Blob, passphrase: Callable[[], bytes]) -> ec.EllipticCurve
     """
     data = _bounded(blob)
     if data.count(b"PRIVATE KEY-----") > 2:
-        raise MalformedError("holds more than one private key", at=blob.name)
+        raise MalformedError("contains more than one private key", at=blob.name)
     load = _loader(data, serialization.load_pem_private_key, serialization.load_der_private_key)
     try:
         key = load(data, None)
@@ -47,7 +47,7 @@ def private_key(blob: Blob, passphrase: Callable[[], bytes]) -> ec.EllipticCurve
             raise _other(blob) from error
     except ValueError as error:
         hint = "'openssl ecparam -name secp384r1 -genkey -noout -out FILE' makes one"
-        raise MalformedError("is no private key in PEM or DER", at=blob.name, hint=hint) from error
+        raise MalformedError("is not a PEM or DER private key", at=blob.name, hint=hint) from error
     except UnsupportedAlgorithm as error:
         raise _other(blob) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
@@ -59,15 +59,15 @@ def public_key(blob: Blob) -> ec.EllipticCurvePublicKey:
     """Return the P-384 public key of a PEM or DER file; MalformedError, UnsupportedError."""
     data = _bounded(blob)
     if data.count(b"-----BEGIN") > 1:
-        raise MalformedError("holds more than one key", at=blob.name)
+        raise MalformedError("contains more than one key", at=blob.name)
     if b"PRIVATE KEY-----" in data:
-        raise ConfigError("is a private key, want the public one", at=blob.name)
+        raise ConfigError("is a private key, expected the public one", at=blob.name)
     load = _loader(data, serialization.load_pem_public_key, serialization.load_der_public_key)
     try:
         key = load(data)
     except ValueError as error:
         hint = "'openssl ec -in KEY -pubout' prints one"
-        raise MalformedError("is no public key in PEM or DER", at=blob.name, hint=hint) from error
+        raise MalformedError("is not a PEM or DER public key", at=blob.name, hint=hint) from error
     except UnsupportedAlgorithm as error:
         raise _other(blob) from error
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, ec.SECP384R1):
@@ -82,7 +82,7 @@ def is_key(blob: Blob) -> bool:
 
 def _bounded(blob: Blob) -> bytes:
     if len(blob) > LONGEST:
-        raise MalformedError(f"{len(blob)} bytes are no key", at=blob.name)
+        raise MalformedError(f"{len(blob)} bytes are not a key", at=blob.name)
     return bytes(blob.data)
 
 
@@ -91,7 +91,7 @@ def _loader(data: bytes, pem: T, der: T) -> T:
 
 
 def _other(blob: Blob) -> UnsupportedError:
-    return UnsupportedError("is another key than one of ECDSA P-384", at=blob.name)
+    return UnsupportedError("not an ECDSA P-384 key", at=blob.name)
 
 
 def point(key: ec.EllipticCurvePrivateKey | ec.EllipticCurvePublicKey) -> tuple[int, int]:
@@ -112,9 +112,9 @@ def read_der(blob: Blob) -> tuple[int, int]:
     try:
         r, s = utils.decode_dss_signature(_bounded(blob))
     except ValueError as error:
-        raise MalformedError("is no ECDSA signature in DER", at=blob.name, hint=hint) from error
+        raise MalformedError("is not an ECDSA signature in DER", at=blob.name, hint=hint) from error
     if not (0 < r < ORDER_END and 0 < s < ORDER_END):
-        raise MalformedError("is no signature of ECDSA P-384", at=blob.name, hint=hint)
+        raise MalformedError("is not an ECDSA P-384 signature", at=blob.name, hint=hint)
     return r, s
 
 

@@ -41,7 +41,7 @@ def lines(plan: Plan, result: Measurement, evidence: Evidence, wanted: Wanted) -
         data = evidence.report.report_data if evidence.report else b""
         data = evidence.td.report_data if evidence.td else data
         bound = evidence.source.bound
-        why = "the report is of another HCL report"
+        why = "the report is part of a different HCL report"
         yield compared("runtime_data", bound.hex(), data[: len(bound)].hex(), why)
     if evidence.report is not None:
         yield from _snp(plan, result, evidence.report, wanted)

@@ -70,7 +70,7 @@ def certificates_in(evidence: Evidence) -> list[Certificate]:
 def _verdict(which: str, holds: bool, by: str, why: str) -> Line:
     if holds:
         return line(which, by, by, Status.OK)
-    return line(which, by, "of something else, or by another key", Status.DIFFERS, why)
+    return line(which, by, "of something else, or by a different key", Status.DIFFERS, why)
 
 
 def _chain(trust: Trust, curve: str, *, serial_0: bool) -> Line:
@@ -140,7 +140,9 @@ def _of_quote(signed: Signed, trust: Trust) -> Iterator[Line]:
     yield _verdict("signature", holds, "by the attestation key", "the TD's part was changed")
     bound = sha256(signed.attestation_key + signed.qe_authentication).digest() + bytes(32)
     found = signed.qe_report[_QE_REPORT_DATA]
-    yield compared("attestation_key", bound.hex(), found.hex(), "the QE vouches for another key")
+    yield compared(
+        "attestation_key", bound.hex(), found.hex(), "the QE vouches for a different key"
+    )
     leaf = chains.point(trust.chain[0])
     by_pck = (
         leaf is not None

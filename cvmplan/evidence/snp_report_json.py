@@ -66,7 +66,7 @@ def report_bytes(name: str, fields: Mapping[str, Json]) -> bytes:
                 number = octets(f"{place}.{half}", _member(place, value, half))
                 _put(made, f"{place}.{half}", (at, 72), number)
         else:
-            raise UnsupportedError("is no field of a report that is known", at=place)
+            raise UnsupportedError("is not a field of a report that is known", at=place)
     return bytes(made)
 
 
@@ -77,14 +77,14 @@ def _put(made: bytearray, place: str, field: tuple[int, int | None], value: byte
         if any(value):
             raise UnsupportedError("reserved bytes that are not 0", at=place)
     elif len(value) != size:
-        raise MalformedError(f"{len(value)} bytes, want {size}", at=place)
+        raise MalformedError(f"{len(value)} bytes, expected {size}", at=place)
     else:
         made[at : at + size] = value
 
 
 def _number(place: str, value: Json, size: int) -> bytes:
     if type(value) is not int or not 0 <= value < 1 << 8 * size:
-        raise MalformedError(f"is no integer of {size} bytes", at=place)
+        raise MalformedError(f"is not an integer of {size} bytes", at=place)
     return value.to_bytes(size, "little")
 
 

@@ -141,7 +141,7 @@ def _hcl(blob: Blob) -> Unwrapped:
     claims = blob.slice(start, start + data.variable_size)
     rest = blob.data[begin + size : at], blob.data[start + data.variable_size :]
     if any(bytes(part).strip(b"\0") for part in rest):
-        raise MalformedError("bytes behind its parts that are not 0", at=blob.name)
+        raise MalformedError("bytes after its parts that are not 0", at=blob.name)
     bound = _HASHES[data.hash_type](claims.data).digest()
     return Unwrapped(body, ("Azure HCL report",), bound=bound)
 
@@ -155,7 +155,7 @@ def _json(blob: Blob, depth: int) -> Unwrapped:
 def _document(name: str, document: Json, depth: int) -> Unwrapped:
     """Return the evidence that a JSON object has, with its certificates and its event log."""
     if depth > DEEPEST or not isinstance(document, dict):
-        raise MalformedError("is no object with evidence", at=name)
+        raise MalformedError("is not an object with evidence", at=name)
     for key in _NESTED:
         value, place = document.get(key), f"{name}: {key}"
         if key == "quote" and isinstance(value, dict):  # that of a TPM
@@ -198,7 +198,7 @@ def _certificates(name: str, document: Mapping[str, Json]) -> Iterator[Blob]:
     if chain is None:
         return
     if not isinstance(chain, list) or len(chain) > 16:
-        raise MalformedError("is no list of certificates", at=f"{name}: cert_chain")
+        raise MalformedError("is not a list of certificates", at=f"{name}: cert_chain")
     found = []
     for number, entry in enumerate(chain):
         place = f"{name}: cert_chain[{number}]"
@@ -219,7 +219,7 @@ def _event_log(name: str, document: Mapping[str, Json]) -> Blob | None:
         if value is None or value == "":
             continue
         if not isinstance(value, str):
-            raise InputError("is no text", at=place)
+            raise InputError("is not text", at=place)
         data = value.encode("utf-8", "surrogatepass")
         if data.lstrip()[:1] in (b"[", b"{"):
             return Blob(place, memoryview(data))

@@ -48,7 +48,7 @@ def ask(
         raise ConfigError(problem, at="--expect")
     for name in ("kernel", "initrd", "append"):
         if name in options and f"{name}_hash" in options:
-            raise ConfigError("goes without the hash of the same", at=f"--{name}")
+            raise ConfigError("cannot be combined with its hash", at=f"--{name}")
     settings = options
     named = {sha256(blob.data).digest(): blob.name for blob in tries}
     for name in ("kernel", "initrd"):

@@ -21,9 +21,9 @@ from cvmplan.launch.model import Launch
 from cvmplan.profiles import PROFILES, Profile, cpus
 
 STATES: Final = {
-    "vcpus": "the VMSA of each vCPU is measured, one after the other",
-    "cpu": "the CPU's signature stands in RDX of each VMSA",
-    "sev_features": "SEV_FEATURES stand in each VMSA",
+    "vcpus": "each vCPU adds one measured VMSA",
+    "cpu": "the CPU signature is in RDX of each VMSA",
+    "sev_features": "SEV_FEATURES are in each VMSA",
 }
 DEBUG_SWAP: Final = 1 << 5
 FILES: Final = ("kernel_hash", "initrd_hash")
@@ -177,7 +177,7 @@ def _more(name: str, why: str, found: Found) -> str:
         kernels = (abi.name for abi in ABIS.values() if abi.vmsa_scope != "all")
         return f"{why}; or the kernel measures that of the boot vCPU only (--abi {next(kernels)})"
     if name == "sev_features" and value & DEBUG_SWAP:
-        return f"{why}; Linux 6.7 to 6.9 set DebugSwap (0x20) unless told otherwise"
+        return f"{why}; Linux 6.7 to 6.9 set DebugSwap (0x20) by default"
     return why
 
 
@@ -255,7 +255,7 @@ def _named(choice: Choice) -> str:
 
 def _not_searched(asked: Asked, search: Search) -> Iterator[Omitted]:
     yield Omitted(
-        "image", "other bytes of the image: each build has a digest of its own (--try FILE)"
+        "image", "different bytes of the image: each build has its own digest (--try FILE)"
     )
     if asked.platform.policy is not None and asked.image.source.format != "igvm":
         if all(asked.given(name) is None for name in _KERNEL) and not asked.tries:

@@ -132,10 +132,12 @@ def _boot(asked: Asked, others: Sequence[Blob]) -> Iterator[Choice]:
     booted = asked.given("kernel") is not None or asked.given("kernel_hash") is not None
     for blob in others:
         digest = sha256(blob.data).digest()
-        yield Choice(f"kernel:{blob.name}", {"kernel_hash": digest}, f"another kernel, {blob.name}")
+        yield Choice(
+            f"kernel:{blob.name}", {"kernel_hash": digest}, f"a different kernel, {blob.name}"
+        )
         if booted:
             yield Choice(
-                f"initrd:{blob.name}", {"initrd_hash": digest}, f"another initrd, {blob.name}"
+                f"initrd:{blob.name}", {"initrd_hash": digest}, f"a different initrd, {blob.name}"
             )
     if not booted:
         return
@@ -165,7 +167,7 @@ def _lines(asked: Asked) -> Iterator[Choice]:
         yield from _command_lines(line)
     for other in asked.lines:
         changes = {"append": other, "append_hash": None}
-        yield Choice("other-line", changes, "another command line that was given")
+        yield Choice("other-line", changes, "a different command line that was given")
         yield from _command_lines(other)
 
 
@@ -272,7 +274,9 @@ def _paddings(asked: Asked) -> Iterator[Choice]:
 def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
     for candidate in tries:
         yield Choice(
-            f"image:{candidate.shown}", {"image": candidate}, f"another image, {candidate.shown}"
+            f"image:{candidate.shown}",
+            {"image": candidate},
+            f"a different image, {candidate.shown}",
         )
     if asked.given("firmware_digest") is not None and asked.platform.page_info:
         yield from _section_tables(asked)

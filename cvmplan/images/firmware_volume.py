@@ -236,6 +236,6 @@ def _decompress(blob: Blob) -> Blob:
         problem = "compressed bytes that are damaged"
         raise MalformedError(problem, at=blob.where(0)) from error
     if not engine.eof and not engine.needs_input:
-        problem = f"compressed bytes that hold more than {MOST_BYTES >> 20} MiB"
+        problem = f"compressed bytes that contain more than {MOST_BYTES >> 20} MiB"
         raise MalformedError(problem, at=blob.where(0))
     return Blob(f"{blob.where(0)} decompressed", memoryview(data))

@@ -49,7 +49,7 @@ def event(disk: Blob, sector: int = 512) -> bytes:
     """
     header = disk.take(Header, sector)
     if header.signature != _SIGNATURE:
-        hint = "the table of a disk with blocks of another size lies elsewhere"
+        hint = "the table of a disk with blocks of a different size is elsewhere"
         raise UnsupportedError("no GUID partition table", at=disk.where(sector), hint=hint)
     size, count = header.size_of_partition_entry, header.number_of_partition_entries
     if header.header_size != Header.LAYOUT.size or header.my_lba != 1:

@@ -57,7 +57,7 @@ def read_guid_table(image: Blob) -> dict[bytes, Blob]:
     start = end + Entry.LAYOUT.size - footer.size
     if not 0 <= start <= end:
         raise MalformedError(
-            f"GUID table of {footer.size} bytes, want {Entry.LAYOUT.size} to "
+            f"GUID table of {footer.size} bytes, expected {Entry.LAYOUT.size} to "
             f"{end + Entry.LAYOUT.size}",
             at=image.where(end),
         )
@@ -95,7 +95,7 @@ def entry_data(table: dict[bytes, Blob], guid: bytes, record: type[R]) -> R | No
         return None
     if len(data) != record.LAYOUT.size:
         raise MalformedError(
-            f"{name_of(guid)} entry has {len(data)} bytes of data, want {record.LAYOUT.size}",
+            f"{name_of(guid)} entry has {len(data)} bytes of data, expected {record.LAYOUT.size}",
             at=data.where(0),
         )
     return data.take(record, 0)

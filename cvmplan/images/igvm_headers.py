@@ -213,12 +213,12 @@ def _fixed(blob: Blob) -> tuple[int, int, int, int]:
     head = blob.slice(0, FIXED.size)
     magic, version, start, size, total, checksum = FIXED.unpack(head.data)
     if magic != MAGIC:
-        raise MalformedError(f"the magic is {magic!r}, want {MAGIC!r}", at=blob.where(0))
+        raise MalformedError(f"the magic is {magic!r}, expected {MAGIC!r}", at=blob.where(0))
     if version not in (1, 2):
         raise UnsupportedError(f"format version {version}", at=blob.where(4))
     length = FIXED.size + (FIXED_2.size if version == 2 else 0)
     if start % 8 or start < length or start + size > len(blob):
-        problem = f"variable headers of {size:#x} bytes at {start:#x} do not lie in the file"
+        problem = f"variable headers of {size:#x} bytes at {start:#x} are not inside the file"
         raise MalformedError(problem, at=blob.where(8))
     if total != len(blob):
         problem = f"total_file_size is {total:#x}, the file has {len(blob):#x} bytes"
@@ -227,7 +227,9 @@ def _fixed(blob: Blob) -> tuple[int, int, int, int]:
     fixed[20:24] = bytes(4)
     found = crc32(blob.slice(start, start + size).data, crc32(fixed))
     if found != checksum:
-        raise MalformedError(f"checksum {checksum:#010x}, want {found:#010x}", at=blob.where(20))
+        raise MalformedError(
+            f"checksum {checksum:#010x}, expected {found:#010x}", at=blob.where(20)
+        )
     architecture = 0
     if version == 2:
         architecture, page = FIXED_2.unpack(blob.slice(FIXED.size, length).data)

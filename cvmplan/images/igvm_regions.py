@@ -180,7 +180,7 @@ class _Reader:
             registers = tuple((name, value) for _, name, value in rows)
             vtl = rows[0][0] if rows else 0
             if named["vp_index"]:
-                raise UnsupportedError("VBS registers of another VP than 0", at=at)
+                raise UnsupportedError("VBS registers of a different VP than 0", at=at)
             if vtl in (known for known, _ in self.registers):
                 raise MalformedError(f"registers of VTL {vtl} are there already", at=at)
             self.registers.append((vtl, registers))

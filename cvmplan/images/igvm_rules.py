@@ -90,7 +90,7 @@ def _check_corim(
         if not named["compatibility_mask"] & mask:
             continue
         if (header.name, mask) in seen:
-            raise MalformedError(f"{header.name} stands twice for mask {mask:#x}", at=at)
+            raise MalformedError(f"{header.name} is given twice for mask {mask:#x}", at=at)
         if header.name == "CORIM_SIGNATURE" and ("CORIM_DOCUMENT", mask) not in seen:
             raise MalformedError("a CORIM signature before its document", at=at)
         seen.add((header.name, mask))
@@ -136,7 +136,7 @@ class _Areas:
             if any(low <= named["gpa"] < high for low, high in self._tables):
                 raise MalformedError("an insert inside the page-table region", at=at)
         elif named["byte_offset"] + 4 > self._open[index]:
-            raise MalformedError(f"{header.name} lies outside area {index}", at=at)
+            raise MalformedError(f"{header.name} is outside area {index}", at=at)
 
     def _declare(self, index: int, named: Fields, at: str) -> None:
         size = named["number_of_bytes"]
@@ -167,7 +167,7 @@ def _check_context(file: File, named: Fields, at: str) -> None:
     page = file.data(named["file_offset"], PAGE, at).data
     used = {"NATIVE": NATIVE_CONTEXT, "SEV": NATIVE_CONTEXT, "CCA": CCA_CONTEXT}.get(owners[0])
     if used is not None and any(page[used:]):
-        raise MalformedError(f"a {owners[0]} context has bytes behind its end", at=at)
+        raise MalformedError(f"a {owners[0]} context has bytes after its end", at=at)
 
 
 def _check_relocations(file: File) -> None:

@@ -159,7 +159,7 @@ def _sev_sections(
     pointer = entry_data(table, guids.SEV_METADATA, Offset)
     if pointer is None:
         raise UnsupportedError(
-            "the firmware has no SEV metadata, which SNP needs",
+            "the firmware has no SEV metadata, which SNP requires",
             at=blob.name,
             hint="OVMF has it since edk2-stable202208",
         )
@@ -191,7 +191,9 @@ def _wrong_count(blob: Blob, start: int, header: SevMetadata) -> Finding | None:
     wanted = SevMetadata.LAYOUT.size + header.count * SevSection.LAYOUT.size
     if not 1 <= header.count <= MOST_SECTIONS or header.length != wanted:
         problem = f"SEV metadata of {header.length} bytes says that it has {header.count} sections"
-        return Finding("metadata-count", problem, at=at, hint=f"at most {MOST_SECTIONS} are taken")
+        return Finding(
+            "metadata-count", problem, at=at, hint=f"at most {MOST_SECTIONS} are supported"
+        )
     return None
 
 

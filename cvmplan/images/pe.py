@@ -141,9 +141,11 @@ def read(blob: Blob) -> Pe:
     optional = blob.take(OptionalHeader, at)
     if head.machine != _X64 or optional.magic != _PE32_PLUS:
         problem = f"machine {head.machine:#x}, magic {optional.magic:#x}"
-        raise UnsupportedError(f"{problem}, want {_X64:#x} and {_PE32_PLUS:#x}", at=blob.where(at))
+        raise UnsupportedError(
+            f"{problem}, expected {_X64:#x} and {_PE32_PLUS:#x}", at=blob.where(at)
+        )
     if optional.subsystem != _APPLICATION:
-        problem = f"subsystem {optional.subsystem}, want {_APPLICATION}"
+        problem = f"subsystem {optional.subsystem}, expected {_APPLICATION}"
         raise UnsupportedError(problem, at=blob.where(at + 68), hint="an EFI application is")
     count = optional.number_of_rva_and_sizes
     if _DIRECTORIES + count * Directory.LAYOUT.size != head.size_of_optional_header:
@@ -155,13 +157,15 @@ def read(blob: Blob) -> Pe:
         certificates = blob.take(Directory, security).size
     table = at + head.size_of_optional_header
     if head.number_of_sections > MOST_SECTIONS:
-        problem = f"{head.number_of_sections} sections, want at most {MOST_SECTIONS}"
+        problem = f"{head.number_of_sections} sections, expected at most {MOST_SECTIONS}"
         raise MalformedError(problem, at=blob.where(start + 6))
     rows = blob.table(SectionHeader, table, head.number_of_sections)
     sections = tuple(SectionHeader(*row) for row in rows)
     end = table + len(sections) * SectionHeader.LAYOUT.size
     if not end <= optional.size_of_headers <= len(blob):
-        problem = f"headers of {optional.size_of_headers:#x} bytes, want {end:#x} to the file's end"
+        problem = (
+            f"headers of {optional.size_of_headers:#x} bytes, expected {end:#x} to the file's end"
+        )
         raise MalformedError(problem, at=blob.where(at + 60))
     found = Pe(blob, optional, sections, at + _CHECKSUM, security, certificates)
     _check_sections(found)
@@ -177,7 +181,9 @@ def _check_sections(image: Pe) -> None:
         blob.slice(start, start + section.size_of_raw_data)
         if start < before:
             name = name_of(section)
-            raise MalformedError(f"section {name} begins inside another", at=blob.where(start))
+            raise MalformedError(
+                f"section {name} overlaps a different section", at=blob.where(start)
+            )
         before = start + section.size_of_raw_data
     for section in image.sections:
         reached = section.virtual_address + section.virtual_size
@@ -186,7 +192,7 @@ def _check_sections(image: Pe) -> None:
             hint = f"the image has {image.header.size_of_image:#x} bytes"
             raise MalformedError(problem, at=blob.name, hint=hint)
     if _hashed_size(image) + image.certificates > len(blob):
-        problem = f"{image.certificates} bytes of certificates do not fit behind the sections"
+        problem = f"{image.certificates} bytes of certificates do not fit after the sections"
         raise MalformedError(problem, at=blob.name)
 
 

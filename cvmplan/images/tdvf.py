@@ -199,7 +199,7 @@ def _sections(blob: Blob) -> Iterator[tuple[str, Section]]:
         raise MalformedError(
             f"TDX metadata of {header.length} bytes says that it has {count} sections",
             at=blob.where(start + 4),
-            hint=f"1 to {MOST_SECTIONS} sections are taken",
+            hint=f"1 to {MOST_SECTIONS} sections are supported",
         )
     first = start + Descriptor.LAYOUT.size
     for number, row in enumerate(blob.table(Section, first, count)):
@@ -214,12 +214,12 @@ def _check_section(blob: Blob, at: str, section: Section) -> None:
     if section.attributes not in kind.attributes:
         wanted = " or ".join(str(a) for a in sorted(kind.attributes))
         raise MalformedError(
-            f"{kind.name} section with attributes {section.attributes:#x}, want {wanted}", at=at
+            f"{kind.name} section with attributes {section.attributes:#x}, expected {wanted}", at=at
         )
     if kind.has_data is not None and kind.has_data != bool(section.raw_data_size):
         wanted = "some" if kind.has_data else "none"
         raise MalformedError(
-            f"{kind.name} section with {section.raw_data_size:#x} bytes of data, want {wanted}",
+            f"{kind.name} section with {section.raw_data_size:#x} bytes of data, expected {wanted}",
             at=at,
         )
     if section.data_offset + section.raw_data_size > len(blob):
@@ -246,7 +246,7 @@ def _check_counts(blob: Blob, sections: list[Section]) -> None:
         raise MalformedError("TDX metadata without a BFV section", at=blob.name)
     hobs = types.count(2)
     if hobs > 1 or (hobs == 0 and 4 not in types):
-        raise MalformedError(f"TDX metadata with {hobs} TD_HOB sections, want 1", at=blob.name)
+        raise MalformedError(f"TDX metadata with {hobs} TD_HOB sections, expected 1", at=blob.name)
 
 
 def _contents(
@@ -263,7 +263,7 @@ def _contents(
             f"{origin} is measured and has {raw:#x} bytes of data for {size:#x} bytes of memory",
             origins=(origin,),
             at=at,
-            hint="say what follows the data: --pad zero or --pad file",
+            hint="choose the padding with --pad zero or --pad file",
         )
     if raw == 0:
         return Zeros(), finding

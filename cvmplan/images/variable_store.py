@@ -96,7 +96,7 @@ def read(blob: Blob) -> tuple[Variable, ...]:
     for variable in _variables(blob.slice(start, start + store.size)):
         key = variable.vendor, variable.name
         if key in found:
-            problem = f"variable {variable.name} stands twice"
+            problem = f"variable {variable.name} is given twice"
             raise UnsupportedError(problem, at=blob.name)
         found[key] = variable
     return tuple(found.values())
@@ -113,7 +113,7 @@ def _variables(store: Blob) -> Iterator[Variable]:
         if head.start != _START:
             rest = store.data[at:]
             if bytes(rest).strip(b"\xff"):
-                raise MalformedError("bytes behind the last variable", at=store.where(at))
+                raise MalformedError("bytes after the last variable", at=store.where(at))
             return
         name = at + VariableHeader.LAYOUT.size
         data = name + head.name_size

@@ -42,7 +42,7 @@ IN_PLACE = KVM_7_3._replace(
             "attributes",
             "private attributes are set on the guest_memfd (KVM_SET_MEMORY_ATTRIBUTES2), by "
             "offset; PRESERVE keeps the contents from shared to private, until the guest is "
-            "finalized; a source of 0 adds the page as it lies there",
+            "finalized; a source of 0 adds the page as it is there",
             _IN_PLACE,
         ),
         Fact(
@@ -217,7 +217,7 @@ def find(name: str, at: str = "--abi") -> Abi:
     """Return the interface `name`; ConfigError at `at` lists those that exist."""
     if name not in ABIS:
         raise ConfigError(
-            f"there is no kernel interface {name!r}",
+            f"unknown kernel interface {name!r}",
             at=at,
             hint=f"known are {', '.join(ABIS)}",
         )

@@ -267,15 +267,15 @@ def pack(
         value = values.get(field.name, 0)
         if isinstance(value, str):
             if field.size not in (4, 8):
-                raise _refused(struct, field, f"holds no address, such as {value}")
+                raise _refused(struct, field, f"contains no address, such as {value}")
             relocations.append((field.offset, value))
             value = 0
         if isinstance(value, int):
             if not 0 <= value < 1 << 8 * field.size:
-                raise _refused(struct, field, f"does not hold {value:#x}")
+                raise _refused(struct, field, f"does not contain {value:#x}")
             value = value.to_bytes(field.size, "little")
         if len(value) > field.size:
-            raise _refused(struct, field, f"does not hold {len(value)} bytes")
+            raise _refused(struct, field, f"does not contain {len(value)} bytes")
         packed += value.ljust(field.size, b"\0")
     return bytes(packed), tuple(relocations)
 

@@ -112,7 +112,7 @@ _TD_MASKS = Fact(
     "td-masks",
     "KVM_TDX_INIT_VM takes of ATTRIBUTES only SEPT_VE_DISABLE, of XFAM 0x602e7 where host and "
     "module have it; other bits (CET, PT, UINTR, LBR) are EINVAL; then it sets the bits that the "
-    "module wants set (XFAM 0x3), and what TDH.MNG.INIT refuses is EINVAL too",
+    "module needs set (XFAM 0x3), and what TDH.MNG.INIT refuses is EINVAL too",
     "linux 6.17.8, 3829d81b arch/x86/kvm/vmx/tdx.c tdx_get_supported_attrs, "
     "tdx_get_supported_xfam, setup_tdparams; KVM_SUPPORTED_TD_ATTRS, KVM_SUPPORTED_XCR0; "
     "KVM_SUPPORTED_XSS is 0",
@@ -121,7 +121,7 @@ _TD_MASKS_CET = Fact(
     "td-masks",
     "KVM_TDX_INIT_VM takes of ATTRIBUTES only SEPT_VE_DISABLE, of XFAM 0x61ae7 where host and "
     "module have it; other bits (PT, UINTR, LBR) are EINVAL; then it sets the bits that the "
-    "module wants set (XFAM 0x3), and what TDH.MNG.INIT refuses is EINVAL too",
+    "module needs set (XFAM 0x3), and what TDH.MNG.INIT refuses is EINVAL too",
     "linux 6.18.15 to 7.3.4 arch/x86/kvm/vmx/tdx.c, the same functions; KVM_SUPPORTED_XSS has "
     "CET since KVM virtualizes it (arch/x86/kvm/x86.c; the release by date)",
     "inferred",
@@ -303,7 +303,7 @@ KVM_7_3 = KVM_7_2._replace(
         *facts_but(KVM_7_2, "no-source"),
         Fact(
             "no-source",
-            "an add from address 0 is EINVAL: SNP_LAUNCH_UPDATE of another type than ZERO, and "
+            "an add from address 0 is EINVAL: SNP_LAUNCH_UPDATE of a different type than ZERO, and "
             "KVM_TDX_INIT_MEM_REGION",
             "linux 7.3.4 arch/x86/kvm/svm/sev.c, arch/x86/kvm/vmx/tdx.c",
         ),

@@ -124,7 +124,7 @@ def findings(launch: Launch) -> Iterator[Finding]:
         grave = "warning" if launch.profile.abis else "error"
         yield Finding("loader-refuses", problem, at=launch.name, severity=grave)
     if not launch.profile.page_types and launch.profile.is_tool:
-        problem = f"{launch.profile.name} is a tool and launches nothing"
+        problem = f"{launch.profile.name} is a tool and cannot launch images"
         yield Finding("portable", problem, at=launch.name)
 
 
@@ -158,7 +158,7 @@ def refused(launch: Launch, image: Image) -> Iterator[Finding]:
     if launch.abi.imports and not profile.abis:
         yield finding(f"a launch by {launch.abi.name}: it runs on KVM", launch.name)
     if profile.wants_policy and not image.policies and launch.platform.page_info:
-        yield Finding("loader-refuses", f"{profile.name} wants a guest policy", at=launch.name)
+        yield Finding("loader-refuses", f"{profile.name} needs a guest policy", at=launch.name)
     if profile.one_id_block and len(image.id_blocks) > 1:
         yield finding(f"{len(image.id_blocks)} ID blocks", image.id_blocks[1].at)
 
@@ -168,7 +168,7 @@ def _not_once(launch: Launch) -> Iterator[str]:
     for name in launch.profile.once:
         count = sum(r.size // PAGE for r in launch.regions if r.role.name == name)
         if count != 1:
-            yield f"{count} {name} pages, it takes exactly one"
+            yield f"{count} {name} pages, expected exactly one"
 
 
 def _large(launch: Launch) -> Iterator[Finding]:

@@ -47,7 +47,7 @@ class DigestAfter(Frozen):
 
     def __post_init__(self) -> None:
         if len(self.digest) != 48:
-            raise PlanError(f"a launch digest of {len(self.digest)} bytes, want 48")
+            raise PlanError(f"a launch digest of {len(self.digest)} bytes, expected 48")
 
 
 @record

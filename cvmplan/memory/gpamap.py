@@ -96,13 +96,13 @@ def _capped(findings: Iterator[Finding]) -> Iterator[Finding]:
     yield from islice(findings, MOST_CONFLICTS)
     more = next(findings, None)
     if more:
-        yield Finding(more.rule, f"there are more than the {MOST_CONFLICTS} that are listed")
+        yield Finding(more.rule, f"only the first {MOST_CONFLICTS} conflicts are listed")
 
 
 def _shape(region: Region, limits: Limits) -> Iterator[Finding]:
     gpa, size, origin = region.gpa, region.size, (region.origin,)
     if size <= 0:
-        yield Finding("empty-region", f"{region.origin} has no page", origins=origin, at=region.at)
+        yield Finding("empty-region", f"{region.origin} has no pages", origins=origin, at=region.at)
         return
     if gpa % PAGE == size % PAGE == 0 and region.end <= limits.end and limits.bit is None:
         return
@@ -118,7 +118,7 @@ def _shape(region: Region, limits: Limits) -> Iterator[Finding]:
     if region.end > 1 << 64:
         yield finding("gpa-wraps", "ends past 2^64")
     elif region.end > limits.end:
-        yield finding("gpa-out-of-range", f"ends at {region.end:#x}, past {limits.why}")
+        yield finding("gpa-out-of-range", f"ends at {region.end:#x}, beyond {limits.why}")
     elif region.role is Role.VMSA:
         return  # the kernel's address, above any C-bit
     elif limits.bit is not None and _has_bit(gpa, region.end, limits.bit):
@@ -161,7 +161,7 @@ def _conflict(low: Region, high: Region) -> Finding:
     last = min(low.end_page, high.end_page) - PAGE
     vmsa, other = (low, high) if low.role is Role.VMSA else (high, low)
     if vmsa.role is Role.VMSA:
-        message = f"{other.origin} holds the address of {vmsa.origin}"
+        message = f"{other.origin} contains the address of {vmsa.origin}"
         return Finding(
             "gpa-reserved", message, first, last, (other.origin, vmsa.origin), other.at or vmsa.at
         )
@@ -197,7 +197,7 @@ def _outside(by_address: Sequence[Region], memory: Memory) -> Iterator[Finding]:
         if region.role in (Role.VMSA, Role.VP_CONTEXT):
             continue
         for start, end in ram.missing(region.first_page, region.end_page):
-            message = f"{region.origin} lies outside the guest's memory"
+            message = f"{region.origin} is outside the guest's memory"
             yield Finding("outside-memory", message, start, end - PAGE, (region.origin,), region.at)
 
 
@@ -208,5 +208,5 @@ def _not_mapped(by_address: Sequence[Region], memory: Memory) -> Iterator[Findin
     for gpa, size, origin in memory.required:
         stop = min(-(-(gpa + size) // PAGE) * PAGE, 1 << 64)
         for start, end in mapped.missing(gpa - gpa % PAGE, stop):
-            message = f"{origin} requires pages that nothing maps"
+            message = f"{origin} requires pages that are not mapped"
             yield Finding("required-not-mapped", message, start, end - PAGE, (origin,))

@@ -11,7 +11,7 @@ from cvmplan.memory.regions import Region, Role
 
 def two_megabyte_neighbours(regions: Sequence[Region], map_level: int) -> Iterator[Finding]:
     """
-    Yield a note when 2 MiB blocks hold pages of several regions; where the kernel may map
+    Yield a note when 2 MiB blocks contain pages of several regions; where the kernel may map
     `map_level` bytes at once and that is such a block, a warning.
 
     The seed's hazard: were a kernel to map such a block at once for its first page, the
@@ -27,7 +27,7 @@ def two_megabyte_neighbours(regions: Sequence[Region], map_level: int) -> Iterat
             shared.append(last_block)
         last_block = max(last_block, (region.end - 1) // block)
     if shared:
-        plural = "s hold" if len(shared) > 1 else " holds"
+        plural = "s contain" if len(shared) > 1 else " contains"
         yield Finding(
             "two-megabyte-neighbour",
             f"{len(shared)} block{plural} pages of several regions, the first at "
@@ -44,6 +44,6 @@ def unmeasured_contents(regions: Iterable[Region], host_filled: Iterable[str]) -
         pages = sum(r.size for r in chosen) // PAGE
         yield Finding(
             "unmeasured-contents",
-            f"the host chooses what {pages} pages hold ({len(chosen)} regions)",
+            f"the host chooses what {pages} pages contain ({len(chosen)} regions)",
             origins=tuple(r.origin for r in chosen[:10]),
         )

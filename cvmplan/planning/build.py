@@ -106,7 +106,7 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     states = (Role.VMSA, Role.VP_CONTEXT, Role.OTHER_CONTEXT)
     if not any(r.is_mapped for r in layout.regions if r.role not in states):
         grave = "warning" if not launch.platform.measured else "error"
-        problem = "the launch adds no page, so nothing could start"
+        problem = "the launch adds no pages, so nothing can start"
         found += (Finding("empty-region", problem, at=launch.name, severity=grave),)
     return layout, found
 
@@ -115,7 +115,7 @@ def _no_early_map(launch: Launch) -> Iterator[Finding]:
     """Say once where the interface maps a page inside the call that adds it."""
     abi = launch.abi
     if abi.map_call and launch.platform not in abi.map_early:
-        problem = f"{abi.name} maps a page inside the call that adds it; a mapping of its own is "
+        problem = f"{abi.name} maps a page inside the call that adds it; a separate mapping is "
         problem += "refused until the guest is finalized, so the plan has none"
         yield Finding("pure-map-before-finalize", problem, severity="note")
 
@@ -136,7 +136,7 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
     checked = gpa_map(launch)
     total = sum(r.added_size for r in checked.regions if r.is_mapped) // PAGE
     if total > MOST_ADDED and launch.platform.measured:
-        problem = f"the launch adds {total} pages, of which {MOST_ADDED} (64 GiB) are taken"
+        problem = f"the launch adds {total} pages; at most {MOST_ADDED} (64 GiB) are supported"
         raise UnsupportedError(problem, at=launch.name)
     operations = [*stage(launch.platform, "planner").operations(launch, checked)]
     operations += kvm_memory.prefault(launch.abi, launch.memory, operations)
@@ -167,5 +167,5 @@ def _check_types(name: str, regions: Iterable[Region], platform: Platform) -> No
             raise ConfigError(
                 f"{platform} has no page type {region.page_type!r}",
                 at=f"{name}: regions[{number}].type",
-                hint=f"it has {', '.join(sorted(platform.page_types))}",
+                hint=f"choose from {', '.join(sorted(platform.page_types))}",
             )

@@ -121,7 +121,7 @@ def _size_of_firmware(source: Source, given: Given) -> Given:
     file = source.declared.firmware
     tables_only = file is not None and file.name.startswith(edk2_tables.PREFIX)
     if tables_only and "firmware_digest" not in given:
-        problem = "is the section table of a firmware of which only a digest is known"
+        problem = "is the section table of a firmware whose contents are unknown"
         raise ConfigError(problem, at=source.image.name, hint="--firmware-digest HEX")
     if "firmware_digest" not in given or "firmware_size" in given:
         return Given()
@@ -133,7 +133,7 @@ def _refuse_firmware_settings(given: Given, place: Place) -> None:
     """Raise ConfigError for settings for which an IGVM file, the whole image, has no use."""
     for name in (n for n, s in SETTINGS.items() if s.firmware and n in given):
         shown = "kernel" if name == "kernel_hash" and "kernel" in given else name
-        raise ConfigError("means nothing for an IGVM file", at=place(shown))
+        raise ConfigError("is not supported for IGVM files", at=place(shown))
 
 
 def _has_fpu_state(image: Image) -> bool:
@@ -153,12 +153,14 @@ def _with_file(
         features = value_of(image.states[0].page, "sev_features")
         told["sev_features"] = features
         if given.value("sev_features") not in (None, features):
-            problem = f"the vCPU states of the file say {features:#x}"
+            problem = f"the vCPU states of the file contain {features:#x}"
             raise ConfigError(problem, at=place("sev_features"))
     vcpus = given.number("vcpus") or max(len(image.states), 1)
     if len(image.states) >= vcpus:
         if "cpu_signature" in given:
-            raise ConfigError("means nothing: the file has all vCPU states", at=place("cpu"))
+            raise ConfigError(
+                "is not supported: the file contains all vCPU states", at=place("cpu")
+            )
         told = {n: v for n, v in told.items() if n not in ("cpu", "cpu_signature")}
     return Given(told).without(*given)
 
@@ -171,7 +173,7 @@ def make_hash_table(settings: Given, place: Place) -> bytes | None:
             given = name.removesuffix("_hash")
             if name in settings and settings.value(given) != "":
                 at = place(given if given in settings else name)
-                raise ConfigError("goes with a kernel only", at=at)
+                raise ConfigError("needs a kernel", at=at)
         return None
     initrd = settings.data("initrd_hash") or NO_INITRD
     return KernelHashes(kernel, initrd, settings.data("append_hash") or NO_CMDLINE).table()

@@ -30,7 +30,7 @@ def kernel_findings(
     if hashed or (path is None and blob is None):
         if "kernel_hash" in settings:
             formats = " and ".join(profile.unhashed_kernels)
-            problem = "not checked: the format of the kernel, of which only the hash is given; "
+            problem = "not checked: the format of the kernel, because only its hash is given; "
             yield Finding("not-checked", f"{problem}{profile.name} does not hash {formats} kernels")
         return
     kernel = blob if path is None else open_file(path, "kernel")
@@ -38,7 +38,7 @@ def kernel_findings(
         return
     found = kernel_format(bytes(kernel.data[:MULTIBOOT_SEARCH]))
     if found in profile.unhashed_kernels:
-        problem = f"{profile.name} does not hash {found} kernels: a launch with hashes ends"
+        problem = f"{profile.name} does not hash {found} kernels: a launch with hashes fails"
         yield Finding("kernel-not-hashed", problem, at=kernel.name)
 
 

@@ -49,7 +49,7 @@ def read_options(options: Mapping[str, Written]) -> Given:
         if written is None or written is False or written == []:
             continue
         if name not in SETTINGS:
-            raise ConfigError("there is no such setting", at=name)
+            raise ConfigError("unknown setting", at=name)
         try:
             given[name] = SETTINGS[name].read(written)
         except ValueError as error:
@@ -78,7 +78,7 @@ def check_platform(given: Given, platform: Platform, place: Place) -> None:
     for name in given:
         known = SETTINGS[name].platforms if name in SETTINGS else None
         if known is not None and platform not in known and given.value(name) != "":
-            problem = f"means nothing for {platform}, only for {', '.join(known)}"
+            problem = f"is not supported on {platform}, only on {', '.join(known)}"
             raise ConfigError(problem, at=place(name))
 
 
@@ -115,7 +115,7 @@ def _hash_of(given: dict[str, Value], name: str, open_file: Opener, place: Place
     if not isinstance(value, str | Blob):
         return
     if f"{name}_hash" in given:
-        raise ConfigError("goes without the hash of the same", at=place(name))
+        raise ConfigError("cannot be combined with its hash", at=place(name))
     if name == "append" and isinstance(value, str):
         given["append_hash"] = sha256(_line(value, place) + b"\0").digest()
         return
@@ -131,7 +131,7 @@ def _line(text: str, place: Place) -> bytes:
     except UnicodeEncodeError:
         raise ConfigError("is not text", at=place("append")) from None
     if b"\0" in line:
-        raise ConfigError("a command line has no NUL inside", at=place("append"))
+        raise ConfigError("a command line cannot contain NUL", at=place("append"))
     return line
 
 
@@ -151,7 +151,7 @@ def cpu_signature(given: Given, place: Place) -> int | None:
     told = [number for number in numbers if number is not None]
     if told:
         if len(told) != len(numbers) or "cpu" in given:
-            problem = "family, model and stepping go together, and without a CPU model"
+            problem = "family, model and stepping must be given together, and without --cpu"
             raise ConfigError(problem, at=place("family"))
         try:
             return cpus.signature(*told)

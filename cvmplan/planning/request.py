@@ -103,7 +103,7 @@ def read_parameters(settings: Settings, open_file: Opener) -> Given:
         elif name not in TOP and (value is None or isinstance(value, int | str | list)):
             written[name] = value
         elif value is not None:
-            raise ConfigError(f"{str(value)[:60]!r} is of another type", at=name)
+            raise ConfigError(f"{str(value)[:60]!r} has the wrong type", at=name)
     return choose_vmm(Given(top), open_file) | read_options(written)
 
 

@@ -43,7 +43,7 @@ class Source(Frozen):
             return platforms.find(given)
         if self.reader is None or self.declared.firmware is None:
             raise ConfigError(
-                "the manifest names no platform", at=self.name, hint="--platform NAME"
+                "the manifest does not name a platform", at=self.name, hint="--platform NAME"
             )
         allowed = self.reader.platforms(self.declared.firmware)
         if len(allowed) == 1:
@@ -51,12 +51,14 @@ class Source(Frozen):
         name = self.declared.firmware.name
         if not allowed:
             raise ConfigError(
-                "the firmware has no SEV-SNP or TDX metadata, so the platform must be named",
+                "the firmware has no SEV-SNP or TDX metadata; name the platform",
                 at=name,
                 hint="--platform sev, sev-es, default or sw-protected",
             )
         raise ConfigError(
-            f"the image allows {' and '.join(allowed)}", at=name, hint="choose one with --platform"
+            f"the image supports {' and '.join(allowed)}",
+            at=name,
+            hint="choose one with --platform",
         )
 
     def firmware(
@@ -69,17 +71,17 @@ class Source(Frozen):
         """Return what the firmware declares, with the SVSM below it where the profile has one."""
         blob = self.declared.firmware
         if profile.svsm != ("svsm" in settings):
-            wants = "wants" if profile.svsm else "has no use for"
-            raise ConfigError(f"profile {profile.name} {wants} an SVSM binary", at=place("svsm"))
+            verb = "needs" if profile.svsm else "does not support"
+            raise ConfigError(f"profile {profile.name} {verb} an SVSM binary", at=place("svsm"))
         if "vars_size" in settings and not profile.svsm:
-            raise ConfigError("goes with an SVSM binary", at=place("vars_size"))
+            raise ConfigError("needs an SVSM binary", at=place("vars_size"))
         if blob is None:
             for name, needs in (("firmware_size", "firmware_digest"), ("pad", "")):
                 told = settings.value(name)
                 if told is not None and told != "refuse" and needs not in settings:
-                    raise ConfigError("goes with firmware", at=place(name))
+                    raise ConfigError("needs firmware", at=place(name))
             if profile.svsm:
-                raise ConfigError("goes with a firmware file only", at=place("svsm"))
+                raise ConfigError("needs a firmware file", at=place("svsm"))
             return None
         if profile.svsm:
             return _with_svsm(blob, settings, place)
@@ -94,7 +96,7 @@ class Source(Frozen):
     def unseen_firmware(self, size: int, place: Place) -> Region:
         """Return the region of firmware of which only the digest is known; ConfigError."""
         if not 0 < size <= 1 << 32 or size % PAGE:
-            problem = f"{size:#x} bytes are no whole pages below 4 GiB"
+            problem = f"{size:#x} bytes are not whole pages below 4 GiB"
             raise ConfigError(problem, at=place("firmware_size"))
         origin = f"{self.name}: firmware"
         return Region((1 << 32) - size, size, Role.FIRMWARE, origin, at=origin)
@@ -130,7 +132,7 @@ def _with_svsm(blob: Blob, settings: Given, place: Place) -> Image:
     """Return the SVSM's declarations, the firmware first, its variable store below it."""
     size, binary = settings.number("vars_size"), settings.file("svsm")
     if size is None or binary is None:
-        raise ConfigError("is needed to place the SVSM", at=place("vars_size"))
+        raise ConfigError("required to place the SVSM", at=place("vars_size"))
     from cvmplan.images import ovmf
 
     firmware = ovmf.read(blob, platforms.DEFAULT)
@@ -152,7 +154,7 @@ def _whole(regions: tuple[Region, ...], settings: Given, place: Place) -> tuple[
     if size is None or not regions or size == regions[0].size:
         return regions
     if "firmware_digest" not in settings:
-        raise ConfigError("goes with a firmware digest", at=place("firmware_size"))
+        raise ConfigError("needs a firmware digest", at=place("firmware_size"))
     rom = regions[0]
     if size < rom.size or size > rom.end or size % PAGE:
         raise ConfigError(

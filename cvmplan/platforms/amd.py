@@ -79,7 +79,7 @@ def _resolved(state: State, settings: Mapping[str, int]) -> dict[str, int]:
     values = {}
     for field, value in state.items():
         if isinstance(value, str) and value not in settings:
-            raise ConfigError(f"VMSA field {field}: there is no setting {value!r}", at="--vmm")
+            raise ConfigError(f"VMSA field {field}: unknown setting {value!r}", at="--vmm")
         values[field] = settings[value] if isinstance(value, str) else value
     return values
 

@@ -74,7 +74,7 @@ def find(name: str, at: str = "--vmm") -> Profile:
     """Return the built-in profile `name`; ConfigError at `at` lists those that exist."""
     if name not in PROFILES:
         raise ConfigError(
-            f"there is no VMM profile {name!r}",
+            f"unknown VMM profile {name!r}",
             at=at,
             hint=f"built in are {', '.join(PROFILES)}; a profile file ends in .json or .toml",
         )
@@ -89,5 +89,5 @@ def for_platform(profile: Profile, platform: str, at: str) -> Profile:
     raise UnsupportedError(
         f"profile {profile.name} is for {', '.join(profile.platforms)}, not {platform}",
         at=at,
-        hint=f"for {platform} there are {', '.join(others)}",
+        hint=f"for {platform} choose from {', '.join(others)}",
     )

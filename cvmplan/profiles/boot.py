@@ -54,5 +54,5 @@ def header(word: str | None, named_blobs: bool | None) -> str | None:
 def _version(word: str) -> tuple[int, int]:
     parts = word.split(".")
     if len(parts) < 2 or not all(p.isascii() and p.isdigit() and len(p) < 4 for p in parts[:2]):
-        raise ConfigError(f"{word!r} is no version of QEMU", at=FLAG, hint=_HINT)
+        raise ConfigError(f"{word!r} is not a version of QEMU", at=FLAG, hint=_HINT)
     return int(parts[0]), int(parts[1])

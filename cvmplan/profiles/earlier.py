@@ -53,12 +53,12 @@ QEMU_2023_GENOA = replace(
 QEMU_HASHES_FIRST = replace(
     QEMU_2023,
     name="qemu-hashes-first",
-    title="QEMU of the SNP patches before March 2023: kernel hashes right behind the firmware",
+    title="QEMU of the SNP patches before March 2023: kernel hashes directly after the firmware",
     earlier=True,
     hashes_first=True,
     sources=(
         Fact(
-            "the page that the SEV hash table lies in is added as NORMAL behind the firmware, "
+            "the page that the SEV hash table is in is added as NORMAL after the firmware, "
             "only with a kernel, whether or not a section names it; no FPU state",
             "virtee/sev-snp-measure 0.0.4 guest.py, pull request 12",
             SOURCE,

@@ -63,7 +63,7 @@ QEMU = Profile(
     sources=(
         Fact(
             "IGVM: runs of alike pages wait for the next run while inserts do not; the flag shared "
-            "is not looked at; a zero page is NORMAL; a VMSA lies at 0xfffffffff000 and holds "
+            "is not looked at; a zero page is NORMAL; a VMSA is at 0xfffffffff000 and contains "
             "nothing that KVM cannot set; unknown headers of any platform are errors; the last "
             "guest policy, and where there is none 0, with which no guest starts",
             "qemu backends/igvm.c, target/i386/sev.c",
@@ -101,7 +101,7 @@ QEMU = Profile(
         Fact(
             "TDX: sections in table order, each page added and at once extended when its "
             "section says MR.EXTEND; PAGE.AUG is not looked at; types above 3 are refused; "
-            "metadata is found in the GUID table only, and data not on a page is no source",
+            "metadata is found in the GUID table only, and data that is not on a page is no source",
             "qemu target/i386/kvm/tdx.c tdx_finalize_vm, hw/i386/tdvf.c; "
             "linux arch/x86/kvm/vmx/tdx.c tdx_gmem_post_populate",
             TWO,
@@ -168,7 +168,7 @@ QEMU_82_TDX = Profile(
         ),
         Fact(
             "types above 3 are refused, PAGE.AUG is not looked at, metadata is found in the "
-            "GUID table only, data not on a page is no source",
+            "GUID table only, data that is not on a page is no source",
             "qemu hw/i386/tdvf.c as the series introduced it",
             SOURCE,
             id="sections",

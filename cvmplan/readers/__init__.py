@@ -36,7 +36,6 @@ def recognise(blob: Blob, platform: object = None) -> tuple[str, ModuleType]:
     if platform in FLAT and rom.fits(blob):
         return "rom", rom
     raise UnsupportedError(
-        "not recognised as a firmware image with OVMF or TDX metadata, an IGVM file, a manifest "
-        "or a plan",
+        "not recognised as firmware with OVMF or TDX metadata, an IGVM file, a manifest or a plan",
         at=blob.name,
     )

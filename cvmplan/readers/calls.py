@@ -114,7 +114,7 @@ def read(blob: Blob, find: Finder) -> Calls:
     settings = {**document.assumed, **document.given}
     gpaw = settings.get("gpaw", 48)
     if gpaw not in (48, 52):
-        raise MalformedError(f"gpaw is {gpaw!r}, want 48 or 52", at=blob.name)
+        raise MalformedError(f"gpaw is {gpaw!r}, expected 48 or 52", at=blob.name)
     if any(o.op == "create-vm" and o.vm_type != document.platform for o in document.ops):
         raise MalformedError(f"creates no {document.platform} VM", at=f"{blob.name}: ops")
     for number, op in enumerate(document.ops):
@@ -161,7 +161,7 @@ class _Sources:
     def _input(self, number: int, seq: int) -> Blob:
         if number >= len(self._inputs):
             at = f"{self._name}: ops[{seq}].source"
-            raise MalformedError(f"there is no input {number}", at=at)
+            raise MalformedError(f"input {number} does not exist", at=at)
         if number not in self._found:
             entry = self._inputs[number]
             self._found[number] = self._find(entry.path, entry.size, entry.sha256, self._name)

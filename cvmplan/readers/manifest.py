@@ -107,7 +107,7 @@ class _Files:
         """Raise MismatchError unless one of `spans` has the SHA-256 `wanted`."""
         if wanted not in [self._sha256(span) for span in spans]:
             raise MismatchError(
-                f"the contents have SHA-256 {self._sha256(spans[0]).hex()}, want {wanted.hex()}",
+                f"SHA-256 of the contents is {self._sha256(spans[0]).hex()}, expected {wanted.hex()}",
                 at=f"{self._manifest}: {path}.sha256",
             )
 
@@ -149,7 +149,9 @@ def _regions(
         size = document.size if document.size is not None else -(-(length or 0) // PAGE) * PAGE
         page_type = document.type
         if length is not None and length > size:
-            raise MalformedError(f"{length:#x} bytes of contents for {size:#x} bytes", at=at)
+            raise MalformedError(
+                f"{length:#x} bytes of contents do not fit into {size:#x} bytes", at=at
+            )
         if length is not None and length != size and document.pad is None:
             problem = f"{origin} has {length:#x} bytes of contents for {size:#x} bytes of memory"
             findings.append(
@@ -158,7 +160,7 @@ def _regions(
                     problem,
                     origins=(origin,),
                     at=at,
-                    hint='"pad": "zero" fills the rest with zeros',
+                    hint='add "pad": "zero" to fill the rest with zeros',
                 )
             )
         regions.append(Region(document.gpa, size, Role.REGION, origin, page_type, contents, at))
@@ -171,12 +173,10 @@ def _contents(
     """Return a region's contents and how many bytes of them there are (None: any number)."""
     source = document.source
     if document.type in _NO_CONTENTS and source is not None and source.zeros is None:
-        raise MalformedError(
-            f"a {document.type} page has no contents of its own", at=f"{at}.source"
-        )
+        raise MalformedError(f"a {document.type} page cannot have contents", at=f"{at}.source")
     if source is None or source.zeros:
         if document.size is None:
-            raise MalformedError("has neither size nor contents", at=f"{at}.size")
+            raise MalformedError("missing size (no contents give it)", at=f"{at}.size")
         needs = document.type in ("normal", "measured", "vmsa")
         if source is None and needs:
             raise MalformedError(f"a {document.type} page needs a source", at=f"{at}.source")

@@ -89,7 +89,7 @@ def _check_complete(name: str, document: PlanDocument, abi: Abi) -> None:
         needed += ["init"]
     for op in needed:
         if ops.count(op) != 1:
-            raise MalformedError(f"{ops.count(op)} operations {op}, want 1", at=f"{name}: ops")
+            raise MalformedError(f"{ops.count(op)} operations {op}, expected 1", at=f"{name}: ops")
     if ops[0] != "create-vm":
         raise MalformedError("the first operation is not create-vm", at=f"{name}: ops[0]")
     guest = {**document.assumed, **document.given}
@@ -97,7 +97,7 @@ def _check_complete(name: str, document: PlanDocument, abi: Abi) -> None:
     if guest.get("vcpus", created) != created:
         raise MalformedError(f"says {guest['vcpus']!r} vCPUs, and creates {created}", at=name)
     if type(guest.get("gpaw", 48)) is not int or guest.get("gpaw", 48) not in (48, 52):
-        raise MalformedError(f"gpaw is {guest['gpaw']!r}, want 48 or 52", at=name)
+        raise MalformedError(f"gpaw is {guest['gpaw']!r}, expected 48 or 52", at=name)
 
 
 def _recorded(document: PlanMeasurement) -> tuple[str, str, str, int]:
@@ -129,7 +129,7 @@ class _Maker(NamedTuple):
         if document.seq != number:
             raise MalformedError(f"has seq {document.seq}", at=at)
         if document.op not in self.classes:
-            raise MalformedError(f"{document.op} is no operation of this platform", at=at)
+            raise MalformedError(f"{document.op} is not an operation of this platform", at=at)
         made: dict[str, Any] = {}
         for field in fields(self.classes[document.op]):  # type: ignore[arg-type]  # every Op is one
             value = getattr(document, field.name)
@@ -175,9 +175,11 @@ def _check_call(at: str, op: Op, written: Any, abi: Abi) -> None:
     """Raise MalformedError for a call that the interface does not have in this form."""
     fd = fd_of(op, abi)
     if written.fd is not None and written.fd != fd:
-        raise MalformedError(f"{op.name} is no call on {written.fd} of {abi.name}", at=f"{at}.fd")
+        raise MalformedError(
+            f"{op.name} is not a call on {written.fd} of {abi.name}", at=f"{at}.fd"
+        )
     if op.kind == "add" and getattr(op, "source", abi) is None and not abi.in_place:
-        raise MalformedError(f"is missing: {abi.name} adds no page as it lies", at=f"{at}.source")
+        raise MalformedError(f"is missing: {abi.name} adds no page as it is", at=f"{at}.source")
 
 
 def _contents(at: str, source: PlanSource, size: int, inputs: Sequence[Input]) -> Contents:
@@ -196,7 +198,7 @@ def _contents(at: str, source: PlanSource, size: int, inputs: Sequence[Input]) -
         return made
     number, start, length = source.input or 0, source.offset or 0, source.length or 0
     if number >= len(inputs):
-        raise MalformedError(f"there is no input {number}", at=where)
+        raise MalformedError(f"input {number} does not exist", at=where)
     _check_length(length, size, where)
     return inputs[number].blob.slice(start, start + length)
 

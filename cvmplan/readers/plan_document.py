@@ -34,7 +34,7 @@ def load(blob: Blob) -> Any:
 def _check(name: str, value: Json) -> None:
     """Raise ValueError for an unknown setting, or a value that is not of its kind."""
     if name not in TOP and name not in SETTINGS and name not in DECIDED:
-        raise ValueError("there is no such setting")
+        raise ValueError("unknown setting")
     wanted, said = _KINDS.get(kind_of(name), (str, "string"))
     if type(value) is not wanted:
         raise ValueError(f"{str(value)[:40]!r} is not a {said}")

@@ -186,7 +186,7 @@ def _json_lines(blob: Blob) -> Iterator[Attempt]:
             where = f"{at}: {text.spell(path)}" if path else at
             raise MalformedError(reason, at=where) from None
         except (ValueError, RecursionError):
-            raise MalformedError("not JSON, or a key stands twice", at=at) from None
+            raise MalformedError("not JSON, or a duplicate key", at=at) from None
         yield _attempt(number, document, at)
 
 
@@ -194,7 +194,7 @@ def _attempt(number: int, document: Any, at: str) -> Attempt:
     told = document.model_dump(exclude_none=True, exclude={"op", "ret", "residual"})
     left = document.residual
     if left is not None and not _is_rest(document, left):
-        raise MalformedError("is no end of the call's range", at=f"{at}: residual")
+        raise MalformedError("is not the end of the call's range", at=f"{at}: residual")
     return Attempt(
         number,
         document.op,

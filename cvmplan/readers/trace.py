@@ -53,7 +53,7 @@ def _lines(blob: Blob) -> Iterator[Any]:
             where = f"{at}: {text.spell(path)}" if path else at
             raise MalformedError(reason, at=where) from None
         except (ValueError, RecursionError):
-            raise MalformedError("not JSON, or a key stands twice", at=at) from None
+            raise MalformedError("not JSON, or a duplicate key", at=at) from None
 
 
 def _platform(blob: Blob, commands: list[TraceCommand]) -> Platform:

@@ -20,7 +20,7 @@ def point_key(point: tuple[int, int], at: str) -> ec.EllipticCurvePublicKey:
     try:
         return ec.EllipticCurvePublicNumbers(*point, ec.SECP384R1()).public_key()
     except ValueError:
-        raise MalformedError("the public key is no point of P-384", at=at) from None
+        raise MalformedError("the public key is not a point of P-384", at=at) from None
 
 
 def shared_secret(

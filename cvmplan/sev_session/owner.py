@@ -39,7 +39,7 @@ def seal(shared: bytes, keys: SessionKeys, policy: int, nonce: bytes, iv: bytes)
 
 
 def unseal(shared: bytes, session: Session) -> SessionKeys | None:
-    """Return the transport keys of a session, None where its WRAP_MAC does not hold."""
+    """Return the transport keys of a session, None where its WRAP_MAC does not match."""
     derived = wrapping_keys(shared, session.nonce)
     if not same(wrap_mac(derived.kik, session.wrap_tk), session.wrap_mac):
         return None
@@ -60,7 +60,7 @@ def verify(
     checks = [Check("WRAP_MAC", keys is not None, meaning)]
     if keys is not None:
         holds = same(policy_mac(keys.tik, policy), session.policy_mac)
-        meaning = "it is for another policy, or WRAP_IV or the MAC was changed"
+        meaning = "it is for a different policy, or WRAP_IV or the MAC was changed"
         checks.append(Check("POLICY_MAC", holds, meaning))
         for name, found, wanted in (("TEK", keys.tek, tek), ("TIK", keys.tik, tik)):
             if wanted is not None:
@@ -73,6 +73,6 @@ def confirmed(checks: tuple[Check, ...], at: str) -> tuple[Check, ...]:
     failed = [check for check in checks if not check.holds]
     if failed:
         names = " and ".join(check.name for check in failed)
-        verb = "does not hold" if len(failed) == 1 else "do not hold"
+        verb = "does not match" if len(failed) == 1 else "do not match"
         raise MismatchError(f"{names} {verb}: {failed[0].meaning}", at=at)
     return checks

@@ -152,7 +152,7 @@ def launch_measurement(
     """
     if api < FIRST_API:
         raise UnsupportedError(
-            f"firmware API {api[0]}.{api[1]} measures in another way", hint="known from 0.17 on"
+            f"firmware API {api[0]}.{api[1]} measures in a different way", hint="known from 0.17 on"
         )
     if not all(0 <= number <= 0xFF for number in (*api, build)):
         raise ConfigError(f"version {api[0]}.{api[1]} build {build}: each is at most 255")
@@ -164,7 +164,7 @@ def launch_measurement(
 def guest_policy(policy: int) -> int:
     """Return `policy` if it is one: SEV's are 32 bits; ConfigError."""
     if not 0 <= policy <= 0xFFFFFFFF:
-        raise ConfigError(f"{policy:#x} is no SEV policy, which has 32 bits", at="policy")
+        raise ConfigError(f"{policy:#x} is not an SEV policy, which has 32 bits", at="policy")
     return policy
 
 
@@ -218,19 +218,19 @@ def certificate(x: int, y: int) -> Certificate:
 def _wrong(found: Certificate) -> Iterator[tuple[int, str]]:
     """Yield (offset, problem) of all that is wrong in a certificate of version 1."""
     if found.reserved:
-        yield 0x6, f"reserved bytes are {found.reserved:#x}, want 0"
+        yield 0x6, f"reserved bytes are {found.reserved:#x}, expected 0"
     if found.pubkey_usage != PDH:
         usage = _named(found.pubkey_usage, USAGES)
-        yield 0x8, f"the key's usage is {usage}, want {PDH:#x} (PDH)"
+        yield 0x8, f"the key's usage is {usage}, expected {PDH:#x} (PDH)"
     if found.pubkey_algo not in ECDH:
-        yield 0xC, f"the key's algorithm is {_named(found.pubkey_algo, ALGORITHMS)}, want ECDH"
+        yield 0xC, f"the key's algorithm is {_named(found.pubkey_algo, ALGORITHMS)}, expected ECDH"
     if found.curve != P384:
-        yield 0x10, f"curve {found.curve}, want {P384} (P-384)"
+        yield 0x10, f"curve {found.curve}, expected {P384} (P-384)"
     for offset, name, value in ((0x14, "x", found.qx), (0x5C, "y", found.qy)):
         if any(value[COORDINATE:]):
             yield offset + COORDINATE, f"coordinate {name} has more than 384 bits"
     if any(found.pubkey_reserved):
-        yield 0xA4, "reserved bytes behind the key are not zero"
+        yield 0xA4, "reserved bytes after the key are not zero"
     if (problem := _wrong_signature(found.sig1_usage, found.sig1_algo, found.sig1)) is not None:
         yield 0x414, problem
     if (problem := _wrong_signature(found.sig2_usage, found.sig2_algo, found.sig2)) is not None:
@@ -273,7 +273,7 @@ def _named(number: int, names: dict[int, str]) -> str:
 
 def _sized(name: str, value: bytes, size: int = KEY_SIZE) -> bytes:
     if len(value) != size:
-        raise ConfigError(f"{len(value)} bytes, want {size}", at=name)
+        raise ConfigError(f"{len(value)} bytes, expected {size}", at=name)
     return value
 
 

@@ -58,7 +58,7 @@ class Memory(Memslots):
     def punch_hole(self, op: Call) -> Answer:
         """fallocate(FALLOC_FL_PUNCH_HOLE) of a guest_memfd."""
         if op.gmem not in self.gmems:
-            return no("EBADF", "no-gmem", f"there is no guest_memfd {op.gmem}")
+            return no("EBADF", "no-gmem", f"guest_memfd {op.gmem} does not exist")
         if not whole_pages(op.offset, op.size):
             return no(
                 "EINVAL", "unaligned", f"{op.size:#x} bytes at {op.offset:#x} are not whole pages"
@@ -92,7 +92,9 @@ class Memory(Memslots):
             why = f"a {self.platform} VM has no private memory"
             return no("EINVAL", "no-private-memory", why)
         if not whole_pages(op.gpa, op.size):
-            return no("EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x} are no pages")
+            return no(
+                "EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages"
+            )
         mine = op.gmem is None or self.all_slots(op.gpa, end, lambda slot: slot.gmem == op.gmem)
         if not mine:
             why = f"the range is not memory of guest_memfd {op.gmem}"
@@ -145,14 +147,14 @@ class Memory(Memslots):
     def madvise(self, op: Call) -> Answer:
         """MADV_HUGEPAGE or MADV_NOHUGEPAGE on the memory behind a range."""
         if not self._is_held(op):
-            return no("EFAULT", "no-memslot", "no memslot holds the range")
+            return no("EFAULT", "no-memslot", "no memslot contains the range")
         self.large.set(op.gpa, op.gpa + op.size, op.advice == "hugepage")
         return Answer()
 
     def write(self, op: Call, source: Source) -> Answer:
         """User space writes into guest memory."""
         if not self._is_held(op):
-            return no("EFAULT", "no-memslot", "no memslot holds the range")
+            return no("EFAULT", "no-memslot", "no memslot contains the range")
         end = op.gpa + op.size
         if self.abi.in_place and not self.all_slots(op.gpa, end, self.is_writable):
             return no("EFAULT", "not-writable", "user space cannot write this guest_memfd (SIGBUS)")
@@ -217,7 +219,7 @@ class Memory(Memslots):
 
     def _refuses_fault(self, slot: Slot | None, at: int) -> Answer | None:
         if slot is None:
-            return no("ENOENT", "no-memslot", f"no memslot holds {at:#x}")
+            return no("ENOENT", "no-memslot", f"no memslot contains {at:#x}")
         private = next(self.private.runs(at, at + PAGE))[2]
         if private and slot.gmem is None:
             return no(

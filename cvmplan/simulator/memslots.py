@@ -205,7 +205,7 @@ class Memslots:
     def _refuses_binding(self, slot: Slot) -> Answer | None:
         size, end = slot.end - slot.gpa, slot.offset + slot.end - slot.gpa
         if slot.gmem is None or slot.gmem not in self.gmems:
-            return no("EBADF", "no-gmem", f"there is no guest_memfd {slot.gmem}")
+            return no("EBADF", "no-gmem", f"guest_memfd {slot.gmem} does not exist")
         if slot.offset % PAGE or end > self.gmems[slot.gmem]:
             return no(
                 "EINVAL",

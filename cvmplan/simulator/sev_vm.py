@@ -115,7 +115,7 @@ class SevVm(Vm):
             )
         if self.memory.held_up_to(low, high) < high:
             return no(
-                None, "no-memslot", "no memslot holds it, so there is no address to encrypt from"
+                None, "no-memslot", "no memslot contains it, so there is no address to encrypt from"
             )
         again = self.memory.measured.first(low, high, 0) != low
         last = op.gpa + op.size

@@ -83,7 +83,7 @@ class Host:
         if op.op == "create-vm":
             return self._create(op)
         if self.vm is None:
-            return no("EBADF", "no-vm", "there is no VM")
+            return no("EBADF", "no-vm", "the VM does not exist")
         return self.vm.answer(op, source)
 
     def _create(self, op: Call) -> Answer:
@@ -164,7 +164,7 @@ def compared(outcome: Simulation, wanted: str, origin: str) -> Simulation:
     if outcome.digest is None or not outcome.finalized or outcome.digest.hex() == wanted:
         return outcome
     problem = (
-        f"the calls lead to {outcome.digest.hex()} under {outcome.abi}, {origin} says {wanted}"
+        f"the calls produce {outcome.digest.hex()} under {outcome.abi}, {origin} states {wanted}"
     )
     return outcome._replace(findings=(*outcome.findings, Finding("digest-differs", problem)))
 

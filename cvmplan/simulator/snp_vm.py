@@ -136,7 +136,7 @@ class SnpVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                why = f"no memslot with a guest_memfd holds {at:#x}"
+                why = f"no memslot with a guest_memfd contains {at:#x}"
                 return no("EINVAL", "no-memslot", why, residual=(at, end - at))
             stop = self._first_refused(slot, at, min(end, slot.end))
             high = stop.gpa if stop else min(end, slot.end)
@@ -177,7 +177,7 @@ class SnpVm(Vm):
     def _owned(self, gpa: int, *, elsewhere: bool) -> tuple[Reason, str]:
         """Return why the frame of a page cannot be added: what it is used for."""
         if elsewhere:
-            return "in-use-elsewhere", "backs another page"
+            return "in-use-elsewhere", "backs a different page"
         if next(self.memory.measured.runs(gpa, gpa + 1))[2]:
             return "added-before", "was added before"
         return "mapped-before", "is the guest's already"
@@ -207,7 +207,9 @@ class SnpVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                return no(None, "no-memslot", f"no memslot holds {at:#x}", residual=(at, end - at))
+                return no(
+                    None, "no-memslot", f"no memslot contains {at:#x}", residual=(at, end - at)
+                )
             low, high = self.block(slot, at)
             stop = self._first_refused(slot, at, min(high, end))
             if stop:
@@ -316,9 +318,9 @@ class SnpVm(Vm):
         if block is None or self.digest is None:
             return None
         if block[:48] != self.digest:
-            why = "the ID block is for another launch digest (firmware: BAD_MEASUREMENT)"
+            why = "the ID block is for a different launch digest (firmware: BAD_MEASUREMENT)"
             return no("EIO", "id-block-digest", why, fw_error=BAD_MEASUREMENT)
         if int.from_bytes(block[88:96], "little") != self.policy:
-            why = "the ID block is for another policy (firmware: POLICY_FAILURE)"
+            why = "the ID block is for a different policy (firmware: POLICY_FAILURE)"
             return no("EIO", "id-block-policy", why, fw_error=POLICY_FAILURE)
         return None

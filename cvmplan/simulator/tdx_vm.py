@@ -108,7 +108,7 @@ class TdxVm(Vm):
             return no(None, "no-such-call", NO_SUCH_CALL.format(self.abi.name))
         if self.vcpus is None:
             return no("EBADF", "no-vcpu", "it is a call on a vCPU, and there is none")
-        pages = f"{op.size:#x} bytes at {op.gpa:#x} are no pages"
+        pages = f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages"
         shared = f"an address at or above {op.gpa:#x} has the shared bit"
         wrong: tuple[tuple[bool, Reason, str], ...] = (
             (self.finalized, "finalized", "the TD is finalized"),
@@ -130,7 +130,7 @@ class TdxVm(Vm):
         """KVM_TDX_INIT_MEM_REGION: secure EPT, add, and where measured extend, page by page."""
         refused = self._not_ready(op)
         if refused is None and op.measured and self.abi.tdx_extend == "separate":
-            refused = no(None, "no-such-call", f"{self.abi.name} extends in a call of its own")
+            refused = no(None, "no-such-call", f"{self.abi.name} extends in a separate call")
         if refused is None and source is None and not self.memory.in_place:
             refused = no(
                 dict(self.abi.no_source).get(self.platform), "no-source", "no source address"
@@ -141,7 +141,7 @@ class TdxVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                why = f"no memslot with a guest_memfd holds {at:#x}"
+                why = f"no memslot with a guest_memfd contains {at:#x}"
                 return no("EINVAL", "no-memslot", why, residual=(at, end - at))
             stop, answer = self._first_refused(slot, at, min(end, slot.end))
             self._take(slot, at, stop, op.gpa, source, measured=op.measured)
@@ -179,7 +179,7 @@ class TdxVm(Vm):
             if frame.populated and self.abi.folio_check:
                 yield gpa, 0, no(self._double_add, "added-before", f"{gpa:#x} was added before")
             elif frame.delta not in (None, slot.delta):
-                why = f"the page behind {gpa:#x} is in the TD at another address"
+                why = f"the page at {gpa:#x} is in the TD at a different address"
                 yield gpa, 4, no("EIO", "in-use-elsewhere", why, seamcall_status=METADATA)
 
     def _take(
@@ -244,7 +244,9 @@ class TdxVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                return no(None, "no-memslot", f"no memslot holds {at:#x}", residual=(at, end - at))
+                return no(
+                    None, "no-memslot", f"no memslot contains {at:#x}", residual=(at, end - at)
+                )
             stop, answer = self._first_unmapped(slot, at, min(end, slot.end))
             self._take(slot, at, stop, op.gpa, source, measured=op.measured)
             if answer is not None:
@@ -262,7 +264,7 @@ class TdxVm(Vm):
         for start, _, frame in frames.runs(low - slot.delta, high - slot.delta):
             if frame.delta not in (None, slot.delta):
                 gpa = start + slot.delta
-                why = f"the page behind {gpa:#x} is in the TD at another address"
+                why = f"the page at {gpa:#x} is in the TD at a different address"
                 return gpa, no(None, "in-use-elsewhere", why, seamcall_status=METADATA)
         return high, None
 
@@ -272,7 +274,9 @@ class TdxVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                return no(None, "no-memslot", f"no memslot holds {at:#x}", residual=(at, end - at))
+                return no(
+                    None, "no-memslot", f"no memslot contains {at:#x}", residual=(at, end - at)
+                )
             low, high = self._block(slot, at)
             _, answer = self._first_refused(slot, at, at + PAGE)
             if answer is not None:

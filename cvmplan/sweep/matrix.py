@@ -99,7 +99,7 @@ def read(
     for name in BOOT:
         if name in written and f"{name}_hash" in written:
             place = f"{at}.{name}" if at else f"--{name}"
-            raise wrong("goes without the hash of the same", at=place)
+            raise wrong("cannot be combined with its hash", at=place)
     vcpus: tuple[int, ...] = ()
     for name, several in written.items():
         place = f"{at}.{name}" if at else f"--{name.replace('_', '-')}"
@@ -141,7 +141,7 @@ def _counts(piece: Piece) -> Sequence[int]:
     low = integer(first)
     high = integer(last) if dash else low
     if not 1 <= low <= high <= MOST_VCPUS:
-        raise ValueError(f"{piece!r} is no number of vCPUs, nor a range up to {MOST_VCPUS}")
+        raise ValueError(f"{piece!r} is not a number of vCPUs, or a range up to {MOST_VCPUS}")
     return range(low, high + 1)
 
 

@@ -119,7 +119,7 @@ def _hash_page(launch: Launch, table: bytes) -> tuple[list[Region], list[Finding
     region = Region(gpa - gpa % PAGE, PAGE, Role.KERNEL_HASHES, origin, "measured", contents, name)
     if size < TABLE_SIZE or gpa % PAGE + TABLE_SIZE > PAGE or gpa % GRANULE:
         problem = (
-            f"{size:#x} bytes at {gpa:#x} do not hold {TABLE_SIZE:#x} bytes inside one page, "
+            f"{size:#x} bytes at {gpa:#x} do not contain {TABLE_SIZE:#x} bytes inside one page, "
             f"at a multiple of {GRANULE}"
         )
         wrong = Finding("hash-table-outside-page", problem, origins=(origin,), at=name)

@@ -202,7 +202,7 @@ def _one_page_each(launch: Launch) -> Iterator[Finding]:
         if count > 1 or (count == 0 and _has_metadata(launch.regions)):
             at = found[-1].at if found else launch.name
             origins = tuple(r.origin for r in found[:10])
-            problem = f"the launch has {count} {role} pages, want 1"
+            problem = f"the launch has {count} {role} pages, expected 1"
             yield Finding(rule, problem, *_extent(found), origins=origins, at=at)
 
 

@@ -66,7 +66,7 @@ def _unfit(launch: Launch, state: VpState, covered: Collection[int]) -> Iterator
     if breaks and (profile.carries is None or "dr7" in profile.carries):
         yield f"KVM refuses DR7 with a breakpoint ({breaks:#x}): EINVAL at the end of the launch"
     if state.gpa in covered:
-        yield f"the VMSA at {state.gpa:#x} lies over a page with data"
+        yield f"the VMSA at {state.gpa:#x} overlaps a page with data"
 
 
 def _doubtful(launch: Launch, state: VpState) -> Iterator[Finding]:

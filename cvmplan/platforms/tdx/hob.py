@@ -35,7 +35,9 @@ def hob_list(sections: Iterable[Section], memory: int, low: int) -> bytes:
     table = list(sections)
     hobs = [(at, size) for kind, at, size in table if kind == TD_HOB]
     if len(hobs) != 1:
-        raise UnsupportedError(f"{len(hobs)} sections for hand-off blocks, want one", at="TD_HOB")
+        raise UnsupportedError(
+            f"{len(hobs)} sections for hand-off blocks, expected one", at="TD_HOB"
+        )
     ranges = _ranges(table, memory, low)
     start, room = hobs[0]
     size = 56 + 48 * len(ranges) + len(_END)
@@ -69,7 +71,7 @@ def _accepted(
         if end <= low or start >= high:
             continue
         if start < low or end > high:
-            problem = f"{start:#x} to {end:#x} does not lie in one range of RAM"
+            problem = f"{start:#x} to {end:#x} is not inside one range of RAM"
             raise UnsupportedError(problem, at="TDX metadata")
         if kind == _ADDED:
             return entries
@@ -79,4 +81,4 @@ def _accepted(
         if end < high:
             pieces.append((end, high, _UNACCEPTED))
         return entries[:number] + pieces + entries[number + 1 :]
-    raise UnsupportedError(f"{start:#x} to {end:#x} is no RAM", at="TDX metadata")
+    raise UnsupportedError(f"{start:#x} to {end:#x} is not RAM", at="TDX metadata")

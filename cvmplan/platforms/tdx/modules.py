@@ -108,5 +108,5 @@ def find(name: str, at: str = "--module") -> Module:
     found = [m for n, m in MODULES.items() if n == name or n.startswith(f"{name}.")]
     if not found:
         hint = f"known are {', '.join(MODULES)}, and 1.5 and 2.0 for the newest of each"
-        raise ConfigError(f"there is no TDX module {name!r}", at=at, hint=hint)
+        raise ConfigError(f"unknown TDX module {name!r}", at=at, hint=hint)
     return found[-1]

@@ -288,5 +288,5 @@ def _cpuids(params: TdParams, module: Module, at: str) -> Iterator[Finding]:
     used = [n for n, values in enumerate(entries(params)) if any(values)]
     if used and used[-1] >= module.cpuid_configs:
         problem = f"cpuid_config entry {used[-1]} is set, module {module.name} has "
-        problem += f"{module.cpuid_configs} entries, and zeros behind them"
+        problem += f"{module.cpuid_configs} entries, and zeros after them"
         yield Finding("td-cpuid-config", problem, at=at)

@@ -69,7 +69,7 @@ class ImportRegisters(Step):
             raise PlanError(f"no registers of VTL {self.vtl}")
         for name, value in self.registers:
             if not 0 <= name < 1 << 32 or len(value) != VALUE_SIZE:
-                raise PlanError(f"register {name:#x} of {len(value)} bytes, want {VALUE_SIZE}")
+                raise PlanError(f"register {name:#x} of {len(value)} bytes, expected {VALUE_SIZE}")
 
     def commands(self) -> Iterator[Self]:
         """Yield one import a register."""
