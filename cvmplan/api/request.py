@@ -57,9 +57,9 @@ def plan_image(image: Image, /, **settings: Unpack[Settings]) -> Plan:
     """
     Return the plan of an image: a path, or its bytes, under `settings`.
 
-    Raises ConfigError for a setting that does not exist or has no such value, named as the
-    parameter; InputError for a file that cannot be read or is malformed; UnsupportedError for
-    what is no image, or cannot be launched so; MapError and PlanError where it is no launch.
+    Raises ConfigError for an unknown setting or a wrong value, named as the parameter;
+    InputError for a file that cannot be read or is malformed; UnsupportedError for a file that is
+    not an image, or cannot be launched like this; MapError and PlanError if the launch is invalid.
 
     >>> plan = plan_image("example:snp", vcpus=4, cpu="EPYC-Milan")
     >>> plan

@@ -184,7 +184,7 @@ class _Keys:
 
         if (signer.private is None) == (signer.public is None):
             name = signer.name
-            problem = f"wants --{name}-key, or --{name}-public-key and its signature"
+            problem = f"missing --{name}-key, or --{name}-public-key and its signature"
             raise ConfigError(problem, at="idblock")
         if signer.private is not None:
             return Point(*keys.point(self._private(signer.private)))
@@ -252,7 +252,7 @@ def _identity(asked: Asked, plan: Plan) -> tuple[Identity, bool]:
     request, block, auth = asked.request, asked.own.text("block"), asked.own.text("auth")
     if block or auth:
         if not (block and auth):
-            raise ConfigError("--block and --auth must be given together", at="idblock")
+            raise ConfigError("--block needs --auth, and the reverse", at="idblock")
         first, second = (request.files.open(path, "identity") for path in (block, auth))
         return Identity(_octets(first, 96), _octets(second, 4096)), wanted
     if finish.id_block and finish.id_auth:

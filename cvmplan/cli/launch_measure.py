@@ -122,7 +122,7 @@ def launch_measure(
     measurement = launch_measurement(found.digest, key, mnonce, version, number, found.policy)
     if wanted is not None and wanted != measurement:
         raise MismatchError(
-            f"MEASURE is {measurement.hex()}, want {wanted.hex()}",
+            f"MEASURE is {measurement.hex()}, expected {wanted.hex()}",
             at=found.name,
             hint="check digest, policy, TIK, MNONCE, and the firmware's API version and build",
         )
@@ -141,7 +141,9 @@ def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, byte
     if nonce is not None:
         given = read_value(values.octets(16), nonce, "--nonce")
         if mnonce not in (None, given):
-            raise MismatchError(f"MNONCE is {given.hex()}, want {both[32:].hex()}", at="--nonce")
+            raise MismatchError(
+                f"MNONCE is {given.hex()}, expected {both[32:].hex()}", at="--nonce"
+            )
         mnonce = given
     if mnonce is None:
         hint = "--expect with 48 bytes contains it too"

@@ -55,7 +55,7 @@ def measure(
     plan = announced(plan, result)
     if wanted is not None and wanted != result.digest:
         raise MismatchError(
-            f"{result.register} is {result.digest.hex()}, want {wanted.hex()}",
+            f"{result.register} is {result.digest.hex()}, expected {wanted.hex()}",
             at=request.image.name,
         )
     text = printer.measurement(plan, result) if printer else result.digest.hex()

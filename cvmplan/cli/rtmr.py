@@ -135,7 +135,7 @@ def rtmr(wanted: Wanted, format: Format = "text", output: Output = None) -> None
     for one in found:
         value = wanted.expected.get(one.number)
         if value is not None and one.value is not None and value != one.value:
-            problem = f"RTMR{one.number} is {one.value.hex()}, want {value.hex()}"
+            problem = f"RTMR{one.number} is {one.value.hex()}, expected {value.hex()}"
             raise MismatchError(problem, at="--expect")
     _print(wanted, found, format, output)
     if wanted.differences:

@@ -86,7 +86,7 @@ def td_info(
     found = identity(plan, mrtd, rules, rtmrs, bound)._replace(module_given=module is not None)
     if wanted is not None and wanted != found.tee_info_hash:
         raise MismatchError(
-            f"TEE_INFO_HASH is {found.tee_info_hash.hex()}, want {wanted.hex()}",
+            f"TEE_INFO_HASH is {found.tee_info_hash.hex()}, expected {wanted.hex()}",
             at=request.image.name,
         )
 

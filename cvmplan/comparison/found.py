@@ -51,7 +51,7 @@ class Cut(NamedTuple):
     def words(self) -> str:
         """Where that is, for people."""
         end = "the end"
-        return f"the calls differ from op {self.op} on: {self.a or end} here, {self.b or end} there"
+        return f"the calls differ from op {self.op} on: {self.a or end} in A, {self.b or end} in B"
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -59,8 +59,9 @@ class Comparison:
     """
     Two launches compared.
 
-    `parting` is where they part first, `calls_differ` says where two plans do that ask firmware
-    for the same, `unknown` what could not be compared, `more` how many differences are not listed.
+    `parting` is the first difference.  `calls_differ` says where two plans with the same firmware
+    commands differ in their calls.  `unknown` is what could not be compared, `more` the number of
+    differences that are not listed.
     """
 
     a: Side

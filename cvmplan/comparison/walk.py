@@ -82,7 +82,7 @@ def parting(a: Side, b: Side) -> Parting | None:
         longer = a if length_a > length_b else b
         piece = _at(longer.pieces, min(length_a, length_b))
         told = f"{pages(piece.gpa, piece.gpa + piece.size)} {piece.words}"
-        reason = Reason("ended", f"{told}, where the other has ended")
+        reason = Reason("ended", f"{told}, where the other side ends")
         here, there = (piece.place, None) if longer is a else (None, piece.place)
         return Parting(here, there, reason)
     return _states(a, b, digests)
@@ -101,11 +101,11 @@ def _apart(cut: Cut) -> Reason | None:
     """Return what differs in a cut, None where nothing known does."""
     a, b = cut.a, cut.b
     if cut.a_gpa != cut.b_gpa:
-        words = f"{cut.a_gpa:#x} {a.words} here, {cut.b_gpa:#x} {b.words} there"
+        words = f"{cut.a_gpa:#x} {a.words} in A, {cut.b_gpa:#x} {b.words} in B"
         return Reason("address", words)
     if a.kind != b.kind:
         where = pages(cut.a_gpa, cut.a_gpa + cut.size)
-        return Reason("page-type", f"{where} is {a.words} here, {b.words} there")
+        return Reason("page-type", f"{where} is {a.words} in A, {b.words} in B")
     at = first_difference(a.contents, cut.a_at, b.contents, cut.b_at, cut.size)
     if at is None:
         return None
@@ -239,7 +239,7 @@ def _states(a: Side, b: Side, digests: _Digests) -> Parting | None:
     counts = [sum(len(s.vcpus) for s in side.states) for side in (a, b)]
     if counts[0] != counts[1] and all(side.kind is not SideKind.RECORDED for side in (a, b)):
         places = [side.states[-1].place if side.states else None for side in (a, b)]
-        reason = Reason("vcpus", f"{counts[0]} vCPU states here, {counts[1]} there")
+        reason = Reason("vcpus", f"{counts[0]} vCPU states in A, {counts[1]} in B")
         return Parting(places[0], places[1], reason)
     return None
 

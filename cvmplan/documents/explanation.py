@@ -25,7 +25,7 @@ class SearchedDocument(Document):
 
 
 class ExplanationDocument(Document):
-    """cvmplan.explanation/1: the settings that have a measurement, or what was searched in vain."""
+    """cvmplan.explanation/1: the settings that produce a measurement, or what was searched."""
 
     model_config = ConfigDict(title="cvmplan.explanation/1")
     schema_: Literal["cvmplan.explanation/1"] = Field(alias="schema")

@@ -143,7 +143,7 @@ def _header(blob: Blob) -> tuple[Header, dict[int, int], int]:
     version = spec.spec_version_major, spec.spec_version_minor
     if version != _VERSION or spec.uintn_size not in _UINTN:
         problem = f"specification {version[0]}.{version[1]}, UINTN of {spec.uintn_size} words"
-        raise UnsupportedError(problem, at=data.where(20), hint="known is 2.0, with 1 or 2 words")
+        raise UnsupportedError(problem, at=data.where(20), hint="supported: 2.0, with 1 or 2 words")
     sizes = dict(_algorithms(data, spec.number_of_algorithms))
     end = SpecIdEvent.LAYOUT.size + len(sizes) * AlgorithmSize.LAYOUT.size
     vendor = data.slice(end + 1, end + 1 + data.slice(end, end + 1).data[0])
@@ -174,7 +174,7 @@ def _algorithms(data: Blob, count: int) -> Iterator[tuple[int, int]]:
         yield one, size
     if SHA384 not in seen:
         hint = "the registers of a TD are SHA-384"
-        raise UnsupportedError("a log without SHA-384", at=data.where(start), hint=hint)
+        raise UnsupportedError("the log has no SHA-384 digests", at=data.where(start), hint=hint)
 
 
 def name_of(algorithm: int) -> str:
@@ -217,7 +217,7 @@ def _event(blob: Blob, at: int, number: int, sizes: dict[int, int]) -> tuple[Eve
     for _ in range(head.digest_count):
         one = blob.take(Short, at).value
         if one not in sizes or one in digests:
-            twice = "is given twice" if one in digests else "is none of the log's"
+            twice = "is given twice" if one in digests else "is not declared by the log"
             problem = f"event {number}: algorithm {one:#x} {twice}"
             raise MalformedError(problem, at=blob.where(at))
         at += Short.LAYOUT.size

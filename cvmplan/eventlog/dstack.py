@@ -99,7 +99,7 @@ def _event(raw: Json, number: int, at: str) -> Event:
     wanted = preimage(name, payload, version) if kind == RUNTIME else None
     for key in PREIMAGES:
         if raw.get(key) is not None and _bytes(raw, key, at) != wanted:
-            problem = "not what a runtime event of this name, payload and version hashes"
+            problem = "does not match the name, payload and version of this runtime event"
             raise MalformedError(problem, at=f"{at}.{key}")
     mr_index = _number(raw, "imr", at) + 1
     return Event(number, at, mr_index, kind, digest, payload, (), name, version, computed)

@@ -109,9 +109,9 @@ class Comparison(Frozen):
         if self.left_out is not None:
             return f"equal without event {self.left_out}"
         if self.events > MOST_LEFT_OUT:
-            limit = f"leaving one out was not tried, with more than {MOST_LEFT_OUT} events"
-            return f"after no event is it equal; {limit}"
-        return "after no event is it equal, nor without any one of them"
+            limit = f"removing one event was not tried (more than {MOST_LEFT_OUT} events)"
+            return f"no prefix of the log gives this value; {limit}"
+        return "no prefix of the log, and no single removed event, gives this value"
 
 
 @record
@@ -218,7 +218,7 @@ def fit(event: Event) -> Fit:
     if event.type in _WHOLE or _is_loader_text(event):
         tried = " nor ".join(what for what, _ in _hashed(event))
         return Fit(DIFFERS, f"not the SHA-384 of {tried}")
-    return Fit(UNCHECKED, "the log describes what was hashed")
+    return Fit(UNCHECKED, "the log only describes what was hashed")
 
 
 def _hashed(event: Event) -> Iterator[tuple[str, bytes]]:

@@ -165,14 +165,14 @@ def _alone(one: Certificate, depth: int, at: datetime, serial_0: bool) -> Iterat
         if extension.critical and oid not in _KNOWN:
             yield f"{one.at}: critical extension {oid.dotted_string} is not known"
     if not isinstance(one.parsed.signature_hash_algorithm, _HASHES):
-        yield f"{one.at}: is signed with a hash other than SHA-256, SHA-384 and SHA-512"
+        yield f"{one.at}: signature hash is not SHA-256, SHA-384 or SHA-512"
     key = one.parsed.public_key()
     if isinstance(key, rsa.RSAPublicKey) and key.key_size < 2048:
         yield f"{one.at}: an RSA key of {key.key_size} bits"
     if depth:
         yield from _issues(one, extensions, depth)
     elif (own := extensions.get(ExtensionOID.BASIC_CONSTRAINTS)) is not None and own.value.ca:
-        yield f"{one.at}: the signer's certificate is one of a certificate authority"
+        yield f"{one.at}: the signer's certificate is a CA certificate"
 
 
 def _issues(one: Certificate, extensions: Extensions, depth: int) -> Iterator[str]:
@@ -180,10 +180,10 @@ def _issues(one: Certificate, extensions: Extensions, depth: int) -> Iterator[st
     if constraints is None or not constraints.value.ca:
         yield f"{one.at}: is not a certificate authority"
     elif constraints.value.path_length is not None and constraints.value.path_length < depth - 1:
-        yield f"{one.at}: the chain below it is longer than it allows"
+        yield f"{one.at}: the chain below it exceeds its path length"
     usage = extensions.get(ExtensionOID.KEY_USAGE)
     if usage is not None and not usage.value.key_cert_sign:
-        yield f"{one.at}: its key may not sign certificates"
+        yield f"{one.at}: its key usage does not allow signing certificates"
 
 
 def _link(one: Certificate, issuer: Certificate) -> Iterator[str]:

@@ -108,11 +108,11 @@ def authenticated(block: IdBlock, owner: Signed, author: Signed | None = None) -
     The owner signs the block's 96 bytes, the author the 1028 of the owner's key.
     """
     id_key = key_bytes(owner.key)
-    _check(pack(block), owner, "the signature is not by this key of this ID block")
+    _check(pack(block), owner, "the signature does not match this key and ID block")
     nobody = (0, b"", b"")
     algorithm, signature, key = nobody
     if author is not None:
-        _check(id_key, author, "the author's signature is not by this key of the ID key")
+        _check(id_key, author, "the author's signature does not match this key and the ID key")
         algorithm = ECDSA_P384_SHA384
         signature, key = signature_bytes(author.signature), key_bytes(author.key)
     return IdAuth(
@@ -123,7 +123,7 @@ def authenticated(block: IdBlock, owner: Signed, author: Signed | None = None) -
 
 def _check(message: bytes, signed: Signed, problem: str) -> None:
     if not is_signed(message, signed.signature, signed.key):
-        hint = "what is signed is what --emit-tbs, or --emit-author-tbs, writes"
+        hint = "sign the bytes that --emit-tbs or --emit-author-tbs writes"
         raise MismatchError(f"BAD_SIGNATURE: {problem}", at="idblock", hint=hint)
 
 
@@ -181,5 +181,9 @@ def _signature(which: str, message: bytes, key: Blob, signature: Blob) -> Line:
     if is_signed(message, read_signature(signature), point):
         return line(which, by, by, Status.OK)
     return line(
-        which, by, "of something else, or by a different key", Status.DIFFERS, "BAD_SIGNATURE"
+        which,
+        by,
+        "does not match: different data or a different key",
+        Status.DIFFERS,
+        "BAD_SIGNATURE",
     )

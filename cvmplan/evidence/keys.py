@@ -41,7 +41,7 @@ def private_key(blob: Blob, passphrase: Callable[[], bytes]) -> ec.EllipticCurve
         try:
             key = load(data, passphrase())
         except (ValueError, TypeError) as error:
-            problem = "is an encrypted key, and the passphrase does not open it"
+            problem = "is an encrypted key, and the passphrase is wrong"
             raise ConfigError(problem, at=blob.name) from error
         except UnsupportedAlgorithm as error:
             raise _other(blob) from error

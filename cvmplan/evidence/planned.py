@@ -35,7 +35,7 @@ class Wanted(NamedTuple):
 def lines(plan: Plan, result: Measurement, evidence: Evidence, wanted: Wanted) -> Iterator[Line]:
     """Yield what is planned beside what was found; MismatchError for another platform."""
     if plan.platform != evidence.platform:
-        problem = f"is evidence of {evidence.platform}, the plan is for {plan.platform}"
+        problem = f"evidence of {evidence.platform}, but the plan is for {plan.platform}"
         raise MismatchError(problem, at=evidence.source.body.name)
     if evidence.source.bound:
         data = evidence.report.report_data if evidence.report else b""

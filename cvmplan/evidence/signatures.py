@@ -70,7 +70,7 @@ def certificates_in(evidence: Evidence) -> list[Certificate]:
 def _verdict(which: str, holds: bool, by: str, why: str) -> Line:
     if holds:
         return line(which, by, by, Status.OK)
-    return line(which, by, "of something else, or by a different key", Status.DIFFERS, why)
+    return line(which, by, "does not match: different data or a different key", Status.DIFFERS, why)
 
 
 def _chain(trust: Trust, curve: str, *, serial_0: bool) -> Line:
@@ -162,7 +162,7 @@ def _pair(data: bytes) -> tuple[int, int]:
 
 
 def _of_mac(data: bytes, mac: ReportMac) -> Iterator[Line]:
-    yield line("signature", None, "a MAC, which its platform alone can check", Status.NOT_IN_PLAN)
+    yield line("signature", None, "a MAC, which only its platform can check", Status.NOT_IN_PLAN)
     tcb, info = data[quote.TCB_INFO], data[quote.TDINFO_AT :]
     yield compared("tee_tcb_info_hash", sha384(tcb).hexdigest(), mac.tee_tcb_info_hash.hex())
     yield compared("tee_info_hash", sha384(info).hexdigest(), mac.tee_info_hash.hex())

@@ -66,7 +66,7 @@ def report_bytes(name: str, fields: Mapping[str, Json]) -> bytes:
                 number = octets(f"{place}.{half}", _member(place, value, half))
                 _put(made, f"{place}.{half}", (at, 72), number)
         else:
-            raise UnsupportedError("is not a field of a report that is known", at=place)
+            raise UnsupportedError("unknown field of a report", at=place)
     return bytes(made)
 
 
@@ -75,7 +75,7 @@ def _put(made: bytearray, place: str, field: tuple[int, int | None], value: byte
     at, size = field
     if size is None:
         if any(value):
-            raise UnsupportedError("reserved bytes that are not 0", at=place)
+            raise UnsupportedError("reserved bytes are not zero", at=place)
     elif len(value) != size:
         raise MalformedError(f"{len(value)} bytes, expected {size}", at=place)
     else:

@@ -28,7 +28,7 @@ from cvmplan.evidence import snp_report_json
 from cvmplan.platforms.snp import report
 from cvmplan.platforms.tdx import quote
 
-DEEPEST: Final = 6  # wrappers in one another
+DEEPEST: Final = 6  # wrappers nested
 MOST_JSON: Final = 16 << 20
 MOST_HCL: Final = 1 << 16  # bytes; an NV index of a TPM, which holds it, has 2600
 _HEX = re.compile(rb"(?:0x)?[0-9a-fA-F]+")
@@ -88,7 +88,7 @@ class HclData(Frozen):
 def unwrap(blob: Blob, depth: int = 0) -> Unwrapped:
     """Return what `blob` wraps; UnsupportedError where it is nothing known, MalformedError."""
     if depth > DEEPEST:
-        raise MalformedError(f"more than {DEEPEST} wrappers in one another", at=blob.name)
+        raise MalformedError(f"more than {DEEPEST} wrappers nested", at=blob.name)
     if (len(blob) == report.SIZE and blob.data[0] < 16) or quote.is_quote(blob):
         return Unwrapped(blob)
     if quote.is_report(blob):
@@ -102,8 +102,8 @@ def unwrap(blob: Blob, depth: int = 0) -> Unwrapped:
         how, data = decoded
         inner = unwrap(Blob(blob.name, memoryview(data)), depth + 1)
         return inner._replace(how=(how, *inner.how))
-    hint = "known are reports, quotes and TDREPORTs, raw, in base64 or hex, HCL reports, and JSON"
-    problem = "neither an SNP attestation report, nor a TDX quote or TDREPORT"
+    hint = "supported: reports, quotes, TDREPORTs; raw, base64, hex, HCL reports, JSON"
+    problem = "not an SNP attestation report, TDX quote or TDREPORT"
     raise UnsupportedError(problem, at=blob.name, hint=hint)
 
 
@@ -128,12 +128,12 @@ def _hcl(blob: Blob) -> Unwrapped:
     header = blob.take(HclHeader, 0)
     if header.version not in (1, 2):
         problem = f"an HCL report of version {header.version}"
-        raise UnsupportedError(problem, at=blob.where(4), hint="known are 1 and 2")
+        raise UnsupportedError(problem, at=blob.where(4), hint="supported: 1 and 2")
     at = HclHeader.LAYOUT.size + _SLOT
     data = blob.take(HclData, at)
     if data.report_type not in _KINDS or data.hash_type not in _HASHES:
         problem = f"a report of type {data.report_type}, bound by hash {data.hash_type}"
-        hint = "known are types 2 (SNP) and 4 (TDX), and hashes 1 to 3"
+        hint = "supported: types 2 (SNP) and 4 (TDX), and hashes 1 to 3"
         raise UnsupportedError(problem, at=blob.where(at + 8), hint=hint)
     size, begin = _KINDS[data.report_type], HclHeader.LAYOUT.size
     body = blob.slice(begin, begin + size)
@@ -141,7 +141,7 @@ def _hcl(blob: Blob) -> Unwrapped:
     claims = blob.slice(start, start + data.variable_size)
     rest = blob.data[begin + size : at], blob.data[start + data.variable_size :]
     if any(bytes(part).strip(b"\0") for part in rest):
-        raise MalformedError("bytes after its parts that are not 0", at=blob.name)
+        raise MalformedError("non-zero bytes after its parts", at=blob.name)
     bound = _HASHES[data.hash_type](claims.data).digest()
     return Unwrapped(body, ("Azure HCL report",), bound=bound)
 
@@ -164,7 +164,7 @@ def _document(name: str, document: Json, depth: int) -> Unwrapped:
             inner = _value(place, key, value, depth + 1)
             break
     else:
-        hint = f"known are {', '.join(_NESTED)}"
+        hint = f"supported: {', '.join(_NESTED)}"
         raise UnsupportedError("JSON that has no evidence", at=name, hint=hint)
     certificates = (*inner.certificates, *_certificates(name, document))
     log = inner.event_log or _event_log(name, document)

@@ -278,7 +278,7 @@ def _not_searched(asked: Asked, search: Search) -> Iterator[Omitted]:
     for which, one in search.refused.items():
         yield Omitted(f"refused:{which}", f"{one.what}: {one.reason}")
     if not search.complete:
-        yield Omitted("time", "what the time did not suffice for (--budget SECONDS)")
+        yield Omitted("time", "whatever the time limit excluded (raise --budget SECONDS)")
 
 
 def _doubts(launch: Launch, evidence: Evidence) -> Iterator[str]:

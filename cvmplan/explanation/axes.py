@@ -265,7 +265,7 @@ def _paddings(asked: Asked) -> Iterator[Choice]:
         return
     for padding, why in (
         ("zero", "zeros follow the data of a section that is longer in memory"),
-        ("file", "what follows in the file follows the data of a section"),
+        ("file", "sections are continued with the bytes that follow them in the file"),
     ):
         if padding != asked.given("pad"):
             yield Choice(f"padding:{padding}", {"pad": padding}, why)

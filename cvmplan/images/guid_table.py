@@ -70,7 +70,7 @@ def read_guid_table(image: Blob) -> dict[bytes, Blob]:
         entry = image.take(Entry, header)
         if not Entry.LAYOUT.size <= entry.size <= end - start:
             raise MalformedError(
-                f"GUID table entry of {entry.size} bytes, want "
+                f"GUID table entry of {entry.size} bytes, expected "
                 f"{Entry.LAYOUT.size} to {end - start}",
                 at=image.where(header),
             )

@@ -51,7 +51,7 @@ IN_PLACE = KVM_7_3._replace(
             _IN_PLACE,
             "inferred",
         ),
-        Fact("capability", "with which capability number it will be merged is open", _IN_PLACE),
+        Fact("capability", "the capability number after merging is not known", _IN_PLACE),
     ),
 )
 _NOT_READ = (
@@ -96,7 +96,7 @@ TDX_V19 = Abi(
         ),
         Fact(
             "added-again",
-            "what a second add of a page answers was not established",
+            "the result of a second add of a page is not known",
             "the same",
             "inferred",
         ),
@@ -121,11 +121,13 @@ MAP_MEMORY = Abi(
     facts=(
         Fact(
             "pure-mapping",
-            "mapping is a read fault in advance: what is mapped is left alone, no error",
+            "mapping is a read fault in advance; mapped pages stay as they are, without an error",
             SEED,
         ),
-        Fact("level", "user space chooses no level; TDX maps 4 KiB, default VMs as it suits", SEED),
-        Fact("added-once", "each page is added at most once, which is user space's duty", SEED),
+        Fact(
+            "level", "user space cannot choose a level; TDX maps 4 KiB, default VMs any level", SEED
+        ),
+        Fact("added-once", "user space must add each page at most once", SEED),
         Fact(
             "order",
             "on TDX a page is mapped before it is added, and added before the end; on SNP mapping "
@@ -134,7 +136,7 @@ MAP_MEMORY = Abi(
         ),
         Fact(
             "not-released",
-            "no released kernel has it; what a refusal answers was never fixed",
+            "no released kernel has it; its errnos were never defined",
             SEED,
         ),
     ),
@@ -219,7 +221,7 @@ def find(name: str, at: str = "--abi") -> Abi:
         raise ConfigError(
             f"unknown kernel interface {name!r}",
             at=at,
-            hint=f"known are {', '.join(ABIS)}",
+            hint=f"supported: {', '.join(ABIS)}",
         )
     return ABIS[name]
 

@@ -116,7 +116,7 @@ _OF_SNP: Final = (
      BOTH, _SEV, WITH_VMSA),
     ("SNP_LAUNCH_FINISH", "a vCPU under a debugger (KVM_SET_GUEST_DEBUG)", "EINVAL", NOT, _SEV,
      _SNP),
-    ("KVM_SET_SREGS", "CR0, CR4, EFER and CS that do not fit together", "EINVAL", NOT, _X86, _AMD),
+    ("KVM_SET_SREGS", "inconsistent CR0, CR4, EFER and CS", "EINVAL", NOT, _X86, _AMD),
     ("KVM_MEMORY_ENCRYPT_OP", "a command of SEV on an SNP guest", "EPERM", SIMULATE, _SEV, _SNP),
 )  # fmt: skip
 _OF_SEV: Final = (

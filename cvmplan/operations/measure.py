@@ -69,12 +69,11 @@ def measure(
     plan: Plan, watch: Callable[[Iterable[Step]], Iterable[Step]] | None = None
 ) -> Measurement:
     """
-    Fold the steps of `plan` into its measurement.
+    Return the measurement of a plan: a fold over the firmware steps of its operations.
 
-    `watch` sees the steps on their way and passes them on (progress).  PlanError when the
-    operations are no legal launch; UnsupportedError on platforms that measure nothing;
-    MismatchError when the plan was read with another digest; InputError when an input that is
-    mapped changed meanwhile.
+    `watch` sees the steps and passes them on (progress).  PlanError if the operations are not a
+    legal launch; UnsupportedError on platforms without a measurement; MismatchError if the plan
+    document contains a different digest; InputError if a mapped input has changed.
     """
     trace: Iterable[Step] = plan.trace()
     result = measure_steps(plan.platform, watch(trace) if watch else trace)

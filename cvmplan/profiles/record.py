@@ -65,7 +65,7 @@ class Profile(Frozen):
 
     page_types      role of a metadata section to SNP page type (firmware is NORMAL)
     cpuid_last      the CPUID page is added after all other metadata pages
-    hashes_first    the page of kernel hashes is added right behind the firmware
+    hashes_first    the page of kernel hashes is added right after the firmware
     page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
     extends_all     TDX: every section that is added is extended, whatever its attribute
     augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
@@ -79,7 +79,7 @@ class Profile(Frozen):
     td_attributes   the ATTRIBUTES that are assumed for a TD
     td_xfam         the XFAM that is assumed for a TD: the least that one can have
     unhashed_kernels  kernel formats that it boots without hashing them ("elf", "multiboot"),
-                    which ends a launch that wants the hashes
+                    which ends a launch that needs the hashes
     svsm            an SVSM binary is launched below the firmware and owns the metadata
 
     IGVM files:
@@ -99,7 +99,7 @@ class Profile(Frozen):
                     others are not looked at
     sets            VMSA bits that it sets itself, beside those of the file
     doubts          VMSA bits without which some of its versions refuse a state, as they do one at
-                    another address than KVM's; what others do is not known, and said
+                    a different address than KVM's; what others do is not known, and said
     cuts_tables     limits of GDT and IDT above 16 bits are cut on KVM; False: refused
     passes_features  SEV_FEATURES of a file are what the kernel is asked for, so that they are
                     refused where it refuses them; False: that is not checked

@@ -106,8 +106,9 @@ class _Files:
     def check(self, wanted: bytes, path: str, *spans: Blob) -> None:
         """Raise MismatchError unless one of `spans` has the SHA-256 `wanted`."""
         if wanted not in [self._sha256(span) for span in spans]:
+            found = self._sha256(spans[0]).hex()
             raise MismatchError(
-                f"SHA-256 of the contents is {self._sha256(spans[0]).hex()}, expected {wanted.hex()}",
+                f"SHA-256 of the contents is {found}, expected {wanted.hex()}",
                 at=f"{self._manifest}: {path}.sha256",
             )
 

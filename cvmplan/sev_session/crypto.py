@@ -32,7 +32,7 @@ def shared_secret(
     ConfigError `at` where both are of one key pair, which nobody shares.
     """
     if private.public_key().public_numbers() == public.public_numbers():
-        raise ConfigError("is the public key of the private key itself", at=at)
+        raise ConfigError("belongs to the private key itself", at=at)
     return private.exchange(ec.ECDH(), public)
 
 

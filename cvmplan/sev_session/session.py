@@ -178,7 +178,7 @@ def read_key(blob: Blob) -> bytes:
     """Return the transport key (TEK or TIK) that a file holds: 16 bytes; MalformedError."""
     if len(blob) != KEY_SIZE:
         problem = f"{len(blob)} bytes, a transport key has {KEY_SIZE}"
-        hint = "the bytes themselves, neither hex nor base64, without a line break"
+        hint = "store the raw bytes: no hex, no base64, no line break"
         raise MalformedError(problem, at=blob.name, hint=hint)
     return bytes(blob.data)
 
@@ -194,7 +194,7 @@ def read_certificate(blob: Blob) -> Certificate:
     found = data.take(Certificate, 0)
     if found.version != 1:
         problem = f"an SEV certificate of version {found.version}"
-        raise UnsupportedError(problem, at=data.where(0), hint="known is 1")
+        raise UnsupportedError(problem, at=data.where(0), hint="supported: 1")
     wrong = next(_wrong(found), None)
     if wrong:
         offset, problem = wrong
@@ -243,9 +243,9 @@ def _wrong_signature(usage: int, algo: int, signature: bytes) -> str | None:
     if usage not in USAGES or algo not in ALGORITHMS or algo in ECDH:
         return f"a signature by {told}"
     if (usage == NO_USAGE) != (algo == NO_ALGORITHM):
-        return f"a signature by {told}: one is none, and the other is not"
+        return f"a signature by {told}: usage and algorithm do not agree"
     if algo == NO_ALGORITHM and any(signature):
-        return "a signature by nobody is not zero"
+        return "an unused signature is not zero"
     unused = signature[COORDINATE:72] + signature[72 + COORDINATE :]
     if algo in ECDSA and any(unused):
         return "reserved bytes of a signature are not zero"
@@ -263,7 +263,7 @@ def _binary(blob: Blob, size: int, want: str) -> Blob:
             data = b""
         if len(data) == size:
             return Blob(blob.name, memoryview(data))
-    hint = "of a chain of certificates take the first" if len(blob) > size else ""
+    hint = "use the first certificate of a chain" if len(blob) > size else ""
     raise MalformedError(f"{len(blob)} bytes, {want}", at=blob.name, hint=hint)
 
 

@@ -67,7 +67,7 @@ class Memory(Memslots):
         self.frames[op.gmem].set(op.offset, end, Frame())
         for low, high, delta in self.bound_runs(op.gmem, op.offset, end):
             self._zap(low + delta, high + delta, leaves=True)
-        return Answer(why="what was measured of these pages stays measured")
+        return Answer(why="the measurement of these pages stays")
 
     # --- attributes --------------------------------------------------------------------------
 
@@ -115,7 +115,7 @@ class Memory(Memslots):
                 self.written.set(low, high, None)
         self.private.set(op.gpa, end, private)
         if not changed:
-            return Answer("nop", why="it was so already")
+            return Answer("nop", why="already in this state")
         return Answer()
 
     def _zap(self, low: int, high: int, *, leaves: bool) -> None:

@@ -146,7 +146,7 @@ class Memslots:
     def _set_new(self, slot: Slot) -> Answer:
         other = self._overlapping(slot)
         if other is not None:
-            return no("EEXIST", "slot-taken", f"slot {other.number} is there already")
+            return no("EEXIST", "slot-taken", f"slot {other.number} already exists")
         if slot.gmem is not None:
             refused = self._refuses_binding(slot)
             if refused is not None:
@@ -160,7 +160,7 @@ class Memslots:
         if refused is not None or before is None:
             return refused or Answer()
         if slot.gpa == before.gpa and slot.end == before.end:
-            return Answer("nop", why="the slot was so already")
+            return Answer("nop", why="the slot already has this state")
         self._unbind(before)
         if slot.gpa == slot.end:
             return Answer(why=f"slot {slot.number} is deleted")
@@ -188,9 +188,7 @@ class Memslots:
                 "EINVAL", "slot-fixed", f"slot {slot.number} is in use, and its size is fixed"
             )
         other = self._overlapping(slot)
-        return (
-            no("EEXIST", "slot-taken", f"slot {other.number} is there already") if other else None
-        )
+        return no("EEXIST", "slot-taken", f"slot {other.number} already exists") if other else None
 
     def _overlapping(self, slot: Slot) -> Slot | None:
         """Return a slot of another number that holds an address of `slot`, None where none does."""

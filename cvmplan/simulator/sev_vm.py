@@ -58,9 +58,7 @@ class SevVm(Vm):
     def init(self, op: Call) -> Answer:
         """KVM_SEV_INIT2, or KVM_SEV_ES_INIT."""
         if self.inited or self.vcpus is not None:
-            return no(
-                "EINVAL", "initialised-before", "the VM was initialised, or a vCPU created, before"
-            )
+            return no("EINVAL", "initialised-before", "the VM is already initialised or has a vCPU")
         why = self._refuses_features(op.vmsa_features, legacy=op.legacy)
         if why is not None:
             return no("EINVAL", "features", why)
@@ -115,7 +113,7 @@ class SevVm(Vm):
             )
         if self.memory.held_up_to(low, high) < high:
             return no(
-                None, "no-memslot", "no memslot contains it, so there is no address to encrypt from"
+                None, "no-memslot", "no memslot contains it, so the address to encrypt is unknown"
             )
         again = self.memory.measured.first(low, high, 0) != low
         last = op.gpa + op.size
@@ -125,7 +123,7 @@ class SevVm(Vm):
                 self._digest.add(None if again else piece)
         for start, end, times in [*self.memory.measured.runs(low, high)]:
             self.memory.measured.set(start, end, times + 1)
-        why = "encrypted before: what is measured now is ciphertext, and not known" if again else ""
+        why = "encrypted before: the measured data is ciphertext and not known" if again else ""
         return Answer(why=why)
 
     def update_vmsa(self, op: Call) -> Answer:

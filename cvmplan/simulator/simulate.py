@@ -40,7 +40,7 @@ class Host:
     def __init__(self, platform: Platform, abi: Abi, gpaw: int) -> None:
         if not abi.simulates:
             raise UnsupportedError(
-                f"{abi.name} is for plans only: what it refuses is not in public text", at="--abi"
+                f"{abi.name} supports plans only; its refusals are not public", at="--abi"
             )
         self.platform = platform
         self.abi = abi
@@ -88,7 +88,7 @@ class Host:
 
     def _create(self, op: Call) -> Answer:
         if self.vm is not None:
-            return no(None, "created-before", "the plan is about one VM, and it was created before")
+            return no(None, "created-before", "the plan creates a second VM")
         platform = op.vm_type
         if platform is None or platform not in self.abi.vm_types:
             return no("EINVAL", "vm-type", f"{self.abi.name} has no VMs of type {op.vm_type}")
@@ -175,7 +175,7 @@ def measured_twice(vm: Vm | None) -> Iterable[Finding]:
         return
     runs = ((low, high, n) for low, high, n in vm.memory.measured.runs(0, END) if n > 1)
     for low, high, times in islice(runs, MOST_FINDINGS):
-        problem = f"measured {times} times: the kernel took them again"
+        problem = f"measured {times} times: the kernel accepted them again"
         yield Finding("gpa-mapped-twice", problem, low, high - PAGE)
 
 

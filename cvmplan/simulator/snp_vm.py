@@ -81,7 +81,7 @@ class SnpVm(Vm):
     def unknown(self, op: Call) -> Answer:
         """Answer a call that this VM does not have; SEV's are EPERM once it is initialised."""
         if op.op.startswith("sev-") and self.inited and self.abi.runs:
-            return no("EPERM", "no-such-call", "an SNP guest takes no SEV command")
+            return no("EPERM", "no-such-call", "an SNP guest does not accept SEV commands")
         return super().unknown(op)
 
     def start(self, op: Call) -> Answer:
@@ -116,7 +116,7 @@ class SnpVm(Vm):
             return no(
                 "EINVAL",
                 "vmsa-from-user-space",
-                "VMSAs are the kernel's: user space hands none over",
+                "the kernel adds VMSAs, user space cannot",
             )
         if not op.size:
             return self._empty()
@@ -180,7 +180,7 @@ class SnpVm(Vm):
             return "in-use-elsewhere", "backs a different page"
         if next(self.memory.measured.runs(gpa, gpa + 1))[2]:
             return "added-before", "was added before"
-        return "mapped-before", "is the guest's already"
+        return "mapped-before", "already belongs to the guest"
 
     def _take(self, slot: Slot, low: int, high: int) -> None:
         frame = Frame(populated=True, delta=slot.delta)
@@ -298,7 +298,7 @@ class SnpVm(Vm):
                 why = f"a VMSA at {gpa:#x}, KVM has it at {VMSA_GPA:#x}: the digest is not known"
                 page = None  # noqa: PLW2901 KVM measures another one
             elif page is not None and self._has_other_features(page):
-                why = "a VMSA with other SEV_FEATURES than the VM has: the digest is not known"
+                why = "a VMSA with SEV_FEATURES different from the VM: the digest is not known"
                 page = None  # noqa: PLW2901 KVM measures another one
             self._digest.add("vmsa", VMSA_GPA, [page])
         return why

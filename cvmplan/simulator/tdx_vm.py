@@ -107,7 +107,7 @@ class TdxVm(Vm):
         if op.op not in self.abi.tdx_add:
             return no(None, "no-such-call", NO_SUCH_CALL.format(self.abi.name))
         if self.vcpus is None:
-            return no("EBADF", "no-vcpu", "it is a call on a vCPU, and there is none")
+            return no("EBADF", "no-vcpu", "a vCPU call needs a vCPU, and the VM has none")
         pages = f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages"
         shared = f"an address at or above {op.gpa:#x} has the shared bit"
         wrong: tuple[tuple[bool, Reason, str], ...] = (
@@ -323,7 +323,7 @@ class TdxVm(Vm):
         if not held or self.memory.private.first(op.gpa, end, value=False) is not None:
             return no(None, "not-private", "it has no private memory")
         if any(leaf != "free" for _, _, leaf in self.memory.leaf.runs(op.gpa, end)):
-            return no(None, "mapped-before", "a page is there already", seamcall_status=STATE)
+            return no(None, "mapped-before", "a page already exists", seamcall_status=STATE)
         self.memory.leaf.set(op.gpa, end, "augmented")
         self.memory.level.set(op.gpa, end, PAGE)
         return Answer(why="augmented: in the TD, not measured")

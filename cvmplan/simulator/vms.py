@@ -125,7 +125,7 @@ class Vm:
         if not self.abi.map_call or (not self.abi.runs and op.op != self.abi.map_call):
             return no(None, "no-such-call", NO_SUCH_CALL.format(self.abi.name))
         if self.vcpus is None:
-            return no("EBADF", "no-vcpu", "it is a call on a vCPU, and there is none")
+            return no("EBADF", "no-vcpu", "a vCPU call needs a vCPU, and the VM has none")
         if not whole_pages(op.gpa, op.size):
             return no(
                 "EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x} are not whole pages"

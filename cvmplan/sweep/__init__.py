@@ -64,11 +64,11 @@ def sweep_image(
     """
     Yield the measurements of an image, a path or its bytes, with every combination of settings.
 
-    Each of `lists` is one value or a list of values of a setting (`matrix.ORDER`, and `vcpus`,
-    which takes ranges: "1-512").  Rows are dicts with the keys `rows.COLUMNS`, in the order of
-    the lists, those of `vcpus` fastest; a launch that is refused has an `error` and no `digest`.
-    `executor`: any; its processes get the image with their work.  ConfigError, InputError,
-    UnsupportedError for what is no image or no setting.
+    Each of `lists` is one value or a list of values of a setting; `vcpus` also takes ranges
+    ("1-512").  Rows are dicts with the keys `rows.COLUMNS`, in the order of the lists, with
+    `vcpus` varying fastest; a launch that is refused has an `error` and no `digest`.
+    `executor` is any `concurrent.futures.Executor`.  ConfigError for an unknown setting or a wrong
+    value, InputError for a file that cannot be read, UnsupportedError if it is not an image.
     """
     path = NAME if isinstance(image, bytes) else os.fspath(image)
 

@@ -78,7 +78,7 @@ class Store:
         try:
             yield
         except (sqlite3.Error, _ForeignError, ValueError) as error:
-            hint = "name a new file, or one that 'sweep' wrote"
+            hint = "name a new file, or a database of 'cvmplan sweep'"
             problem = f"not a database of 'sweep': {error}"
             raise InputError(problem, at=self._path or "''", hint=hint) from None
 

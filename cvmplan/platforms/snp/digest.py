@@ -128,7 +128,9 @@ def after_update(digest: bytes, step: LaunchUpdate) -> bytes:
     """Return the launch digest after a run of pages, where it is `digest` before; PlanError."""
     if isinstance(step.contents, DigestAfter):
         if digest != NO_CONTENTS or step.page_type is not PageType.NORMAL:
-            raise PlanError("a digest stands for the first pages of a launch, NORMAL ones, only")
+            raise PlanError(
+                "a digest can only replace the first pages of a launch, and only NORMAL ones"
+            )
         return step.contents.digest
     tail = _tail(step.page_type)
     if step.page_type not in MEASURED_CONTENTS:

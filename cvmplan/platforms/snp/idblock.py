@@ -111,7 +111,7 @@ def read_block(blob: Blob) -> IdBlock:
     block: IdBlock = _whole(IdBlock, blob)
     if block.version != VERSION:
         problem = f"an ID block of version {block.version}"
-        raise UnsupportedError(problem, at=blob.where(0x50), hint="known is 1")
+        raise UnsupportedError(problem, at=blob.where(0x50), hint="supported: 1")
     return block
 
 
@@ -148,7 +148,7 @@ def read_key(blob: Blob) -> Point:
     key: EcdsaKey = _whole(EcdsaKey, blob)
     if key.curve != P384:
         problem = f"a key on the curve with number {key.curve}"
-        raise UnsupportedError(problem, at=blob.where(0), hint="known is 2, P-384")
+        raise UnsupportedError(problem, at=blob.where(0), hint="supported: 2, P-384")
     _zero(key.reserved, blob.where(0x94))
     return Point(*(int.from_bytes(number, "little") for number in (key.qx, key.qy)))
 
@@ -170,7 +170,7 @@ def _whole(kind: type[R], blob: Blob) -> R:
 
 def _zero(reserved: bytes, at: str) -> None:
     if any(reserved):
-        raise MalformedError("reserved bytes that are not 0", at=at)
+        raise MalformedError("reserved bytes are not zero", at=at)
 
 
 def _known_algorithm(number: int, at: str) -> None:
@@ -179,7 +179,7 @@ def _known_algorithm(number: int, at: str) -> None:
 
 
 def _unknown_algorithm(number: int, at: str) -> UnsupportedError:
-    hint = "known is 1, ECDSA P-384 with SHA-384"
+    hint = "supported: 1, ECDSA P-384 with SHA-384"
     return UnsupportedError(f"a key algorithm with number {number}", at=at, hint=hint)
 
 

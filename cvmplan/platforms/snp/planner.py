@@ -188,7 +188,7 @@ def _metadata_findings(launch: Launch) -> Iterator[Finding]:
     if launch.image:
         yield from _hash_page_findings(launch, launch.image)
     elif launch.hash_table:
-        problem = "a kernel was given, and there is no firmware whose hashes page it could fill"
+        problem = "a kernel is given, but the launch has no firmware with a hashes page"
         yield Finding("hash-table-outside-page", problem, at=launch.name)
 
 

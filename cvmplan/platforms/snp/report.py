@@ -88,14 +88,14 @@ def read(blob: Blob) -> AttestationReport:
     report = blob.take(AttestationReport, 0)
     if report.version not in VERSIONS:
         problem = f"an SNP report of version {report.version}"
-        raise UnsupportedError(problem, at=blob.where(0), hint="known are 2, 3 and 5")
+        raise UnsupportedError(problem, at=blob.where(0), hint="supported: 2, 3 and 5")
     if report.signature_algo != ECDSA_P384_SHA384:
         problem = f"a signature algorithm with number {report.signature_algo}"
-        hint = "known is 1, ECDSA P-384 with SHA-384"
+        hint = "supported: 1, ECDSA P-384 with SHA-384"
         raise UnsupportedError(problem, at=blob.where(0x34), hint=hint)
     if not report.signer:
         problem = f"a signing key with number {report.key_info >> 2 & 7}"
-        hint = "known are 0 (VCEK), 1 (VLEK) and 7 (none)"
+        hint = "supported: 0 (VCEK), 1 (VLEK) and 7 (none)"
         raise UnsupportedError(problem, at=blob.where(0x48), hint=hint)
     if report.key_info >> 5 or report.reserved_4c:
         raise MalformedError("reserved bits that are not 0", at=blob.where(0x48))

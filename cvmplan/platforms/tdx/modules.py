@@ -107,6 +107,6 @@ def find(name: str, at: str = "--module") -> Module:
     """Return the module `name`, "1.5" for the newest 1.5 that is known; ConfigError."""
     found = [m for n, m in MODULES.items() if n == name or n.startswith(f"{name}.")]
     if not found:
-        hint = f"known are {', '.join(MODULES)}, and 1.5 and 2.0 for the newest of each"
+        hint = f"supported: {', '.join(MODULES)}, and 1.5 and 2.0 for the newest of each"
         raise ConfigError(f"unknown TDX module {name!r}", at=at, hint=hint)
     return found[-1]

@@ -75,7 +75,7 @@ def _check_order(launch: Launch) -> None:
     possible = {"fused": ("single-pass",), "separate": ("two-pass",)}
     orders = possible.get(launch.abi.tdx_extend, ("single-pass", "two-pass"))
     if launch.guest.page_order not in orders:
-        how = "in one call" if launch.abi.tdx_extend == "fused" else "a region after the other"
+        how = "in one call" if launch.abi.tdx_extend == "fused" else "one region after the other"
         raise UnsupportedError(
             f"{launch.abi.name} adds and extends {how}: {launch.guest.page_order} is not possible",
             at="--page-order",
@@ -137,7 +137,7 @@ def _refused(launch: Launch) -> Iterator[Finding]:
             problem = f"TDX section {section.number}: its data begins at {section.data_offset:#x}"
             yield finding(f"{problem}, not on a page", section.at)
     if not profile.legacy_pointer and image.legacy_pointer:
-        problem = f"{profile.name} looks for TDX metadata in the GUID table only"
+        problem = f"{profile.name} finds TDX metadata only in the GUID table"
         yield Finding("loader-refuses", problem, at=image.blob.name, severity="warning")
     if types is not None and [s.type for s in sections].count(2) != 1:
         yield finding("TDX metadata without exactly one TD_HOB", image.blob.name)
@@ -183,7 +183,7 @@ def _no_reset_vector(launch: Launch, regions: tuple[Region, ...]) -> Iterator[Fi
     """Warn where no page is added at which the vCPUs of a TD start."""
     held = any(r.gpa <= RESET_PAGE < r.end for r in igvm_loader.added(regions) if r.size > 0)
     if not held:
-        problem = f"no page is added at {RESET_PAGE:#x}, where a TD's vCPUs start"
+        problem = f"no page is added at {RESET_PAGE:#x}, where the vCPUs of a TD start"
         yield Finding("no-reset-vector", problem, RESET_PAGE, RESET_PAGE, at=launch.name)
 
 

@@ -190,10 +190,10 @@ def read_quote(blob: Blob) -> Quote:
     header = blob.take(Header, 0)
     if header.version not in (4, 5):
         problem = f"a quote of version {header.version}"
-        raise UnsupportedError(problem, at=blob.where(0), hint="known are 4 and 5")
+        raise UnsupportedError(problem, at=blob.where(0), hint="supported: 4 and 5")
     if header.att_key_type != ECDSA_P256:
         problem = f"an attestation key of type {header.att_key_type}"
-        raise UnsupportedError(problem, at=blob.where(2), hint="known is 2, ECDSA P-256")
+        raise UnsupportedError(problem, at=blob.where(2), hint="supported: 2, ECDSA P-256")
     at, size = Header.LAYOUT.size, BODIES[2]
     if header.version == 5:
         descriptor = blob.take(BodyDescriptor, at)
@@ -240,7 +240,7 @@ def _signed(data: Blob, message: bytes) -> Signed:
     outer_type, outer = _certification(data, 128)
     if outer_type != QE_REPORT:
         raise UnsupportedError(
-            f"certification data of type {outer_type}", at=data.where(128), hint="known is 6"
+            f"certification data of type {outer_type}", at=data.where(128), hint="supported: 6"
         )
     size = int.from_bytes(outer.slice(448, 450).data, "little")
     inner_type, certificates = _certification(outer, 450 + size)
@@ -274,10 +274,10 @@ def read_report(blob: Blob) -> tuple[Td, ReportMac]:
     mac, tcb, info = blob.take(ReportMac, 0), blob.take(TcbInfo, 256), blob.take(TdInfo, TDINFO_AT)
     if mac.type != TEE_TYPE or mac.subtype or mac.version not in (0, 1):
         problem = f"a report of type {mac.type:#x}, subtype {mac.subtype}, version {mac.version}"
-        hint = "known are 0x81, 0, and 0 or 1"
+        hint = "supported: 0x81, 0, and 0 or 1"
         raise UnsupportedError(problem, at=blob.where(0), hint=hint)
     reserved = (mac.reserved_03, *mac.reserved_04, *mac.reserved_c0, *tcb.padding)
     if any((*reserved, *info.reserved)):
-        raise MalformedError("reserved bytes that are not 0", at=blob.name)
+        raise MalformedError("reserved bytes are not zero", at=blob.name)
     seam = tcb.mrseam, tcb.mrsignerseam, tcb.attributes
     return _as_td(info, info.attributes, seam, info.servtd_hash, mac.report_data), mac

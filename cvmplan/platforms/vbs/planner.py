@@ -23,7 +23,7 @@ def layout(launch: Launch) -> Layout:
     regions = igvm_loader.typed(launch) if launch.image else launch.regions
     findings = [*unmeasured_contents(regions, HOST_FILLED)]
     if launch.image and not any(registers for _, registers in launch.image.registers):
-        problem = "the file has no registers of a vCPU: none could start"
+        problem = "the file has no vCPU registers, so no vCPU can start"
         findings.append(Finding("no-vcpu-state", problem, at=launch.name, severity="warning"))
     return Layout(regions, limits, tuple(findings))
 
