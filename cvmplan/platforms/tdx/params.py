@@ -184,7 +184,8 @@ def xfam_findings(xfam: int, module: Module, at: str) -> Iterator[Finding]:
     for together in ((5, 6, 7), (11, 12), (17, 18)):
         mask = bits.mask_of(*together)
         if xfam & mask not in (0, mask):
-            problem = f"xfam {xfam:#x} has some of {bits.names(mask, bits.XFAM)}: a group that is set as a whole"
+            group = bits.names(mask, bits.XFAM)
+            problem = f"xfam {xfam:#x} sets only some of {group}; set all or none"
             yield Finding("td-xfam", problem, at=at)
     if xfam & 1 << 5 and not xfam & 1 << 2:
         yield Finding("td-xfam", f"xfam {xfam:#x} has AVX-512 without AVX", at=at)
