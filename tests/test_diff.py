@@ -228,7 +228,7 @@ def test_what_is_not_measured_is_a_difference_and_says_so(name: str) -> None:
     assert (one["what"], one["measured"], found["same_measurement"]) == (what, False, True)
     text = run("diff", image, image, "--a", a, "--b", b)
     assert text.code == 1
-    assert "nothing of it is measured" in text.out
+    assert "none of it measured" in text.out
 
 
 def test_a_command_line_is_named_with_the_page_that_it_changes() -> None:
@@ -292,7 +292,7 @@ def test_plans_that_cut_pages_otherwise_differ_and_measure_the_same(folder: Path
     assert (found["differ"], found["same_measurement"], found["differences"]) == (True, True, [])
     assert f"from op {number} on" in found["calls_differ"]
     text = run("diff", "whole.json", "cut.json").out
-    assert "both measure the same" in text
+    assert "both measure identically" in text
 
 
 def test_plans_for_two_kernels_differ_in_calls_alone() -> None:
@@ -310,7 +310,7 @@ def test_a_trace_parts_where_its_digests_do(folder: Path) -> None:
     assert "step 5" in found["parting"]["a"]
     assert hex(BASE + 0x4000) in found["parting"]["why"]
     text = run("diff", "t.jsonl", "b.fd").out
-    assert "they part there, and do not measure the same" in text
+    assert "they differ there, and the measurements differ" in text
 
 
 def test_a_trace_parts_at_the_vcpu_whose_digest_differs() -> None:
@@ -336,7 +336,7 @@ def test_a_trace_has_the_measurement_that_it_leads_to(
     measured = [run("measure", n, "--platform", platform, "--bare").out for n in (image, "b.fd")]
     assert [found[side]["digest"] for side in "ab"] == measured
     assert (found["differ"], found["same_measurement"]) == (True, False)
-    assert "look alike" in run("diff", f"{image}.trace", "b.fd.trace").out
+    assert "no difference found" in run("diff", f"{image}.trace", "b.fd.trace").out
 
 
 def test_vcpu_states_among_the_pages_have_a_place_in_the_order() -> None:
@@ -393,10 +393,10 @@ def shown(*args: str) -> Result:
 def test_text_says_where_they_part_and_what_differs() -> None:
     result = shown("a.fd", "a.fd", "--a", "--vmm qemu", "--b", "--vmm ec2")
     assert result.code == 1
-    assert "they part at op" in result.out
-    assert "0x80e000 cpuid here, 0x80f000 zero there" in result.out
+    assert "first difference at op" in result.out
+    assert "0x80e000 cpuid in A, 0x80f000 zero in B" in result.out
     assert "vCPU 0 rdx" in result.out
-    assert result.out.rstrip().endswith("they do not measure the same")
+    assert result.out.rstrip().endswith("and the measurements differ")
 
 
 WRONG: Final[dict[str, tuple[list[str], int]]] = {

@@ -415,7 +415,7 @@ def test_text_says_which_register_differs_and_where() -> None:
     value = value_after(*[d for _, d in digests_of(1)][:3])
     result = run("events", str(PUBLISHED), "--rtmr1", f"0x{value}", "--rtmr2", RTMRS[2])
     assert result.code == 1
-    assert f"RTMR1 differs: want {value}; equal after event 16; 2 more follow\n" in result.out
+    assert f"RTMR1 differs: expected {value}; equal after event 16; 2 more follow\n" in result.out
     assert "RTMR2 is as expected\n" in result.out
 
 

@@ -176,7 +176,7 @@ def test_what_was_given_right_is_said_to_be_right(files: Path) -> None:
     document = explain(str(files / "image.fd"), "--vcpus", "3", "--expect", digest)
     assert (document["explained"], document["changes"]) == (True, [])
     result = run("explain", str(files / "image.fd"), "--vcpus", "3", "--expect", digest)
-    assert "what was given has this measurement" in result.out
+    assert "the given settings produce this measurement" in result.out
 
 
 # --- images --------------------------------------------------------------------------------------

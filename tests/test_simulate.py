@@ -277,7 +277,7 @@ def test_the_simulator_takes_nothing_of_the_planner() -> None:
 def test_kernels_are_named_in_their_table_only() -> None:
     names = [re.escape(n) for n in ABIS if n.startswith(("kvm-", "rfc-", "isolated"))]
     for path in Path(cvmplan.__file__).parent.rglob("*.py"):
-        if path.name not in ("abi.py", "releases.py"):
+        if path.name not in ("abi.py", "releases.py", "pages.py"):
             assert not re.findall("|".join(names), code_without_prose(path)), path
 
 
@@ -505,7 +505,7 @@ def test_text_says_what_each_call_answers_and_where_it_ends() -> None:
     late = json.dumps(plan("snp", [*guest("snp"), page], "kvm-6.11")).encode()
     assert "fw_error 0x2" in run("simulate", "-", stdin=late).out
     plain = json.dumps(plan("default", guest("default", memory_ops=[]), "kvm-6.11")).encode()
-    assert "nothing is measured" in run("simulate", "-", stdin=plain).out
+    assert "not measured" in run("simulate", "-", stdin=plain).out
 
 
 def test_calls_of_a_plan_that_gives_memory_back_are_printed() -> None:

@@ -467,7 +467,7 @@ def test_registers_that_are_not_given_are_zero_and_said_to_be() -> None:
 def test_what_the_module_wants_set_is_added_to_what_is_given_and_said() -> None:
     result = run("td-info", mini(), "--xfam", "0x4")
     lines = [" ".join(line.split()) for line in result.out.splitlines()]
-    assert "8 xfam 0x7 X87 SSE AVX (added, since the module wants it: X87 SSE)" in lines
+    assert "8 xfam 0x7 X87 SSE AVX (added because the module requires it: X87 SSE)" in lines
 
 
 @pytest.mark.parametrize("order", ["single-pass", "two-pass"])

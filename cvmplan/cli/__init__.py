@@ -33,41 +33,53 @@ from cvmplan.core.errors import CvmplanError, InputError
 from cvmplan.core.mapped import confirm_all
 from cvmplan.core.values import printable
 
-GROUPS: Final = {
-    "Plan a launch": {
-        "inspect": "Print what an image declares: tables, sections, offsets.",
-        "check": "Check an image and its launch, and print every finding.",
-        "map": "Print which region owns each guest page.",
-        "plan": "Print the ordered operations of the launch.",
-        "trace": "Print the firmware commands of the launch.",
-        "simulate": "Simulate a plan or a recorded launch on a kernel.",
-        "measure": "Compute the launch measurement.",
-        "rtmr": "Predict RTMR0 to RTMR3 of a TD.",
-    },
-    "Compare and explain": {
-        "diff": "Compare two launches page by page.",
-        "explain": "Find the settings that produce a measurement.",
-        "sweep": "Measure many configurations.",
-    },
-    "Identity and evidence": {
-        "verify": "Verify an attestation report or quote.",
-        "events": "Replay an event log into RTMR0 to RTMR3.",
-        "idblock": "Create, sign or check an SNP ID block.",
-        "td-params": "Create TD_PARAMS and check them.",
-        "td-info": "Compute TDINFO and TEE_INFO_HASH of a TD.",
-        "session": "Create or verify the session of a SEV guest owner.",
-        "launch-measure": "Compute what SEV firmware returns for LAUNCH_MEASURE.",
-    },
-    "Reference": {
-        "profiles": "List the VMM profiles with their sources.",
-        "abis": "List the kernel interfaces with their sources.",
-        "rules": "List the rules of 'check'.",
-        "schema": "Print the JSON Schema of a document.",
-        "help": "Print a page of the documentation.",
-    },
-}
-"""Title to verbs, each with its summary and a module of this package."""
-VERBS: Final = {name: text for verbs in GROUPS.values() for name, text in verbs.items()}
+GROUPS: Final = (
+    (
+        "Plan a launch",
+        {
+            "inspect": "Print what an image declares: tables, sections, offsets.",
+            "check": "Check an image and its launch, and print every finding.",
+            "map": "Print which region owns each guest page.",
+            "plan": "Print the ordered operations of the launch.",
+            "trace": "Print the firmware commands of the launch.",
+            "simulate": "Simulate a plan or a recorded launch on a kernel.",
+            "measure": "Compute the launch measurement.",
+            "rtmr": "Predict RTMR0 to RTMR3 of a TD.",
+        },
+    ),
+    (
+        "Compare and explain",
+        {
+            "diff": "Compare two launches page by page.",
+            "explain": "Find the settings that produce a measurement.",
+            "sweep": "Measure many configurations.",
+        },
+    ),
+    (
+        "Identity and evidence",
+        {
+            "verify": "Verify an attestation report or quote.",
+            "events": "Replay an event log into RTMR0 to RTMR3.",
+            "idblock": "Create, sign or check an SNP ID block.",
+            "td-params": "Create TD_PARAMS and check them.",
+            "td-info": "Compute TDINFO and TEE_INFO_HASH of a TD.",
+            "session": "Create or verify the session of a SEV guest owner.",
+            "launch-measure": "Compute what SEV firmware returns for LAUNCH_MEASURE.",
+        },
+    ),
+    (
+        "Reference",
+        {
+            "profiles": "List the VMM profiles with their sources.",
+            "abis": "List the kernel interfaces with their sources.",
+            "rules": "List the rules of 'check'.",
+            "schema": "Print the JSON Schema of a document.",
+            "help": "Print a page of the documentation.",
+        },
+    ),
+)
+"""Titles and verbs, each verb with its summary; it is a module of this package."""
+VERBS: Final = {name: text for _, verbs in GROUPS for name, text in verbs.items()}
 BUG = 70
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # the class of all errors of usage
 
@@ -82,7 +94,7 @@ class _Verbs(TyperGroup):
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write the summaries, which needs none of the modules."""
         del ctx
-        for title, verbs in GROUPS.items():
+        for title, verbs in GROUPS:
             with formatter.section(title):
                 formatter.write_dl(list(verbs.items()), col_max=16)
 
