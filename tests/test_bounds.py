@@ -116,7 +116,7 @@ def test_an_hcl_report_with_a_tail_of_zeros_is_refused_by_its_size() -> None:
     data = header + struct.pack("<IIIII", 20, 1, 2, 1, 10) + bytes(10)
     with in_time(), pytest.raises(InputError):
         wrappers.unwrap(blob(data.ljust(64 << 20, b"\0")))
-    with pytest.raises(InputError, match="behind its parts"):
+    with pytest.raises(InputError, match="after its parts"):
         wrappers.unwrap(blob(data.ljust(3000, b"\1")))
 
 

@@ -204,7 +204,7 @@ def test_the_number_of_vcpus_is_named(platform: str) -> None:
     found = compared("a.fd", "a.fd", "--platform", platform, "--a", "--vcpus 2", "--b", "--vcpus 5")
     one = only(found)
     assert (one["what"], one["a"], one["b"]) == ("vCPU states", "2", "5")
-    assert found["parting"]["why"] == "2 vCPU states here, 5 there"
+    assert found["parting"]["why"] == "2 vCPU states in A, 5 in B"
 
 
 UNMEASURED: Final[dict[str, tuple[str, str, str, str]]] = {
@@ -242,7 +242,7 @@ def test_the_order_of_adds_and_extends_is_named() -> None:
     found = compared("td.fd", "td.fd", "--b", "--page-order two-pass")
     one = only(found)
     assert (one["what"], one["a"], one["b"]) == ("order", "single-pass", "two-pass")
-    assert "added and extended one by one here, added there" in found["parting"]["why"]
+    assert "added and extended one by one in A, added in B" in found["parting"]["why"]
 
 
 def test_whether_a_td_page_is_measured_is_its_type() -> None:
@@ -363,7 +363,7 @@ SPOILED_LOGS: Final[dict[str, tuple[Callable[[list[str]], list[str]], str]]] = {
         lambda lines: [*lines[:2], lines[2].replace("ZERO", "UNMEASURED"), *lines[3:]], "page type"
     ),
     "a page that is added twice": (lambda lines: [*lines[:4], lines[3], *lines[4:]], "added twice"),
-    "another order": (lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]], "order"),
+    "a different order": (lambda lines: [*lines[:4], lines[5], lines[4], *lines[6:]], "order"),
 }  # fmt: skip
 
 

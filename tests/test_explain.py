@@ -114,7 +114,7 @@ CASES: Final[dict[str, Case]] = {
         snp(boot=Boot(KERNEL, INITRD, "console=ttyS0\n"), vcpus=7), (*FILES, *LINE),
         ("--append", "--vcpus 7"),
     ),
-    "another kernel": Case(
+    "a different kernel": Case(
         snp(boot=Boot(INITRD, None, "x")),
         ("--kernel", "KERNEL", "--append", "x", "--try", "INITRD"), ("--kernel INITRD",),
     ),
@@ -597,7 +597,7 @@ def test_other_bytes_are_said_to_be_impossible(files: Path) -> None:
     result = run("explain", str(files / "image.fd"), "--expect", digest, "--budget", "5")
     assert (result.code, result.err) == (1, "")
     assert result.out.startswith("not explained: none of ")
-    assert "other bytes of the image" in result.out
+    assert "different bytes of the image" in result.out
     assert "--try FILE" in result.out
     assert "a kernel that is booted directly: none was given" in result.out
 

@@ -183,7 +183,7 @@ def test_openvmm_on_the_microsoft_hypervisor_moves_what_may_move(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("contexts", "reason"),
-    [((1,), "another VP than 0"), ((0, 0), "registers of VTL 0 are there already")],
+    [((1,), "a different VP than 0"), ((0, 0), "registers of VTL 0 are there already")],
 )
 def test_vbs_registers_of_other_vps_or_twice_are_refused(
     contexts: tuple[int, ...], reason: str, tmp_path: Path

@@ -259,4 +259,4 @@ def test_a_kernel_of_which_only_the_hash_is_known_is_not_checked() -> None:
     if not firmware.exists():
         pytest.skip("../shared is absent")
     result = run("check", str(firmware), "--platform", "snp", "--kernel-hash", "11" * 32)
-    assert "not checked: the format of the kernel, of which only the hash is given" in result.out
+    assert "not checked: the format of the kernel, because only its hash is given" in result.out

@@ -81,7 +81,7 @@ WITNESSES: Final[dict[tuple[str, str], list[Witness]]] = {
         for gpa in ("0x800", hex(1 << 52))],
     (SLOTS, "a slot above 32763"): [
         ("kvm-7.3", "snp", begun({**PLAIN, "slot": 32764}), "set-memslot", "EINVAL", None)],
-    (SLOTS, "memory of another slot"): [
+    (SLOTS, "memory of a different slot"): [
         ("kvm-7.3", "default", opened(PLAIN, {**PLAIN, "slot": 1}), "set-memslot", "EEXIST", None)],
     (SLOTS, "a guest_memfd range bound twice"): [
         (abi, "snp", begun(GMEM, SLOT, {**SLOT, "slot": 1, "gpa": hex(MIB)}), "set-memslot",
@@ -128,7 +128,7 @@ WITNESSES: Final[dict[tuple[str, str], list[Witness]]] = {
     ("SNP_LAUNCH_START", "twice"): [
         ("kvm-7.3", "snp", started(op("snp-launch-start", policy="0x30000")), "snp-launch-start",
          "EINVAL", None)],
-    ("SNP_LAUNCH_START", "a VM that is no SNP guest"): [
+    ("SNP_LAUNCH_START", "a VM that is not an SNP guest"): [
         ("kvm-7.3", "sev", [*SEV, op("snp-launch-start", policy="0x30000")], "snp-launch-start",
          "ENOTTY", None)],
     (UPDATE, "length 0"): [
@@ -152,10 +152,10 @@ WITNESSES: Final[dict[tuple[str, str], list[Witness]]] = {
         for abi, errno in (("kvm-7.2", "EIO"), ("kvm-7.3", "EINVAL"))],
     ("SNP_LAUNCH_FINISH", "an ID block without ID authentication"): [
         ("kvm-7.3", "snp", finished(id_block="00" * 96), "snp-launch-finish", "EINVAL", None)],
-    ("SNP_LAUNCH_FINISH", "an ID block for another digest"): [
+    ("SNP_LAUNCH_FINISH", "an ID block for a different digest"): [
         ("kvm-7.3", "snp", finished(id_block="00" * 96, id_auth="00" * 4096), "snp-launch-finish",
          "EIO", 0xB)],
-    ("SNP_LAUNCH_FINISH", "an ID block for another policy"): [],  # needs the digest: below
+    ("SNP_LAUNCH_FINISH", "an ID block for a different policy"): [],  # needs the digest: below
     ("SNP_LAUNCH_FINISH", "twice"): [
         ("kvm-7.3", "snp", [*finished(), op("snp-launch-finish", vmsas=STATE)],
          "snp-launch-finish", "EINVAL", None)],
@@ -165,7 +165,7 @@ WITNESSES: Final[dict[tuple[str, str], list[Witness]]] = {
         ("kvm-7.3", "snp", started(START), "sev-launch-start", "EPERM", None)],
     ("KVM_SEV_LAUNCH_START", "a policy whose ES bit is not the VM's"): [
         ("kvm-7.3", "sev", [*SEV, {**START, "policy": "0x5"}], "sev-launch-start", "EIO", 0xD)],
-    ("KVM_SEV_LAUNCH_*", "in another state of the launch"): [
+    ("KVM_SEV_LAUNCH_*", "in a different state of the launch"): [
         ("kvm-7.3", "sev", [*SEV, START, op("sev-launch-finish")], "sev-launch-finish", "EIO", 2)],
     ("KVM_SEV_LAUNCH_UPDATE_DATA", "not a multiple of 16 bytes"): [
         ("kvm-7.3", "sev", [*SEV, START, {**DATA, "size": "0xf"}], "sev-launch-update-data", "EIO",
@@ -270,8 +270,8 @@ ELSEWHERE: Final = {
     (UPDATE, "a page that was added"): "below",
     (REGION, "a page that was added"): "below",
     (REGION, "an address with the shared bit"): "below",
-    ("SNP_LAUNCH_FINISH", "an ID block for another policy"): "below",
-    ("SNP_LAUNCH_FINISH", "an ID block for another digest"): "below, and test_refused_plans.py",
+    ("SNP_LAUNCH_FINISH", "an ID block for a different policy"): "below",
+    ("SNP_LAUNCH_FINISH", "an ID block for a different digest"): "below, and test_refused_plans.py",
     ("KVM_SEV_LAUNCH_UPDATE_DATA", "not a multiple of 16 bytes"): "below",
     ("KVM_TDX_INIT_VM", "more vCPUs than the module takes"): "test_one_answer_masks.py",
     ("SNP_LAUNCH_FINISH, SEV_LAUNCH_UPDATE_VMSA", "a vCPU with a breakpoint in DR7"): (

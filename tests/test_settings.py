@@ -112,7 +112,7 @@ def test_a_setting_is_refused_where_it_means_nothing(name: str, tmp_path: Path) 
     known = SETTINGS[name].platforms or tuple(Platform)
     for platform in (p for p in Platform if p not in known and p.vm_type is not None):
         given: dict[str, Any] = {name: value_of(name, tmp_path), "platform": platform}
-        with pytest.raises(ConfigError, match="means nothing") as caught:
+        with pytest.raises(ConfigError, match="is not supported on") as caught:
             plan_image(image(platform), **given)
         assert caught.value.at == name
 
@@ -131,7 +131,7 @@ def test_a_setting_that_nothing_uses_is_found(
 
 
 def test_a_setting_outside_the_table_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no such setting") as caught:
+    with pytest.raises(ConfigError, match="unknown setting") as caught:
         plan_image(good_snp().build(), vcpuz=3)  # type: ignore[call-arg]  # that is the test
     assert caught.value.at == "vcpuz"
 

@@ -495,7 +495,7 @@ def test_masks_that_no_module_takes_have_no_bytes() -> None:
     for form in ("json", "hex", "text"):
         result = run(*args, "--format", form)
         assert_refused(result, {1})
-        assert "td-xfam: xfam 0x23 has some of AVX512_OPMASK" in result.err
+        assert "td-xfam: xfam 0x23 sets only some of AVX512_OPMASK" in result.err
 
 
 WRONG_INFO: dict[str, tuple[str, ...]] = {
@@ -577,7 +577,7 @@ def test_a_manifest_may_not_name_an_identity_outside_its_folder(tmp_path: Path) 
     path = write(inner, manifest)
     result = run("plan", path)
     assert_refused(result, {2})
-    assert "leaves the manifest's folder" in result.err
+    assert "is outside the manifest's folder" in result.err
     plan = json.loads(run("plan", path, "--allow-outside", "--format", "json").out)
     assert plan["given"]["mrowner"] == openssl(b"another")
 
