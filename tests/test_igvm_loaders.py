@@ -132,7 +132,7 @@ def test_a_vmsa_over_a_page(loader: str, data: bool, accepted: bool, tmp_path: P
     if accepted:
         assert result.code == 0, result.err
     else:
-        assert "0x5000 lies over a page with data" in refusal(result, {1})
+        assert "0x5000 overlaps a page with data" in refusal(result, {1})
 
 
 @pytest.mark.parametrize(

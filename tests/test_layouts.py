@@ -361,12 +361,12 @@ REFUSED: dict[str, tuple[str, Values, str]] = {
     "a value too large": (
         "kvm_sev_snp_launch_update",
         {"type": 256},
-        "kvm_sev_snp_launch_update.type, 1 bytes, does not hold 0x100",
+        "kvm_sev_snp_launch_update.type, 1 bytes, does not contain 0x100",
     ),
     "a value below zero": (
         "kvm_sev_cmd",
         {"sev_fd": -1},
-        "kvm_sev_cmd.sev_fd, 4 bytes, does not hold -0x1",
+        "kvm_sev_cmd.sev_fd, 4 bytes, does not contain -0x1",
     ),
     "an unknown field": (
         "kvm_tdx_cmd",
@@ -376,17 +376,17 @@ REFUSED: dict[str, tuple[str, Values, str]] = {
     "too many bytes": (
         "kvm_sev_snp_launch_finish",
         {"host_data": bytes(33)},
-        "kvm_sev_snp_launch_finish.host_data, 32 bytes, does not hold 33 bytes",
+        "kvm_sev_snp_launch_finish.host_data, 32 bytes, does not contain 33 bytes",
     ),
     "a symbol in an array": (
         "kvm_tdx_init_vm",
         {"mrowner": "owner"},
-        "kvm_tdx_init_vm.mrowner, 48 bytes, holds no address, such as owner",
+        "kvm_tdx_init_vm.mrowner, 48 bytes, contains no address, such as owner",
     ),
     "a symbol in a flag": (
         "kvm_sev_snp_launch_start",
         {"flags": "here"},
-        "kvm_sev_snp_launch_start.flags, 2 bytes, holds no address, such as here",
+        "kvm_sev_snp_launch_start.flags, 2 bytes, contains no address, such as here",
     ),
 }
 

@@ -169,10 +169,10 @@ WRONG_VALUES: dict[str, tuple[Any, int, str]] = {
         document(region(0, "normal", source={"file": "none.bin"})), 3, "none.bin",
     ),
     "a_file_outside_the_folder": (
-        document(region(0, "normal", source={"file": "../m.json"})), 2, "leaves",
+        document(region(0, "normal", source={"file": "../m.json"})), 2, "is outside",
     ),
     "an_absolute_file": (
-        document(region(0, "normal", source={"file": "/dev/null"})), 2, "leaves",
+        document(region(0, "normal", source={"file": "/dev/null"})), 2, "is outside",
     ),
     "a_hash_that_does_not_fit": (
         document(region(0, "normal", source={"file": "x.bin", "sha256": "00" * 32})), 1, "sha256",

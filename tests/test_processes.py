@@ -398,7 +398,7 @@ def test_every_verb_writes_to_descriptors_pipes_and_files_alike(verb: str, tmp_p
     # no file can grow there, that of coverage neither
     small = shell(f"unset COVERAGE_PROCESS_CONFIG; ulimit -f 0; {command} -o new; ls -A", tmp_path)
     assert (small.stdout, small.stderr.count("\n")) == ("f\nlog\n", 1)
-    assert small.stderr.startswith("error: new: cannot be written: File too large")
+    assert small.stderr.startswith("error: new: cannot write: File too large")
 
 
 def test_closed_streams_do_not_end_up_in_a_file(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ class Memory(Memslots):
 
     def _refuses_fault(self, slot: Slot | None, at: int) -> Answer | None:
         if slot is None:
-            return no("ENOENT", "no-memslot", f"no memslot contains {at:#x}")
+            return no("ENOENT", "no-memslot", f"no memslot at {at:#x}")
         private = next(self.private.runs(at, at + PAGE))[2]
         if private and slot.gmem is None:
             return no(

@@ -207,9 +207,7 @@ class SnpVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                return no(
-                    None, "no-memslot", f"no memslot contains {at:#x}", residual=(at, end - at)
-                )
+                return no(None, "no-memslot", f"no memslot at {at:#x}", residual=(at, end - at))
             low, high = self.block(slot, at)
             stop = self._first_refused(slot, at, min(high, end))
             if stop:

@@ -244,9 +244,7 @@ class TdxVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                return no(
-                    None, "no-memslot", f"no memslot contains {at:#x}", residual=(at, end - at)
-                )
+                return no(None, "no-memslot", f"no memslot at {at:#x}", residual=(at, end - at))
             stop, answer = self._first_unmapped(slot, at, min(end, slot.end))
             self._take(slot, at, stop, op.gpa, source, measured=op.measured)
             if answer is not None:
@@ -274,9 +272,7 @@ class TdxVm(Vm):
         while at < end:
             slot = self.memory.slot_at(at)
             if slot is None or slot.gmem is None:
-                return no(
-                    None, "no-memslot", f"no memslot contains {at:#x}", residual=(at, end - at)
-                )
+                return no(None, "no-memslot", f"no memslot at {at:#x}", residual=(at, end - at))
             low, high = self._block(slot, at)
             _, answer = self._first_refused(slot, at, at + PAGE)
             if answer is not None:

@@ -188,7 +188,7 @@ def test_the_video_mode_of_the_command_line_is_in_the_header(
 @pytest.mark.parametrize(
     ("more", "text"),
     [
-        ({"append": "vga=blue", "qemu": "patched"}, "no mode"),
+        ({"append": "vga=blue", "qemu": "patched"}, "not a mode"),
         ({"memory": "8MiB", "qemu": "patched"}, "not RAM"),
     ],
 )

@@ -299,7 +299,7 @@ def test_blocks_of_2_mib_with_several_regions_are_counted(drawn: list[tuple[int,
     found = list(notes.two_megabyte_neighbours(placed[::-1], PAGE))
     assert len(found) == bool(wanted)
     for finding in found:
-        said = re.match(r"(\d+) blocks? holds? .* at (0x[0-9a-f]+)$", finding.message)
+        said = re.match(r"(\d+) blocks? contains? .* at (0x[0-9a-f]+)$", finding.message)
         assert said is not None
         assert (int(said[1]), int(said[2], 0)) == (len(wanted), min(wanted) << 21)
 
