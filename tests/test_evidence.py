@@ -661,7 +661,7 @@ def test_the_command_that_is_printed_finds_the_reason(tmp_path: Path) -> None:
     assert "--vcpus 3" in run(*words[1:]).out
     text = run("verify", str(tmp_path / "r"), "--example", "snp")
     assert text.code == 1
-    assert text.out.splitlines()[-1].startswith("to find the reason: cvmplan explain ")
+    assert text.out.splitlines()[-1].startswith("  cvmplan explain ")
 
 
 def test_evidence_of_another_platform_is_no_match(tmp_path: Path) -> None:

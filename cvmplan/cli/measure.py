@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Optional
@@ -42,6 +43,7 @@ def measure(
 
     The output lists every input of the digest and marks each as given or assumed.
     """
+    from cvmplan.launch.commands import explain_command
     from cvmplan.operations.measure import announced
     from cvmplan.operations.measure import measure as fold
 
@@ -57,6 +59,7 @@ def measure(
         raise MismatchError(
             f"{result.register} is {result.digest.hex()}, expected {wanted.hex()}",
             at=request.image.name,
+            hint=shlex.join([*explain_command(plan), "--expect", wanted.hex()]),
         )
     text = printer.measurement(plan, result) if printer else result.digest.hex()
     write(text, output)

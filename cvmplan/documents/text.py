@@ -138,7 +138,8 @@ def validate(blob: Blob, raw: Json, document: str) -> Any:
         line = line_of(blob, path)
         place = f"{blob.name}:{line}" if line else blob.name
         at = f"{place}: {spell(path)}" if path else place
-        hint = f"and {len(found) - 1} more in this document" if len(found) > 1 else ""
+        more = f"{len(found) - 1} more errors in this document; " if len(found) > 1 else ""
+        hint = f"{more}'cvmplan schema {document}' prints its schema"
         raise MalformedError(reason, at=at, hint=hint) from None
 
 

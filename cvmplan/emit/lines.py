@@ -15,6 +15,12 @@ NARROW: Final = 16  # columns of a table that are not broken inside a word
 GAP: Final = "  "
 
 
+class Command(str):
+    """A line that is to be copied: it is not wrapped."""
+
+    __slots__ = ()
+
+
 def width() -> int:
     """Return the columns of the terminal, or that COLUMNS says; 80 where there is neither."""
     return shutil.get_terminal_size((WIDTH, 24)).columns
@@ -24,15 +30,16 @@ def joined(several: Iterable[str]) -> str:
     """
     Return lines as one text, none of them wider than the terminal, nor with spaces at its end.
 
-    A word that is wider, such as a digest, stays whole on a line of its own.
+    A word that is wider, such as a digest, stays whole on a line of its own, and so does a
+    command.
     """
     most = width()
-    return "".join(f"{line}\n" for one in several for line in _wrapped(one.rstrip(), most))
+    return "".join(f"{line}\n" for one in several for line in _wrapped(one, most))
 
 
-def _wrapped(line: str, most: int) -> list[str]:
-    line = printable(line)
-    if len(line) <= most:
+def _wrapped(one: str, most: int) -> list[str]:
+    line = printable(one.rstrip())
+    if len(line) <= most or isinstance(one, Command):
         return [line]
     indent = " " * (len(line) - len(line.lstrip()))
     return _split(line, most, indent + GAP, indent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvmplan.comparison.found import Comparison, Difference
-from cvmplan.emit.lines import aligned, joined
+from cvmplan.emit.lines import Command, aligned, joined
 from cvmplan.explanation.answer import Explanation
 
 
@@ -31,7 +31,7 @@ def _found(answer: Explanation) -> Iterator[str]:
         ]
         yield from aligned(rows, "  ")
     yield ""
-    yield f"  {answer.shell}"
+    yield Command(f"  {answer.shell}")
     yield ""
     yield from (f"also: {doubt}" for doubt in answer.doubts)
     yield f"compared {answer.candidates} candidates"

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cvmplan.emit.lines import joined
+from cvmplan.emit.lines import Command, joined
 from cvmplan.emit.text_identity import compared_lines
 
 if TYPE_CHECKING:
@@ -33,4 +33,5 @@ def _verification(found: Verification) -> Iterator[str]:
     wrong = [line.name for line in found.lines if line.differs]
     yield f"differs: {', '.join(wrong)}" if wrong else "OK: evidence matches the plan"
     if found.explain:
-        yield f"to find the reason: {shlex.join(found.explain)}"
+        yield "to find the reason:"
+        yield Command(f"  {shlex.join(found.explain)}")

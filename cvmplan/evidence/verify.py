@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 from cvmplan.core.documented import as_document, summary
-from cvmplan.core.values import Json
 from cvmplan.eventlog import rtmr
 from cvmplan.eventlog.event import EventLog
 from cvmplan.eventlog.rtmr import Replay
@@ -15,7 +14,7 @@ from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import Line, Status, all_hold, compared, line
 from cvmplan.evidence.signatures import UNCHECKED, Trust
-from cvmplan.launch.settings import SETTINGS, TOP
+from cvmplan.launch.commands import explain_command
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.plan import Plan
 
@@ -83,7 +82,7 @@ def verify(
     lines = (*signatures.lines(evidence, trust), *found)
     differs = any(one.differs and one.id in MEASUREMENTS for one in lines)
     told = ("--expect", evidence.digest.hex()) if path is None else ("--report", path)
-    command = (*search(plan), *told) if differs else ()
+    command = (*explain_command(plan), *told) if differs else ()
     return Verification(evidence, trust, lines, command, replay)
 
 
@@ -100,33 +99,6 @@ def _rtmrs(evidence: Evidence, replay: Replay | None) -> Iterator[Line]:
         name, digest = f"event {event.number}", event.digest.hex()
         wanted = "the digest of its data"
         yield Line(f"event_{event.number}", name, wanted, digest, Status.DIFFERS, told.why)
-
-
-def search(plan: Plan) -> Iterator[str]:
-    """Yield the words of the `explain` command for a plan, up to the digest that it is to find."""
-    image = next((i for i in plan.inputs if i.role in ("image", "firmware")), None)
-    path = (image.path or "-") if image else "-"
-    yield from ("cvmplan", "explain", f"./{path}" if path.startswith("-") and path != "-" else path)
-    yield from ("--platform", plan.platform)
-    for name, value in plan.given.items():
-        if name not in TOP and name not in SETTINGS:
-            continue  # a document cannot bring options of its own into a command
-        hashed = name.removesuffix("_hash")
-        if name in ("platform", "cpu") or (hashed != name and hashed in plan.given):
-            continue
-        option = "cpu" if name == "cpu_signature" else name
-        yield from _typed(f"--{option.replace('_', '-')}", value)
-
-
-def _typed(flag: str, value: Json) -> Iterator[str]:
-    """Yield an option as it is typed."""
-    if isinstance(value, list):
-        for one in value:
-            yield from _typed(flag, one)
-    elif value is True:
-        yield flag
-    elif value is not False:
-        yield f"{flag}={value}"
 
 
 def chain_of(evidence: Evidence, given: Sequence[Certificate]) -> list[Certificate]:

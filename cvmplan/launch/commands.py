@@ -1,0 +1,36 @@
+"""The command line that continues a launch: what to type to find the reason of a difference."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from cvmplan.core.values import Json
+from cvmplan.launch.settings import SETTINGS, TOP
+from cvmplan.operations.plan import Plan
+
+
+def explain_command(plan: Plan) -> Iterator[str]:
+    """Yield the words of the `explain` command for a plan, up to the digest that it is to find."""
+    image = next((i for i in plan.inputs if i.role in ("image", "firmware")), None)
+    path = (image.path or "-") if image else "-"
+    yield from ("cvmplan", "explain", f"./{path}" if path.startswith("-") and path != "-" else path)
+    yield from ("--platform", plan.platform)
+    for name, value in plan.given.items():
+        if name not in TOP and name not in SETTINGS:
+            continue  # a document cannot bring options of its own into a command
+        hashed = name.removesuffix("_hash")
+        if name in ("platform", "cpu") or (hashed != name and hashed in plan.given):
+            continue
+        option = "cpu" if name == "cpu_signature" else name
+        yield from _typed(f"--{option.replace('_', '-')}", value)
+
+
+def _typed(flag: str, value: Json) -> Iterator[str]:
+    """Yield an option as it is typed."""
+    if isinstance(value, list):
+        for one in value:
+            yield from _typed(flag, one)
+    elif value is True:
+        yield flag
+    elif value is not False:
+        yield f"{flag}={value}"
