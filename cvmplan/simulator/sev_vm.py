@@ -16,7 +16,7 @@ from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.call import Call
 from cvmplan.simulator.digest import SevDigest
-from cvmplan.simulator.source import Source
+from cvmplan.simulator.source import UNKNOWN, Source
 from cvmplan.simulator.vms import Vm, breakpoint_of, states_of, unknown_states
 
 INVALID_GUEST_STATE, INVALID_LENGTH, INVALID_ASID = 2, 4, 0xD  # AMD 55766, "Status Codes"
@@ -113,7 +113,7 @@ class SevVm(Vm):
             return no(
                 "EIO", "unaligned", f"{why} (firmware: INVALID_LENGTH)", fw_error=INVALID_LENGTH
             )
-        if self.memory.held_up_to(low, high) < high:
+        if op.src is None and self.memory.held_up_to(low, high) < high:
             return no(
                 None, "no-memslot", "no memslot holds it, so there is no address to encrypt from"
             )
@@ -121,12 +121,26 @@ class SevVm(Vm):
         last = op.gpa + op.size
         given = [] if source is None else [(op.gpa, last, source, op.gpa)]
         for start, stop, held, base in given or self.memory.contents(op.gpa, last):
-            for piece in held.chunks(start - base, stop - start):
-                self._digest.add(None if again else piece)
+            self._hash(UNKNOWN if again else held, start - base, stop - start)
         for start, end, times in [*self.memory.measured.runs(low, high)]:
             self.memory.measured.set(start, end, times + 1)
         why = "encrypted before: what is measured now is ciphertext, and not known" if again else ""
         return Answer(why=why)
+
+    def take(self, source: Source, size: int) -> Answer:
+        """KVM_SEV_LAUNCH_UPDATE_DATA of bytes whose guest address is not known."""
+        if self.state != "update":
+            why = f"the launch is in state {self.state} (firmware: INVALID_GUEST_STATE)"
+            return no("EIO", "launch-state", why, fw_error=INVALID_GUEST_STATE)
+        self._hash(source, 0, size)
+        return Answer(why="no memslot holds its address: not checked against other adds")
+
+    def _hash(self, source: Source, offset: int, size: int) -> None:
+        if source.sha256 is not None and size == source.size:
+            self._digest.add_hashed(source.sha256)
+            return
+        for piece in source.chunks(offset, size):
+            self._digest.add(piece)
 
     def update_vmsa(self, op: Call) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_VMSA: the state of each vCPU."""
