@@ -156,7 +156,8 @@ def side(request: Request, own: str = "") -> Side:
 
     `own` names the place of settings of this one alone, which only an image takes: ConfigError.
     """
-    from cvmplan.comparison.sides import of_plan, of_recording, of_trace
+    from cvmplan.comparison.recorded import of_recording
+    from cvmplan.comparison.sides import of_plan, of_trace
     from cvmplan.readers import plan, recorded, trace
 
     image, name = request.image, request.image.name

@@ -61,12 +61,9 @@ def _words(*names: str) -> str:
     return " ".join(f"{name}:8" for name in " ".join(names).split())
 
 
-_REGS: Final = _words(
-    "rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags"
-)
-_SREGS: Final = (
-    "cs:24 ds:24 es:24 fs:24 gs:24 ss:24 tr:24 ldt:24 gdt:16 idt:16 "
-    + _words("cr0 cr2 cr3 cr4 cr8 efer apic_base")
+_REGS: Final = _words("rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags")
+_SREGS: Final = "cs:24 ds:24 es:24 fs:24 gs:24 ss:24 tr:24 ldt:24 gdt:16 idt:16 " + _words(
+    "cr0 cr2 cr3 cr4 cr8 efer apic_base"
 )
 
 # Where each struct is declared.
@@ -113,7 +110,7 @@ STRUCTS: Final[Mapping[str, Struct]] = {
         _struct("kvm_dtable", "base:8 limit:2 padding:6", _X86),
         _struct("kvm_sregs", f"{_SREGS} interrupt_bitmap:32", _X86),
         _struct("kvm_sregs2", f"{_SREGS} flags:8 pdptrs:32", _X86),
-        _struct("kvm_debugregs", f"{_words('db0 db1 db2 db3 dr6 dr7 flags')} reserved:72", _X86),
+        _struct("kvm_debugregs", "db:32 dr6:8 dr7:8 flags:8 reserved:72", _X86),
         _struct("kvm_xcr", "xcr:4 reserved:4 value:8", _X86),
         _struct("kvm_xcrs", "nr_xcrs:4 flags:4 xcrs:256 padding:128", _X86),
         _struct("kvm_msrs", "nmsrs:4 pad:4", _X86),  # nmsrs entries follow

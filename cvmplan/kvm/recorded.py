@@ -21,11 +21,7 @@ SEV_NAMES: Final[Mapping[int, str]] = {number: name for name, number in SEV_COMM
 TDX_NAMES: Final[Mapping[int, str]] = {number: name for name, number in TDX_COMMANDS.items()}
 COMMAND_STRUCTS: Final[Mapping[str, str]] = {
     "KVM_SEV_INIT2": "kvm_sev_init",
-    **{
-        name: name.lower()
-        for name in (*SEV_COMMANDS, *TDX_COMMANDS)
-        if name.lower() in STRUCTS
-    },
+    **{name: name.lower() for name in (*SEV_COMMANDS, *TDX_COMMANDS) if name.lower() in STRUCTS},
 }
 """Command of KVM_MEMORY_ENCRYPT_OP to the struct that its `data` points to."""
 
@@ -58,6 +54,7 @@ class RecordedCall:
     follows   what follows that struct (the kvm_cpuid2 of KVM_TDX_INIT_VM)
     source    contents that the call took, None where none were recorded
     returned  what it returned: 0 or a descriptor, an errno as a negative number, None: unknown
+    fw_error  what the firmware answered, None where that was not recorded
     """
 
     line: int
@@ -71,6 +68,7 @@ class RecordedCall:
     follows: bytes = b""
     source: Taken | None = None
     returned: int | None = None
+    fw_error: int | None = None
 
     @property
     def failed(self) -> bool:

@@ -51,6 +51,8 @@ class Line(NamedTuple):
     gmem: int | None = None
     registers: Registers | None = None
     final: bool = False
+    id_block: Taken | None = None
+    id_auth: Taken | None = None
 
 
 def recognises(head: bytes) -> bool:
@@ -107,7 +109,7 @@ class _Reader:
         name = "" if document.call else NAMES.get(number, "")
         call = RecordedCall(
             self._number, fd, document.call or name, number, document.arg,
-            returned=document.ret, source=self._taken("source"),
+            returned=document.ret, fw_error=document.fw_error, source=self._taken("source"),
         )  # fmt: skip
         if document.call == "state":
             return Line(call, registers=self._state(), final=True)
@@ -115,7 +117,8 @@ class _Reader:
             call = replace(call, fields=self._struct(IOCTLS[name].argument, document.in_))
         if number == ENCRYPT:
             call = self._command(call, intel=intel)
-        return Line(call, document.gmem, self._set(name))
+        blocks = self._taken("id_block"), self._taken("id_auth")
+        return Line(call, document.gmem, self._set(name), False, *blocks)
 
     def _wrong(self, why: str, key: str) -> MalformedError:
         return MalformedError(why, at=f"{self._at}: {key}")

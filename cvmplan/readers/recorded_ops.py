@@ -28,6 +28,7 @@ PAGE_TYPE: Final = {number: name for name, number in SNP_PAGE_TYPES.items()}
 LEGACY: Final = {"KVM_SEV_INIT": Platform.SEV, "KVM_SEV_ES_INIT": Platform.SEV_ES}
 SNP_ACTIVE: Final = 1 << 0
 WIDTH_LEAF: Final = 0x80000008  # CPUID; EAX[23:16] is the width of guest addresses
+ID_BLOCK: Final = 96  # bytes; AMD 56860, "Structure of the ID Block"
 MEASURES_VCPUS: Final = ("snp-launch-finish", "sev-launch-update-vmsa")
 
 
@@ -84,7 +85,10 @@ class _Maker:
             "KVM_SEV_SNP_LAUNCH_UPDATE": self._snp_update,
             "KVM_SEV_SNP_LAUNCH_FINISH": self._snp_finish,
             "KVM_TDX_INIT_VM": self._init_vm,
-            "KVM_TDX_INIT_VCPU": lambda c, _: {"op": "tdx-init-vcpu", "rcx": _int(c.fields, "data")},
+            "KVM_TDX_INIT_VCPU": lambda c, _: {
+                "op": "tdx-init-vcpu",
+                "rcx": _int(c.fields, "data"),
+            },
             "KVM_TDX_INIT_MEM_REGION": self._region,
             "KVM_TDX_FINALIZE_VM": lambda *_: {"op": "tdx-finalize"},
         }
@@ -101,7 +105,7 @@ class _Maker:
             return
         op = told.pop("op")
         told = {"returned": _errno(call.returned), "gmem_offset": None, **told}
-        made = Attempt(call.line, op, fw_error=None, **told)
+        made = Attempt(call.line, op, fw_error=call.fw_error, **told)
         if op in MEASURES_VCPUS and not call.failed:
             self._measured = True
         self._attempts.append(_with_rest(made, call))
@@ -237,8 +241,13 @@ class _Maker:
             at = f"{self._name}:{call.line}: data"
             raise MalformedError(f"{size:#x} bytes at {gpa:#x} end past 2^64", at=at)
 
-    def _snp_finish(self, call: RecordedCall, _: Line) -> dict[str, Any]:
-        return {"op": "snp-launch-finish"}
+    def _snp_finish(self, call: RecordedCall, line: Line) -> dict[str, Any]:
+        if not _int(call.data, "id_block_en") or line.id_block is None:
+            return {"op": "snp-launch-finish"}
+        data = line.id_block.data
+        block = data if data is not None and len(data) == ID_BLOCK else None
+        auth = line.id_auth.data if line.id_auth else b""
+        return {"op": "snp-launch-finish", "id_block": block, "id_auth": auth or b""}
 
     def _init_vm(self, call: RecordedCall, _: Line) -> dict[str, Any]:
         self._gpaw = _gpaw(call.follows)

@@ -23,7 +23,7 @@ from cvmplan.simulator.call import Call, State
 from cvmplan.simulator.memslots import MOST_FINDINGS
 from cvmplan.simulator.recorded_contents import RecordedContents
 from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
-from cvmplan.simulator.source import Source
+from cvmplan.simulator.source import UNKNOWN, Source
 
 AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
 POLICY: Final = 1 << 17  # where none was recorded: the bit that must be one
@@ -117,6 +117,8 @@ class _Replay:
     def results(self) -> Iterator[Result]:
         """Yield the answer to each attempt."""
         for number, attempt in enumerate(self._attempts):
+            if self._host.vm is not None:
+                self._host.vm.done = self._calls and attempt.returned == ""
             answer = self._answer(number, attempt)
             if attempt.note:
                 why = f"{answer.why}; {attempt.note}" if answer.why else attempt.note
@@ -134,7 +136,13 @@ class _Replay:
             return Answer("nop" if again else "error", attempt.returned, why, attempt.fw_error)
         if attempt.op in ("create-vcpu", "tdx-init-vcpu"):
             return self._vcpus(attempt)
-        return self._host.answer(self._completed(attempt), None)
+        return self._doubted(attempt, self._host.answer(self._completed(attempt), None))
+
+    def _doubted(self, attempt: Attempt, answer: Answer) -> Answer:
+        """Return an answer; where the recording has a call done that is refused, say so."""
+        if not self._calls or answer.result != "error" or attempt.returned != "":
+            return answer
+        return answer._replace(why=f"{answer.why}; it is recorded as done")
 
     def _vcpus(self, attempt: Attempt) -> Answer:
         """Take calls on vCPUs one by one, as a VMM makes them."""
@@ -161,7 +169,7 @@ class _Replay:
 
     def _add(self, number: int, attempt: Attempt) -> Answer:
         if not attempt.placed and self._calls and self._host.vm is not None:
-            return self._host.vm.take(self.contents.of(attempt), attempt.size)
+            return self._host.vm.take(self.contents.of(attempt) or UNKNOWN, attempt.size)
         if not attempt.placed:
             self._host.forget()
             return Answer(why="its guest address was not recorded: not checked against other adds")

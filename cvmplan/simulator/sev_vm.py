@@ -62,10 +62,10 @@ class SevVm(Vm):
                 "EINVAL", "initialised-before", "the VM was initialised, or a vCPU created, before"
             )
         why = self._refuses_features(op.vmsa_features, legacy=op.legacy)
-        if why is not None:
+        if why is not None and not self.done:
             return no("EINVAL", "features", why)
         self.inited, self.legacy = True, op.legacy
-        return Answer()
+        return Answer() if why is None else no("EINVAL", "features", why)
 
     def _refuses_features(self, features: int, *, legacy: bool) -> str | None:
         """Return why the VM cannot have these SEV_FEATURES, None where it can."""
@@ -94,13 +94,15 @@ class SevVm(Vm):
         """
         policy = op.policy
         why = None if policy is None else self.judged("policy", policy, self.abi.sev_policy)
-        if why is not None:
-            return no("EINVAL", "policy", why)
-        if policy is not None and bool(policy & POLICY_ES) != self.platform.vmsa:
+        refused = None if why is None else no("EINVAL", "policy", why)
+        if not refused and policy is not None and bool(policy & POLICY_ES) != self.platform.vmsa:
             why = f"policy {policy:#x} and platform {self.platform} disagree on encrypted state"
-            return no("EIO", "policy", f"{why} (firmware: INVALID_ASID)", fw_error=INVALID_ASID)
+            why += " (firmware: INVALID_ASID)"
+            refused = no("EIO", "policy", why, fw_error=INVALID_ASID)
+        if refused and not self.done:
+            return refused
         self.state = "update"
-        return Answer()
+        return refused or Answer()
 
     def update_data(self, op: Call, source: Source | None) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_DATA."""

@@ -40,6 +40,7 @@ class Vm:
         self.inited = False
         self.vcpus_inited = False
         self.dead = False
+        self.done = False  # the call was recorded as done: its effect is taken even if refused
         self.doubts: list[str] = []  # what may be refused, and cannot be known here
         memory = self.memory
         self.calls: dict[str, Callable[[Call, Source | None], Answer]] = {
