@@ -30,12 +30,13 @@ class Taken(NamedTuple):
     """
     The bytes that a call took from user space: how many, their SHA-256, and themselves.
 
-    `data` is None where the recording has no more than the hash.
+    `data` is None where the recording has no more than the hash; `zeros`: it says that all are 0.
     """
 
     size: int
     sha256: bytes
     data: bytes | None = None
+    zeros: bool = False
 
 
 @dataclass(frozen=True, slots=True)

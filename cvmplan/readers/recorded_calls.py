@@ -165,13 +165,13 @@ class _Reader:
             return None
         digest = bytes.fromhex(held.sha256)
         if held.hex is None:
-            return Taken(held.size, digest)
+            return Taken(held.size, digest, zeros=held.zeros)
         if len(held.hex) > held.size or held.size > MOST_LINE:
             raise self._wrong(f"{len(held.hex)} bytes of {held.size}", f"{key}.hex")
         data = held.hex.ljust(held.size, b"\0")
         if sha256(data).digest() != digest:
             raise self._wrong("the SHA-256 is that of other bytes", key)
-        return Taken(held.size, digest, data)
+        return Taken(held.size, digest, data, not any(data))
 
     def _state(self) -> Registers:
         """Return the registers of a vCPU in the end; a struct of zeros is one not known."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.errors import MalformedError
@@ -29,6 +31,7 @@ LEGACY: Final = {"KVM_SEV_INIT": Platform.SEV, "KVM_SEV_ES_INIT": Platform.SEV_E
 SNP_ACTIVE: Final = 1 << 0
 WIDTH_LEAF: Final = 0x80000008  # CPUID; EAX[23:16] is the width of guest addresses
 ID_BLOCK: Final = 96  # bytes; AMD 56860, "Structure of the ID Block"
+MOST_NESTED: Final = 16  # memslots that are looked at for one host address
 MEASURES_VCPUS: Final = ("snp-launch-finish", "sev-launch-update-vmsa")
 
 
@@ -57,6 +60,7 @@ class _Maker:
         self._calls: list[RecordedCall] = []
         self._gmems: dict[int, int] = {}  # descriptor to number
         self._slots: list[Slot] = []
+        self._sorted: list[Slot] = []
         self._set: dict[int, Registers] = {}
         self._final: dict[int, Registers] = {}
         self._vcpus = 0
@@ -147,8 +151,11 @@ class _Maker:
 
     def _gpa_of(self, uaddr: int) -> int | None:
         """Return the guest address of a host address, by the memslots, also later ones."""
-        held = (s for s in self._slots if s.uaddr <= uaddr < s.uaddr + s.size)
-        return next((s.gpa + uaddr - s.uaddr for s in held), None)
+        if not self._sorted:
+            self._sorted = sorted(self._slots)
+        at = bisect_right(self._sorted, uaddr, key=attrgetter("uaddr"))
+        near = reversed(self._sorted[max(at - MOST_NESTED, 0) : at])
+        return next((s.gpa + uaddr - s.uaddr for s in near if uaddr < s.uaddr + s.size), None)
 
     def _states(self, platform: Platform) -> tuple[State, ...]:
         """Return the VMSAs of the vCPUs whose registers are known, in their order."""

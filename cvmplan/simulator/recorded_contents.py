@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from functools import cache
 from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from cvmplan.core.findings import Finding
 from cvmplan.kvm.recorded import Taken
-from cvmplan.simulator.source import UNKNOWN, Source
+from cvmplan.simulator.source import UNKNOWN, ZERO_CHUNK, Source
 
 if TYPE_CHECKING:
     from cvmplan.simulator.replay import Attempt
 
 HASHED: Final = ("normal", "vmsa", "")
 """Page types whose contents are measured; "" is a TDX or SEV add."""
+MOST_ZEROS: Final = 1 << 30  # bytes
 MOST_NAMED: Final = 5  # lines that are named of contents that are not known
 
 
@@ -42,7 +44,7 @@ class RecordedContents:
             return UNKNOWN
         if taken.data is not None:
             return Source(memoryview(taken.data))
-        if not any_but_zeros(taken):
+        if taken.zeros and taken.sha256 == _hash_of_zeros(taken.size):
             return Source()
         return self._found(attempt, taken)
 
@@ -85,17 +87,10 @@ def _counts(attempt: Attempt) -> bool:
     return attempt.page_type in HASHED and measured
 
 
-ZEROS: Final = bytes(1 << 16)
-
-
-def any_but_zeros(taken: Taken) -> bool:
-    """Whether contents of which only the hash is known are not all zeros."""
-    if taken.size > MOST_ZEROS:
-        return True
+@cache
+def _hash_of_zeros(size: int) -> bytes:
+    """Return the SHA-256 of `size` zeros, b"" where finding out would take too long."""
     made = sha256()
-    for at in range(0, taken.size, len(ZEROS)):
-        made.update(ZEROS[: min(len(ZEROS), taken.size - at)])
-    return made.digest() != taken.sha256
-
-
-MOST_ZEROS: Final = 1 << 24  # bytes of which it is worth finding out
+    for at in range(0, min(size, MOST_ZEROS), len(ZERO_CHUNK)):
+        made.update(ZERO_CHUNK[: min(len(ZERO_CHUNK), size - at)])
+    return made.digest() if size <= MOST_ZEROS else b""
