@@ -143,6 +143,10 @@ LAID: dict[str, tuple[int, str]] = {
     "kvm_enable_cap": (104, "cap@0 flags@4 args@8 pad@40"),
     "kvm_device_attr": (24, "flags@0 group@4 attr@8 addr@16"),
     "kvm_create_guest_memfd": (64, "size@0 flags@8 reserved@16"),
+    "kvm_userspace_memory_region": (
+        32,
+        "slot@0 flags@4 guest_phys_addr@8 memory_size@16 userspace_addr@24",
+    ),
     "kvm_userspace_memory_region2": (
         160,
         (
@@ -159,6 +163,41 @@ LAID: dict[str, tuple[int, str]] = {
     "kvm_memory_mapping": (32, "base_gfn@0 nr_pages@8 flags@16 source@24"),
     "kvm_enc_region": (16, "addr@0 size@8"),
     "kvm_cpuid2": (8, "nent@0 padding@4"),
+    "kvm_cpuid_entry2": (40, "function@0 index@4 flags@8 eax@12 ebx@16 ecx@20 edx@24 padding@28"),
+    "kvm_regs": (
+        144,
+        (
+            "rax@0 rbx@8 rcx@16 rdx@24 rsi@32 rdi@40 rsp@48 rbp@56 r8@64 r9@72 r10@80 r11@88 "
+            "r12@96 r13@104 r14@112 r15@120 rip@128 rflags@136"
+        ),
+    ),
+    "kvm_segment": (
+        24,
+        (
+            "base@0 limit@8 selector@12 type@14 present@15 dpl@16 db@17 s@18 l@19 g@20 avl@21 "
+            "unusable@22 padding@23"
+        ),
+    ),
+    "kvm_dtable": (16, "base@0 limit@8 padding@10"),
+    "kvm_sregs": (
+        312,
+        (
+            "cs@0 ds@24 es@48 fs@72 gs@96 ss@120 tr@144 ldt@168 gdt@192 idt@208 cr0@224 cr2@232 "
+            "cr3@240 cr4@248 cr8@256 efer@264 apic_base@272 interrupt_bitmap@280"
+        ),
+    ),
+    "kvm_sregs2": (
+        320,
+        (
+            "cs@0 ds@24 es@48 fs@72 gs@96 ss@120 tr@144 ldt@168 gdt@192 idt@208 cr0@224 cr2@232 "
+            "cr3@240 cr4@248 cr8@256 efer@264 apic_base@272 flags@280 pdptrs@288"
+        ),
+    ),
+    "kvm_debugregs": (128, "db@0 dr6@32 dr7@40 flags@48 reserved@56"),
+    "kvm_xcr": (16, "xcr@0 reserved@4 value@8"),
+    "kvm_xcrs": (392, "nr_xcrs@0 flags@4 xcrs@8 padding@264"),
+    "kvm_msrs": (8, "nmsrs@0 pad@4"),
+    "kvm_msr_entry": (16, "index@0 reserved@4 data@8"),
     "kvm_sev_cmd": (24, "id@0 pad0@4 data@8 error@16 sev_fd@20"),
     "kvm_sev_init": (48, "vmsa_features@0 flags@8 ghcb_version@12 pad1@14 pad2@16"),
     "kvm_sev_launch_start": (
@@ -193,6 +232,7 @@ REQUESTS: dict[str, tuple[int, str, tuple[int, int, int]]] = {
     "KVM_CHECK_EXTENSION": (0xAE03, "int", (0, 0x03, 0)),
     "KVM_GET_DEVICE_ATTR": (0x4018AEE2, "kvm_device_attr", (1, 0xE2, 24)),
     "KVM_CREATE_VCPU": (0xAE41, "int", (0, 0x41, 0)),
+    "KVM_SET_USER_MEMORY_REGION": (0x4020AE46, "kvm_userspace_memory_region", (1, 0x46, 32)),
     "KVM_SET_USER_MEMORY_REGION2": (0x40A0AE49, "kvm_userspace_memory_region2", (1, 0x49, 160)),
     "KVM_ENABLE_CAP": (0x4068AEA3, "kvm_enable_cap", (1, 0xA3, 104)),
     "KVM_SET_TSC_KHZ": (0xAEA2, "int", (0, 0xA2, 0)),
@@ -207,6 +247,11 @@ REQUESTS: dict[str, tuple[int, str, tuple[int, int, int]]] = {
     "KVM_SET_CPUID2": (0x4008AE90, "kvm_cpuid2", (1, 0x90, 8)),
     "KVM_SET_REGS": (0x4090AE82, "kvm_regs", (1, 0x82, 144)),
     "KVM_SET_SREGS": (0x4138AE84, "kvm_sregs", (1, 0x84, 312)),
+    "KVM_SET_SREGS2": (0x4140AECD, "kvm_sregs2", (1, 0xCD, 320)),
+    "KVM_SET_MSRS": (0x4008AE89, "kvm_msrs", (1, 0x89, 8)),
+    "KVM_SET_DEBUGREGS": (0x4080AEA2, "kvm_debugregs", (1, 0xA2, 128)),
+    "KVM_SET_XSAVE": (0x5000AEA5, "kvm_xsave", (1, 0xA5, 4096)),
+    "KVM_SET_XCRS": (0x4188AEA7, "kvm_xcrs", (1, 0xA7, 392)),
     "KVM_RUN": (0xAE80, "", (0, 0x80, 0)),
 }
 

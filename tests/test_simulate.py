@@ -264,7 +264,8 @@ def test_the_simulator_takes_nothing_of_the_planner() -> None:
     allowed = {
         "cvmplan.core.documented", "cvmplan.core.errors", "cvmplan.core.findings",
         "cvmplan.core.platform",
-        "cvmplan.kvm.interface", "cvmplan.simulator",
+        "cvmplan.kvm.interface", "cvmplan.kvm.layouts", "cvmplan.kvm.recorded",
+        "cvmplan.simulator",
     }  # fmt: skip
     for path in (*(rooms / "simulator").glob("*.py"), rooms / "kvm" / "interface.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -121,11 +121,12 @@ def _replayed(request: Request, image: Request | None) -> Simulation:
         others = [name for name in options if name not in ("platform", "gpaw")]
         if others:
             raise ConfigError("needs --image", at=option(others[0]))
-        return replay(recording, abi, options.number("gpaw") or 48, None)
+        return replay(recording, abi, options.number("gpaw") or recording.gpaw or 48, None)
     chosen = options | ({"abi": abi.name} if abi.plans else {})
     known, gpaw, digest = _image(Request(image.image, chosen, image.files))
-    outcome = replay(recording, abi, gpaw, known)
-    return compared(outcome, digest, "the image") if digest else outcome
+    outcome = replay(recording, abi, recording.gpaw or gpaw, known)
+    told = not recording.calls or [n for n in options if n not in ("platform", "gpaw")]
+    return compared(outcome, digest, "the image") if digest and told else outcome
 
 
 def _image(launch: Request) -> tuple[Image, int, str | None]:
@@ -155,7 +156,8 @@ def side(request: Request, own: str = "") -> Side:
 
     `own` names the place of settings of this one alone, which only an image takes: ConfigError.
     """
-    from cvmplan.comparison.sides import of_plan, of_recording, of_trace
+    from cvmplan.comparison.recorded import of_recording
+    from cvmplan.comparison.sides import of_plan, of_trace
     from cvmplan.readers import plan, recorded, trace
 
     image, name = request.image, request.image.name

@@ -18,7 +18,6 @@ from cvmplan.platforms.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 from cvmplan.platforms.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
 from cvmplan.platforms.vbs.steps import ImportPages, ImportRegisters
-from cvmplan.simulator.replay import Recording
 
 if TYPE_CHECKING:
     from cvmplan.documents.results import TraceCommand
@@ -217,10 +216,11 @@ def _note(side: Side, said: Op | Step) -> None:
     for one in fields(said):  # type: ignore[arg-type]  # every concrete one is a dataclass
         value = getattr(said, one.name)
         if one.name not in _PAGES and value not in (None, False):
-            _say(side, one.name, str(value) if one.name == "count" else _plain(value))
+            say(side, one.name, str(value) if one.name == "count" else _plain(value))
 
 
-def _say(side: Side, name: str, value: str) -> None:
+def say(side: Side, name: str, value: str) -> None:
+    """Put a fact that is a value of its own into a side."""
     side.facts[name] = Fact(NAMES.get(name, name), value)
 
 
@@ -261,11 +261,11 @@ def of_trace(name: str, platform: Platform, commands: Sequence[TraceCommand]) ->
         for fact in ("policy", "attributes", "xfam", "rcx"):
             value = getattr(command, fact)
             if value is not None:
-                _say(side, fact, str(value))
+                say(side, fact, str(value))
         side.digest = digest or side.digest
     vcpus = sum(c.count or 1 for c in commands if c.command == "TDH.VP.INIT")
     if vcpus:
-        _say(side, "count", str(vcpus))
+        say(side, "count", str(vcpus))
     side.register = platform.register if side.digest else ""
     side.pieces = [*_runs(_fused(side.pieces))]
     return side
@@ -322,29 +322,3 @@ _KINDS: Final = {
 def _numbers(written: str) -> range:
     first, _, last = written.partition("-")
     return range(int(first), int(last or first) + 1)
-
-
-def of_recording(name: str, recording: Recording) -> Side:
-    """Return a recorded launch as a side; contents and vCPU states are not in it."""
-    side = Side(name, SideKind.RECORDED, recording.platform)
-    for attempt in recording.attempts:
-        kind = _RECORDED.get(attempt.op, "")
-        if attempt.op in ("tdx-add", "tdx-init-mem-region"):
-            kind = FUSED if attempt.measured else ADDED
-        kind = attempt.page_type or kind
-        left = attempt.residual[1] if attempt.residual else 0
-        size = 0 if attempt.returned and not left else attempt.size - left
-        if kind and size:
-            place = f"line {attempt.seq} ({attempt.op})"
-            side.pieces.append(Piece(kind, attempt.gpa, size, None, place))
-        if attempt.op == "snp-launch-start":
-            _say(side, "policy", hex(attempt.policy or 0))
-    return side
-
-
-_RECORDED: Final = {
-    "snp-launch-update": "normal",
-    "tdx-extend": EXTENDED,
-    "sev-launch-update-data": MEASURED,
-    "import-page": MEASURED,
-}

@@ -20,6 +20,7 @@ DOCUMENTS: Final = {
     "map": ("cvmplan.documents.results", "Map"),
     "call": ("cvmplan.documents.calls", "CallLine"),
     "recorded": ("cvmplan.documents.recorded", "RecordedLine"),
+    "recorded-calls": ("cvmplan.documents.recorded_call", "RecordedCallLine"),
     "simulation": ("cvmplan.documents.results", "SimulationDocument"),
     "diff": ("cvmplan.documents.diff", "DiffDocument"),
     "explanation": ("cvmplan.documents.explanation", "ExplanationDocument"),

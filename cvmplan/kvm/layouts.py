@@ -56,6 +56,16 @@ def _struct(name: str, fields: str, source: str) -> Struct:
     return Struct(name, offset, tuple(laid), source)
 
 
+def _words(*names: str) -> str:
+    """Return fields of 8 bytes."""
+    return " ".join(f"{name}:8" for name in " ".join(names).split())
+
+
+_REGS: Final = _words("rax rbx rcx rdx rsi rdi rsp rbp r8 r9 r10 r11 r12 r13 r14 r15 rip rflags")
+_SREGS: Final = "cs:24 ds:24 es:24 fs:24 gs:24 ss:24 tr:24 ldt:24 gdt:16 idt:16 " + _words(
+    "cr0 cr2 cr3 cr4 cr8 efer apic_base"
+)
+
 # Where each struct is declared.
 _KVM = "Linux 6.18, include/uapi/linux/kvm.h"
 _X86 = "Linux 6.18, arch/x86/include/uapi/asm/kvm.h"
@@ -70,6 +80,11 @@ STRUCTS: Final[Mapping[str, Struct]] = {
         _struct("kvm_device_attr", "flags:4 group:4 attr:8 addr:8", _KVM),
         _struct("kvm_create_guest_memfd", "size:8 flags:8 reserved:48", _KVM),
         _struct(
+            "kvm_userspace_memory_region",
+            "slot:4 flags:4 guest_phys_addr:8 memory_size:8 userspace_addr:8",
+            _KVM,
+        ),
+        _struct(
             "kvm_userspace_memory_region2",
             "slot:4 flags:4 guest_phys_addr:8 memory_size:8 userspace_addr:8 "
             "guest_memfd_offset:8 guest_memfd:4 pad1:4 pad2:112",
@@ -79,6 +94,27 @@ STRUCTS: Final[Mapping[str, Struct]] = {
         _struct("kvm_pre_fault_memory", "gpa:8 size:8 flags:8 padding:40", _KVM),
         _struct("kvm_enc_region", "addr:8 size:8", _KVM),
         _struct("kvm_cpuid2", "nent:4 padding:4", _X86),  # nent entries of 40 bytes follow
+        _struct(
+            "kvm_cpuid_entry2",
+            "function:4 index:4 flags:4 eax:4 ebx:4 ecx:4 edx:4 padding:12",
+            _X86,
+        ),
+        # The registers of a vCPU; a segment and a descriptor table are structs of their own.
+        _struct("kvm_regs", _REGS, _X86),
+        _struct(
+            "kvm_segment",
+            "base:8 limit:4 selector:2 type:1 present:1 dpl:1 db:1 s:1 l:1 g:1 avl:1 "
+            "unusable:1 padding:1",
+            _X86,
+        ),
+        _struct("kvm_dtable", "base:8 limit:2 padding:6", _X86),
+        _struct("kvm_sregs", f"{_SREGS} interrupt_bitmap:32", _X86),
+        _struct("kvm_sregs2", f"{_SREGS} flags:8 pdptrs:32", _X86),
+        _struct("kvm_debugregs", "db:32 dr6:8 dr7:8 flags:8 reserved:72", _X86),
+        _struct("kvm_xcr", "xcr:4 reserved:4 value:8", _X86),
+        _struct("kvm_xcrs", "nr_xcrs:4 flags:4 xcrs:256 padding:128", _X86),
+        _struct("kvm_msrs", "nmsrs:4 pad:4", _X86),  # nmsrs entries follow
+        _struct("kvm_msr_entry", "index:4 reserved:4 data:8", _X86),
         # `offset` is a union with `address`; a guest_memfd takes the offset.
         _struct(
             "kvm_memory_attributes2",
@@ -150,6 +186,7 @@ IOCTLS: Final[Mapping[str, Ioctl]] = {
         Ioctl("KVM_GET_DEVICE_ATTR", _iow(0xE2, 24), "kvm_device_attr"),
         # On a VM; TDX has KVM_MEMORY_ENCRYPT_OP on a vCPU too.
         Ioctl("KVM_CREATE_VCPU", 0xAE41, "int"),
+        Ioctl("KVM_SET_USER_MEMORY_REGION", _iow(0x46, 32), "kvm_userspace_memory_region"),
         Ioctl("KVM_SET_USER_MEMORY_REGION2", 0x40A0AE49, "kvm_userspace_memory_region2"),
         Ioctl("KVM_ENABLE_CAP", 0x4068AEA3, "kvm_enable_cap"),
         Ioctl("KVM_SET_TSC_KHZ", 0xAEA2, "int"),
@@ -163,6 +200,11 @@ IOCTLS: Final[Mapping[str, Ioctl]] = {
         Ioctl("KVM_SET_CPUID2", 0x4008AE90, "kvm_cpuid2"),
         Ioctl("KVM_SET_REGS", _iow(0x82, 144), "kvm_regs"),
         Ioctl("KVM_SET_SREGS", _iow(0x84, 312), "kvm_sregs"),
+        Ioctl("KVM_SET_SREGS2", _iow(0xCD, 320), "kvm_sregs2"),
+        Ioctl("KVM_SET_MSRS", _iow(0x89, 8), "kvm_msrs"),
+        Ioctl("KVM_SET_DEBUGREGS", _iow(0xA2, 128), "kvm_debugregs"),
+        Ioctl("KVM_SET_XSAVE", _iow(0xA5, 4096), "kvm_xsave"),
+        Ioctl("KVM_SET_XCRS", _iow(0xA7, 392), "kvm_xcrs"),
         Ioctl("KVM_PRE_FAULT_MEMORY", 0xC040AED5, "kvm_pre_fault_memory"),
         # On a vCPU, v19: the number of KVM_PRE_FAULT_MEMORY with a smaller struct.
         Ioctl("KVM_MEMORY_MAPPING", _iowr(0xD5, 32), "kvm_memory_mapping"),
@@ -278,6 +320,21 @@ def pack(
             raise _refused(struct, field, f"does not contain {len(value)} bytes")
         packed += value.ljust(field.size, b"\0")
     return bytes(packed), tuple(relocations)
+
+
+def unpack(struct: Struct, data: bytes) -> dict[str, int | bytes]:
+    """
+    Return the fields of `struct` at the start of `data`: an integer up to 8 bytes, else bytes.
+
+    PlanError where `data` is shorter than the struct.
+    """
+    if len(data) < struct.size:
+        raise PlanError(f"{len(data)} bytes for struct {struct.name}", hint=f"{struct.size} bytes")
+    values: dict[str, int | bytes] = {}
+    for name, offset, size in struct.fields:
+        piece = bytes(data[offset : offset + size])
+        values[name] = int.from_bytes(piece, "little") if size <= 8 else piece
+    return values
 
 
 def _refused(struct: Struct, field: Field, why: str) -> PlanError:

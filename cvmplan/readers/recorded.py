@@ -20,7 +20,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
-from cvmplan.readers import vmm_errors
+from cvmplan.readers import recorded_calls, recorded_ops, vmm_errors
 from cvmplan.simulator.replay import Attempt, Recording
 
 EVENT: Final = b"kvm_sev_snp_launch_"
@@ -43,7 +43,7 @@ PAGE_TYPES: Final = ("normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa")
 def recognises(blob: Blob) -> bool:
     """Whether the text has a trace event, or begins with a JSON object of a call."""
     head = bytes(blob.data[:MOST_LINE]).removeprefix(BOM)
-    if _CALL.match(head):
+    if _CALL.match(head) or recorded_calls.recognises(head):
         return True
     return b"\0" not in head and _has_events(blob)
 
@@ -61,6 +61,9 @@ def read(blob: Blob, platform: Platform | None = None) -> Recording:
 
     `platform` beats the one that the calls are of.  MalformedError with the line.
     """
+    if recorded_calls.recognises(bytes(blob.data[:MOST_LINE]).removeprefix(BOM)):
+        made = recorded_ops.recording(recorded_calls.read_lines(blob, lines(blob)), blob.name)
+        return made if platform is None else made._replace(platform=platform)
     attempts = tuple(_trace(blob) if _has_events(blob) else _json_lines(blob))
     names = {a.op.partition("-")[0] for a in attempts}
     found = [p for p in Platform if p.calls in names]

@@ -32,7 +32,8 @@ class Call:
     One call, number `seq` of a plan or line `seq` of a recording; fields as in a plan.
 
     What an operation does not have is zero or None, and so are its contents, which go beside
-    it.  An `id_auth` of no bytes is one of which a recording says nothing.
+    it.  An `id_auth` of no bytes is one of which a recording says nothing; `src` is
+    the host address of contents, where one was recorded.
     """
 
     seq: int
@@ -60,6 +61,7 @@ class Call:
     xfam: int = 0
     id_auth: bytes | None = b""
     has_source: bool = False
+    src: int | None = None
 
     @property
     def end(self) -> int:

@@ -91,18 +91,30 @@ class SevDigest:
     def __init__(self) -> None:
         self._stream = sha256()
         self._known = True
+        self._whole: bytes | None = None
+        self._empty = True
 
     @property
     def value(self) -> bytes | None:
         """The launch digest so far."""
+        if self._whole is not None:
+            return self._whole
         return self._stream.digest() if self._known else None
+
+    def add_hashed(self, digest: bytes) -> None:
+        """Add bytes of which only the SHA-256 is known: LD, if nothing comes before or after."""
+        if not self._empty:
+            self.add(None)
+        else:
+            self._whole, self._empty = digest, False
 
     def add(self, data: Bytes) -> None:
         """LAUNCH_UPDATE_DATA, or the VMSA of one vCPU."""
-        if data is None:
-            self._known = False
+        if data is None or self._whole is not None:
+            self._known, self._whole = False, None
         else:
             self._stream.update(data)
+        self._empty = False
 
 
 def _block(name: bytes, gpa: int) -> bytes:

@@ -122,7 +122,7 @@ class Memslots:
     def set_memslot(self, op: Call) -> Answer:
         """KVM_SET_USER_MEMORY_REGION2: a new slot, a slot again, or with size 0 its end."""
         number = op.slot
-        if self.platform.plain and number >= SMM and number - SMM < MOST_SLOTS:
+        if not self.platform.private and number >= SMM and number - SMM < MOST_SLOTS:
             return Answer(why="memory of system management mode: not modelled")
         if op.gmem is not None and not self._may_have_gmem():
             return no(

@@ -17,11 +17,13 @@ from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.recorded import RecordedCall, Taken
 from cvmplan.simulator.answers import Answer, Result, Simulation
 from cvmplan.simulator.call import Call, State
 from cvmplan.simulator.memslots import MOST_FINDINGS
+from cvmplan.simulator.recorded_contents import RecordedContents
 from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
-from cvmplan.simulator.source import Source
+from cvmplan.simulator.source import UNKNOWN, Source
 
 AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
 POLICY: Final = 1 << 17  # where none was recorded: the bit that must be one
@@ -35,23 +37,32 @@ class Attempt(Call):
 
     `returned` is "" for success, the name of an errno, or None where it was not recorded;
     `residual` the (gpa, size) that the kernel left over; `note` what the VMM said about it;
-    not `placed` is an add of which the guest address was not recorded.
+    not `placed` is an add of which the guest address was not recorded.  `taken` are contents
+    that the call took, `asks` a call that asks for a length and has no effect.
     """
 
     policy: int | None = POLICY
-    src: int | None = None
     returned: str | None = None
     fw_error: int | None = None
     residual: tuple[int, int] | None = None
     note: str = ""
     placed: bool = True
+    taken: Taken | None = None
+    asks: bool = False
 
 
 class Recording(NamedTuple):
-    """The attempts of one launch, in their order."""
+    """
+    The attempts of one launch, in their order.
+
+    `calls` are all recorded calls where each was (cvmplan.recorded/2), `gpaw` the width of a
+    TD's addresses where it is known.
+    """
 
     platform: Platform
     attempts: tuple[Attempt, ...]
+    calls: tuple[RecordedCall, ...] = ()
+    gpaw: int | None = None
 
 
 class Image(NamedTuple):
@@ -80,27 +91,34 @@ def replay(recording: Recording, abi: Abi, gpaw: int, image: Image | None) -> Si
     host = Host(recording.platform, abi, gpaw)
     calls = frozenset(a.op for a in recording.attempts)
     vcpus = image.vcpus if image else max((a.count for a in recording.attempts), default=0) or 1
-    host.assume_set_up(calls, vcpus, image.pages if image else ())
-    replayed = _Replay(host, recording.attempts, image)
+    if not recording.calls:
+        host.assume_set_up(calls, vcpus, image.pages if image else ())
+    replayed = _Replay(host, recording, image)
     outcome = finished(host, replayed.results(), replayed.findings)
+    outcome = outcome._replace(findings=(*outcome.findings, *replayed.contents.unknown()))
     if not outcome.finalized:
         problem = "the recording ends before the launch is finalized"
         outcome = outcome._replace(findings=(*outcome.findings, Finding("not-finalized", problem)))
-    return outcome if image and outcome.finalized else outcome._replace(digest=None)
+    known = outcome.finalized and (image or recording.calls)
+    return outcome if known else outcome._replace(digest=None)
 
 
 class _Replay:
     """Goes through the attempts, and collects what is found out about them."""
 
-    def __init__(self, host: Host, attempts: tuple[Attempt, ...], image: Image | None) -> None:
+    def __init__(self, host: Host, recording: Recording, image: Image | None) -> None:
         self._host = host
-        self._attempts = attempts
+        self._attempts = recording.attempts
+        self._calls = bool(recording.calls)
         self._image = image
+        self.contents = RecordedContents(image.pages if image else ())
         self.findings: list[Finding] = []
 
     def results(self) -> Iterator[Result]:
         """Yield the answer to each attempt."""
         for number, attempt in enumerate(self._attempts):
+            if self._host.vm is not None:
+                self._host.vm.done = self._calls and attempt.returned == ""
             answer = self._answer(number, attempt)
             if attempt.note:
                 why = f"{answer.why}; {attempt.note}" if answer.why else attempt.note
@@ -110,13 +128,21 @@ class _Replay:
     def _answer(self, number: int, attempt: Attempt) -> Answer:
         if attempt.op in ADDS:
             return self._add(number, attempt)
+        if attempt.asks:
+            return Answer("nop", attempt.returned, "asks for the length of the measurement")
         if attempt.returned:
             again = attempt.returned in AGAIN
             why = "recorded: to be called again" if again else "recorded"
             return Answer("nop" if again else "error", attempt.returned, why, attempt.fw_error)
         if attempt.op in ("create-vcpu", "tdx-init-vcpu"):
             return self._vcpus(attempt)
-        return self._host.answer(self._completed(attempt), None)
+        return self._doubted(attempt, self._host.answer(self._completed(attempt), None))
+
+    def _doubted(self, attempt: Attempt, answer: Answer) -> Answer:
+        """Return an answer; where the recording has a call done that is refused, say so."""
+        if not self._calls or answer.result != "error" or attempt.returned != "":
+            return answer
+        return answer._replace(why=f"{answer.why}; it is recorded as done")
 
     def _vcpus(self, attempt: Attempt) -> Answer:
         """Take calls on vCPUs one by one, as a VMM makes them."""
@@ -130,15 +156,25 @@ class _Replay:
         return Answer()
 
     def _completed(self, attempt: Attempt) -> Attempt:
-        """Return a finishing call with the vCPU states of the image."""
+        """Return a finishing call with the vCPU states that were recorded, or the image's."""
+        if self._calls:
+            return attempt
         return replace(attempt, vmsas=self._image.vmsas if self._image else ())
 
+    def _ask(self, attempt: Attempt) -> Answer:
+        """Return what the kernel answers to an add, with the contents that were recorded."""
+        if not self._calls:
+            return self._host.answer(attempt, None)
+        return self._host.answer(attempt, self.contents.of(attempt))
+
     def _add(self, number: int, attempt: Attempt) -> Answer:
+        if not attempt.placed and self._calls and self._host.vm is not None:
+            return self._host.vm.take(self.contents.of(attempt) or UNKNOWN, attempt.size)
         if not attempt.placed:
             self._host.forget()
             return Answer(why="its guest address was not recorded: not checked against other adds")
         if not attempt.size:
-            return self._host.answer(attempt, None)
+            return self._ask(attempt)
         judged = self._judge(number, attempt)
         if attempt.returned in ("EBUSY", "EIO") and self._host.vm:
             self._host.vm.failed(judged.stop)
@@ -146,7 +182,7 @@ class _Replay:
             return self._explained(number, attempt, judged)
         done = replace(attempt, size=judged.stop - attempt.gpa)
         twice = self._added_before(done)
-        answer = self._host.answer(done, None)
+        answer = self._ask(done)
         if twice:
             answer = self._blame(number, done, twice, answer)
         return self._explained(number, attempt, judged) if judged.answer else answer
@@ -206,9 +242,10 @@ class _Replay:
         stop = left[0] if left else attempt.gpa
         if left is None and following and _goes_on(attempt, following):
             stop = following.gpa  # what is called again says how far the first call came
-        if attempt.returned in AGAIN:
+        if attempt.returned in AGAIN and not (self._calls and following is None):
             return _Judged(stop, Answer("nop", attempt.returned, "recorded: to be called again"))
-        told = "recorded"
+        told = "recorded: the VMM made no further call" if self._calls and not following else ""
+        told = told or "recorded"
         if attempt.page_type == "cpuid" and attempt.fw_error == INVALID_PARAM:
             told = "recorded: the firmware corrected the CPUID page"
             before = self._neighbour(number - 1)
@@ -259,8 +296,16 @@ def _same(one: Attempt, other: Attempt) -> bool:
 
 
 def _is_rest(one: Attempt, other: Attempt) -> bool:
-    """Whether the sources show that `other` goes on where `one` stopped."""
-    return _goes_on(one, other) and other.gpa > one.gpa and _source_moved(one, other)
+    """
+    Whether `other` goes on where `one` stopped: its source has moved on as well.
+
+    Without sources it does where the kernel took it: the kernel takes no page of SNP twice.
+    """
+    if not (_goes_on(one, other) and other.gpa > one.gpa):
+        return False
+    unknown = None in (one.src, other.src)
+    taken = one.op == "snp-launch-update" and other.returned == ""
+    return _source_moved(one, other) or (unknown and taken)
 
 
 def _source_moved(one: Attempt, other: Attempt) -> bool:

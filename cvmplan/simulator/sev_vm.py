@@ -16,7 +16,7 @@ from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.call import Call
 from cvmplan.simulator.digest import SevDigest
-from cvmplan.simulator.source import Source
+from cvmplan.simulator.source import UNKNOWN, Source
 from cvmplan.simulator.vms import Vm, breakpoint_of, states_of, unknown_states
 
 INVALID_GUEST_STATE, INVALID_LENGTH, INVALID_ASID = 2, 4, 0xD  # AMD 55766, "Status Codes"
@@ -60,10 +60,10 @@ class SevVm(Vm):
         if self.inited or self.vcpus is not None:
             return no("EINVAL", "initialised-before", "the VM is already initialised or has a vCPU")
         why = self._refuses_features(op.vmsa_features, legacy=op.legacy)
-        if why is not None:
+        if why is not None and not self.done:
             return no("EINVAL", "features", why)
         self.inited, self.legacy = True, op.legacy
-        return Answer()
+        return Answer() if why is None else no("EINVAL", "features", why)
 
     def _refuses_features(self, features: int, *, legacy: bool) -> str | None:
         """Return why the VM cannot have these SEV_FEATURES, None where it can."""
@@ -92,13 +92,15 @@ class SevVm(Vm):
         """
         policy = op.policy
         why = None if policy is None else self.judged("policy", policy, self.abi.sev_policy)
-        if why is not None:
-            return no("EINVAL", "policy", why)
-        if policy is not None and bool(policy & POLICY_ES) != self.platform.vmsa:
+        refused = None if why is None else no("EINVAL", "policy", why)
+        if not refused and policy is not None and bool(policy & POLICY_ES) != self.platform.vmsa:
             why = f"policy {policy:#x} and platform {self.platform} disagree on encrypted state"
-            return no("EIO", "policy", f"{why} (firmware: INVALID_ASID)", fw_error=INVALID_ASID)
+            why += " (firmware: INVALID_ASID)"
+            refused = no("EIO", "policy", why, fw_error=INVALID_ASID)
+        if refused and not self.done:
+            return refused
         self.state = "update"
-        return Answer()
+        return refused or Answer()
 
     def update_data(self, op: Call, source: Source | None) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_DATA."""
@@ -111,7 +113,7 @@ class SevVm(Vm):
             return no(
                 "EIO", "unaligned", f"{why} (firmware: INVALID_LENGTH)", fw_error=INVALID_LENGTH
             )
-        if self.memory.held_up_to(low, high) < high:
+        if op.src is None and self.memory.held_up_to(low, high) < high:
             return no(
                 None, "no-memslot", "no memslot contains it, so the address to encrypt is unknown"
             )
@@ -119,12 +121,26 @@ class SevVm(Vm):
         last = op.gpa + op.size
         given = [] if source is None else [(op.gpa, last, source, op.gpa)]
         for start, stop, held, base in given or self.memory.contents(op.gpa, last):
-            for piece in held.chunks(start - base, stop - start):
-                self._digest.add(None if again else piece)
+            self._hash(UNKNOWN if again else held, start - base, stop - start)
         for start, end, times in [*self.memory.measured.runs(low, high)]:
             self.memory.measured.set(start, end, times + 1)
         why = "encrypted before: the measured data is ciphertext and not known" if again else ""
         return Answer(why=why)
+
+    def take(self, source: Source, size: int) -> Answer:
+        """KVM_SEV_LAUNCH_UPDATE_DATA of bytes whose guest address is not known."""
+        if self.state != "update":
+            why = f"the launch is in state {self.state} (firmware: INVALID_GUEST_STATE)"
+            return no("EIO", "launch-state", why, fw_error=INVALID_GUEST_STATE)
+        self._hash(source, 0, size)
+        return Answer(why="no memslot holds its address: not checked against other adds")
+
+    def _hash(self, source: Source, offset: int, size: int) -> None:
+        if source.sha256 is not None and size == source.size:
+            self._digest.add_hashed(source.sha256)
+            return
+        for piece in source.chunks(offset, size):
+            self._digest.add(piece)
 
     def update_vmsa(self, op: Call) -> Answer:
         """KVM_SEV_LAUNCH_UPDATE_VMSA: the state of each vCPU."""

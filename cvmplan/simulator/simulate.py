@@ -140,11 +140,12 @@ def first_refusal(
 
 def finished(host: Host, results: Iterable[Result], extra: Iterable[Finding] = ()) -> Simulation:
     """Return the outcome of the calls that `host` has answered."""
+    answered = tuple(results)
     vm = host.vm
     return Simulation(
         host.platform,
         host.abi.name,
-        tuple(results),
+        answered,
         vm.digest if vm else None,
         bool(vm and vm.finalized),
         (*extra, *(vm.memory.findings if vm else ()), *measured_twice(vm), *not_checked(host)),

@@ -73,10 +73,10 @@ class SnpVm(Vm):
         bits = self.abi.snp_features
         features = op.vmsa_features | (bits.must if bits else 0)
         why = self.judged("SEV_FEATURES", features, bits)
-        if why is not None:
+        if why is not None and not self.done:
             return no("EINVAL", "features", why)
         self.inited, self.features = True, op.vmsa_features
-        return Answer()
+        return Answer() if why is None else no("EINVAL", "features", why)
 
     def unknown(self, op: Call) -> Answer:
         """Answer a call that this VM does not have; SEV's are EPERM once it is initialised."""
@@ -91,10 +91,10 @@ class SnpVm(Vm):
         if self.started:
             return no("EINVAL", "started-before", "the launch was started before")
         why = self.judged("policy", op.policy or 0, self.abi.snp_policy)
-        if why is not None:
+        if why is not None and not self.done:
             return no("EINVAL", "policy", why)
         self.started, self.policy = True, op.policy or 0
-        return Answer()
+        return Answer() if why is None else no("EINVAL", "policy", why)
 
     def update(self, op: Call, source: Source | None) -> Answer:
         """KVM_SEV_SNP_LAUNCH_UPDATE, called again while the kernel leaves something over."""

@@ -13,7 +13,8 @@ class Source(NamedTuple):
     Bytes `at` from the first page's begin; zeros before and behind them.
 
     `known` is false for what only the host will fill in; `digest_after` is the launch
-    digest that stands in for the first `size` bytes of a launch (48 bytes).
+    digest that stands in for the first `size` bytes of a launch (48 bytes), `sha256` that of
+    `size` bytes that are not known.
     """
 
     data: memoryview = memoryview(b"")
@@ -21,6 +22,7 @@ class Source(NamedTuple):
     known: bool = True
     digest_after: bytes | None = None
     size: int = 0
+    sha256: bytes | None = None
 
     def pages(self, first: int, count: int) -> Iterator[Bytes]:
         """Yield `count` pages from page `first` on."""

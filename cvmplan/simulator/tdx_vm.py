@@ -76,12 +76,12 @@ class TdxVm(Vm):
             return no("EINVAL", "initialised-before", "the TD was initialised before")
         xfam = op.xfam
         why = refused_masks(self.abi, op.attributes, xfam)
-        if why is not None:
+        if why is not None and not self.done:
             return no("EINVAL", "masks", why)
         if self.abi.td_xfam is not None:
             self.judged("XFAM", xfam, self.abi.td_xfam)
         self.inited = True
-        return Answer()
+        return Answer() if why is None else no("EINVAL", "masks", why)
 
     def create_vcpu(self, op: Call) -> Answer:
         """KVM_CREATE_VCPU, which needs an initialised TD."""

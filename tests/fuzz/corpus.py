@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Final
 
-from tests.build import eventlog, evidence, igvm, ovmf, svsm
+from tests.build import eventlog, evidence, igvm, ovmf, recording, svsm
 from tests.oracles import SHARED
 from tests.run import run
 
@@ -27,6 +27,23 @@ def report() -> bytes:
 
 def certificates() -> bytes:
     return b"".join(one.pem for one in evidence.amd())
+
+
+def ioctls_snp() -> bytes:
+    tape = recording.Tape()
+    tape.begin(2)
+    tape.update(0x100000, 8192, source=recording.taken(b"data" * 2048))
+    tape.finish()
+    tape.state(0, 0xFFF0, 0xFFFF0000, 0x800F12)
+    return tape.text()
+
+
+def ioctls_tdx() -> bytes:
+    tape = recording.Tape("tdx")
+    tape.begin()
+    tape.region(0x100000, 4096, -16, source=recording.taken(b""))
+    tape.finish()
+    return tape.text()
 
 
 MADE: Final[dict[str, Callable[[], bytes]]] = {
@@ -77,6 +94,8 @@ MADE: Final[dict[str, Callable[[], bytes]]] = {
         b'{"op": "snp-launch-start", "policy": "0x30000", "ret": 0}\n'
         b'{"op": "snp-launch-update", "gpa": 4096, "size": 4096, "page_type": "zero", "ret": -17}\n'
     ),
+    "ioctls-snp": ioctls_snp,
+    "ioctls-tdx": ioctls_tdx,
     "qemu-log": lambda: (
         b"12@1700000000.1:kvm_sev_snp_launch_start policy 0x30000 gosvw\n"
         b"12@1700000000.2:kvm_sev_snp_launch_update src 0x7f0 gpa 0x1000 len 0x1000 (Zero page)\n"

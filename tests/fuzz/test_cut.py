@@ -61,7 +61,8 @@ def test_what_is_whole_is_read() -> None:
         "made/plan-tdx": "calls", "made/plan-kvm": "plan", "made/trace": "trace",
         "made/trace-lines": "trace", "made/profile": "profile", "made/manifest": "manifest",
         "made/manifest-toml": "manifest", "made/manifest-yaml": "manifest",
-        "made/matrix": "matrix-files", "made/recording": "recorded", "made/qemu-log": "recorded",
+        "made/matrix": "matrix-files", "made/recording": "recorded",
+        "made/ioctls-snp": "recorded", "made/ioctls-tdx": "recorded", "made/qemu-log": "recorded",
     }  # fmt: skip
     for name, reader in read.items():
         harness.READERS[reader](Blob(name, memoryview(inputs()[name])))
