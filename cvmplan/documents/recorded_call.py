@@ -80,7 +80,7 @@ class RecordedCallLine(Document):
     flags: Annotated[Count | None, Field(description="flags of a TDX command")] = None
     data: Annotated[
         HexBytes | TakenDocument | int | None,
-        Field(description="the struct of the command, or its value where it is no pointer"),
+        Field(description="the struct of the command, or its value where it is not a pointer"),
     ] = None
     rcx: Annotated[Address | None, Field(description="RCX of KVM_TDX_INIT_VCPU")] = None
     nent: Annotated[Count | None, Field(description="entries of the kvm_cpuid2 of a command")] = (
@@ -95,7 +95,7 @@ class RecordedCallLine(Document):
         TakenDocument | None, Field(description="the ID block of SNP_LAUNCH_FINISH")
     ] = None
     id_auth: Annotated[
-        TakenDocument | None, Field(description="the ID authentication beside it")
+        TakenDocument | None, Field(description="the ID authentication that belongs to it")
     ] = None
     gmem: Annotated[
         Count | None, Field(description="number of the guest_memfd of a memslot, in their order")

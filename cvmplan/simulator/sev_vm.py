@@ -133,7 +133,7 @@ class SevVm(Vm):
             why = f"the launch is in state {self.state} (firmware: INVALID_GUEST_STATE)"
             return no("EIO", "launch-state", why, fw_error=INVALID_GUEST_STATE)
         self._hash(source, 0, size)
-        return Answer(why="no memslot holds its address: not checked against other adds")
+        return Answer(why="no memslot contains its address: not checked against other adds")
 
     def _hash(self, source: Source, offset: int, size: int) -> None:
         if source.sha256 is not None and size == source.size:
