@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from cvmplan.comparison.held_calls import CallsCompared
 from cvmplan.comparison.sides import Side
 from cvmplan.comparison.walk import Parting
 from cvmplan.core.documented import as_document, summary
@@ -18,6 +19,7 @@ WHAT: Final = {
     "order": "order",
     "states": "vCPU states",
     "state": "vCPU state",
+    "call": "call",
 }
 """What may be otherwise beside facts, by id, and for people."""
 
@@ -61,6 +63,7 @@ class Comparison:
 
     `parting` is where they part first, `calls_differ` says where two plans do that ask firmware
     for the same, `unknown` what could not be compared, `more` how many differences are not listed.
+    `held` says how the calls of a plan compare with recorded ones, where both are there.
     """
 
     a: Side
@@ -70,6 +73,7 @@ class Comparison:
     more: int
     calls_differ: Cut | None
     unknown: tuple[str, ...]
+    held: CallsCompared | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""
