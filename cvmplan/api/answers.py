@@ -207,7 +207,7 @@ def compare_sides(a: Side, b: Side) -> Comparison:
 
 def _held(
     planned: Side, plan: Plan, recorded: Side, recording: Recording
-) -> tuple[list[Difference], CallsCompared | None]:
+) -> tuple[Sequence[Difference], CallsCompared | None]:
     """Hold a recording against a plan; its digest is that of the plan's contents that fit."""
     from cvmplan.calls.as_recorded import as_recorded
     from cvmplan.comparison.held_calls import compare_calls
@@ -216,16 +216,18 @@ def _held(
     from cvmplan.kvm.abi import newest
     from cvmplan.simulator.replay import replay
 
-    found = [*settle(recorded, planned)]
+    settled = settle(recorded, planned)
     abi = find_abi(plan.abi)
     if planned.platform == recorded.platform:
-        known, gpaw, _ = _image(plan)
+        image, gpaw, _ = _image(plan)
         runs = abi if abi.runs and abi.simulates else newest(recording.platform)
-        outcome = replay(recording, runs, recording.gpaw or gpaw, known)
+        outcome = replay(recording, runs, recording.gpaw or gpaw, image)
         recorded.digest = outcome.digest
         recorded.register = planned.register if outcome.digest else ""
-    calls = compare_calls([*as_recorded(plan)], recording.calls) if abi.runs else None
-    return found, calls
+    if not abi.runs:
+        return settled.differences, None
+    known = {"filled": settled.filled}
+    return settled.differences, compare_calls([*as_recorded(plan)], recording.calls, known)
 
 
 def trust(

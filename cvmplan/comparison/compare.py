@@ -51,8 +51,8 @@ def compare(
 def _of_calls(a: Side, held: CallsCompared | None) -> Iterator[Difference]:
     """Yield the calls and fields in which a recording differs from its plan."""
     for one in held.differences if held else ():
-        values = (one.planned, one.recorded)[:: 1 if a.plan else -1]
-        yield Difference("call", one.call, one.where, *values, measured=False)
+        here, there = (one.planned, one.recorded)[:: 1 if a.plan else -1]
+        yield Difference("call", one.call, one.where, here, there, measured=False)
 
 
 def _difference(what: str, where: str, a: str, b: str) -> Difference:

@@ -20,6 +20,7 @@ REASONS: Final[Mapping[str, str]] = {
     "asks-length": "asks for the length of the measurement before it is read",
     "zero-source": "KVM does not look at the source address of a ZERO page",
     "reserved": "reserved bytes that the kernel does not look at",
+    "filled": "the VMM fills these pages at launch; their contents are not measured",
     "order": "calls in another order; KVM takes both, and the order is not measured",
 }
 """Deviation to the reason why it is harmless."""

@@ -8,7 +8,7 @@ their order.  Addresses and descriptors of the process are apart: the plan does 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from cvmplan.comparison.deviations import (
@@ -21,7 +21,7 @@ from cvmplan.comparison.deviations import (
 )
 from cvmplan.kvm.layouts import CAPABILITIES as NUMBERS
 from cvmplan.kvm.layouts import STRUCTS
-from cvmplan.kvm.recorded import COMMAND_STRUCTS, Fields, RecordedCall
+from cvmplan.kvm.recorded import COMMAND_STRUCTS, FIRMWARE, Fields, RecordedCall
 
 ABOUT: Final = {
     "KVM_SEV_SNP_LAUNCH_UPDATE": "gfn_start",
@@ -49,7 +49,7 @@ class Deviations(NamedTuple):
     """A known deviation: its name, how often it occurs, and why it is harmless."""
 
     id: str
-    count: int
+    times: int
     reason: str
 
 
@@ -68,17 +68,21 @@ class CallsCompared(NamedTuple):
 
 
 def compare_calls(
-    planned: Sequence[RecordedCall], recorded: Sequence[RecordedCall]
+    planned: Sequence[RecordedCall],
+    recorded: Sequence[RecordedCall],
+    known: Mapping[str, int] | None = None,
 ) -> CallsCompared:
-    """Return how the calls of a plan compare with recorded ones."""
-    return _Compared(planned, recorded).result()
+    """Return how the calls of a plan compare with recorded ones; `known` were found before."""
+    made = _Compared(planned, recorded)
+    made.known.update(known or {})
+    return made.result()
 
 
 class _Compared:
     """Collects what is found out about two lists of calls."""
 
     def __init__(self, planned: Sequence[RecordedCall], recorded: Sequence[RecordedCall]) -> None:
-        self._known: Counter[str] = Counter()
+        self.known: Counter[str] = Counter()
         self._found: list[FieldDifference] = []
         self._pairs = self._equal = self._apart = 0
         self._planned = [*self._held(planned)]
@@ -95,9 +99,8 @@ class _Compared:
                 self._missing(one)
             for other in others[len(ours) :]:
                 self._extra(other)
-        if _first_seen(mine, theirs) != _first_seen(theirs, mine):
-            self._known["order"] += 1
-        known = (Deviations(n, c, REASONS[n]) for n, c in sorted(self._known.items()))
+        self._order(_first_seen(mine, theirs), _first_seen(theirs, mine))
+        known = (Deviations(n, c, REASONS[n]) for n, c in sorted(self.known.items()) if c)
         return CallsCompared(
             self._pairs, self._equal, self._apart, tuple(self._found), tuple(known)
         )
@@ -107,9 +110,9 @@ class _Compared:
         for call in calls:
             name = call.command or call.name
             if name in KINDS:
-                self._known[KINDS[name]] += name != "state"
-            elif call.fd == "sev":
-                self._known["query"] += 1
+                self.known[KINDS[name]] += name != "state"
+            elif call.fd == FIRMWARE:
+                self.known["query"] += 1
             else:
                 yield call
 
@@ -118,9 +121,9 @@ class _Compared:
         before: RecordedCall | None = None
         for call in calls:
             if call.command == "KVM_SEV_LAUNCH_MEASURE" and not call.data.get("len"):
-                self._known["asks-length"] += 1
+                self.known["asks-length"] += 1
             elif before is not None and _goes_on(before, call):
-                self._known["repeated"] += 1
+                self.known["repeated"] += 1
             else:
                 yield call
             before = call
@@ -155,23 +158,33 @@ class _Compared:
     ) -> None:
         other = theirs[name]
         if name in UNCHECKED or name.startswith("reserved"):
-            self._known["reserved"] += 1
+            self.known["reserved"] += 1
         elif name == "uaddr" and theirs.get("type") == ZERO_PAGE:
-            self._known["zero-source"] += 1
+            self.known["zero-source"] += 1
         elif name in POINTERS and value and other:
             self._apart += 1
         else:
             self._differs(call.words, where, _shown(value), _shown(other))
 
+    def _order(self, mine: list[RecordedCall], theirs: list[RecordedCall]) -> None:
+        """Compare the order of calls: that of the vendor's commands counts."""
+        names = [[call.words for call in calls] for calls in (mine, theirs)]
+        commands = [[call.command for call in calls if call.command] for calls in (mine, theirs)]
+        if commands[0] != commands[1]:
+            here, there = (", ".join(dict.fromkeys(found)) for found in commands)
+            self._differs("order", "commands", here, there)
+        elif names[0] != names[1]:
+            self.known["order"] += 1
+
     def _missing(self, call: RecordedCall) -> None:
         if call.name == "KVM_ENABLE_CAP" and call.fields.get("cap") in IGNORED:
-            self._known["capability"] += 1
+            self.known["capability"] += 1
         else:
             self._differs(call.words, f"op {call.line}", "called", "not called")
 
     def _extra(self, call: RecordedCall) -> None:
         if call.name == "KVM_ENABLE_CAP":
-            self._known["capability"] += 1
+            self.known["capability"] += 1
         else:
             self._differs(call.words, f"line {call.line}", "not called", "called")
 
@@ -199,9 +212,10 @@ def _about(call: RecordedCall) -> Hashable:
 
 def _first_seen(
     mine: dict[Hashable, list[RecordedCall]], theirs: dict[Hashable, list[RecordedCall]]
-) -> list[Hashable]:
-    """Return the kinds of calls that both have, in the order of the first."""
-    return [*dict.fromkeys(mine[key][0].words for key in mine if key in theirs)]
+) -> list[RecordedCall]:
+    """Return the first call of each kind that both have, in their order."""
+    kinds = {mine[key][0].words: mine[key][0] for key in reversed(mine) if key in theirs}
+    return sorted(kinds.values(), key=lambda call: call.line)
 
 
 def _goes_on(one: RecordedCall, other: RecordedCall) -> bool:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
 from hashlib import sha256
-from typing import Final
+from typing import Final, NamedTuple
 
 from cvmplan.comparison.found import WHAT, Difference
 from cvmplan.comparison.sides import (
@@ -79,33 +78,47 @@ def _hash(attempt: Attempt, size: int) -> bytes | None:
     return taken.sha256 if taken is not None and taken.size == size else None
 
 
-def settle(recorded: Side, planned: Side) -> Iterator[Difference]:
-    """
-    Give the pages of a recording the contents that a plan has for them, where the hash fits.
+class Settled(NamedTuple):
+    """Pieces whose hash is that of other contents, and how many the VMM fills in the plan."""
 
-    Yield a difference for each piece whose hash is that of other contents.
-    """
+    differences: tuple[Difference, ...]
+    filled: int
+
+
+def settle(recorded: Side, planned: Side) -> Settled:
+    """Give the pages of a recording the contents that a plan has for them, where these fit."""
     rows = planned.table()
     lows = [low for low, _, _ in rows]
+    found: list[Difference] = []
+    filled = 0
     for number, piece in enumerate(recorded.pieces):
-        if piece.sha256 is None or piece.contents is not None:
-            continue
         at = bisect_right(lows, piece.gpa) - 1
-        held = rows[at] if at >= 0 and piece.gpa + piece.size <= rows[at][1] else None
-        contents = held[2].contents if held else None
-        if held is None or contents is None or isinstance(contents, Filled | DigestAfter | Hashed):
+        held = rows[at][2] if at >= 0 and piece.gpa + piece.size <= rows[at][1] else None
+        if held is None or held.contents is None or piece.kind in NOT_FROM_USERS:
             continue
-        mine = part(contents, piece.gpa - held[2].gpa, piece.size)
-        made = _hash_of(mine, piece.size)
-        if made == piece.sha256:
-            recorded.pieces[number] = piece._replace(contents=mine)
-        else:
-            last = piece.gpa + piece.size - PAGE
-            where, measured = f"{piece.gpa:#x}-{last:#x}", piece.kind in (*HASHED, FUSED)
-            here, there = (f"SHA-256 {digest.hex()}" for digest in (made, piece.sha256))
-            yield Difference(
-                "contents", WHAT["contents"], where, here, there, measured, piece.gpa, last
-            )
+        if isinstance(held.contents, Filled):
+            recorded.pieces[number] = piece._replace(contents=held.contents)
+            filled += 1
+        elif piece.sha256 is not None and piece.contents is None:
+            recorded.pieces[number], difference = _fitted(piece, held)
+            found += difference
+    return Settled(tuple(found), filled)
+
+
+def _fitted(piece: Piece, held: Piece) -> tuple[Piece, list[Difference]]:
+    """Return a recorded piece with the contents of a planned one, or in what they differ."""
+    contents = held.contents
+    if contents is None or isinstance(contents, DigestAfter | Hashed):
+        return piece, []
+    mine = part(contents, piece.gpa - held.gpa, piece.size)
+    made = _hash_of(mine, piece.size)
+    if made == piece.sha256:
+        return piece._replace(contents=mine), []
+    last = piece.gpa + piece.size - PAGE
+    where, measured = f"{piece.gpa:#x}-{last:#x}", piece.kind in (*HASHED, FUSED)
+    here, there = (f"SHA-256 {digest.hex()}" for digest in (made, piece.sha256 or b""))
+    what = WHAT["contents"]
+    return piece, [Difference("contents", what, where, here, there, measured, piece.gpa, last)]
 
 
 def _hash_of(contents: Contents, size: int) -> bytes:
@@ -117,6 +130,7 @@ def _hash_of(contents: Contents, size: int) -> bytes:
 
 
 ZEROS: Final = bytes(1 << 20)
+NOT_FROM_USERS: Final = ("secrets", "cpuid", "zero")
 _RECORDED: Final = {
     "snp-launch-update": "normal",
     "tdx-extend": EXTENDED,

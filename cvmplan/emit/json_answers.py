@@ -59,7 +59,7 @@ def _held(held: CallsCompared) -> dict[str, Json]:
         "pointers": held.apart,
         "differences": len(held.differences),
         "deviations": [
-            {"id": one.id, "count": one.count, "reason": one.reason} for one in held.deviations
+            {"id": one.id, "count": one.times, "reason": one.reason} for one in held.deviations
         ],
     }
 

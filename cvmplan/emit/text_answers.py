@@ -83,14 +83,14 @@ def _held(found: Comparison) -> Iterator[str]:
     if found.held is None:
         return
     held = found.held
-    count = sum(one.count for one in held.deviations)
+    count = sum(one.times for one in held.deviations)
     yield (
         f"calls: {held.pairs} compared, {held.equal} fields equal, {held.apart} pointers and "
         f"descriptors apart, {len(held.differences)} differences"
     )
     if held.deviations:
         yield f"known deviations: {count}, none of them measured"
-        rows = [(one.id, str(one.count), one.reason) for one in held.deviations]
+        rows = [(one.id, str(one.times), one.reason) for one in held.deviations]
         yield from aligned(rows, "  ")
     yield ""
 
