@@ -18,6 +18,8 @@ from cvmplan.planning.read import option, read_value
 from cvmplan.planning.request import Request
 
 if TYPE_CHECKING:
+    from cvmplan.comparison.found import Comparison, Difference
+    from cvmplan.comparison.held_calls import CallsCompared
     from cvmplan.comparison.sides import Side
     from cvmplan.eventlog.event import EventLog
     from cvmplan.evidence.evidence import Evidence
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from cvmplan.evidence.signatures import Trust
     from cvmplan.memory.owners import Owners
     from cvmplan.simulator.answers import Simulation
-    from cvmplan.simulator.replay import Image
+    from cvmplan.simulator.replay import Image, Recording
 
 T = TypeVar("T")
 
@@ -123,19 +125,18 @@ def _replayed(request: Request, image: Request | None) -> Simulation:
             raise ConfigError("needs --image", at=option(others[0]))
         return replay(recording, abi, options.number("gpaw") or recording.gpaw or 48, None)
     chosen = options | ({"abi": abi.name} if abi.plans else {})
-    known, gpaw, digest = _image(Request(image.image, chosen, image.files))
+    known, gpaw, digest = _image(Request(image.image, chosen, image.files).plan())
     outcome = replay(recording, abi, recording.gpaw or gpaw, known)
     told = not recording.calls or [n for n in options if n not in ("platform", "gpaw")]
     return compared(outcome, digest, "the image") if digest and told else outcome
 
 
-def _image(launch: Request) -> tuple[Image, int, str | None]:
-    """Return what the plan of the image knows of pages and vCPUs, its GPAW and its digest."""
+def _image(plan: Plan) -> tuple[Image, int, str | None]:
+    """Return what the plan of an image knows of pages and vCPUs, its GPAW and its digest."""
     from cvmplan.operations.measure import measure
     from cvmplan.readers import calls
     from cvmplan.simulator.replay import Image
 
-    plan = launch.plan()
     read = calls.of_plan(plan, measure(plan) if plan.platform.measured else None)
     pages = [(op.gpa, op.size, source) for op, source in read.calls if source is not None]
     finish = [op for op, _ in read.calls if op.vmsas]
@@ -150,11 +151,13 @@ def chosen_platform(options: Given) -> Platform | None:
     return None if name is None else find(name)
 
 
-def side(request: Request, own: str = "") -> Side:
+def side(request: Request, own: str = "", beside: Blob | None = None) -> Side:
     """
     Return a launch as launches are compared: that of an image, a plan, a trace or a recording.
 
     `own` names the place of settings of this one alone, which only an image takes: ConfigError.
+    `beside` is what it is compared with: an image beside a recording of a VMM's calls is planned
+    for the platform that was recorded, and for an interface that has calls.
     """
     from cvmplan.comparison.recorded import of_recording
     from cvmplan.comparison.sides import of_plan, of_trace
@@ -170,7 +173,61 @@ def side(request: Request, own: str = "") -> Side:
         return of_trace(name, *trace.read(image))
     if recorded in kinds:
         return of_recording(name, recorded.read(image, chosen_platform(request.options)))
-    return of_plan(name, request.plan())
+    return of_plan(name, _beside(request, beside).plan())
+
+
+def _beside(request: Request, other: Blob | None) -> Request:
+    """Return the request of an image with what a recording beside it settles."""
+    from cvmplan.kvm.abi import newest
+    from cvmplan.readers import recorded
+
+    if other is None or not recorded.has_calls(other):
+        return request
+    options = request.options
+    platform = chosen_platform(options) or recorded.read(other).platform
+    told = {"platform": platform, "abi": newest(platform).name}
+    more = {name: value for name, value in told.items() if options.text(name) is None}
+    return Request(request.image, options | more, request.files)
+
+
+def compare_sides(a: Side, b: Side) -> Comparison:
+    """
+    Return how two launches compare.
+
+    Of a plan and a recording of a VMM's calls also how the calls do, field by field.
+    """
+    from cvmplan.comparison.compare import compare
+
+    for planned, recorded in ((a, b), (b, a)):
+        if planned.plan and recorded.recording and recorded.recording.calls:
+            found, held = _held(planned, planned.plan, recorded, recorded.recording)
+            return compare(a, b, held, found)
+    return compare(a, b)
+
+
+def _held(
+    planned: Side, plan: Plan, recorded: Side, recording: Recording
+) -> tuple[Sequence[Difference], CallsCompared | None]:
+    """Hold a recording against a plan; its digest is that of the plan's contents that fit."""
+    from cvmplan.calls.as_recorded import as_recorded
+    from cvmplan.comparison.held_calls import compare_calls
+    from cvmplan.comparison.recorded import settle
+    from cvmplan.kvm.abi import find as find_abi
+    from cvmplan.kvm.abi import newest
+    from cvmplan.simulator.replay import replay
+
+    settled = settle(recorded, planned)
+    abi = find_abi(plan.abi)
+    if planned.platform == recorded.platform:
+        image, gpaw, _ = _image(plan)
+        runs = abi if abi.runs and abi.simulates else newest(recording.platform)
+        outcome = replay(recording, runs, recording.gpaw or gpaw, image)
+        recorded.digest = outcome.digest
+        recorded.register = planned.register if outcome.digest else ""
+    if not abi.runs:
+        return settled.differences, None
+    known = {"filled": settled.filled}
+    return settled.differences, compare_calls([*as_recorded(plan)], recording.calls, known)
 
 
 def trust(

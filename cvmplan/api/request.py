@@ -201,7 +201,6 @@ def diff(
     >>> found.differ, found.same_measurement
     (True, False)
     """
-    from cvmplan.comparison.compare import compare
 
     def side(one: Image | Plan, own: Settings | None, name: str) -> Side:
         from cvmplan.comparison.sides import of_plan
@@ -214,7 +213,9 @@ def diff(
         return answers.side(make_request(one, both), name if own else "")
 
     with naming_parameters():
-        return compare(side(a, a_settings, "a_settings"), side(b, b_settings, "b_settings"))
+        return answers.compare_sides(
+            side(a, a_settings, "a_settings"), side(b, b_settings, "b_settings")
+        )
 
 
 def explain(

@@ -105,12 +105,15 @@ def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> 
     Options apply to both launches, --a and --b to one of them.  A plan, a trace or a recorded
     launch takes no options of its own.
     """
-    from cvmplan.api.answers import side
-    from cvmplan.comparison.compare import compare
+    from cvmplan.api.answers import compare_sides, side
 
     printer = COMPARISON.printer(format)
-    a, b = (side(one.request, one.option if one.own else "") for one in asked)
-    found = compare(a, b)
+    images = [one.request.image for one in asked]
+    a, b = (
+        side(one.request, one.option if one.own else "", other)
+        for one, other in zip(asked, reversed(images), strict=True)
+    )
+    found = compare_sides(a, b)
     write(printer.comparison(found), output)
     if found.differ:
         raise typer.Exit(1)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
-from itertools import pairwise
+from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
 from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.comparison.found import WHAT, Comparison, Cut, Difference
-from cvmplan.comparison.sides import HASHED, Piece, Side, SideKind
+from cvmplan.comparison.held_calls import CallsCompared
+from cvmplan.comparison.sides import FUSED, HASHED, Piece, Side, SideKind
 from cvmplan.comparison.walk import (
     data,
     first_difference,
@@ -25,16 +26,33 @@ from cvmplan.platforms.snp.vmsa import FIELDS
 MOST: Final = 10_000  # differences that are listed
 
 
-def compare(a: Side, b: Side) -> Comparison:
-    """Return where `a` and `b` part, and all that differs."""
+def compare(
+    a: Side, b: Side, held: CallsCompared | None = None, more_of: Iterable[Difference] = ()
+) -> Comparison:
+    """
+    Return where `a` and `b` part, and all that differs.
+
+    `held` is how calls compare where one is a plan and the other a recording, `more_of` what
+    was found out before.
+    """
     listed: list[Difference] = []
     more = 0
-    for difference in _differences(a, b):
+    found = (_differences(a, b), more_of, _of_calls(a, held))
+    for difference in chain.from_iterable(found):
         if len(listed) < MOST:
             listed.append(difference)
         else:
             more += 1
-    return Comparison(a, b, parting(a, b), tuple(listed), more, _calls(a, b), tuple(_unknown(a, b)))
+    return Comparison(
+        a, b, parting(a, b), tuple(listed), more, _calls(a, b), tuple(_unknown(a, b)), held
+    )
+
+
+def _of_calls(a: Side, held: CallsCompared | None) -> Iterator[Difference]:
+    """Yield the calls and fields in which a recording differs from its plan."""
+    for one in held.differences if held else ():
+        here, there = (one.planned, one.recorded)[:: 1 if a.plan else -1]
+        yield Difference("call", one.call, one.where, here, there, measured=False)
 
 
 def _difference(what: str, where: str, a: str, b: str) -> Difference:
@@ -306,6 +324,24 @@ def _unknown(a: Side, b: Side) -> Iterator[str]:
     for side, name in ((a, "A"), (b, "B")):
         if side.kind is SideKind.PLAN:
             continue
+        if side.recording is not None and side.recording.calls:
+            yield from _not_recorded(side, name)
+            continue
         what = "contents of pages and vCPU states"
         by = ", but by the digests in it" if side.digest else ""
         yield f"{what}: {name} is a {side.kind}{by}"
+
+
+def _not_recorded(side: Side, name: str) -> Iterator[str]:
+    """Yield what counts and is not known of a recording that has contents and states."""
+    kinds = (*HASHED, FUSED)
+    places = [p.place for p in side.pieces if p.contents is None and p.kind in kinds]
+    if places:
+        yield f"contents of {len(places)} adds of {name}: {', '.join(places[:MOST_PLACES])}"
+    if side.platform.vmsa and not side.states:
+        yield f"vCPU states: {name} has none"
+    if side.recording is not None and not (side.digest or places):
+        yield f"the measurement of {name}: the launch is not complete"
+
+
+MOST_PLACES: Final = 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+from cvmplan.comparison.held_calls import CallsCompared
 from cvmplan.comparison.sides import Side
 from cvmplan.comparison.walk import Parting
 from cvmplan.core.documented import as_document, summary
@@ -18,6 +19,7 @@ WHAT: Final = {
     "order": "order",
     "states": "vCPU states",
     "state": "vCPU state",
+    "call": "call",
 }
 """What may be otherwise beside facts, by id, and for people."""
 
@@ -62,6 +64,7 @@ class Comparison:
     `parting` is the first difference.  `calls_differ` says where two plans with the same firmware
     commands differ in their calls.  `unknown` is what could not be compared, `more` the number of
     differences that are not listed.
+    `held` says how the calls of a plan compare with recorded ones, where both are there.
     """
 
     a: Side
@@ -71,6 +74,7 @@ class Comparison:
     more: int
     calls_differ: Cut | None
     unknown: tuple[str, ...]
+    held: CallsCompared | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""

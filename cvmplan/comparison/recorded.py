@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from bisect import bisect_right
+from hashlib import sha256
+from typing import Final, NamedTuple
 
+from cvmplan.comparison.found import WHAT, Difference
 from cvmplan.comparison.sides import (
     ADDED,
     EXTENDED,
     FUSED,
+    HASHED,
     MEASURED,
     Piece,
     Side,
@@ -15,7 +19,18 @@ from cvmplan.comparison.sides import (
     State,
     say,
 )
-from cvmplan.memory.contents import Contents, Filled, Made, Zeros
+from cvmplan.core.blob import Blob
+from cvmplan.core.values import PAGE
+from cvmplan.memory.contents import (
+    Contents,
+    DigestAfter,
+    Filled,
+    Hashed,
+    Made,
+    Zeros,
+    known_bytes,
+    part,
+)
 from cvmplan.simulator.replay import Attempt, Recording
 
 
@@ -25,7 +40,7 @@ def of_recording(name: str, recording: Recording) -> Side:
 
     Contents and vCPU states are those of the recording, where it has any.
     """
-    side = Side(name, SideKind.RECORDED, recording.platform)
+    side = Side(name, SideKind.RECORDED, recording.platform, recording=recording)
     for attempt in recording.attempts:
         kind = _RECORDED.get(attempt.op, "")
         if attempt.op in ("tdx-add", "tdx-init-mem-region"):
@@ -35,7 +50,8 @@ def of_recording(name: str, recording: Recording) -> Side:
         size = 0 if attempt.returned and not left else attempt.size - left
         if kind and size:
             place = f"line {attempt.seq} ({attempt.op})"
-            side.pieces.append(Piece(kind, attempt.gpa, size, _contents(attempt, size), place))
+            held, digest = _contents(attempt, size), _hash(attempt, size)
+            side.pieces.append(Piece(kind, attempt.gpa, size, held, place, sha256=digest))
         if attempt.op in ("snp-launch-start", "sev-launch-start"):
             say(side, "policy", hex(attempt.policy or 0))
         for state in attempt.vmsas:
@@ -56,6 +72,65 @@ def _contents(attempt: Attempt, size: int) -> Contents | None:
     return Made(taken.data) if known and taken and taken.data is not None else None
 
 
+def _hash(attempt: Attempt, size: int) -> bytes | None:
+    """Return the SHA-256 of contents, None where it was not recorded."""
+    taken = attempt.taken
+    return taken.sha256 if taken is not None and taken.size == size else None
+
+
+class Settled(NamedTuple):
+    """Pieces whose hash is that of other contents, and how many the VMM fills in the plan."""
+
+    differences: tuple[Difference, ...]
+    filled: int
+
+
+def settle(recorded: Side, planned: Side) -> Settled:
+    """Give the pages of a recording the contents that a plan has for them, where these fit."""
+    rows = planned.table()
+    lows = [low for low, _, _ in rows]
+    found: list[Difference] = []
+    filled = 0
+    for number, piece in enumerate(recorded.pieces):
+        at = bisect_right(lows, piece.gpa) - 1
+        held = rows[at][2] if at >= 0 and piece.gpa + piece.size <= rows[at][1] else None
+        if held is None or held.contents is None or piece.kind in NOT_FROM_USERS:
+            continue
+        if isinstance(held.contents, Filled):
+            recorded.pieces[number] = piece._replace(contents=held.contents)
+            filled += 1
+        elif piece.sha256 is not None and piece.contents is None:
+            recorded.pieces[number], difference = _fitted(piece, held)
+            found += difference
+    return Settled(tuple(found), filled)
+
+
+def _fitted(piece: Piece, held: Piece) -> tuple[Piece, list[Difference]]:
+    """Return a recorded piece with the contents of a planned one, or in what they differ."""
+    contents = held.contents
+    if contents is None or isinstance(contents, DigestAfter | Hashed):
+        return piece, []
+    mine = part(contents, piece.gpa - held.gpa, piece.size)
+    made = _hash_of(mine, piece.size)
+    if made == piece.sha256:
+        return piece._replace(contents=mine), []
+    last = piece.gpa + piece.size - PAGE
+    where, measured = f"{piece.gpa:#x}-{last:#x}", piece.kind in (*HASHED, FUSED)
+    here, there = (f"SHA-256 {digest.hex()}" for digest in (made, piece.sha256 or b""))
+    what = WHAT["contents"]
+    return piece, [Difference("contents", what, where, here, there, measured, piece.gpa, last)]
+
+
+def _hash_of(contents: Contents, size: int) -> bytes:
+    made, data = sha256(), known_bytes(contents)
+    made.update(data.data if isinstance(data, Blob) else data)
+    for at in range(len(data), size, len(ZEROS)):
+        made.update(ZEROS[: min(len(ZEROS), size - at)])
+    return made.digest()
+
+
+ZEROS: Final = bytes(1 << 20)
+NOT_FROM_USERS: Final = ("secrets", "cpuid", "zero")
 _RECORDED: Final = {
     "snp-launch-update": "normal",
     "tdx-extend": EXTENDED,

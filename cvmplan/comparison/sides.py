@@ -18,6 +18,7 @@ from cvmplan.platforms.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 from cvmplan.platforms.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
 from cvmplan.platforms.vbs.steps import ImportPages, ImportRegisters
+from cvmplan.simulator.replay import Recording
 
 if TYPE_CHECKING:
     from cvmplan.documents.results import TraceCommand
@@ -59,7 +60,7 @@ class Piece(NamedTuple):
     A run of pages, as firmware is asked for it; `place` says by which operation or line.
 
     `contents` is None where they are not known, `digest` the SNP launch digest after it where
-    that was written down.
+    that was written down, `sha256` that of contents that are not known.
     """
 
     kind: str
@@ -68,6 +69,7 @@ class Piece(NamedTuple):
     contents: Contents | None
     place: str
     digest: bytes | None = None
+    sha256: bytes | None = None
 
     @property
     def words(self) -> str:
@@ -91,7 +93,7 @@ class Side:
     One launch: `kind` is what it was read from, `facts` what else it says, by id.
 
     `digest` is None where it is not known, `calls` are the operations of a plan without what
-    their pages hold.
+    their pages hold; `plan` and `recording` are what it was made of.
     """
 
     name: str
@@ -103,6 +105,8 @@ class Side:
     register: str = ""
     digest: bytes | None = None
     calls: tuple[tuple[object, ...], ...] = ()
+    plan: Plan | None = None
+    recording: Recording | None = None
 
     def table(self) -> list[tuple[int, int, Piece]]:
         """Return (first byte, end, piece) of all pages by address, each as it was added first."""
@@ -147,7 +151,7 @@ def _typed(low: int, high: int, piece: Piece, extended: Spans) -> Iterator[tuple
 
 def of_plan(name: str, plan: Plan) -> Side:
     """Return a plan as a side; PlanError where it is no legal launch."""
-    side = Side(name, SideKind.PLAN, plan.platform)
+    side = Side(name, SideKind.PLAN, plan.platform, plan=plan)
     for number, step in plan.lowered():
         _take(side, step, f"op {number} ({plan.ops[number].name})")
     for number, op in enumerate(plan.ops):

@@ -39,6 +39,24 @@ class DifferenceDocument(Document):
     last: Address | None = None
 
 
+class DeviationDocument(Document):
+    """A known difference of calls that changes nothing, how often it occurs, and why."""
+
+    id: str
+    count: Count
+    reason: str
+
+
+class CallsDocument(Document):
+    """How the calls of a plan compare with recorded ones; `pointers` are the process's own."""
+
+    compared: Count
+    fields_equal: Count
+    pointers: Count
+    differences: Count
+    deviations: list[DeviationDocument]
+
+
 class DiffDocument(Document):
     """cvmplan.diff/1: where two launches part, and what differs; `more` are not listed."""
 
@@ -53,3 +71,4 @@ class DiffDocument(Document):
     more: Count
     calls_differ: str
     not_compared: list[str]
+    calls: CallsDocument | None = None

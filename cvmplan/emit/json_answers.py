@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cvmplan.comparison.found import Comparison, Difference
+from cvmplan.comparison.held_calls import CallsCompared
 from cvmplan.comparison.sides import Side
 from cvmplan.comparison.walk import Parting
 from cvmplan.core.values import Json
@@ -46,8 +47,21 @@ def comparison(found: Comparison) -> str:
             "more": found.more,
             "calls_differ": found.calls_differ.words if found.calls_differ else "",
             "not_compared": list(found.unknown),
+            **({} if found.held is None else {"calls": _held(found.held)}),
         }
     )
+
+
+def _held(held: CallsCompared) -> dict[str, Json]:
+    return {
+        "compared": held.pairs,
+        "fields_equal": held.equal,
+        "pointers": held.apart,
+        "differences": len(held.differences),
+        "deviations": [
+            {"id": one.id, "count": one.times, "reason": one.reason} for one in held.deviations
+        ],
+    }
 
 
 def _side(side: Side) -> dict[str, Json]:

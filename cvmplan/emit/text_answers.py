@@ -57,7 +57,7 @@ def comparison(found: Comparison) -> str:
         sides.append(f"{letter}  {side.name} ({side.kind})")
         if side.digest:
             sides.append(f"   {side.register}  {side.digest.hex()}")
-    return joined([*sides, "", *_parting(found), *_listed(found), *_verdict(found)])
+    return joined([*sides, "", *_parting(found), *_listed(found), *_held(found), *_verdict(found)])
 
 
 def _parting(found: Comparison) -> Iterator[str]:
@@ -75,6 +75,23 @@ def _listed(found: Comparison) -> Iterator[str]:
     if found.more:
         yield f"and {found.more} more"
     yield from (f"not compared: {what}" for what in found.unknown)
+
+
+def _held(found: Comparison) -> Iterator[str]:
+    """Yield how the calls of a plan compare with recorded ones, known deviations counted."""
+    if found.held is None:
+        return
+    held = found.held
+    count = sum(one.times for one in held.deviations)
+    yield (
+        f"calls: {held.pairs} compared, {held.equal} fields equal, {held.apart} pointers and "
+        f"descriptors apart, {len(held.differences)} differences"
+    )
+    if held.deviations:
+        yield f"known deviations: {count}, none of them measured"
+        rows = [(one.id, str(one.times), one.reason) for one in held.deviations]
+        yield from aligned(rows, "  ")
+    yield ""
 
 
 def _row(one: Difference) -> tuple[str, ...]:

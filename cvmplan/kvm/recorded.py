@@ -19,6 +19,8 @@ NAMES: Final[Mapping[int, str]] = {one.number: one.name for one in IOCTLS.values
 """Number of an ioctl to its name."""
 SEV_NAMES: Final[Mapping[int, str]] = {number: name for name, number in SEV_COMMANDS.items()}
 TDX_NAMES: Final[Mapping[int, str]] = {number: name for name, number in TDX_COMMANDS.items()}
+FIRMWARE: Final = "psp"
+"""The descriptor of /dev/sev."""
 COMMAND_STRUCTS: Final[Mapping[str, str]] = {
     "KVM_SEV_INIT2": "kvm_sev_init",
     **{name: name.lower() for name in (*SEV_COMMANDS, *TDX_COMMANDS) if name.lower() in STRUCTS},
@@ -45,7 +47,7 @@ class RecordedCall:
     One recorded call.
 
     line      where it stands in the recording, from 1
-    fd        what it was made on: "kvm", "vm", "vcpu:0", "gmem:0", "sev"
+    fd        what it was made on: "kvm", "vm", "vcpu:0", "gmem:0", `FIRMWARE`
     name      of the ioctl, "" for one that has no name here
     number    of the ioctl
     argument  an integer argument, None where it is a struct

@@ -48,6 +48,11 @@ def recognises(blob: Blob) -> bool:
     return b"\0" not in head and _has_events(blob)
 
 
+def has_calls(blob: Blob) -> bool:
+    """Whether the text is a recording of ioctls (cvmplan.recorded/2)."""
+    return recorded_calls.recognises(bytes(blob.data[:MOST_LINE]).removeprefix(BOM))
+
+
 def _has_events(blob: Blob) -> bool:
     if bytes(blob.data[:MOST_LINE]).removeprefix(BOM).lstrip()[:1] == b"{":
         return False
@@ -61,7 +66,7 @@ def read(blob: Blob, platform: Platform | None = None) -> Recording:
 
     `platform` beats the one that the calls are of.  MalformedError with the line.
     """
-    if recorded_calls.recognises(bytes(blob.data[:MOST_LINE]).removeprefix(BOM)):
+    if has_calls(blob):
         made = recorded_ops.recording(recorded_calls.read_lines(blob, lines(blob)), blob.name)
         return made if platform is None else made._replace(platform=platform)
     attempts = tuple(_trace(blob) if _has_events(blob) else _json_lines(blob))

@@ -20,6 +20,7 @@ from cvmplan.documents import text
 from cvmplan.kvm.layouts import IOCTLS, STRUCTS, Struct, unpack
 from cvmplan.kvm.recorded import (
     COMMAND_STRUCTS,
+    FIRMWARE,
     NAMES,
     SEV_NAMES,
     TDX_NAMES,
@@ -105,7 +106,8 @@ class _Reader:
         document = self._document
         number = int(document.req, 16)
         on = document.on
-        fd = f"{on}:{document.i or 0}" if on in ("vcpu", "gmem") else on
+        fd = {"sev": FIRMWARE}.get(on, on)
+        fd = f"{on}:{document.i or 0}" if on in ("vcpu", "gmem") else fd
         name = "" if document.call else NAMES.get(number, "")
         call = RecordedCall(
             self._number, fd, document.call or name, number, document.arg,
