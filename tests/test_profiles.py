@@ -15,7 +15,7 @@ from cvmplan.core.findings import RULES
 from cvmplan.operations.measure import measure
 from cvmplan.operations.plan import Plan
 from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchUpdate
-from cvmplan.profiles import HARDWARE, PROFILES, SOURCE, TWO
+from cvmplan.profiles import HARDWARE, PROFILES, RECORDED, SOURCE, TWO
 from cvmplan.profiles.cpus import SIGNATURES
 from tests.build.ovmf import BFV, CFV, TD_HOB, TEMP_MEM, Ovmf, TdxSection, good_snp, good_tdx
 from tests.oracles.firmware import FakeTdxModule
@@ -159,7 +159,7 @@ def test_every_fact_has_a_source_and_a_confidence(name: str) -> None:
     assert profile.sources
     for fact in profile.sources:
         assert fact.source
-        assert fact.confidence in (HARDWARE, TWO, SOURCE)
+        assert fact.confidence in (HARDWARE, TWO, RECORDED, SOURCE)
         assert "master" not in fact.source
 
 

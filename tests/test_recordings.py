@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from cvmplan import documents
+from tests.build.igvm import good_snp as good_igvm
 from tests.build.recording import PAGE, Tape, taken, written
 from tests.docs import SHARED
 from tests.run import Result, assert_refused, run
@@ -386,6 +387,50 @@ def test_a_plan_for_an_interface_without_calls_is_compared_by_its_pages() -> Non
     launch = (*SNP_LAUNCH, "--abi", "map-memory")
     code, document = compared(SNP, str(FOLDER / f"{NAME}.jsonl"), *launch)
     assert (code, "calls" in document, document["same_measurement"]) == (0, False, True)
+
+
+# --- what a VMM makes again ----------------------------------------------------------------------
+
+
+def repeats(*args: str) -> list[tuple[str, str | None, str | None]]:
+    """Return (operation, repeat, retry) of the adds in the calls of a plan."""
+    result = run("plan", *args, "--abi", "kvm-6.18", "--format", "calls")
+    calls = [json.loads(line) for line in result.out.splitlines()]
+    adds_of = [c for c in calls if c["op"] in ("snp-launch-update", "tdx-init-mem-region")]
+    assert adds_of, result.err
+    return [(c["op"], c.get("repeat"), c.get("retry")) for c in adds_of]
+
+
+def test_qemu_makes_an_add_again_for_its_rest_and_never_a_refused_cpuid_page() -> None:
+    """spec/recording-vmms.md, 6 and 7; spec/kvm.md, 3.1."""
+    snp = set(repeats("--example", "snp", "--platform", "snp", "--vmm", "qemu"))
+    assert snp == {("snp-launch-update", "while len is not 0, and on EAGAIN", None)}
+    tdx = set(repeats("--example", "tdx", "--platform", "tdx", "--vmm", "qemu"))
+    again = "on EAGAIN and EINTR, with the struct as it was left"
+    assert tdx == {("tdx-init-mem-region", again, None)}
+
+
+def test_cloud_hypervisor_makes_each_add_once_and_tries_the_cpuid_page_again(
+    tmp_path: Path,
+) -> None:
+    """spec/kvm.md, 3.2."""
+    path = tmp_path / "guest.igvm"
+    path.write_bytes(good_igvm().build())
+    found = repeats(str(path), "--platform", "snp", "--vmm", "cloud-hypervisor")
+    assert {repeat for _, repeat, _ in found} == {None}
+    assert len([retry for *_, retry in found if retry]) == 1
+
+
+def test_a_profile_file_says_what_its_vmm_makes_again(tmp_path: Path) -> None:
+    profile = json.loads(run("profiles", "qemu", "--format", "json").out)
+    profile |= {"name": "mine", "repeats": ["EAGAIN", "EINTR", "EBUSY"], "retries_cpuid": True}
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(profile))
+    found = repeats("--example", "snp", "--platform", "snp", "--vmm", str(path))
+    assert len([retry for *_, retry in found if retry]) == 1
+    tdx = repeats("--example", "tdx", "--platform", "tdx", "--vmm", str(path))
+    told_errors = "on EAGAIN and EINTR and EBUSY, with the struct as it was left"
+    assert {repeat for _, repeat, _ in tdx} == {told_errors}
 
 
 # --- recordings made here ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.calls.record import SystemCall, Values, Wants, filled, ioctl
+from cvmplan.calls.record import Repeat, SystemCall, Values, Wants, filled, ioctl
 from cvmplan.calls.vendor import VendorCalls
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.platform import DEFAULT, FLAT
@@ -174,4 +174,4 @@ class _Maker(VendorCalls):
     def _pre_fault_memory(self, op: PreFaultMemory, number: int) -> Iterator[SystemCall]:
         del number
         made = filled(STRUCTS["kvm_pre_fault_memory"], {"gpa": op.gpa, "size": op.size})
-        yield ioctl("vcpu:0", "KVM_PRE_FAULT_MEMORY")._replace(struct=made, repeat="size")
+        yield ioctl("vcpu:0", "KVM_PRE_FAULT_MEMORY")._replace(struct=made, repeat=Repeat("size"))

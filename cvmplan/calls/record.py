@@ -14,8 +14,13 @@ from cvmplan.operations.plan import Op
 
 Values: TypeAlias = Mapping[str, int | bytes | str]
 """Field of a struct to its value; a string is a symbol."""
-Repeat: TypeAlias = Literal["len", "size", "nr_pages", "errors"]
-"""A call is made again while this field is not 0, or on errors that pass."""
+
+
+class Repeat(NamedTuple):
+    """A call is made again while `field` is not 0 ("": there is none), and on these errors."""
+
+    field: Literal["", "len", "size", "nr_pages"]
+    errors: tuple[str, ...] = ()
 
 
 class Wants(NamedTuple):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.calls.record import Packed, SystemCall, Values, filled, ioctl
+from cvmplan.calls.record import Packed, Repeat, SystemCall, Values, filled, ioctl
 from cvmplan.core.blob import Blob
 from cvmplan.core.values import PAGE
 from cvmplan.kvm import layouts
@@ -31,6 +31,7 @@ class VendorCalls:
         self.plan = made
         self.abi = find(made.abi)
         self.platform = made.platform
+        self.repeats = made.repeats
         self.v19 = self.abi.tdx_extend == "separate"
         self._inputs = {i.blob.name: n for n, i in enumerate(made.inputs)}
         self._slots = [op for op in made.ops if isinstance(op, SetMemslot)]
@@ -115,7 +116,9 @@ class VendorCalls:
             "type": layouts.SNP_PAGE_TYPES[op.page_type.label],
         }
         call = self._sev("KVM_SEV_SNP_LAUNCH_UPDATE", values)
-        yield call._replace(repeat="len", retries=op.page_type is PageType.CPUID)
+        again = Repeat("len", tuple(e for e in self.repeats if e == "EAGAIN"))
+        repeat = again if self.repeats else None
+        yield call._replace(repeat=repeat, retries=op.retry is not None)
 
     def _snp_launch_finish(self, op: SnpLaunchFinish, number: int) -> Iterator[SystemCall]:
         del number
@@ -172,19 +175,21 @@ class VendorCalls:
         if self.v19:
             mapping: Values = {"base_gfn": op.gpa // PAGE, "nr_pages": pages, "source": source}
             made = filled(STRUCTS["kvm_memory_mapping"], mapping)
-            yield ioctl("vcpu:0", "KVM_MEMORY_MAPPING")._replace(struct=made, repeat="nr_pages")
+            yield ioctl("vcpu:0", "KVM_MEMORY_MAPPING")._replace(
+                struct=made, repeat=Repeat("nr_pages")
+            )
             return
         region: Values = {"source_addr": source, "gpa": op.gpa, "nr_pages": pages}
         data = filled(STRUCTS["kvm_tdx_init_mem_region"], region)
         flags = layouts.KVM_TDX_MEASURE_MEMORY_REGION if op.measured else 0
         call = self._tdx("vcpu:0", "KVM_TDX_INIT_MEM_REGION", data, flags)
-        yield call._replace(repeat="errors")
+        yield call._replace(repeat=Repeat("", self.repeats) if self.repeats else None)
 
     def _tdx_extend(self, op: TdxExtend, number: int) -> Iterator[SystemCall]:
         del number
         region: Values = {"base_gfn": op.gpa // PAGE, "nr_pages": op.size // PAGE}
         data = filled(STRUCTS["kvm_memory_mapping"], region)
-        yield self._tdx("vm", "KVM_TDX_EXTEND_MEMORY", data)._replace(repeat="nr_pages")
+        yield self._tdx("vm", "KVM_TDX_EXTEND_MEMORY", data)._replace(repeat=Repeat("nr_pages"))
 
     def _tdx_finalize(self, op: Op, number: int) -> Iterator[SystemCall]:
         del op, number

@@ -38,7 +38,7 @@ class ProfileSource(Document):
 
     fact: str
     source: str
-    confidence: Literal["hardware", "two-implementations", "source-only"]
+    confidence: Literal["hardware", "two-implementations", "recorded", "source-only"]
     commit: str | None = None
     since: str | None = None
     until: str | None = None
@@ -71,6 +71,8 @@ class ProfileDocument(Document):
     td_attributes: Integer = 0
     td_xfam: Integer = 0x3
     unhashed_kernels: Many[Literal["elf", "multiboot"]] = []
+    retries_cpuid: bool = False
+    repeats: Many[Literal["EAGAIN", "EBUSY", "EINTR"]] = ["EAGAIN", "EINTR"]
     svsm: bool = False
     abis: Many[str] = []
     loads_igvm: bool = False

@@ -18,12 +18,6 @@ from cvmplan.core.values import Json
 from cvmplan.emit.fields import fields_of, is_said, plan_value
 from cvmplan.operations.plan import Op
 
-REPEATS: Final[Mapping[Repeat, str]] = {
-    "len": "while len is not 0",
-    "size": "while size is not 0",
-    "nr_pages": "while nr_pages is not 0",
-    "errors": "on EINTR, EAGAIN and EBUSY, with the struct as it was left",
-}
 RETRY: Final = "once, with the page that the firmware corrected, on INVALID_PARAM"
 
 
@@ -39,7 +33,7 @@ def plan(made: Planned) -> str:
 
 def _call(call: SystemCall, index: Mapping[str, int]) -> dict[str, Json]:
     """Return a call as an object, what it does not have left out."""
-    repeat: dict[str, Json] = {} if call.repeat is None else {"repeat": REPEATS[call.repeat]}
+    repeat: dict[str, Json] = {} if call.repeat is None else {"repeat": _repeat(call.repeat)}
     told: dict[str, Json] = {
         "fd": call.fd or None,
         "call": call.name,
@@ -60,6 +54,14 @@ def _call(call: SystemCall, index: Mapping[str, int]) -> dict[str, Json]:
     made |= {"retry": RETRY} if call.retries else {}
     made |= dict(call.arguments)
     return made if call.symbolic is None else {**made, "symbolic": _symbolic(call.symbolic, index)}
+
+
+def _repeat(repeat: Repeat) -> str:
+    """Return when a call is made again, in words."""
+    errors = " and ".join(repeat.errors)
+    if repeat.field:
+        return f"while {repeat.field} is not 0" + (f", and on {errors}" if errors else "")
+    return f"on {errors}, with the struct as it was left"
 
 
 def _wants(wants: Wants | None) -> str:

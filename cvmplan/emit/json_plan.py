@@ -45,8 +45,6 @@ def _op(row: Row, index: Mapping[str, int]) -> dict[str, Json]:
             document[name] = plan_value(name, value, index)
     if row.largest_level is not None:
         document["largest_level"] = hex(row.largest_level)
-    if row.fd and document.get("page_type") == "cpuid":
-        document["retry"] = "invalid-param-once"
     if row.digest is not None and op.kind == "add":
         document["digest_after"] = row.digest.hex()
     return document

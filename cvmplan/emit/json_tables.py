@@ -121,6 +121,7 @@ def _profile(chosen: Profile) -> dict[str, Json]:
         "td_attributes": hex(chosen.td_attributes),
         "td_xfam": hex(chosen.td_xfam),
         "unhashed_kernels": list(chosen.unhashed_kernels),
+        "repeats": list(chosen.repeats),
         "svsm": chosen.svsm,
         **_igvm_part(chosen),
         "abis": list(chosen.abis),

@@ -148,7 +148,8 @@ class Plan(Frozen):
     `given` and `assumed` are the settings that the user chose and those that were filled
     in; together they are `guest`.  `recorded` is what a plan that was read says that it
     measures: register, algorithm, digest in hex, pages.  `promised` are the digests that ID
-    blocks of the image name, each with its place.
+    blocks of the image name, each with its place.  `repeats` are the errors after which the VMM
+    makes an add again, empty where it makes each call once.
     """
 
     platform: Platform
@@ -161,6 +162,7 @@ class Plan(Frozen):
     findings: tuple[Finding, ...] = ()
     recorded: tuple[str, str, str, int] | None = None
     promised: tuple[tuple[bytes, str], ...] = ()
+    repeats: tuple[str, ...] = ("EAGAIN", "EINTR")
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""

@@ -27,6 +27,7 @@ from cvmplan.profiles.igvm import (
 from cvmplan.profiles.record import (
     HARDWARE,
     IGVM_FIELDS,
+    RECORDED,
     SOURCE,
     TWO,
     Fact,
@@ -36,8 +37,8 @@ from cvmplan.profiles.record import (
 )
 
 __all__ = [
-    "DEFAULTS", "HARDWARE", "IGVM_FIELDS", "PROFILES", "SOURCE", "TWO", "Fact", "Profile", "State",
-    "Vmsa", "find", "for_platform",
+    "DEFAULTS", "HARDWARE", "IGVM_FIELDS", "PROFILES", "RECORDED", "SOURCE", "TWO", "Fact",
+    "Profile", "State", "Vmsa", "find", "for_platform",
 ]  # fmt: skip
 
 PROFILES: Final = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cvmplan.core.platform import DEFAULT, SEV, SEV_ES, SNP, SW_PROTECTED, TDX
-from cvmplan.profiles.record import HARDWARE, SOURCE, TWO, Fact, Profile, State, Vmsa
+from cvmplan.profiles.record import HARDWARE, RECORDED, SOURCE, TWO, Fact, Profile, State, Vmsa
 from cvmplan.profiles.states import KVM_STATE, WHOLE_STATE
 
 _ZERO_SECTIONS = {
@@ -44,6 +44,7 @@ QEMU = Profile(
     guest_policy="last",
     wants_policy=True,
     one_id_block=True,
+    repeats=("EAGAIN", "EINTR"),
     refuses=(
         "RELOCATABLE_REGION",
         "PAGE_TABLE_RELOCATION_REGION",
@@ -121,6 +122,15 @@ QEMU = Profile(
             TWO,
             since="10.1",
             id="td-masks",
+        ),
+        Fact(
+            "adds with their order, types and lengths are those of a plan; an add is made again on "
+            "EAGAIN, for SNP also while some of it is left over, for TDX also on EINTR; EBUSY and "
+            "a refused CPUID page end the launch",
+            "calls of QEMU 10.0.13 and 11.1.3 (Debian) recorded on 2026-11-25",
+            RECORDED,
+            since="10.0.13",
+            id="calls",
         ),
         Fact(
             "a multiboot or ELF kernel is started before the hashes are made, and with kernel "

@@ -48,7 +48,17 @@ CLOUD_HYPERVISOR = Profile(
     guest_policy="first-set",
     one_id_block=True,
     refuses=("CPUID_XF", "ERROR_RANGE", "IS_2MB_PAGE"),
+    retries_cpuid=True,
+    repeats=(),
     sources=(
+        Fact(
+            "each add is one call, without a loop over what is left; a CPUID page that the "
+            "firmware refuses is added once more, as it corrected it",
+            "cloud-hypervisor hypervisor/src/kvm/x86_64/sev.rs, hypervisor/src/kvm/mod.rs",
+            SOURCE,
+            commit="ae44c29",
+            id="igvm-calls",
+        ),
         Fact(
             "file order, a page without data as ZERO, the flag shared is not looked at, VMSAs by "
             "KVM and not over a page with data; CPUID_XF and ERROR_RANGE are not implemented",

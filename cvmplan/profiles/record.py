@@ -3,7 +3,8 @@ What a VMM profile is: the record that the other modules of this package fill in
 
 Each quirk is a field named for what differs; each fact has its source, the versions it was
 checked for, and how sure it is: "hardware" (agrees with signed evidence),
-"two-implementations" (computed alike by independent programs), "source-only".
+"two-implementations" (computed alike by independent programs), "recorded" (the calls of the
+real VMM, with its version and the date), "source-only".
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ State: TypeAlias = Mapping[str, int | str]
 
 HARDWARE: Final = "hardware"
 TWO: Final = "two-implementations"
+RECORDED: Final = "recorded"
 SOURCE: Final = "source-only"
 
 
@@ -80,6 +82,10 @@ class Profile(Frozen):
     td_xfam         the XFAM that is assumed for a TD: the least that one can have
     unhashed_kernels  kernel formats that it boots without hashing them ("elf", "multiboot"),
                     which ends a launch that needs the hashes
+    retries_cpuid   SNP: a CPUID page that the firmware refuses is added once more, as it
+                    corrected it
+    repeats         errors after which it makes an add again, and for SNP also while some of it is
+                    left over; empty: it makes each call once
     svsm            an SVSM binary is launched below the firmware and owns the metadata
 
     IGVM files:
@@ -137,6 +143,8 @@ class Profile(Frozen):
     td_attributes: int = 0
     td_xfam: int = 0x3
     unhashed_kernels: tuple[str, ...] = ()
+    retries_cpuid: bool = False
+    repeats: tuple[str, ...] = ("EAGAIN", "EINTR")
     vmsa: Vmsa | None = None
     svsm: bool = False
     loads_igvm: bool = False
@@ -176,6 +184,7 @@ class Profile(Frozen):
 IGVM_FIELDS: Final = (
     "loads_igvm", "zero_pages", "shared_pages", "insert_pages", "large_pages", "fixed_vmsa",
     "vmsa_apart", "guest_policy", "wants_policy", "one_id_block", "refuses_all", "is_tool",
-    "cuts_tables", "passes_features", "all_contexts", "ignores_id_block", "earlier",
+    "cuts_tables", "passes_features", "retries_cpuid", "all_contexts", "ignores_id_block",
+    "earlier",
 )  # fmt: skip
-"""Fields about IGVM files that documents have as they are."""
+"""Fields that documents have as they are, most about IGVM files."""

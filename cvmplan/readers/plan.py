@@ -21,6 +21,7 @@ from cvmplan.kvm.calls import fd_of
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.operations.plan import Op, Plan, stage
+from cvmplan.profiles import DEFAULTS, PROFILES
 from cvmplan.readers.calls import Finder, of_documents
 from cvmplan.readers.plan_document import load
 from cvmplan.simulator.simulate import first_refusal
@@ -75,6 +76,7 @@ def read(blob: Blob, find: Finder) -> Plan:
         tuple(inputs),
         tuple(_finding(f) for f in document.findings),
         _recorded(document.measurement) if document.measurement else None,
+        repeats=PROFILES.get(document.vmm, PROFILES[DEFAULTS[""]]).repeats,
     )
 
 

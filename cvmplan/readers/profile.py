@@ -47,6 +47,7 @@ def read(blob: Blob) -> Profile:
         td_xfam=document.td_xfam,
         unhashed_kernels=tuple(document.unhashed_kernels),
         vmsa=vmsa and Vmsa(**vmsa.model_dump()),
+        repeats=tuple(document.repeats),
         svsm=document.svsm,
         sorted_by_gpa=document.order.sorted_by_gpa,
         inserts_first=document.order.inserts_first,

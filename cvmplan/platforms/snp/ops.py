@@ -53,7 +53,8 @@ class SnpLaunchUpdate(Op):
     """
     KVM_SEV_SNP_LAUNCH_UPDATE of one run of pages of one type.
 
-    Without a `source` the pages are added as they were written.
+    Without a `source` the pages are added as they were written.  `retry` says how the VMM goes
+    on where the firmware refuses the page: "invalid-param-once", or None: it ends.
     """
 
     name = "snp-launch-update"
@@ -62,6 +63,7 @@ class SnpLaunchUpdate(Op):
     size: int
     page_type: PageType
     source: Contents | None = None
+    retry: str | None = None
 
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield SNP_LAUNCH_UPDATE of each page, upwards; a page added before is refused."""

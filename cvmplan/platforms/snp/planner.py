@@ -88,7 +88,9 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
             yield memory.mapping(abi, region.gpa, region.size)
         page_type = PAGE_TYPES[region.page_type or ""]
         source = None if abi.in_place else region.contents or Zeros()
-        yield SnpLaunchUpdate(region.gpa, region.size, page_type, source)
+        retries = page_type is PageType.CPUID and launch.profile.retries_cpuid and abi.runs
+        retry = "invalid-param-once" if retries else None
+        yield SnpLaunchUpdate(region.gpa, region.size, page_type, source, retry)
     yield SnpLaunchFinish(
         vmsas(launch),
         guest.host_data,
