@@ -245,9 +245,10 @@ def test_sabotage_changes_the_digest(how: str) -> None:
 def test_a_spoiled_source_is_named() -> None:
     code, document = simulated(sabotaged("source"), "--image", SNP)
     line = adds(shared(NAME))[0] + 1
-    told = [f["message"] for f in document["findings"]]
-    assert (code, document["digest"], len(told)) == (0, None, 1)
-    assert told[0].startswith(f"contents of line {line} are not known: not those of the image")
+    found = [(f["rule"], f["message"]) for f in document["findings"]]
+    assert (code, document["digest"], len(found)) == (1, None, 1)
+    assert found[0][0] == "contents-differ"
+    assert found[0][1].startswith(f"line {line} added other contents than the image has there")
 
 
 @needs_shared
@@ -354,6 +355,25 @@ def test_rdx_of_an_application_processor_is_named() -> None:
     assert [(d["where"], d["a"], d["b"]) for d in states] == [
         ("vCPU 1 rdx", "0x800f12", "0x800fff")
     ]
+
+
+@needs_shared
+@pytest.mark.parametrize("key", ["regs", "in"])
+def test_registers_that_are_not_those_that_were_set_are_named(key: str) -> None:
+    """RDX of vCPU 1 in its state alone, or in what was set alone."""
+    lines = shared(NAME)
+    for line in lines:
+        mine = line["on"] == "vcpu" and line.get("i") == 1 and key in line
+        if mine and (key == "regs" or line["req"] == "0x4090ae82"):
+            line[key] = line[key][:48] + "ff" + line[key][50:]
+    code, document = simulated(written(lines), "--image", SNP)
+    values = ("0x800f12", "0x800fff") if key == "regs" else ("0x800fff", "0x800f12")
+    told_of = [f["message"] for f in document["findings"] if f["rule"] == "state-differs"]
+    wanted = f"vCPU 1: rdx was set to {values[0]} and is {values[1]} in the end"
+    assert (code, told_of) == (1, [wanted])
+    code, document = compared(SNP, written(lines), *SNP_LAUNCH)
+    assert code == 1
+    assert "vCPU 1 rdx" in {d["where"] for d in document["differences"]}
 
 
 @needs_shared

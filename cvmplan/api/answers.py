@@ -211,12 +211,13 @@ def _held(
     """Hold a recording against a plan; its digest is that of the plan's contents that fit."""
     from cvmplan.calls.as_recorded import as_recorded
     from cvmplan.comparison.held_calls import compare_calls
-    from cvmplan.comparison.recorded import settle
+    from cvmplan.comparison.recorded import doubts_of, settle
     from cvmplan.kvm.abi import find as find_abi
     from cvmplan.kvm.abi import newest
     from cvmplan.simulator.replay import replay
 
     settled = settle(recorded, planned)
+    doubtful = [*settled.differences, *doubts_of(recording)]
     abi = find_abi(plan.abi)
     if planned.platform == recorded.platform:
         image, gpaw, _ = _image(plan)
@@ -225,9 +226,9 @@ def _held(
         recorded.digest = outcome.digest
         recorded.register = planned.register if outcome.digest else ""
     if not abi.runs:
-        return settled.differences, None
+        return doubtful, None
     known = {"filled": settled.filled}
-    return settled.differences, compare_calls([*as_recorded(plan)], recording.calls, known)
+    return doubtful, compare_calls([*as_recorded(plan)], recording.calls, known)
 
 
 def trust(

@@ -202,20 +202,25 @@ def diff(
     (True, False)
     """
 
-    def side(one: Image | Plan, own: Settings | None, name: str) -> Side:
+    def requested(one: Image | Plan, own: Settings | None, name: str) -> Plan | Request:
+        if not isinstance(one, Plan):
+            return make_request(one, {**settings, **(own or {})})
+        if own:
+            raise ConfigError("a plan takes no settings", at=name)
+        return one
+
+    def side(one: Plan | Request, other: Plan | Request, own: str) -> Side:
         from cvmplan.comparison.sides import of_plan
 
         if isinstance(one, Plan):
-            if own:
-                raise ConfigError("a plan takes no settings", at=name)
             return of_plan("plan", one)
-        both: Settings = {**settings, **(own or {})}
-        return answers.side(make_request(one, both), name if own else "")
+        return answers.side(one, own, None if isinstance(other, Plan) else other.image)
 
     with naming_parameters():
-        return answers.compare_sides(
-            side(a, a_settings, "a_settings"), side(b, b_settings, "b_settings")
-        )
+        one = requested(a, a_settings, "a_settings")
+        two = requested(b, b_settings, "b_settings")
+        own = ("a_settings" if a_settings else "", "b_settings" if b_settings else "")
+        return answers.compare_sides(side(one, two, own[0]), side(two, one, own[1]))
 
 
 def explain(

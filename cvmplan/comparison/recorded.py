@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import Final, NamedTuple
 
@@ -76,6 +77,14 @@ def _hash(attempt: Attempt, size: int) -> bytes | None:
     """Return the SHA-256 of contents, None where it was not recorded."""
     taken = attempt.taken
     return taken.sha256 if taken is not None and taken.size == size else None
+
+
+def doubts_of(recording: Recording) -> Iterator[Difference]:
+    """Yield the registers that calls of the recording set to others than there are in the end."""
+    for one in recording.doubts:
+        where, values = f"vCPU {one.vcpu} {one.field}", (hex(one.was_set), hex(one.found))
+        told = (f"was set to {values[0]}", f"is {values[1]} in the end")
+        yield Difference("state", WHAT["state"], where, *told)
 
 
 class Settled(NamedTuple):

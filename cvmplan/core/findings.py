@@ -86,6 +86,13 @@ RULES: Final[dict[str, Rule]] = {
         "warning",
         "A recorded launch repeats an add without the result of the first attempt.",
     ),
+    "contents-differ": Rule(
+        "error", "A recorded launch added other contents than the image has at that address."
+    ),
+    "state-differs": Rule(
+        "error",
+        "The registers of a vCPU at the end of a recording are not those that its calls have set.",
+    ),
     "slot-crossed": Rule(
         "warning",
         "A range continues beyond the end of its memslot, where kernels stop without an error; "

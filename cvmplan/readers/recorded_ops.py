@@ -23,8 +23,8 @@ from cvmplan.kvm.layouts import (
 from cvmplan.kvm.recorded import RecordedCall
 from cvmplan.readers.recorded_calls import Line
 from cvmplan.simulator.call import State
-from cvmplan.simulator.replay import Attempt, Recording
-from cvmplan.simulator.vcpu_state import Registers, vmsa_of
+from cvmplan.simulator.replay import Attempt, Recording, StateDoubt
+from cvmplan.simulator.vcpu_state import Registers, differing, vmsa_of
 
 PAGE_TYPE: Final = {number: name for name, number in SNP_PAGE_TYPES.items()}
 LEGACY: Final = {"KVM_SEV_INIT": Platform.SEV, "KVM_SEV_ES_INIT": Platform.SEV_ES}
@@ -67,6 +67,7 @@ class _Maker:
         self._vm_type: int | None = None
         self._legacy = ""
         self._features: int | None = None
+        self._doubts: list[StateDoubt] = []
         self._gpaw = 48
         self._measured = False
         self._makers: dict[str, Callable[[RecordedCall, Line], dict[str, Any] | None]] = {
@@ -127,7 +128,8 @@ class _Maker:
         """Return the recording."""
         platform = self._platform()
         attempts = tuple(self._completed(a, platform) for a in self._attempts)
-        return Recording(platform, attempts, tuple(self._calls), self._gpaw)
+        doubts = tuple(dict.fromkeys(self._doubts))
+        return Recording(platform, attempts, tuple(self._calls), self._gpaw, doubts)
 
     def _platform(self) -> Platform:
         if self._legacy and not self._vm_type:
@@ -163,11 +165,23 @@ class _Maker:
         gpa = VMSA_GPA if platform.page_info else None
         found = []
         for vcpu in range(self._vcpus):
-            held = self._final.get(vcpu, Registers()).over(self._set.get(vcpu, Registers()))
+            was_set = self._set.get(vcpu, Registers())
+            held = self._final.get(vcpu, Registers()).over(was_set)
             if held.known:
                 page = vmsa_of(held, features, fpu=not self._legacy)
                 found.append(State(vcpu, vcpu, gpa, page))
+                self._compare(vcpu, was_set, held, page, features)
         return tuple(found)
+
+    def _compare(
+        self, vcpu: int, was_set: Registers, held: Registers, page: bytes, features: int
+    ) -> None:
+        """Note where the registers in the end are not those that were set."""
+        if not was_set.known:
+            return
+        told = was_set if was_set.xsave else replace(was_set, xsave=held.xsave)
+        mine = vmsa_of(told, features, fpu=not self._legacy)
+        self._doubts += [StateDoubt(vcpu, *field) for field in differing(mine, page)]
 
     # --- what each call is -----------------------------------------------------------------------
 

@@ -13,7 +13,9 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Final
 
 from cvmplan.core.findings import Finding
+from cvmplan.kvm.interface import PAGE
 from cvmplan.kvm.recorded import Taken
+from cvmplan.simulator.memslots import MOST_FINDINGS
 from cvmplan.simulator.source import UNKNOWN, ZERO_CHUNK, Source
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ class RecordedContents:
         self._pages = sorted(pages, key=lambda page: page[0])
         self._starts = [gpa for gpa, _, _ in self._pages]
         self._unknown: list[tuple[int, str]] = []
+        self._others: list[Finding] = []
 
     def of(self, attempt: Attempt) -> Source | None:
         """Return what an add took; None where it took nothing from user space."""
@@ -44,7 +47,7 @@ class RecordedContents:
             return UNKNOWN
         if taken.data is not None:
             return Source(memoryview(taken.data))
-        if taken.zeros and taken.sha256 == _hash_of_zeros(taken.size):
+        if taken.zeros and _counts(attempt) and taken.sha256 == _hash_of_zeros(taken.size):
             return Source()
         return self._found(attempt, taken)
 
@@ -57,9 +60,16 @@ class RecordedContents:
                 made.update(b"" if piece is None else piece)
             if made.digest() == taken.sha256:
                 return held
-        if _counts(attempt):
-            why = "only a hash was recorded" if held is None else "not those of the image"
-            self._unknown.append((attempt.seq, f"{why}, SHA-256 {taken.sha256.hex()}"))
+        if not _counts(attempt):
+            return UNKNOWN
+        if held is not None:
+            low, last = attempt.gpa, attempt.gpa + taken.size - PAGE
+            problem = f"line {attempt.seq} added other contents than the image has there, "
+            problem += f"SHA-256 {taken.sha256.hex()}"
+            self._others.append(Finding("contents-differ", problem, low, last))
+        else:
+            why = f"only a hash was recorded, SHA-256 {taken.sha256.hex()}"
+            self._unknown.append((attempt.seq, why))
         return Source(known=False, size=taken.size, sha256=taken.sha256)
 
     def _held(self, gpa: int, size: int) -> Source | None:
@@ -73,7 +83,8 @@ class RecordedContents:
         return source._replace(at=source.at - (gpa - start))
 
     def unknown(self) -> Iterator[Finding]:
-        """Yield a note on contents that count and are not known."""
+        """Yield an error for contents that the image has otherwise, a note on those not known."""
+        yield from self._others[:MOST_FINDINGS]
         for seq, why in self._unknown[:MOST_NAMED]:
             yield Finding("not-checked", f"contents of line {seq} are not known: {why}")
         more = len(self._unknown) - MOST_NAMED

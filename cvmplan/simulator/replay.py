@@ -51,6 +51,21 @@ class Attempt(Call):
     asks: bool = False
 
 
+class StateDoubt(NamedTuple):
+    """A field of a vCPU's state: `was_set` by the VMM's calls, `found` in the end."""
+
+    vcpu: int
+    field: str
+    was_set: int
+    found: int
+
+    @property
+    def words(self) -> str:
+        """What is wrong, for people."""
+        values = f"was set to {self.was_set:#x} and is {self.found:#x} in the end"
+        return f"vCPU {self.vcpu}: {self.field} {values}"
+
+
 class Recording(NamedTuple):
     """
     The attempts of one launch, in their order.
@@ -63,6 +78,7 @@ class Recording(NamedTuple):
     attempts: tuple[Attempt, ...]
     calls: tuple[RecordedCall, ...] = ()
     gpaw: int | None = None
+    doubts: tuple[StateDoubt, ...] = ()
 
 
 class Image(NamedTuple):
@@ -95,7 +111,9 @@ def replay(recording: Recording, abi: Abi, gpaw: int, image: Image | None) -> Si
         host.assume_set_up(calls, vcpus, image.pages if image else ())
     replayed = _Replay(host, recording, image)
     outcome = finished(host, replayed.results(), replayed.findings)
-    outcome = outcome._replace(findings=(*outcome.findings, *replayed.contents.unknown()))
+    doubts = (Finding("state-differs", one.words) for one in recording.doubts[:MOST_FINDINGS])
+    more = (*replayed.contents.unknown(), *doubts)
+    outcome = outcome._replace(findings=(*outcome.findings, *more))
     if not outcome.finalized:
         problem = "the recording ends before the launch is finalized"
         outcome = outcome._replace(findings=(*outcome.findings, Finding("not-finalized", problem)))

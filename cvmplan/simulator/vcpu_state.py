@@ -8,7 +8,7 @@ svm_set_cr4, svm_set_segment; AMD 24593, APM volume 2, appendix B; Intel SDM vol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -33,6 +33,12 @@ _MSRS: Final = {
 }  # fmt: skip
 """STAR, LSTAR, CSTAR, SFMASK, KERNEL_GS_BASE, SYSENTER_CS, _ESP, _EIP, PAT and XSS."""
 _DEBUG: Final = {"dr7": 0x160, "dr6": 0x168}
+NAMES: Final = {
+    **{f"{name}.selector": (at, 2) for name, at in _SEGMENTS.items()},
+    **{f"{name}.base": (at + 8, 8) for name, at in (_SEGMENTS | _TABLES).items()},
+    **{name: (at, 8) for name, at in (_CONTROL | _GENERAL | _DEBUG).items()},
+}
+"""Name of a field to its place and size, of those that have a name here."""
 _CPL, _FEATURES, _XCR0 = 0xCB, 0x3B0, 0x3E8
 SVME, MCE, FIXED = 1 << 12, 1 << 6, 1 << 1  # KVM sets them in EFER, CR4 and RFLAGS
 CD_NW: Final = 3 << 29  # and clears them in CR0 (KVM_X86_QUIRK_CD_NW_CLEARED)
@@ -101,6 +107,19 @@ def vmsa_of(registers: Registers, features: int, *, fpu: bool) -> bytes:
     if fpu:
         _put_fpu(page, registers.xsave)
     return bytes(page)
+
+
+def differing(one: bytes, other: bytes) -> Iterator[tuple[str, int, int]]:
+    """Yield (field, value, other value) of what differs in two VMSAs; bytes by their offset."""
+    seen: set[int] = set()
+    for name, (at, size) in NAMES.items():
+        values = [int.from_bytes(page[at : at + size], "little") for page in (one, other)]
+        seen.update(range(at, at + size))
+        if values[0] != values[1]:
+            yield name, values[0], values[1]
+    for at, (a, b) in enumerate(zip(one, other, strict=True)):
+        if a != b and at not in seen:
+            yield f"byte {at:#x}", a, b
 
 
 def _integers(struct: str, data: bytes) -> Mapping[str, int]:
