@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -27,11 +28,13 @@ from cvmplan import (
     measure_pages,
     plan_image,
     simulate,
+    sweep,
     sweep_image,
     verify,
 )
 from cvmplan.api import request
 from cvmplan.launch.settings import SETTINGS, TOP
+from cvmplan.operations import measure as operations
 from cvmplan.sweep import Lists, matrix
 from tests.build.evidence import amd, intel, snp_report, td_quote
 from tests.build.igvm import good_snp as igvm
@@ -53,10 +56,15 @@ def test_the_functions_are_public_and_say_what_they_do() -> None:
         assert "Error" in said, name
 
 
-def test_the_examples_of_the_docstrings_run() -> None:
-    failed, tried = doctest.testmod(request)
+@pytest.mark.parametrize("module", [request, operations, sweep], ids=lambda m: m.__name__)
+def test_the_examples_of_the_docstrings_run(module: ModuleType) -> None:
+    failed, tried = doctest.testmod(module)
     assert not failed
-    assert tried > 12
+    assert tried
+
+
+def test_every_function_has_an_example() -> None:
+    assert all(">>> " in (getattr(cvmplan, name).__doc__ or "") for name in FUNCTIONS)
 
 
 # --- the document of each answer is that of its verb --------------------------------------------

@@ -309,6 +309,13 @@ def verify(
     `event_log` is replayed into the RTMRs.  Nothing is fetched.  `holds` of the result is True
     only where nothing differs; `not_checked` says what was not looked at.
     InputError, UnsupportedError, MismatchError for evidence of another platform; ConfigError.
+
+    >>> from cvmplan import CvmplanError
+    >>> try:
+    ...     print(verify("report.bin", "example:snp", certs=["vcek.pem", "chain.pem"]).holds)
+    ... except CvmplanError as error:
+    ...     print(error)
+    report.bin: cannot open: No such file or directory
     """
     from cvmplan.evidence import evidence as reader
     from cvmplan.evidence import verify as stage

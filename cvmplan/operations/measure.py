@@ -74,6 +74,11 @@ def measure(
     `watch` sees the steps and passes them on (progress).  PlanError if the operations are not a
     legal launch; UnsupportedError on platforms without a measurement; MismatchError if the plan
     document contains a different digest; InputError if a mapped input has changed.
+
+    >>> from cvmplan import measure, plan_image
+    >>> result = measure(plan_image("example:tdx"))
+    >>> result.register, result.pages, result.digest.hex()[:8]
+    ('MRTD', 34, '616d3193')
     """
     trace: Iterable[Step] = plan.trace()
     result = measure_steps(plan.platform, watch(trace) if watch else trace)

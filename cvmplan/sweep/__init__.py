@@ -69,6 +69,11 @@ def sweep_image(
     `vcpus` varying fastest; a launch that is refused has an `error` and no `digest`.
     `executor` is any `concurrent.futures.Executor`.  ConfigError for an unknown setting or a wrong
     value, InputError for a file that cannot be read, UnsupportedError if it is not an image.
+
+    >>> from cvmplan import sweep_image
+    >>> rows = sweep_image("example:snp", vcpus="1-2", cpu=["EPYC-Milan", "EPYC-Genoa"])
+    >>> [(row["cpu"], row["vcpus"]) for row in rows][:3]
+    [('EPYC-Milan', 1), ('EPYC-Milan', 2), ('EPYC-Genoa', 1)]
     """
     path = NAME if isinstance(image, bytes) else os.fspath(image)
 
