@@ -310,12 +310,9 @@ def verify(
     only where nothing differs; `not_checked` says what was not looked at.
     InputError, UnsupportedError, MismatchError for evidence of another platform; ConfigError.
 
-    >>> from cvmplan import CvmplanError
-    >>> try:
-    ...     print(verify("report.bin", "example:snp", certs=["vcek.pem", "chain.pem"]).holds)
-    ... except CvmplanError as error:
-    ...     print(error)
-    report.bin: cannot open: No such file or directory
+    >>> verify("report.bin", "example:snp")
+    Traceback (most recent call last):
+    cvmplan.core.errors.InputError: report.bin: cannot open: No such file or directory
     """
     from cvmplan.evidence import evidence as reader
     from cvmplan.evidence import verify as stage

@@ -34,7 +34,7 @@ class RecordedCallLine(Document):
     cvmplan.recorded/2: one ioctl of a VMM, in JSON Lines, in the order in which they were made.
 
     Structs are the bytes that the kernel got (before the call), in hex; pointers in them are the
-    process's own, and what they point to stands in `data`, `source`, `cpuid` or `msrs`.
+    process's own, and what they point to is in `data`, `source`, `cpuid` or `msrs`.
     """
 
     model_config = ConfigDict(
