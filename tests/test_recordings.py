@@ -348,6 +348,15 @@ def test_a_byte_of_a_source_is_named_by_its_pages_and_hashes() -> None:
 
 
 @needs_shared
+def test_two_recordings_are_compared_by_the_hashes_of_their_contents(tmp_path: Path) -> None:
+    spoiled_source = tmp_path / "spoiled"
+    spoiled_source.write_bytes(sabotaged("source"))
+    code, document = compared(str(FOLDER / f"{NAME}.jsonl"), str(spoiled_source))
+    found = [d["where"] for d in document["differences"]]
+    assert (code, found) == (1, ["0xffc00000-0xfffff000"])
+
+
+@needs_shared
 def test_rdx_of_an_application_processor_is_named() -> None:
     code, document = compared(SNP, sabotaged("rdx"), *SNP_LAUNCH)
     states = [d for d in document["differences"] if d["what"] == "vCPU state"]
@@ -538,6 +547,17 @@ def test_a_vcpu_without_a_state_leaves_the_digest_unknown() -> None:
     assert document["digest"] is None
     finish = next(r for r in document["results"] if r["op"] == "snp-launch-finish")
     assert "vCPU states" in finish["why"]
+
+
+def test_a_vcpu_without_a_state_is_not_compared(tmp_path: Path) -> None:
+    tape = snp_tape(vcpus=2)
+    tape.finish()
+    tape.state(1, 0xFFF0, 0xFFFF0000, 0x800F12)
+    path = tmp_path / "recording"
+    path.write_bytes(tape.text())
+    result = run("diff", str(path), str(path), "--format", "json")
+    assert (result.code, result.err) == (0, "")
+    assert any("has 1 of 2" in told for told in json.loads(result.out)["not_compared"])
 
 
 def test_a_partial_add_is_told_by_what_it_took() -> None:

@@ -9,7 +9,8 @@ from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.comparison.found import WHAT, Comparison, Cut, Difference
 from cvmplan.comparison.held_calls import CallsCompared
-from cvmplan.comparison.sides import FUSED, HASHED, Piece, Side, SideKind
+from cvmplan.comparison.recorded import hashes_apart, not_recorded
+from cvmplan.comparison.sides import HASHED, Piece, Side, SideKind
 from cvmplan.comparison.walk import (
     data,
     first_difference,
@@ -155,6 +156,7 @@ def _contents(low: int, high: int, a: Piece, b: Piece) -> Iterator[tuple[Alike, 
             yield between, told
         return
     if one is None or two is None:
+        yield from ((None, told) for told in hashes_apart(a, b, low))
         return
     at = low
     while at < high:
@@ -325,23 +327,8 @@ def _unknown(a: Side, b: Side) -> Iterator[str]:
         if side.kind is SideKind.PLAN:
             continue
         if side.recording is not None and side.recording.calls:
-            yield from _not_recorded(side, name)
+            yield from not_recorded(side, name)
             continue
         what = "contents of pages and vCPU states"
         by = ", but by the digests in it" if side.digest else ""
         yield f"{what}: {name} is a {side.kind}{by}"
-
-
-def _not_recorded(side: Side, name: str) -> Iterator[str]:
-    """Yield what counts and is not known of a recording that has contents and states."""
-    kinds = (*HASHED, FUSED)
-    places = [p.place for p in side.pieces if p.contents is None and p.kind in kinds]
-    if places:
-        yield f"contents of {len(places)} adds of {name}: {', '.join(places[:MOST_PLACES])}"
-    if side.platform.vmsa and not side.states:
-        yield f"vCPU states: {name} has none"
-    if side.recording is not None and not (side.digest or places):
-        yield f"the measurement of {name}: the launch is not complete"
-
-
-MOST_PLACES: Final = 3

@@ -87,6 +87,17 @@ def doubts_of(recording: Recording) -> Iterator[Difference]:
         yield Difference("state", WHAT["state"], where, *told)
 
 
+def hashes_apart(a: Piece, b: Piece, low: int) -> Iterator[Difference]:
+    """Yield the difference of two pieces of the same pages whose recorded hashes differ."""
+    same = (a.gpa, a.size) == (b.gpa, b.size) and low == a.gpa
+    if not same or a.sha256 is None or b.sha256 is None or a.sha256 == b.sha256:
+        return
+    last, measured = a.gpa + a.size - PAGE, a.kind in (*HASHED, FUSED)
+    where = f"{a.gpa:#x}-{last:#x}"
+    here, there = (f"SHA-256 {digest.hex()}" for digest in (a.sha256, b.sha256))
+    yield Difference("contents", WHAT["contents"], where, here, there, measured, a.gpa, last)
+
+
 class Settled(NamedTuple):
     """Pieces whose hash is that of other contents, and how many the VMM fills in the plan."""
 
@@ -146,3 +157,22 @@ _RECORDED: Final = {
     "sev-launch-update-data": MEASURED,
     "import-page": MEASURED,
 }
+
+
+def not_recorded(side: Side, name: str) -> Iterator[str]:
+    """Yield what counts and is not known of a recording that has contents and states."""
+    kinds = (*HASHED, FUSED)
+    places = [p.place for p in side.pieces if p.contents is None and p.kind in kinds]
+    if places:
+        yield f"contents of {len(places)} adds of {name}: {', '.join(places[:MOST_PLACES])}"
+    created = sum(a.op == "create-vcpu" for a in side.recording.attempts) if side.recording else 0
+    known = sum(len(state.vcpus) for state in side.states)
+    if side.states and known < created:
+        yield f"vCPU states: {name} has {known} of {created}"
+    if side.platform.vmsa and not side.states:
+        yield f"vCPU states: {name} has none"
+    if side.recording is not None and not (side.digest or places):
+        yield f"the measurement of {name}: the launch is not complete"
+
+
+MOST_PLACES: Final = 3

@@ -222,11 +222,13 @@ def shared_states(a: list[State], b: list[State]) -> Iterator[tuple[range, State
     ends = sorted({0, *(s.vcpus.stop for s in (*a, *b))})
     last = min(max((s.vcpus.stop for s in side), default=0) for side in (a, b))
     for low, high in pairwise(end for end in ends if end <= last):
-        yield range(low, high), _of(a, low), _of(b, low)
+        one, two = _of(a, low), _of(b, low)
+        if one is not None and two is not None:  # a recording may lack that of a vCPU
+            yield range(low, high), one, two
 
 
-def _of(states: list[State], vcpu: int) -> State:
-    return next(s for s in states if vcpu in s.vcpus)
+def _of(states: list[State], vcpu: int) -> State | None:
+    return next((s for s in states if vcpu in s.vcpus), None)
 
 
 def _states(a: Side, b: Side, digests: _Digests) -> Parting | None:
