@@ -12,6 +12,7 @@ from typing import Any, Final
 import pytest
 
 from cvmplan import documents
+from cvmplan.readers import recorded_calls
 from tests.build.igvm import good_snp as good_igvm
 from tests.build.recording import PAGE, Tape, taken, written
 from tests.docs import SHARED
@@ -655,6 +656,13 @@ def test_a_recording_without_a_vm_is_refused() -> None:
     tape = Tape()
     tape.update(0x100000, PAGE)
     assert_refused(run("simulate", "-", stdin=tape.text()), {3})
+
+
+def test_a_recording_of_too_many_calls_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorded_calls, "MOST_CALLS", 5)
+    result = run("simulate", "-", stdin=snp_tape().text())
+    assert_refused(result, {4})
+    assert "more than 5 calls" in result.err
 
 
 def test_time_is_linear_in_the_calls() -> None:

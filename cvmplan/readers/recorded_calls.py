@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import MalformedError
+from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.documents import text
 from cvmplan.kvm.layouts import IOCTLS, STRUCTS, Struct, unpack
 from cvmplan.kvm.recorded import (
@@ -42,6 +42,7 @@ SIZES: Final = {
     "xcrs": ("kvm_xcrs",),
 }  # fmt: skip
 MOST_LINE: Final = 1 << 16  # bytes
+MOST_CALLS: Final = 1 << 17  # lines; a launch has some hundreds
 MSR_ENTRY: Final = STRUCTS["kvm_msr_entry"]
 
 
@@ -63,7 +64,8 @@ def recognises(head: bytes) -> bool:
 
 def read_lines(blob: Blob, lines: Iterator[tuple[int, str]]) -> Iterator[Line]:
     """
-    Yield the calls of numbered `lines`; MalformedError with the line.
+    Yield the calls of numbered `lines`; MalformedError with the line, UnsupportedError where
+    there are too many.
 
     Whether a command is AMD's or Intel's is told by the VM that was created.
     """
@@ -76,6 +78,8 @@ def read_lines(blob: Blob, lines: Iterator[tuple[int, str]]) -> Iterator[Line]:
     intel = False
     for number, line in lines:
         at = f"{blob.name}:{number}"
+        if number > MOST_CALLS:
+            raise UnsupportedError(f"a recording of more than {MOST_CALLS} calls", at=at)
         try:
             document = model.model_validate(text.parse_line(line))
         except ValidationError as error:
