@@ -40,8 +40,9 @@ def simulate(
     Print what a kernel answers to each call of a plan, and the resulting digest.
 
     A recorded launch is a log with the VMM's SNP trace events, or JSON Lines ('cvmplan schema
-    recorded').  Its digest is known only with --image; the other options then describe its
-    launch.  Exit 1 if a call is refused or a page is measured twice.
+    recorded', 'cvmplan schema recorded-calls').  --image gives the contents that a recording
+    lacks; the other options then describe its launch.  Exit 1 if a call is refused or a page is
+    measured twice.
     """
     from cvmplan.api import answers
 
