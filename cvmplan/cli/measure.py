@@ -43,7 +43,6 @@ def measure(
 
     The output lists every input of the digest and marks each as given or assumed.
     """
-    from cvmplan.launch.commands import explain_command
     from cvmplan.operations.measure import announced
     from cvmplan.operations.measure import measure as fold
 
@@ -56,6 +55,8 @@ def measure(
         result = fold(plan, watch)
     plan = announced(plan, result)
     if wanted is not None and wanted != result.digest:
+        from cvmplan.launch.commands import explain_command
+
         raise MismatchError(
             f"{result.register} is {result.digest.hex()}, expected {wanted.hex()}",
             at=request.image.name,

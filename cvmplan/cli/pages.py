@@ -7,9 +7,6 @@ from typing import Any, Final
 
 from typer.core import TyperCommand
 
-from cvmplan.core.platform import POLICED, WITH_SECURE_EPT
-from cvmplan.launch.settings import SETTINGS
-
 WIDEST: Final = 200  # columns that a page fills at most
 OWN, LAUNCH, GUEST = "Options", "Image and launch", "Guest"
 BOOT, AMD, INTEL, GENERAL = "Direct boot", "AMD SEV", "Intel TDX", "General"
@@ -73,6 +70,9 @@ EXAMPLES: Final = {
 
 def group_of(name: str) -> str:
     """Return the group of an option by the name of its parameter."""
+    from cvmplan.core.platform import POLICED, WITH_SECURE_EPT
+    from cvmplan.launch.settings import SETTINGS
+
     if name in _GENERAL or name in _LAUNCH:
         return GENERAL if name in _GENERAL else LAUNCH
     if name not in SETTINGS:
