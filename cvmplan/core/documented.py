@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, Protocol
 
 
-def as_document(answer: object) -> dict[str, Any]:
+class Answer(Protocol):
+    """A record that has a document."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return its document."""
+
+
+def as_document(answer: Answer) -> dict[str, Any]:
     """
     Return the JSON document of an answer, as its verb prints it with `--format json`.
 
@@ -16,6 +23,6 @@ def as_document(answer: object) -> dict[str, Any]:
     return made
 
 
-def summary(name: str, **facts: object) -> str:
+def summary(name: str, **facts: str | int | None) -> str:
     """Return a short repr: <Name fact=value …>."""
     return f"<{name} {' '.join(f'{fact}={value}' for fact, value in facts.items())}>"

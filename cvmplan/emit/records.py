@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from cvmplan import emit
 from cvmplan.calls.planned import Planned
+from cvmplan.core.documented import Answer
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.operations.measure import Measurement, announced
 
@@ -32,7 +33,7 @@ PRINTERS: Final[Mapping[str, Callable[[Any], str]]] = {
 """Name of the class of an answer to what writes its document."""
 
 
-def document(answer: object) -> dict[str, Any]:
+def document(answer: Answer) -> dict[str, Any]:
     """Return the document of an answer; errors as those of its verb."""
     made: dict[str, Any] = json.loads(PRINTERS[type(answer).__name__](answer))
     return made

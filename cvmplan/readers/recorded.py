@@ -14,7 +14,7 @@ import re
 from base64 import b64decode
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
@@ -22,6 +22,10 @@ from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
 from cvmplan.readers import recorded_calls, recorded_ops, vmm_errors
 from cvmplan.simulator.replay import Attempt, Recording
+
+if TYPE_CHECKING:
+    from cvmplan.documents.recorded import Left, RecordedLine
+
 
 EVENT: Final = b"kvm_sev_snp_launch_"
 BOM: Final = b"\xef\xbb\xbf"
@@ -198,7 +202,7 @@ def _json_lines(blob: Blob) -> Iterator[Attempt]:
         yield _attempt(number, document, at)
 
 
-def _attempt(number: int, document: Any, at: str) -> Attempt:
+def _attempt(number: int, document: RecordedLine, at: str) -> Attempt:
     told = document.model_dump(exclude_none=True, exclude={"op", "ret", "residual"})
     left = document.residual
     if left is not None and not _is_rest(document, left):
@@ -213,7 +217,7 @@ def _attempt(number: int, document: Any, at: str) -> Attempt:
     )
 
 
-def _is_rest(document: Any, left: Any) -> bool:
+def _is_rest(document: RecordedLine, left: Left) -> bool:
     if document.gpa is None or document.size is None:
         return False
     end = document.gpa + document.size

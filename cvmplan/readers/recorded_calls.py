@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from hashlib import sha256
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
@@ -29,6 +29,10 @@ from cvmplan.kvm.recorded import (
     Taken,
 )
 from cvmplan.simulator.vcpu_state import Registers
+
+if TYPE_CHECKING:
+    from cvmplan.documents.recorded_call import RecordedCallLine, TakenDocument
+
 
 _LINE = re.compile(rb'\A\s*+\{(?:[^{}]|\{[^{}]*+\})*"req"\s*+:')
 ENCRYPT: Final = IOCTLS["KVM_MEMORY_ENCRYPT_OP"].number
@@ -100,7 +104,7 @@ TDX_VM: Final = 5  # KVM_X86_TDX_VM
 class _Reader:
     """Reads one line."""
 
-    def __init__(self, document: Any, number: int, at: str) -> None:
+    def __init__(self, document: RecordedCallLine, number: int, at: str) -> None:
         self._document = document
         self._number = number
         self._at = at
@@ -156,7 +160,7 @@ class _Reader:
         made = self._unpack(inner, data, "data")
         return replace(call, data=made, follows=data[inner.size :])
 
-    def _bytes(self, data: Any) -> bytes | None:
+    def _bytes(self, data: bytes | TakenDocument | int | None) -> bytes | None:
         """Return the bytes of a command's struct, None where there are none."""
         if isinstance(data, bytes):
             return data
@@ -199,7 +203,7 @@ class _Reader:
         if document.on != "vcpu" or (document.ret or 0) < 0:
             return None
         if name in REGISTERS and document.in_ is not None:
-            return Registers(**{REGISTERS[name]: document.in_})
+            return replace(Registers(), **{REGISTERS[name]: document.in_})
         if name == "KVM_SET_MSRS" and document.msrs:
             return Registers(msrs=dict(self._entries(document.msrs)))
         return None

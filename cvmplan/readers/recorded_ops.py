@@ -20,7 +20,7 @@ from cvmplan.kvm.layouts import (
     STRUCTS,
     unpack,
 )
-from cvmplan.kvm.recorded import RecordedCall
+from cvmplan.kvm.recorded import Fields, RecordedCall
 from cvmplan.readers.recorded_calls import Line
 from cvmplan.simulator.call import State
 from cvmplan.simulator.replay import Attempt, Recording, StateDoubt
@@ -305,7 +305,7 @@ def _gpaw(follows: bytes) -> int:
     return 48
 
 
-def _int(fields: Any, name: str) -> int:
+def _int(fields: Fields, name: str) -> int:
     value = fields.get(name, 0)
     return value if isinstance(value, int) else 0
 

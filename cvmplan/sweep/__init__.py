@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from itertools import chain
-from typing import TypeAlias, TypedDict, Unpack
+from typing import TypeAlias, TypedDict, Unpack, cast
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.files import Files
@@ -83,14 +83,13 @@ def sweep_image(
             made.inputs[NAME] = Input("image", NAME, Blob(NAME, memoryview(image)))
         return made
 
-    written = {name: _listed(several) for name, several in lists.items()}
+    written = {name: _listed(cast("Several", several)) for name, several in lists.items()}
     product = matrix.read([path], written, files().open)
     parcels = run.parcels([product], files, lambda _, vcpus: vcpus)
     finished = Pool(executor).run(parcels) if executor else run.serial(parcels)
     return chain.from_iterable(in_order(finished))
 
 
-def _listed(several: object) -> list[matrix.Piece]:
+def _listed(several: Several) -> list[matrix.Piece]:
     """Return one value, or several, as a list; what is no value is refused where it is read."""
-    pieces = several if isinstance(several, list | tuple | range) else [several]
-    return [*pieces]
+    return [several] if isinstance(several, int | str | Profile) else [*several]
