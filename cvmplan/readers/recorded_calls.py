@@ -203,7 +203,9 @@ class _Reader:
         if document.on != "vcpu" or (document.ret or 0) < 0:
             return None
         if name in REGISTERS and document.in_ is not None:
-            return replace(Registers(), **{REGISTERS[name]: document.in_})
+            made = Registers()
+            setattr(made, REGISTERS[name], document.in_)
+            return made
         if name == "KVM_SET_MSRS" and document.msrs:
             return Registers(msrs=dict(self._entries(document.msrs)))
         return None
