@@ -46,7 +46,7 @@ KINDS: Final[Mapping[str, str]] = {
     "KVM_RUN": "set-up",
     "KVM_SET_TSC_KHZ": "set-up",
 }  # fmt: skip
-"""Calls of either side that are not held against each other, to the deviation that they are."""
+"""Calls of either side that are not compared with each other, to the deviation that they are."""
 
 CAPABILITIES: Final = frozenset({"KVM_CAP_MAX_VCPUS"})
 """Capabilities that a plan enables and a VMM need not."""

@@ -106,7 +106,7 @@ class _Compared:
         )
 
     def _held(self, calls: Sequence[RecordedCall]) -> Iterator[RecordedCall]:
-        """Yield the calls that are held against others; count the rest."""
+        """Yield the calls that are compared with others; count the rest."""
         for call in calls:
             name = call.command or call.name
             if name in KINDS:

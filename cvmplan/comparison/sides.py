@@ -150,7 +150,7 @@ def _typed(low: int, high: int, piece: Piece, extended: Spans) -> Iterator[tuple
 
 
 def of_plan(name: str, plan: Plan) -> Side:
-    """Return a plan as a side; PlanError where it is no legal launch."""
+    """Return a plan as a side; PlanError if it is not a legal launch."""
     side = Side(name, SideKind.PLAN, plan.platform, plan=plan)
     for number, step in plan.lowered():
         _take(side, step, f"op {number} ({plan.ops[number].name})")

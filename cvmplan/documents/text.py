@@ -116,7 +116,7 @@ def _is_unicode(text: str) -> bool:
 
 
 def parse_line(line: str) -> Json:
-    """Return one line of JSON Lines; ValueError where it is not JSON, or a key stands twice."""
+    """Return one line of JSON Lines; ValueError where it is not JSON, or has a duplicate key."""
     found: Json = json.loads(line, object_pairs_hook=_pairs, parse_constant=_no_constant)
     return found
 
@@ -209,7 +209,7 @@ class _Frame:
 
 
 def _walk(text: str) -> Iterator[tuple[Path, int, bool]]:
-    """Yield (path, offset, whether its key stands twice) of each value of valid JSON."""
+    """Yield (path, offset, whether its key is given twice) of each value of valid JSON."""
     stack = [_Frame((), None, None)]
     twice = False
     for token in _TOKEN.finditer(text):

@@ -99,7 +99,7 @@ class Comparison(Frozen):
 
     @property
     def why(self) -> str:
-        """Say where they part, as far as it is known."""
+        """Say where they differ, as far as it is known."""
         if not self.differs:
             return "equal"
         if self.earlier is not None:

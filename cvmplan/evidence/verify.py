@@ -1,4 +1,4 @@
-"""Evidence held against a plan: signatures, planned fields, registers of an event log."""
+"""Evidence compared with a plan: signatures, planned fields, registers of an event log."""
 
 from __future__ import annotations
 

@@ -161,7 +161,7 @@ def not_checked(host: Host) -> Iterable[Finding]:
 
 
 def compared(outcome: Simulation, wanted: str, origin: str) -> Simulation:
-    """Return `outcome` with an error where it reaches another digest than `wanted` (hex)."""
+    """Return `outcome` with an error where it reaches a different digest than `wanted` (hex)."""
     if outcome.digest is None or not outcome.finalized or outcome.digest.hex() == wanted:
         return outcome
     problem = (
