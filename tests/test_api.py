@@ -353,5 +353,13 @@ def test_types_are_checked_in_the_programs_of_users(tmp_path: Path) -> None:
         assert word in found[0]
 
 
+@pytest.mark.parametrize("value", [4.5, Odd(), {"a": 1}, [None], b"x"])
+def test_a_wrong_value_of_a_sweep_is_a_configuration_error(value: object) -> None:
+    given: dict[str, Any] = {"vcpus": value}
+    with pytest.raises(ConfigError) as caught:
+        list(sweep_image(SNP, **given))
+    assert caught.value.at == "vcpus"
+
+
 def test_the_typed_lists_of_a_sweep_are_what_may_vary() -> None:
     assert set(Lists.__annotations__) == {*matrix.ORDER, "vcpus"}

@@ -164,7 +164,7 @@ def refused(launch: Launch, image: Image) -> Iterator[Finding]:
 
 
 def _not_once(launch: Launch) -> Iterator[str]:
-    """Yield what the loader wants exactly once and the file has not, or more often."""
+    """Yield what the loader needs exactly once and the file contains never or more often."""
     for name in launch.profile.once:
         count = sum(r.size // PAGE for r in launch.regions if r.role.name == name)
         if count != 1:

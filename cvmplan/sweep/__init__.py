@@ -14,9 +14,11 @@ from itertools import chain
 from typing import TypeAlias, TypedDict, Unpack, cast
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.core.inputs import Input
 from cvmplan.core.processes import in_order
+from cvmplan.planning.request import naming_parameters
 from cvmplan.profiles import Profile
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.pool import Pool
@@ -83,13 +85,18 @@ def sweep_image(
             made.inputs[NAME] = Input("image", NAME, Blob(NAME, memoryview(image)))
         return made
 
-    written = {name: _listed(cast("Several", several)) for name, several in lists.items()}
-    product = matrix.read([path], written, files().open)
+    with naming_parameters():
+        written = {n: _listed(n, cast("Several", several)) for n, several in lists.items()}
+        product = matrix.read([path], written, files().open)
     parcels = run.parcels([product], files, lambda _, vcpus: vcpus)
     finished = Pool(executor).run(parcels) if executor else run.serial(parcels)
     return chain.from_iterable(in_order(finished))
 
 
-def _listed(several: Several) -> list[matrix.Piece]:
-    """Return one value, or several, as a list; what is no value is refused where it is read."""
-    return [several] if isinstance(several, int | str | Profile) else [*several]
+def _listed(name: str, several: Several) -> list[matrix.Piece]:
+    """Return one value, or several, as a list; ConfigError for a value of a wrong type."""
+    pieces = [*several] if isinstance(several, list | tuple | range) else [several]
+    made = [piece for piece in pieces if isinstance(piece, int | str | Profile)]
+    if len(made) < len(pieces):
+        raise ConfigError(f"{str(several)[:60]!r} has the wrong type", at=name)
+    return made
