@@ -46,7 +46,7 @@ def test_an_snp_launch_is_the_sequence_of_the_specification() -> None:
     made = example("snp", "kvm-6.11", "--vcpus", "2")
     order = [c.get("command") or c["call"] for c in made]
     wanted = [
-        "KVM_CREATE_VM", "KVM_ENABLE_CAP", "KVM_SEV_INIT2", "KVM_SEV_SNP_LAUNCH_START",
+        "KVM_CREATE_VM", "KVM_SEV_INIT2", "KVM_ENABLE_CAP", "KVM_SEV_SNP_LAUNCH_START",
         "KVM_CREATE_GUEST_MEMFD", "KVM_SET_USER_MEMORY_REGION2", "KVM_SET_MEMORY_ATTRIBUTES",
         "KVM_CREATE_VCPU", "KVM_SEV_SNP_LAUNCH_UPDATE", "KVM_SEV_SNP_LAUNCH_FINISH",
     ]  # fmt: skip

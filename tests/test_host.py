@@ -37,6 +37,7 @@ GIB_4: Final = 1 << 32
 # kvm.md 2.1
 CREATE_VM, CHECK_EXTENSION, CREATE_VCPU = 0xAE01, 0xAE03, 0xAE41
 SET_MEMORY, SET_ATTRIBUTES, CREATE_GMEM = 0x40A0AE49, 0x4020AED2, 0xC040AED4
+SET_MEMORY_1 = 0x4020AE46  # without guest_memfd
 PRE_FAULT = 0xC040AED5
 USER_MEMORY2, ATTRIBUTES, GMEM = 231, 233, 234
 VM_TYPES, PRE_FAULT_MEMORY, GMEM_FLAGS = 235, 236, 244
@@ -109,6 +110,7 @@ class FakeKernel:
             CHECK_EXTENSION: ("kvm", self.check_extension),
             CREATE_GMEM: ("vm", self.create_gmem),
             SET_MEMORY: ("vm", self.set_memory),
+            SET_MEMORY_1: ("vm", self.set_memory_1),
             SET_ATTRIBUTES: ("vm", self.set_attributes),
             CREATE_VCPU: ("vm", self.create_vcpu),
             PRE_FAULT: ("vcpu", self.pre_fault),
@@ -156,6 +158,9 @@ class FakeKernel:
         fd = self._fd("gmem")
         self.gmems[fd] = size // PAGE
         return fd
+
+    def set_memory_1(self, argument: int | bytearray) -> int:
+        return self.set_memory(bytearray(self.bytes_of(argument, 32)) + bytes(128))
 
     def set_memory(self, argument: int | bytearray) -> int:
         made = struct.unpack("<IIQQQQII112s", self.bytes_of(argument, 160))
@@ -454,11 +459,13 @@ def test_a_default_vm_has_its_guest_memfds_tried_where_the_host_offers_them(
     assert (len(kernel.gmems) == 1) == (flags != 0)
 
 
-def test_a_host_without_the_memslots_of_today_is_not_tried(tmp_path: Path) -> None:
-    kernel = FakeKernel(capabilities={**ALL, USER_MEMORY2: 0})
-    (note,) = check(plan_of("snp", tmp_path), kernel)
-    assert (note.rule, kernel.made) == ("host-not-checked", [])
+def test_a_host_without_the_memslots_of_today_has_those_of_before_tried(tmp_path: Path) -> None:
+    kernel = FakeKernel(capabilities={**ALL, USER_MEMORY2: 0, GMEM_FLAGS: 3})
+    note, agrees = check(plan_of("snp", tmp_path), kernel)
+    assert (note.rule, agrees.rule) == ("host-not-checked", "host-agrees")
     assert "KVM_CAP_USER_MEMORY2" in note.message
+    assert "set_memory_1" in kernel.made
+    assert "create_gmem" not in kernel.made
     assert closed(kernel)
 
 
@@ -684,9 +691,9 @@ def test_this_machine_accepts_the_structs_of_the_plan(host: Recorder, tmp_path: 
     options = ("--abi", "kvm-6.18", "--format", "calls")
     printed = [json.loads(line) for line in run("plan", path, *options).out.splitlines()]
     check(cvmplan.plan_image(path, abi="kvm-6.18"), host)
-    wanted = [c for c in printed if c["call"] == "KVM_SET_USER_MEMORY_REGION2"]
+    wanted = [c for c in printed if c["call"] == "KVM_SET_USER_MEMORY_REGION"]
     assert len(wanted) == 2
-    accepted = [data for data, said in host.of(SET_MEMORY) if not said]
+    accepted = [data for data, said in host.of(SET_MEMORY_1) if not said]
     for call in wanted:  # userspace_addr, bytes 24 to 32, is what only a process knows
         assert [r["offset"] for r in call["relocations"]] == [24]
         assert bytes.fromhex(call["bytes"]) in [a[:24] + bytes(8) + a[32:] for a in accepted]
@@ -699,7 +706,7 @@ def test_this_machine_refuses_memory_as_the_specification_says(host: Recorder) -
     assert "host-differs" not in rules(check(cvmplan.plan_image(example("snp")), host))
     held: list[range] = []
     seen = set()
-    for data, said in host.of(SET_MEMORY):
+    for data, said in (*host.of(SET_MEMORY), *host.of(SET_MEMORY_1)):
         gpa, size = struct.unpack("<QQ", data[8:24])
         if gpa % PAGE or size % PAGE:
             assert said == "EINVAL"

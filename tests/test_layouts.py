@@ -14,7 +14,8 @@ import pytest
 from cvmplan.core.errors import PlanError
 from cvmplan.core.platform import OF_KVM, Platform
 from cvmplan.kvm import layouts
-from cvmplan.kvm.layouts import STRUCTS, pack
+from cvmplan.kvm.layouts import STRUCTS
+from cvmplan.kvm.packing import pack
 
 # (a) The installed headers.  CPATH=directory tries others.
 

@@ -173,11 +173,11 @@ def test_the_command_line_has_every_setting_with_its_help(verb: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "assumed"),
-    [("vcpus", 1), ("gpaw", 48), ("cpu", "EPYC-v4"), ("es_init", "legacy")],
+    [("vcpus", 1), ("gpaw", 48), ("cpu", "EPYC-v4")],
 )
 def test_the_help_says_what_is_assumed(name: str, assumed: object) -> None:
     """The values that --help names are those of plans."""
-    platform = {"gpaw": "tdx", "es_init": "sev-es"}.get(name, "snp")
+    platform = "tdx" if name == "gpaw" else "snp"
     example = "tdx" if platform == "tdx" else "snp"
     told = run("plan", "--example", example, "--platform", platform, "--format", "json")
     assert json.loads(told.out)["assumed"][name] == assumed

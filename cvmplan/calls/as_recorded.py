@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cvmplan.calls.make import calls
-from cvmplan.calls.record import Packed
-from cvmplan.kvm.layouts import unpack
+from cvmplan.calls.record import CpuidBits, Packed
+from cvmplan.kvm.layouts import STRUCTS
+from cvmplan.kvm.packing import pack, unpack
 from cvmplan.kvm.recorded import Fields, RecordedCall
 from cvmplan.operations.plan import Plan
 
@@ -24,8 +25,17 @@ def as_recorded(plan: Plan) -> Iterator[RecordedCall]:
         argument = call.argument if isinstance(call.argument, int) else None
         yield RecordedCall(
             number, call.fd, call.name, call.number, argument,
-            _known(call.struct), call.command, _known(call.data),
+            _known(call.struct), call.command, _known(call.data), _cpuid(call.cpuid),
         )  # fmt: skip
+
+
+def _cpuid(bits: tuple[CpuidBits, ...]) -> bytes:
+    """Return a kvm_cpuid2 with the bits that the launch decides."""
+    made = b"".join(
+        pack(STRUCTS["kvm_cpuid_entry2"], {"function": one.function, one.register: one.value})[0]
+        for one in bits
+    )
+    return pack(STRUCTS["kvm_cpuid2"], {"nent": len(bits)})[0] + made if bits else b""
 
 
 def _known(held: Packed | None) -> Fields:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cvmplan.calls.record import Repeat, SystemCall, Values, Wants, filled, ioctl
+from cvmplan.calls import registers
+from cvmplan.calls.record import Repeat, SystemCall, Wants, filled, ioctl
 from cvmplan.calls.vendor import VendorCalls
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.platform import DEFAULT, FLAT
+from cvmplan.core.practice import VCPUS
 from cvmplan.kvm import layouts
-from cvmplan.kvm.layouts import CAPABILITIES, STRUCTS
+from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
 from cvmplan.kvm.memory import (
     CreateGmem,
     Madvise,
@@ -23,9 +25,8 @@ from cvmplan.kvm.memory import (
     SetShared,
     Write,
 )
+from cvmplan.kvm.packing import Value, Values
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Init, Op, Plan, PreFaultMemory
-
-BUS_CYCLE_NS, IRQCHIP_ROUTES = 40, 24  # TDX: a 25 MHz bus; kvm.h: routes of a split irqchip
 
 
 def calls(made: Plan) -> Iterator[tuple[int, SystemCall]]:
@@ -54,21 +55,22 @@ class _Maker(VendorCalls):
 
     def _create_vm(self, op: CreateVm, number: int) -> Iterator[SystemCall]:
         del number
-        legacy = any(isinstance(o, Init) and o.legacy for o in self.plan.ops)
-        kind = DEFAULT.vm_type if legacy else op.vm_type.vm_type
+        kind = DEFAULT.vm_type if self.legacy else op.vm_type.vm_type
         kind = layouts.TDX_V19_VM_TYPE if self.v19 else kind
         if kind:
             yield self._check("VM_TYPES", Wants(kind))
-        for name in self.platform.capabilities:
-            if not (self.v19 and name == "X86_APIC_BUS_CYCLES_NS"):
-                yield self._check(name, Wants())
+        for name in dict.fromkeys((*self.platform.capabilities, *self._backing(), *self.enables)):
+            yield self._check(name, Wants())
         if self.v19:
             yield self._check("MEMORY_MAPPING", Wants())
         yield ioctl("kvm", "KVM_CREATE_VM")._replace(argument=kind, returns="vm")
-        if self.platform.page_info:
-            yield self._enable("EXIT_HYPERCALL", 1 << layouts.KVM_HC_MAP_GPA_RANGE)
         if self.platform.secure_ept:
             yield from self._prepare_td()
+
+    def _backing(self) -> tuple[str, ...]:
+        """Return the capabilities that memslots with a guest_memfd need."""
+        has_gmem = any(slot.gmem is not None for slot in self._slots)
+        return ("USER_MEMORY2", "GUEST_MEMFD") if has_gmem else ()
 
     def _check(self, name: str, wants: Wants) -> SystemCall:
         capability = f"KVM_CAP_{name}"
@@ -78,32 +80,58 @@ class _Maker(VendorCalls):
 
     def _enable(self, name: str, argument: int) -> SystemCall:
         capability = f"KVM_CAP_{name}"
-        values: Values = {
-            "cap": CAPABILITIES[capability], "args": argument.to_bytes(8, "little"),
-        }  # fmt: skip
+        argued = argument.to_bytes(32, "little")
+        values: Values = {"cap": CAPABILITIES[capability], "flags": 0, "args": argued}
         made = filled(STRUCTS["kvm_enable_cap"], values)
         return ioctl("vm", "KVM_ENABLE_CAP")._replace(capability=capability, struct=made)
 
+    def _enabled(self) -> Iterator[SystemCall]:
+        """Yield what enables the capabilities that the VMM wants."""
+        for name, argument in self.enables.items():
+            count = next(op.count for op in self.plan.ops if isinstance(op, CreateVcpu))
+            yield self._enable(name, count if argument == VCPUS else int(argument))
+
     def _prepare_td(self) -> Iterator[SystemCall]:
-        yield self._tdx("vm", "KVM_TDX_CAPABILITIES", "&capabilities")
-        count = next(op.count for op in self.plan.ops if isinstance(op, CreateVcpu))
-        yield self._enable("MAX_VCPUS", count)
-        yield self._enable("SPLIT_IRQCHIP", IRQCHIP_ROUTES)
-        if not self.v19:
-            yield self._enable("X86_APIC_BUS_CYCLES_NS", BUS_CYCLE_NS)
+        asked = self._tdx("vm", "KVM_TDX_CAPABILITIES", "&capabilities", 0)
+        yield asked._replace(repeat=Repeat("nent", ("E2BIG",)))
+        yield from self._enabled()
         khz = self.plan.guest.get("tsc_khz")
-        if khz:
+        if khz is not None:
             yield ioctl("vm", "KVM_SET_TSC_KHZ")._replace(argument=khz)
+
+    def _init(self, op: Init, number: int) -> Iterator[SystemCall]:
+        yield from super()._init(op, number)
+        yield from self._enabled()
 
     def _create_vcpu(self, op: CreateVcpu, number: int) -> Iterator[SystemCall]:
         del number
         for vcpu in range(op.count):
             fd = f"vcpu:{vcpu}"
             yield ioctl("vm", "KVM_CREATE_VCPU")._replace(argument=vcpu, returns=fd)
-            yield ioctl(fd, "KVM_SET_CPUID2")._replace(argument="&cpuid")
-            if self.platform.vmsa:  # what becomes the VMSA
-                yield ioctl(fd, "KVM_SET_SREGS")._replace(argument=f"&sregs[{vcpu}]")
-                yield ioctl(fd, "KVM_SET_REGS")._replace(argument=f"&regs[{vcpu}]")
+            if self.reads_cpuid:
+                asked = self._tdx(fd, "KVM_TDX_GET_CPUID", "&cpuid", 0)
+                yield asked._replace(repeat=Repeat("nent", ("E2BIG",)))
+            given = ioctl(fd, "KVM_SET_CPUID2")._replace(argument="&cpuid")
+            yield given._replace(cpuid=self.cpuid)
+            if self.platform.vmsa:
+                yield from self._registers(fd, vcpu)
+
+    def _registers(self, fd: str, vcpu: int) -> Iterator[SystemCall]:
+        """Yield what makes KVM build the VMSA of a vCPU; symbols where none is planned for it."""
+        page = self._states.get(vcpu)
+        for name, made in (
+            ("SREGS2", lambda page: registers.system(page, vcpu)),
+            ("REGS", registers.general),
+            ("XSAVE", lambda page: registers.fpu(page, measured=not self.legacy)),
+            ("XCRS", registers.extended),
+            ("MSRS", registers.msrs),
+            ("DEBUGREGS", registers.debug),
+        ):
+            call = ioctl(fd, f"KVM_SET_{name}")
+            if page is None:
+                yield call._replace(argument=f"&{name.lower()}[{vcpu}]")
+            else:
+                yield call._replace(struct=made(page))
 
     # --- memory ----------------------------------------------------------------------------------
 
@@ -120,17 +148,20 @@ class _Maker(VendorCalls):
 
     def _set_memslot(self, op: SetMemslot, number: int) -> Iterator[SystemCall]:
         del number
-        values: dict[str, int | bytes | str] = {
+        values: dict[str, Value] = {
             "slot": op.slot,
             "flags": 0 if op.gmem is None else layouts.KVM_MEM_GUEST_MEMFD,
             "guest_phys_addr": op.gpa,
             "memory_size": op.size,
             "userspace_addr": f"&memory[{op.slot}]",
         }
-        if op.gmem is not None:
-            values |= {"guest_memfd": f"gmem[{op.gmem}]", "guest_memfd_offset": op.gmem_offset or 0}
-        made = filled(STRUCTS["kvm_userspace_memory_region2"], values)
-        yield ioctl("vm", "KVM_SET_USER_MEMORY_REGION2")._replace(struct=made)
+        form = "KVM_SET_USER_MEMORY_REGION"
+        if op.gmem is not None or self.platform.private:
+            form = "KVM_SET_USER_MEMORY_REGION2"
+            memory = 0 if op.gmem is None else f"gmem[{op.gmem}]"
+            values |= {"guest_memfd": memory, "guest_memfd_offset": op.gmem_offset or 0}
+        call = ioctl("vm", form)
+        yield call._replace(struct=filled(STRUCTS[IOCTLS[form].argument], values))
         if self.platform in FLAT:
             region: Values = {"addr": f"&memory[{op.slot}]", "size": op.size}
             made = filled(STRUCTS["kvm_enc_region"], region)
@@ -145,7 +176,7 @@ class _Maker(VendorCalls):
         del number
 
     def _attribute(self, op: SetPrivate | SetShared, attributes: int) -> Iterator[SystemCall]:
-        values: dict[str, int | bytes | str] = {"size": op.size, "attributes": attributes}
+        values: dict[str, Value] = {"size": op.size, "attributes": attributes, "flags": 0}
         if op.gmem is None:
             made = filled(STRUCTS["kvm_memory_attributes"], {"address": op.gpa, **values})
             yield ioctl("vm", "KVM_SET_MEMORY_ATTRIBUTES")._replace(struct=made)
@@ -153,7 +184,8 @@ class _Maker(VendorCalls):
         base = next(s.gpa - (s.gmem_offset or 0) for s in self._slots if s.gmem == op.gmem)
         if isinstance(op, SetPrivate) and op.preserve:
             values["flags"] = "KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE"
-        made = filled(STRUCTS["kvm_memory_attributes2"], {"offset": op.gpa - base, **values})
+        values |= {"offset": op.gpa - base, "error_offset": 0}
+        made = filled(STRUCTS["kvm_memory_attributes2"], values)
         yield ioctl(f"gmem:{op.gmem}", "KVM_SET_MEMORY_ATTRIBUTES2")._replace(struct=made)
 
     def _madvise(self, op: Madvise, number: int) -> Iterator[SystemCall]:
@@ -173,5 +205,5 @@ class _Maker(VendorCalls):
 
     def _pre_fault_memory(self, op: PreFaultMemory, number: int) -> Iterator[SystemCall]:
         del number
-        made = filled(STRUCTS["kvm_pre_fault_memory"], {"gpa": op.gpa, "size": op.size})
+        made = filled(STRUCTS["kvm_pre_fault_memory"], {"gpa": op.gpa, "size": op.size, "flags": 0})
         yield ioctl("vcpu:0", "KVM_PRE_FAULT_MEMORY")._replace(struct=made, repeat=Repeat("size"))

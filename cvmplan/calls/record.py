@@ -6,21 +6,32 @@ A symbol (`&memory[0]+0x1000`, `&input[0]+0x84000`, `gmem[0]`) is zero in the by
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
-from cvmplan.kvm.layouts import IOCTLS, Struct, pack
+from cvmplan.core.errors import PlanError
+from cvmplan.kvm.layouts import IOCTLS, Struct
+from cvmplan.kvm.packing import Values, is_reserved, pack
 from cvmplan.operations.plan import Op
-
-Values: TypeAlias = Mapping[str, int | bytes | str]
-"""Field of a struct to its value; a string is a symbol."""
 
 
 class Repeat(NamedTuple):
-    """A call is made again while `field` is not 0 ("": there is none), and on these errors."""
+    """
+    A call is made again while `field` is not 0 ("": there is none), and on these errors.
 
-    field: Literal["", "len", "size", "nr_pages"]
+    "nent" is how many entries there is room for: it grows.
+    """
+
+    field: Literal["", "len", "size", "nr_pages", "nent"]
     errors: tuple[str, ...] = ()
+
+
+class CpuidBits(NamedTuple):
+    """Bits of a CPUID register that a launch decides; the rest of the CPUID is the host's."""
+
+    function: int
+    register: Literal["eax"]
+    mask: int
+    value: int
 
 
 class Wants(NamedTuple):
@@ -47,8 +58,9 @@ class SystemCall(NamedTuple):
     One call; what it does not have is None, "" or empty.
 
     `number` is an ioctl's on the file descriptor `fd`, which `returns` another one.  A vendor's
-    `command` has a struct of its own, `data`, that something may follow.  `arguments` are those
-    of other system calls.  `symbolic` is an operation of an interface that nothing runs.
+    `command` has a struct of its own, `data`, that something may follow.  `cpuid` are bits of the
+    CPUID that is handed over.  `arguments` are those of other system calls.  `symbolic` is an
+    operation of an interface that nothing runs.
     """
 
     name: str
@@ -62,6 +74,7 @@ class SystemCall(NamedTuple):
     struct: Packed | None = None
     data: Packed | None = None
     followed_by: str = ""
+    cpuid: tuple[CpuidBits, ...] = ()
     repeat: Repeat | None = None
     retries: bool = False
     arguments: tuple[tuple[str, str], ...] = ()
@@ -74,5 +87,14 @@ def ioctl(fd: str, name: str) -> SystemCall:
 
 
 def filled(layout: Struct, values: Values) -> Packed:
-    """Return a struct with these values; PlanError where it does not hold one."""
+    """
+    Return a struct with these values.
+
+    PlanError where it does not hold one, or where a field has none and is not reserved: what is
+    zero is said to be.
+    """
+    names = (f.name for f in layout.fields)
+    silent = [n for n in names if n not in values and not is_reserved(n)]
+    if silent:
+        raise PlanError(f"struct {layout.name}: nothing says what {', '.join(silent)} is")
     return Packed(layout, values, *pack(layout, values))

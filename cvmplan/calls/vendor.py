@@ -8,20 +8,38 @@ TDX patches v19 the mailing list, 2024-02-26.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from cvmplan.calls.record import Packed, Repeat, SystemCall, Values, filled, ioctl
+from cvmplan.calls.record import CpuidBits, Packed, Repeat, SystemCall, filled, ioctl
 from cvmplan.core.blob import Blob
+from cvmplan.core.practice import usual
 from cvmplan.core.values import PAGE
 from cvmplan.kvm import layouts
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.layouts import SEV_COMMANDS, STRUCTS
 from cvmplan.kvm.memory import SetMemslot
+from cvmplan.kvm.packing import Value, Values
+from cvmplan.kvm.recorded import WIDTH_LEAF
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.operations.plan import Init, Op, Plan
-from cvmplan.platforms.sev.ops import SevLaunchStart, SevLaunchUpdateData
-from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate
+from cvmplan.platforms.sev.ops import (
+    SevLaunchStart,
+    SevLaunchUpdateData,
+    SevLaunchUpdateVmsa,
+    Vcpus,
+)
+from cvmplan.platforms.snp.ops import SnpLaunchFinish, SnpLaunchStart, SnpLaunchUpdate, Vmsa
 from cvmplan.platforms.snp.steps import PageType
 from cvmplan.platforms.tdx.ops import TdxExtend, TdxInitMemRegion, TdxInitVcpu, TdxInitVm
+
+V19_LACKS: Final = ("X86_APIC_BUS_CYCLES_NS",)
+GPAW: Final = (WIDTH_LEAF, "eax", 0xFF0000)
+"""Where KVM_TDX_INIT_VM reads the guest address width: linux arch/x86/kvm/vmx/tdx.c,
+setup_tdparams_cpuids."""
+NO_SESSION: Final[Values] = {
+    "handle": 0, "dh_uaddr": 0, "dh_len": 0, "session_uaddr": 0, "session_len": 0,
+}  # fmt: skip
+"""SEV's LAUNCH_START without a guest owner's certificate and session."""
 
 
 class VendorCalls:
@@ -31,8 +49,15 @@ class VendorCalls:
         self.plan = made
         self.abi = find(made.abi)
         self.platform = made.platform
-        self.repeats = made.repeats
+        self.practice = made.practice or usual(made.platform)
         self.v19 = self.abi.tdx_extend == "separate"
+        self.legacy = any(isinstance(op, Init) and op.legacy for op in made.ops)
+        skipped = V19_LACKS if self.v19 else ()
+        self.reads_cpuid = self.practice.reads_cpuid and not self.v19
+        self.enables = {n: a for n, a in self.practice.enables.items() if n not in skipped}
+        gpaw = made.guest.get("gpaw")
+        self.cpuid = (CpuidBits(*GPAW, gpaw << 16),) if gpaw else ()
+        self._states = {vcpu: one.page for one in _states(made) for vcpu in one.vcpus}
         self._inputs = {i.blob.name: n for n, i in enumerate(made.inputs)}
         self._slots = [op for op in made.ops if isinstance(op, SetMemslot)]
 
@@ -67,16 +92,13 @@ class VendorCalls:
         return SystemCall("memcpy", arguments=told)
 
     def _command(
-        self, fd: str, name: str, number: int, data: Packed | int | str, flags: int | None = None
+        self, fd: str, name: str, number: int, data: Packed | int | str, flags: int = 0
     ) -> SystemCall:
         """Return KVM_MEMORY_ENCRYPT_OP of a command, and the struct that it points to."""
         amd = name in SEV_COMMANDS
-        values: dict[str, int | bytes | str] = {"id": number}
+        values: dict[str, Value] = {"id": number}
         values["data"] = "&data" if isinstance(data, Packed) else data
-        if amd:
-            values["sev_fd"] = "sev_fd"
-        if flags is not None:
-            values["flags"] = flags
+        values |= {"sev_fd": "sev_fd"} if amd else {"flags": flags}
         made = filled(STRUCTS["kvm_sev_cmd" if amd else "kvm_tdx_cmd"], values)
         held = data if isinstance(data, Packed) else None
         call = ioctl(fd, "KVM_MEMORY_ENCRYPT_OP")
@@ -88,9 +110,7 @@ class VendorCalls:
         data: Packed | int = 0 if values is None or named is None else filled(named, values)
         return self._command("vm", name, SEV_COMMANDS[name], data)
 
-    def _tdx(
-        self, fd: str, name: str, data: Packed | int | str = 0, flags: int | None = None
-    ) -> SystemCall:
+    def _tdx(self, fd: str, name: str, data: Packed | int | str = 0, flags: int = 0) -> SystemCall:
         commands = layouts.TDX_V19_COMMANDS if self.v19 else layouts.TDX_COMMANDS
         return self._command(fd, name, commands[name], data, flags)
 
@@ -99,13 +119,14 @@ class VendorCalls:
     def _init(self, op: Init, number: int) -> Iterator[SystemCall]:
         del number
         if op.legacy:
-            yield self._sev("KVM_SEV_ES_INIT")
+            yield self._sev("KVM_SEV_ES_INIT" if self.platform.vmsa else "KVM_SEV_INIT")
         else:
-            yield self._sev("KVM_SEV_INIT2", {"vmsa_features": op.vmsa_features})
+            features = {"vmsa_features": op.vmsa_features}
+            yield self._sev("KVM_SEV_INIT2", {**features, "flags": 0, "ghcb_version": 0})
 
     def _snp_launch_start(self, op: SnpLaunchStart, number: int) -> Iterator[SystemCall]:
         del number
-        values = {"policy": op.policy, **_given(gosvw=op.gosvw)}
+        values: Values = {"policy": op.policy, "gosvw": op.gosvw or bytes(16), "flags": 0}
         yield self._sev("KVM_SEV_SNP_LAUNCH_START", values)
 
     def _snp_launch_update(self, op: SnpLaunchUpdate, number: int) -> Iterator[SystemCall]:
@@ -114,25 +135,29 @@ class VendorCalls:
             "uaddr": 0 if op.page_type is PageType.ZERO else self._source(op.source, number),
             "len": op.size,
             "type": layouts.SNP_PAGE_TYPES[op.page_type.label],
+            "flags": 0,
         }
         call = self._sev("KVM_SEV_SNP_LAUNCH_UPDATE", values)
-        again = Repeat("len", tuple(e for e in self.repeats if e == "EAGAIN"))
-        repeat = again if self.repeats else None
+        again = self.practice.repeats
+        repeat = Repeat("len", again) if again else None
         yield call._replace(repeat=repeat, retries=op.retry is not None)
 
     def _snp_launch_finish(self, op: SnpLaunchFinish, number: int) -> Iterator[SystemCall]:
         del number
-        values: dict[str, int | bytes | str] = _given(host_data=op.host_data)
-        if op.id_block is not None:
-            values |= {"id_block_uaddr": "&id_block", "id_block_en": 1}
-        if op.id_auth is not None:
-            values |= {"id_auth_uaddr": "&id_auth"}
-        values |= {name: 1 for name, on in _flags(op).items() if on}
+        values: Values = {
+            "id_block_uaddr": 0 if op.id_block is None else "&id_block",
+            "id_auth_uaddr": 0 if op.id_auth is None else "&id_auth",
+            "id_block_en": int(op.id_block is not None),
+            "auth_key_en": int(op.author_key_enabled),
+            "vcek_disabled": int(op.vcek_disabled),
+            "host_data": op.host_data or bytes(32),
+            "flags": 0,
+        }
         yield self._sev("KVM_SEV_SNP_LAUNCH_FINISH", values)
 
     def _sev_launch_start(self, op: SevLaunchStart, number: int) -> Iterator[SystemCall]:
         del number
-        yield self._sev("KVM_SEV_LAUNCH_START", {"policy": op.policy})
+        yield self._sev("KVM_SEV_LAUNCH_START", {**NO_SESSION, "policy": op.policy})
 
     def _sev_launch_update_data(self, op: SevLaunchUpdateData, number: int) -> Iterator[SystemCall]:
         held = self._memory(op.gpa)
@@ -155,15 +180,17 @@ class VendorCalls:
 
     def _tdx_init_vm(self, op: TdxInitVm, number: int) -> Iterator[SystemCall]:
         del number
-        identities = _given(
-            mrconfigid=op.mrconfigid, mrowner=op.mrowner, mrownerconfig=op.mrownerconfig
-        )
-        values: dict[str, int | bytes | str] = {"attributes": op.attributes, **identities}
+        values: dict[str, Value] = {
+            "attributes": op.attributes,
+            "mrconfigid": op.mrconfigid or bytes(48),
+            "mrowner": op.mrowner or bytes(48),
+            "mrownerconfig": op.mrownerconfig or bytes(48),
+        }
         if not self.v19:
             values["xfam"] = op.xfam
         layout = layouts.TDX_V19_INIT_VM if self.v19 else STRUCTS["kvm_tdx_init_vm"]
         call = self._tdx("vm", "KVM_TDX_INIT_VM", filled(layout, values))
-        yield call._replace(followed_by="&cpuid")
+        yield call._replace(followed_by="&cpuid", cpuid=self.cpuid)
 
     def _tdx_init_vcpu(self, op: TdxInitVcpu, number: int) -> Iterator[SystemCall]:
         del number
@@ -173,8 +200,7 @@ class VendorCalls:
     def _tdx_init_mem_region(self, op: TdxInitMemRegion, number: int) -> Iterator[SystemCall]:
         source, pages = self._source(op.source, number), op.size // PAGE
         if self.v19:
-            mapping: Values = {"base_gfn": op.gpa // PAGE, "nr_pages": pages, "source": source}
-            made = filled(STRUCTS["kvm_memory_mapping"], mapping)
+            made = filled(STRUCTS["kvm_memory_mapping"], _pages(op.gpa, pages, source))
             yield ioctl("vcpu:0", "KVM_MEMORY_MAPPING")._replace(
                 struct=made, repeat=Repeat("nr_pages")
             )
@@ -183,12 +209,12 @@ class VendorCalls:
         data = filled(STRUCTS["kvm_tdx_init_mem_region"], region)
         flags = layouts.KVM_TDX_MEASURE_MEMORY_REGION if op.measured else 0
         call = self._tdx("vcpu:0", "KVM_TDX_INIT_MEM_REGION", data, flags)
-        yield call._replace(repeat=Repeat("", self.repeats) if self.repeats else None)
+        again = self.practice.repeats
+        yield call._replace(repeat=Repeat("", again) if again else None)
 
     def _tdx_extend(self, op: TdxExtend, number: int) -> Iterator[SystemCall]:
         del number
-        region: Values = {"base_gfn": op.gpa // PAGE, "nr_pages": op.size // PAGE}
-        data = filled(STRUCTS["kvm_memory_mapping"], region)
+        data = filled(STRUCTS["kvm_memory_mapping"], _pages(op.gpa, op.size // PAGE, 0))
         yield self._tdx("vm", "KVM_TDX_EXTEND_MEMORY", data)._replace(repeat=Repeat("nr_pages"))
 
     def _tdx_finalize(self, op: Op, number: int) -> Iterator[SystemCall]:
@@ -196,9 +222,12 @@ class VendorCalls:
         yield self._tdx("vm", "KVM_TDX_FINALIZE_VM")
 
 
-def _flags(op: SnpLaunchFinish) -> dict[str, bool]:
-    return {"auth_key_en": op.author_key_enabled, "vcek_disabled": op.vcek_disabled}
+def _pages(gpa: int, pages: int, source: int | str) -> Values:
+    return {"base_gfn": gpa // PAGE, "nr_pages": pages, "flags": 0, "source": source}
 
 
-def _given(**values: bytes | None) -> dict[str, int | bytes | str]:
-    return {name: value for name, value in values.items() if value is not None}
+def _states(made: Plan) -> Iterator[Vmsa | Vcpus]:
+    """Yield the vCPU states that a plan hands over."""
+    for op in made.ops:
+        if isinstance(op, SnpLaunchFinish | SevLaunchUpdateVmsa):
+            yield from op.vmsas

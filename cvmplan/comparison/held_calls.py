@@ -21,7 +21,7 @@ from cvmplan.comparison.deviations import (
 )
 from cvmplan.kvm.layouts import CAPABILITIES as NUMBERS
 from cvmplan.kvm.layouts import STRUCTS
-from cvmplan.kvm.recorded import COMMAND_STRUCTS, FIRMWARE, Fields, RecordedCall
+from cvmplan.kvm.recorded import COMMAND_STRUCTS, FIRMWARE, Fields, RecordedCall, gpaw_of
 
 ABOUT: Final = {
     "KVM_SEV_SNP_LAUNCH_UPDATE": "gfn_start",
@@ -136,8 +136,16 @@ class _Compared:
             self._differs(one.words, f"{where}: argument", str(one.argument), told)
         layout = "kvm_tdx_cmd" if "TDX" in one.command else "kvm_sev_cmd"
         self._fields(one, where, one.fields, other.fields, layout if one.command else "")
+        if one.follows:
+            self._width(one, where, gpaw_of(one.follows), gpaw_of(other.follows))
         struct = COMMAND_STRUCTS.get(one.command, "")
         self._fields(one, where, one.data, other.data, struct)
+
+    def _width(self, call: RecordedCall, where: str, mine: int, theirs: int) -> None:
+        if mine == theirs:
+            self._equal += 1
+        else:
+            self._differs(call.words, f"{where}: guest address width", str(mine), str(theirs))
 
     def _fields(
         self, call: RecordedCall, where: str, mine: Fields, theirs: Fields, struct: str

@@ -69,6 +69,7 @@ RULES: Final[dict[str, Rule]] = {
         "about the rest (zeros, or the file's next bytes).",
     ),
     "loader-refuses": Rule("error", "The VMM refuses to load this image."),
+    "pflash": Rule("note", "The VMM cannot start this launch with its firmware as pflash."),
     "vmsa-count": Rule("warning", "The VMSA count does not match the vCPU count."),
     "pure-map-before-finalize": Rule(
         "error",

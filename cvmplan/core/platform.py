@@ -78,7 +78,7 @@ class Platform(StrEnum):
     vm_type       KVM_X86_*_VM, None where KVM has none
     calls         the prefix of the names of its vendor's operations
     steps         the prefix of the names of its firmware's commands
-    capabilities  KVM_CAP_… that a VMM asks for before it makes such a VM
+    capabilities  KVM_CAP_… that such a VM cannot do without
     policy        guest policy where neither profile nor file has one, None: there is none
     backings      what its memory may come from under KVM, the usual first
     evidence      what its hardware signs: "report", "quote", "" for nothing that is read here
@@ -87,7 +87,7 @@ class Platform(StrEnum):
     page_info     each page is measured with its PAGE_INFO, so the digest is known after each
     secure_ept    its private memory is mapped by a secure EPT that the module keeps
     vmsa          the registers of its vCPUs are encrypted and measured
-    init_choice   KVM_SEV_ES_INIT or KVM_SEV_INIT2 decides about the FPU state
+    init_choice   an older call (KVM_SEV_INIT, KVM_SEV_ES_INIT) or KVM_SEV_INIT2 opens it
     takes_rom     it measures a file without any table as it is
     plain         KVM_X86_DEFAULT_VM: SMM has memslots of its own, KVM_SEV_INIT could follow
     """
@@ -139,7 +139,7 @@ FACTS: Final = {
         "snp", "MEASUREMENT", "sha384", 48,
         page_types=("normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa"),
         igvm_types=_SNP, vm_type=4, calls="snp", steps="SNP_",
-        capabilities=(*_PRIVATE, "EXIT_HYPERCALL"), policy=0x30000,
+        capabilities=_PRIVATE, policy=0x30000,
         backings=("guest-memfd",), evidence="report", confidential=True, private=True,
         page_info=True, vmsa=True,
     ),
@@ -147,21 +147,19 @@ FACTS: Final = {
         "tdx", "MRTD", "sha384", 48, "TDH.MR.FINALIZE",
         page_types=("measured", "unmeasured", "augmented"),
         igvm_types=_TDX, vm_type=5, calls="tdx", steps="TDH.",
-        capabilities=(*_PRIVATE, "MAX_VCPUS", "SPLIT_IRQCHIP", "X86_APIC_BUS_CYCLES_NS"),
+        capabilities=_PRIVATE,
         backings=("guest-memfd",), evidence="quote", confidential=True, private=True,
         secure_ept=True,
     ),
     Platform.SEV: Facts(
         "sev", "LD", "sha256", 32, "LAUNCH_MEASURE", page_types=("measured",),
         igvm_types=_SEV, vm_type=2, calls="sev", steps="LAUNCH_START",
-        capabilities=("USER_MEMORY2",), policy=0x1, backings=("vma",),
-        takes_rom=True,
+        policy=0x1, backings=("vma",), init_choice=True, takes_rom=True,
     ),
     Platform.SEV_ES: Facts(
         "sev", "LD", "sha256", 32, "LAUNCH_MEASURE", page_types=("measured",),
         igvm_types=_SEV, vm_type=3, calls="sev", steps="LAUNCH_START",
-        capabilities=("USER_MEMORY2",), policy=0x5, backings=("vma",),
-        vmsa=True, init_choice=True, takes_rom=True,
+        policy=0x5, backings=("vma",), vmsa=True, init_choice=True, takes_rom=True,
     ),
     Platform.VBS: Facts(
         "vbs", "BOOT_DIGEST", "sha256", 32, "COMPLETE_IMPORT",
@@ -174,7 +172,7 @@ FACTS: Final = {
     ),
     Platform.DEFAULT: Facts(
         "vm", page_types=("mapped",), vm_type=0, backings=("vma", "guest-memfd"), plain=True,
-        capabilities=("USER_MEMORY2", "PRE_FAULT_MEMORY"),
+        capabilities=("PRE_FAULT_MEMORY",),
     ),
 }  # fmt: skip
 for _platform, _facts in FACTS.items():
@@ -210,6 +208,7 @@ POLICED: Final = tuple(p for p in Platform if p.policy is not None)
 WITH_VMSA: Final = tuple(p for p in Platform if p.vmsa)
 FLAT: Final = tuple(p for p in POLICED if not p.page_info)
 """SEV and SEV-ES: one flat hash over what is encrypted."""
+FLAT_WITH_VMSA: Final = tuple(p for p in FLAT if p.vmsa)
 WITH_PAGE_INFO: Final = tuple(p for p in Platform if p.page_info)
 WITH_SECURE_EPT: Final = tuple(p for p in Platform if p.secure_ept)
 UNMEASURED: Final = tuple(p for p in Platform if not p.measured)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -19,13 +19,22 @@ class Relocation(Document):
 
 
 class StructDocument(Document):
-    """A C struct: the fields that are not zero by default, and all of its bytes."""
+    """A C struct: its fields but for reserved ones, and all of its bytes."""
 
     struct: str
-    fields: dict[str, str]
+    fields: dict[str, str | dict[str, str]]
     bytes: HexDigits
     relocations: list[Relocation] = []
     followed_by: str | None = None
+
+
+class CpuidDocument(Document):
+    """Bits of a CPUID register that the launch decides; the rest of the CPUID is the host's."""
+
+    function: Address
+    register_: Literal["eax"] = Field(alias="register")
+    mask: Address
+    value: Address
 
 
 class CallLine(Document):
@@ -49,7 +58,8 @@ class CallLine(Document):
     returns: str | None = None
     command: str | None = None
     struct: str | None = None
-    fields: dict[str, str] | None = None
+    fields: dict[str, str | dict[str, str]] | None = None
+    cpuid: list[CpuidDocument] | None = None
     bytes: HexDigits | None = None
     relocations: list[Relocation] | None = None
     data: StructDocument | None = None

@@ -21,6 +21,7 @@ from cvmplan.documents.fields import (
     PlatformName,
     VcpuCount,
 )
+from cvmplan.documents.practice import PracticeDocument
 from cvmplan.documents.results import FindingDocument, InputDocument
 
 
@@ -175,6 +176,7 @@ class PlanDocument(Document):
     inputs: Many[InputDocument]
     given: dict[str, Any]
     assumed: dict[str, Any]
+    practice: PracticeDocument | None = None
     ops: Many[OpDocument]
     measurement: PlanMeasurement | None = None
     findings: Many[FindingDocument]

@@ -8,6 +8,7 @@ from pydantic import ConfigDict, Field
 
 from cvmplan.core.platform import VMSA_GPA
 from cvmplan.documents.fields import Count, Document, Integer, Many, PlatformName
+from cvmplan.documents.practice import PracticeDocument
 
 State = dict[str, Integer | Literal["cpu_signature"]]
 
@@ -72,7 +73,9 @@ class ProfileDocument(Document):
     td_xfam: Integer = 0x3
     unhashed_kernels: Many[Literal["elf", "multiboot"]] = []
     retries_cpuid: bool = False
-    repeats: Many[Literal["EAGAIN", "EBUSY", "EINTR"]] = ["EAGAIN", "EINTR"]
+    sev_init: Literal["legacy", "init2"] = "legacy"
+    readonly_pflash: bool = False
+    practices: dict[PlatformName, PracticeDocument] = {}
     svsm: bool = False
     abis: Many[str] = []
     loads_igvm: bool = False

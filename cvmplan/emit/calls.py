@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Final
 
 from cvmplan.calls.planned import Planned
-from cvmplan.calls.record import Packed, Repeat, SystemCall, Wants
+from cvmplan.calls.record import CpuidBits, Packed, Repeat, SystemCall, Wants
 from cvmplan.core.values import Json
 from cvmplan.emit.fields import fields_of, is_said, plan_value
+from cvmplan.kvm.packing import Value
 from cvmplan.operations.plan import Op
 
 RETRY: Final = "once, with the page that the firmware corrected, on INVALID_PARAM"
@@ -50,6 +51,7 @@ def _call(call: SystemCall, index: Mapping[str, int]) -> dict[str, Json]:
     if call.data is not None:
         after: dict[str, Json] = {"followed_by": call.followed_by} if call.followed_by else {}
         made["data"] = {**_struct(call.data), **after}
+    made |= {"cpuid": [_bits(one) for one in call.cpuid]} if call.cpuid else {}
     made |= repeat if call.command else {}
     made |= {"retry": RETRY} if call.retries else {}
     made |= dict(call.arguments)
@@ -59,9 +61,21 @@ def _call(call: SystemCall, index: Mapping[str, int]) -> dict[str, Json]:
 def _repeat(repeat: Repeat) -> str:
     """Return when a call is made again, in words."""
     errors = " and ".join(repeat.errors)
+    if repeat.field == "nent":
+        return f"on {errors}, with room for more entries"
     if repeat.field:
         return f"while {repeat.field} is not 0" + (f", and on {errors}" if errors else "")
     return f"on {errors}, with the struct as it was left"
+
+
+def _bits(one: CpuidBits) -> dict[str, Json]:
+    """Return bits of a CPUID register that the launch decides."""
+    return {
+        "function": hex(one.function),
+        "register": one.register,
+        "mask": hex(one.mask),
+        "value": hex(one.value),
+    }
 
 
 def _wants(wants: Wants | None) -> str:
@@ -80,7 +94,9 @@ def _struct(held: Packed) -> dict[str, Json]:
     return made
 
 
-def _shown(value: int | bytes | str) -> str:
+def _shown(value: Value) -> Json:
+    if isinstance(value, Mapping):
+        return {name: _shown(one) for name, one in value.items()}
     if isinstance(value, int):
         return hex(value)
     return value.hex() if isinstance(value, bytes) else value

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import PlanError
+from cvmplan.core.practice import Practice
 from cvmplan.core.values import Json
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Hashed, Made, Zeros
 from cvmplan.operations.plan import Op
@@ -34,6 +35,16 @@ def fields_of(said: Op | Step) -> Iterator[tuple[str, Value]]:
 def is_said(value: Value) -> bool:
     """Whether a field says something: neither absent, nor off, nor empty."""
     return value is not None and value is not False and value != ()
+
+
+def practice_of(practice: Practice) -> dict[str, Json]:
+    """Return how a VMM makes its calls, as documents have it."""
+    made: dict[str, Json] = {
+        "repeats": list(practice.repeats),
+        "enables": {n: v if isinstance(v, str) else hex(v) for n, v in practice.enables.items()},
+        "reads_cpuid": practice.reads_cpuid,
+    }
+    return made if practice.tsc_khz is None else {**made, "tsc_khz": practice.tsc_khz}
 
 
 def plan_value(name: str, value: Value, index: Mapping[str, int]) -> Json:

@@ -8,7 +8,7 @@ from cvmplan import __version__
 from cvmplan.calls.planned import Planned, Row
 from cvmplan.core.values import Json
 from cvmplan.emit.documents import finding
-from cvmplan.emit.fields import fields_of, is_said, plan_value, vcpus
+from cvmplan.emit.fields import fields_of, is_said, plan_value, practice_of, vcpus
 from cvmplan.emit.json import dumps, inputs_of, listed, register_of
 from cvmplan.operations.outcome import Trace, Traced
 
@@ -27,6 +27,7 @@ def plan(made: Planned) -> str:
             "inputs": inputs_of(plan.inputs),
             "given": plan.given,
             "assumed": plan.assumed,
+            **({"practice": practice_of(plan.practice)} if plan.practice else {}),
             "ops": [_op(row, index) for row in made.rows],
             "measurement": register_of(result) if result else None,
             "findings": [finding(f) for f in plan.findings],

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 from cvmplan.core.findings import Rule
 from cvmplan.core.values import Json
+from cvmplan.emit.fields import practice_of
 from cvmplan.emit.json import dumps
 from cvmplan.kvm.calls import KernelCall
 from cvmplan.kvm.interface import Bits, Fact
@@ -121,7 +122,7 @@ def _profile(chosen: Profile) -> dict[str, Json]:
         "td_attributes": hex(chosen.td_attributes),
         "td_xfam": hex(chosen.td_xfam),
         "unhashed_kernels": list(chosen.unhashed_kernels),
-        "repeats": list(chosen.repeats),
+        "practices": {p: practice_of(one) for p, one in chosen.practices.items()},
         "svsm": chosen.svsm,
         **_igvm_part(chosen),
         "abis": list(chosen.abis),

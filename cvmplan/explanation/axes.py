@@ -250,7 +250,7 @@ def _kernel(page_order: str) -> str:
 
 
 def _fpu_states(asked: Asked) -> Iterator[Choice]:
-    if not asked.platform.init_choice:
+    if not (asked.platform.init_choice and asked.platform.vmsa):
         return
     for state, why in (
         ("init2", "KVM_SEV_INIT2 sets MXCSR and FCW"),

@@ -114,6 +114,7 @@ def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
     if needed:
         raise NotChecked(f"{DEVICE} lacks {', '.join(needed)}")
     shared = _ask(kernel, kvm, CAPABILITIES["KVM_CAP_GUEST_MEMFD_FLAGS"])
+    shared *= _ask(kernel, kvm, CAPABILITIES["KVM_CAP_USER_MEMORY2"])
     return Offer(DEFAULT, not answers[DEFAULT], bool(shared & GMEM_SHARED), lacks)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
-from cvmplan.core.platform import FLAT, POLICED, WITH_INIT_CHOICE, WITH_PAGE_INFO
+from cvmplan.core.platform import FLAT, FLAT_WITH_VMSA, POLICED, WITH_PAGE_INFO
 from cvmplan.kvm.interface import Abi
 
 _ON: Final = {
@@ -32,7 +32,7 @@ _AMD: Final = {
     "snp-launch-finish": ("KVM_SEV_SNP_LAUNCH_FINISH", WITH_PAGE_INFO),
     "sev-launch-start": ("KVM_SEV_LAUNCH_START", FLAT),
     "sev-launch-update-data": ("KVM_SEV_LAUNCH_UPDATE_DATA", FLAT),
-    "sev-launch-update-vmsa": ("KVM_SEV_LAUNCH_UPDATE_VMSA", WITH_INIT_CHOICE),
+    "sev-launch-update-vmsa": ("KVM_SEV_LAUNCH_UPDATE_VMSA", FLAT_WITH_VMSA),
     "sev-launch-measure": ("KVM_SEV_LAUNCH_MEASURE", FLAT),
     "sev-launch-finish": ("KVM_SEV_LAUNCH_FINISH", FLAT),
 }

@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
-from cvmplan.core.errors import PlanError
-
 
 class Field(NamedTuple):
     """A field of a C struct; an array is one field of `size` bytes in all."""
@@ -45,7 +43,7 @@ class Ioctl(NamedTuple):
     argument: str
 
 
-def _struct(name: str, fields: str, source: str) -> Struct:
+def struct(name: str, fields: str, source: str) -> Struct:
     """Lay out "name:bytes name:bytes …": every padding is a field, so offsets add up."""
     laid: list[Field] = []
     offset = 0
@@ -73,93 +71,93 @@ _V19 = "'[PATCH v19 014/130] KVM: Add KVM vcpu ioctl to pre-populate guest memor
 _IN_PLACE = "in-place conversion of guest_memfd, v8, 2026-06-18, include/uapi/linux/kvm.h"
 
 STRUCTS: Final[Mapping[str, Struct]] = {
-    struct.name: struct
-    for struct in (
+    one.name: one
+    for one in (
         # The VM and its memory.
-        _struct("kvm_enable_cap", "cap:4 flags:4 args:32 pad:64", _KVM),
-        _struct("kvm_device_attr", "flags:4 group:4 attr:8 addr:8", _KVM),
-        _struct("kvm_create_guest_memfd", "size:8 flags:8 reserved:48", _KVM),
-        _struct(
+        struct("kvm_enable_cap", "cap:4 flags:4 args:32 pad:64", _KVM),
+        struct("kvm_device_attr", "flags:4 group:4 attr:8 addr:8", _KVM),
+        struct("kvm_create_guest_memfd", "size:8 flags:8 reserved:48", _KVM),
+        struct(
             "kvm_userspace_memory_region",
             "slot:4 flags:4 guest_phys_addr:8 memory_size:8 userspace_addr:8",
             _KVM,
         ),
-        _struct(
+        struct(
             "kvm_userspace_memory_region2",
             "slot:4 flags:4 guest_phys_addr:8 memory_size:8 userspace_addr:8 "
             "guest_memfd_offset:8 guest_memfd:4 pad1:4 pad2:112",
             _KVM,
         ),
-        _struct("kvm_memory_attributes", "address:8 size:8 attributes:8 flags:8", _KVM),
-        _struct("kvm_pre_fault_memory", "gpa:8 size:8 flags:8 padding:40", _KVM),
-        _struct("kvm_enc_region", "addr:8 size:8", _KVM),
-        _struct("kvm_cpuid2", "nent:4 padding:4", _X86),  # nent entries of 40 bytes follow
-        _struct(
+        struct("kvm_memory_attributes", "address:8 size:8 attributes:8 flags:8", _KVM),
+        struct("kvm_pre_fault_memory", "gpa:8 size:8 flags:8 padding:40", _KVM),
+        struct("kvm_enc_region", "addr:8 size:8", _KVM),
+        struct("kvm_cpuid2", "nent:4 padding:4", _X86),  # nent entries of 40 bytes follow
+        struct(
             "kvm_cpuid_entry2",
             "function:4 index:4 flags:4 eax:4 ebx:4 ecx:4 edx:4 padding:12",
             _X86,
         ),
         # The registers of a vCPU; a segment and a descriptor table are structs of their own.
-        _struct("kvm_regs", _REGS, _X86),
-        _struct(
+        struct("kvm_regs", _REGS, _X86),
+        struct(
             "kvm_segment",
             "base:8 limit:4 selector:2 type:1 present:1 dpl:1 db:1 s:1 l:1 g:1 avl:1 "
             "unusable:1 padding:1",
             _X86,
         ),
-        _struct("kvm_dtable", "base:8 limit:2 padding:6", _X86),
-        _struct("kvm_sregs", f"{_SREGS} interrupt_bitmap:32", _X86),
-        _struct("kvm_sregs2", f"{_SREGS} flags:8 pdptrs:32", _X86),
-        _struct("kvm_debugregs", "db:32 dr6:8 dr7:8 flags:8 reserved:72", _X86),
-        _struct("kvm_xcr", "xcr:4 reserved:4 value:8", _X86),
-        _struct("kvm_xcrs", "nr_xcrs:4 flags:4 xcrs:256 padding:128", _X86),
-        _struct("kvm_msrs", "nmsrs:4 pad:4", _X86),  # nmsrs entries follow
-        _struct("kvm_msr_entry", "index:4 reserved:4 data:8", _X86),
+        struct("kvm_dtable", "base:8 limit:2 padding:6", _X86),
+        struct("kvm_sregs", f"{_SREGS} interrupt_bitmap:32", _X86),
+        struct("kvm_sregs2", f"{_SREGS} flags:8 pdptrs:32", _X86),
+        struct("kvm_debugregs", "db:32 dr6:8 dr7:8 flags:8 reserved:72", _X86),
+        struct("kvm_xcr", "xcr:4 reserved:4 value:8", _X86),
+        struct("kvm_xcrs", "nr_xcrs:4 flags:4 xcrs:256 padding:128", _X86),
+        struct("kvm_msrs", "nmsrs:4 pad:4", _X86),  # nmsrs entries follow
+        struct("kvm_msr_entry", "index:4 reserved:4 data:8", _X86),
         # `offset` is a union with `address`; a guest_memfd takes the offset.
-        _struct(
+        struct(
             "kvm_memory_attributes2",
             "offset:8 size:8 attributes:8 flags:8 error_offset:8 reserved:88",
             _IN_PLACE,
         ),
         # KVM_MEMORY_MAPPING, and in v19 also KVM_TDX_EXTEND_MEMORY.
-        _struct("kvm_memory_mapping", "base_gfn:8 nr_pages:8 flags:8 source:8", _V19),
+        struct("kvm_memory_mapping", "base_gfn:8 nr_pages:8 flags:8 source:8", _V19),
         # KVM_MEMORY_ENCRYPT_OP, AMD.
-        _struct("kvm_sev_cmd", "id:4 pad0:4 data:8 error:4 sev_fd:4", _X86),
-        _struct("kvm_sev_init", "vmsa_features:8 flags:4 ghcb_version:2 pad1:2 pad2:32", _X86),
-        _struct(
+        struct("kvm_sev_cmd", "id:4 pad0:4 data:8 error:4 sev_fd:4", _X86),
+        struct("kvm_sev_init", "vmsa_features:8 flags:4 ghcb_version:2 pad1:2 pad2:32", _X86),
+        struct(
             "kvm_sev_launch_start",
             "handle:4 policy:4 dh_uaddr:8 dh_len:4 pad0:4 session_uaddr:8 session_len:4 pad1:4",
             _X86,
         ),
-        _struct("kvm_sev_launch_update_data", "uaddr:8 len:4 pad0:4", _X86),
-        _struct("kvm_sev_launch_measure", "uaddr:8 len:4 pad0:4", _X86),
-        _struct("kvm_sev_snp_launch_start", "policy:8 gosvw:16 flags:2 pad0:6 pad1:32", _X86),
-        _struct(
+        struct("kvm_sev_launch_update_data", "uaddr:8 len:4 pad0:4", _X86),
+        struct("kvm_sev_launch_measure", "uaddr:8 len:4 pad0:4", _X86),
+        struct("kvm_sev_snp_launch_start", "policy:8 gosvw:16 flags:2 pad0:6 pad1:32", _X86),
+        struct(
             "kvm_sev_snp_launch_update",
             "gfn_start:8 uaddr:8 len:8 type:1 pad0:1 flags:2 pad1:4 pad2:32",
             _X86,
         ),
-        _struct(
+        struct(
             "kvm_sev_snp_launch_finish",
             "id_block_uaddr:8 id_auth_uaddr:8 id_block_en:1 auth_key_en:1 vcek_disabled:1 "
             "host_data:32 pad0:3 flags:2 pad1:32",
             _X86,
         ),
         # KVM_MEMORY_ENCRYPT_OP, Intel.  In v19 the last field is named `error`.
-        _struct("kvm_tdx_cmd", "id:4 flags:4 data:8 hw_error:8", _X86),
+        struct("kvm_tdx_cmd", "id:4 flags:4 data:8 hw_error:8", _X86),
         # A kvm_cpuid2 follows, which is not counted here.
-        _struct(
+        struct(
             "kvm_tdx_init_vm",
             "attributes:8 xfam:8 mrconfigid:48 mrowner:48 mrownerconfig:48 reserved:96",
             _X86,
         ),
-        _struct("kvm_tdx_init_mem_region", "source_addr:8 gpa:8 nr_pages:8", _X86),
+        struct("kvm_tdx_init_mem_region", "source_addr:8 gpa:8 nr_pages:8", _X86),
     )
 }
 
 
 # v19's form has no xfam, and 8192 bytes with the first entry of the kvm_cpuid2 that follows.
-TDX_V19_INIT_VM: Final = _struct(
+TDX_V19_INIT_VM: Final = struct(
     "kvm_tdx_init_vm",
     "attributes:8 mrconfigid:48 mrowner:48 mrownerconfig:48 reserved:8032",
     _V19,
@@ -285,57 +283,3 @@ KVM_X86_GRP_SEV: Final = 1  # kvm_device_attr.group on /dev/kvm
 KVM_X86_SEV_VMSA_FEATURES: Final = 0  # its attr: the SEV_FEATURES that the host supports
 # include/uapi/linux/kvm_para.h; KVM_CAP_EXIT_HYPERCALL takes 1 << number.
 KVM_HC_MAP_GPA_RANGE: Final = 12
-
-
-def pack(
-    struct: Struct, values: Mapping[str, int | bytes | str]
-) -> tuple[bytes, tuple[tuple[int, str], ...]]:
-    """
-    Return the bytes of `struct`, little-endian, and its relocations: (offset, symbol).
-
-    An integer fills its field; bytes fill theirs from the start; a field without a value is
-    zero.  A string names what only the VMM knows (an address, a file descriptor): zeros and
-    a relocation, as wide as the field of 4 or 8 bytes there.
-    """
-    names = [field.name for field in struct.fields]
-    for name in values:
-        if name not in names:
-            raise PlanError(
-                f"struct {struct.name} has no field {name!r}", hint=f"it has {', '.join(names)}"
-            )
-    packed = bytearray()
-    relocations: list[tuple[int, str]] = []
-    for field in struct.fields:
-        value = values.get(field.name, 0)
-        if isinstance(value, str):
-            if field.size not in (4, 8):
-                raise _refused(struct, field, f"contains no address, such as {value}")
-            relocations.append((field.offset, value))
-            value = 0
-        if isinstance(value, int):
-            if not 0 <= value < 1 << 8 * field.size:
-                raise _refused(struct, field, f"does not contain {value:#x}")
-            value = value.to_bytes(field.size, "little")
-        if len(value) > field.size:
-            raise _refused(struct, field, f"does not contain {len(value)} bytes")
-        packed += value.ljust(field.size, b"\0")
-    return bytes(packed), tuple(relocations)
-
-
-def unpack(struct: Struct, data: bytes) -> dict[str, int | bytes]:
-    """
-    Return the fields of `struct` at the start of `data`: an integer up to 8 bytes, else bytes.
-
-    PlanError where `data` is shorter than the struct.
-    """
-    if len(data) < struct.size:
-        raise PlanError(f"{len(data)} bytes for struct {struct.name}", hint=f"{struct.size} bytes")
-    values: dict[str, int | bytes] = {}
-    for name, offset, size in struct.fields:
-        piece = bytes(data[offset : offset + size])
-        values[name] = int.from_bytes(piece, "little") if size <= 8 else piece
-    return values
-
-
-def _refused(struct: Struct, field: Field, why: str) -> PlanError:
-    return PlanError(f"{struct.name}.{field.name}, {field.size} bytes, {why}")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, TDX_COMMANDS
+from cvmplan.kvm.packing import unpack
 
 Fields: TypeAlias = Mapping[str, int | bytes]
 """Field of a struct to its value: an integer up to 8 bytes, else bytes."""
@@ -26,6 +27,23 @@ COMMAND_STRUCTS: Final[Mapping[str, str]] = {
     **{name: name.lower() for name in (*SEV_COMMANDS, *TDX_COMMANDS) if name.lower() in STRUCTS},
 }
 """Command of KVM_MEMORY_ENCRYPT_OP to the struct that its `data` points to."""
+
+
+WIDTH_LEAF: Final = 0x80000008  # CPUID: EAX[23:16] is the guest's address width
+
+
+def gpaw_of(follows: bytes) -> int:
+    """
+    Return the guest address width, 48 or 52 bits, that the kvm_cpuid2 of a TD asks for.
+
+    Source: linux arch/x86/kvm/vmx/tdx.c, setup_tdparams_cpuids.
+    """
+    header, entry = STRUCTS["kvm_cpuid2"], STRUCTS["kvm_cpuid_entry2"]
+    for at in range(header.size, len(follows) - entry.size + 1, entry.size):
+        one = unpack(entry, follows[at:])
+        if one["function"] == WIDTH_LEAF:
+            return 52 if int(one["eax"]) >> 16 & 0xFF == 52 else 48
+    return 48
 
 
 class Taken(NamedTuple):

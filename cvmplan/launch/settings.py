@@ -131,9 +131,9 @@ SETTINGS: Final[dict[str, Setting]] = {
     "policy": Setting(_MASK, _U64, "MASK", "Guest policy.", POLICED, assumed="profile"),
     "es_init": _choice(
         ("legacy", "init2"),
-        "SEV-ES call that creates the guest: KVM_SEV_ES_INIT (FPU state zero) or KVM_SEV_INIT2.",
+        "SEV and SEV-ES: KVM_SEV_INIT or KVM_SEV_ES_INIT (FPU state zero), or KVM_SEV_INIT2.",
         WITH_INIT_CHOICE,
-        default="legacy",
+        assumed="profile",
     ),
     "reset_eip": Setting(
         _MASK,

@@ -21,6 +21,7 @@ from cvmplan.core.errors import PlanError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
 from cvmplan.core.platform import Platform
+from cvmplan.core.practice import Practice
 from cvmplan.core.records import Frozen, record
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.steps import Step, in_order
@@ -84,7 +85,8 @@ class CreateVm(Setup):
 @record
 class Init(Setup):
     """
-    KVM_SEV_INIT2, or where `legacy` KVM_SEV_ES_INIT, which leaves the FPU state zero.
+    KVM_SEV_INIT2, or where `legacy` the older KVM_SEV_INIT or KVM_SEV_ES_INIT, which leaves the
+    FPU state zero.
 
     Bit 0 of `vmsa_features` (SNP active) is set by the kernel.
     """
@@ -148,8 +150,8 @@ class Plan(Frozen):
     `given` and `assumed` are the settings that the user chose and those that were filled
     in; together they are `guest`.  `recorded` is what a plan that was read says that it
     measures: register, algorithm, digest in hex, pages.  `promised` are the digests that ID
-    blocks of the image name, each with its place.  `repeats` are the errors after which the VMM
-    makes an add again, empty where it makes each call once.
+    blocks of the image name, each with its place.  `practice` is how the VMM makes its calls, None
+    where it is the usual one of the platform.
     """
 
     platform: Platform
@@ -162,7 +164,7 @@ class Plan(Frozen):
     findings: tuple[Finding, ...] = ()
     recorded: tuple[str, str, str, int] | None = None
     promised: tuple[tuple[bytes, str], ...] = ()
-    repeats: tuple[str, ...] = ("EAGAIN", "EINTR")
+    practice: Practice | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""

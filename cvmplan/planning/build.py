@@ -150,7 +150,7 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
         inputs,
         checked.findings,
         promised=_promised(launch),
-        repeats=launch.profile.repeats,
+        practice=launch.profile.practice(launch.platform),
     )
 
 

@@ -81,7 +81,7 @@ def assume_settings(
     """Return what the operations depend on where nobody says otherwise, in the order of plans."""
     assumed: dict[str, Value] = {"platform": platform, "vmm": profile.name, "abi": abi.name}
     assumed["vcpus"] = SETTINGS["vcpus"].default or 1
-    assumed |= _of_interface(platform, abi)
+    assumed |= _of_interface(platform, profile, abi)
     if platform.policy is not None:
         assumed["policy"] = profile.policies.get(platform, platform.policy)
         assumed["kernel_hashes"] = "off"
@@ -98,6 +98,8 @@ def assume_settings(
         assumed["page_order"] = "two-pass" if separate else profile.page_order
         assumed |= {"gpaw": SETTINGS["gpaw"].default or 48, "pad": profile.padding}
         assumed |= {"attributes": profile.td_attributes, "xfam": profile.td_xfam}
+        khz = profile.practice(platform).tsc_khz
+        assumed |= {} if khz is None or separate else {"tsc_khz": khz}
     if "cpu_signature" in given:
         assumed.pop("cpu", None)
     if "kernel_hash" in given:
@@ -107,12 +109,12 @@ def assume_settings(
     return assumed
 
 
-def _of_interface(platform: Platform, abi: Abi) -> dict[str, Value]:
+def _of_interface(platform: Platform, profile: Profile, abi: Abi) -> dict[str, Value]:
     """Return what the host kernel decides, or would."""
     if platform.page_info and abi.vmsa_scope != "all":
         return {"vmsa_scope": abi.vmsa_scope}
     if platform.init_choice:
-        return {"es_init": abi.es_fpu_state or SETTINGS["es_init"].default or "legacy"}
+        return {"es_init": (platform.vmsa and abi.es_fpu_state) or profile.sev_init}
     return {"backing": platform.backings[0]} if platform.shares_gmem else {}
 
 

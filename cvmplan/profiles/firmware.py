@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cvmplan.core.platform import DEFAULT, SEV, SEV_ES, SNP, SW_PROTECTED, TDX
+from cvmplan.core.practice import BUS_CYCLE_NS, IRQCHIP_ROUTES, MAP_GPA_RANGE, Practice
 from cvmplan.profiles.record import HARDWARE, RECORDED, SOURCE, TWO, Fact, Profile, State, Vmsa
 from cvmplan.profiles.states import KVM_STATE, WHOLE_STATE
 
@@ -44,7 +45,20 @@ QEMU = Profile(
     guest_policy="last",
     wants_policy=True,
     one_id_block=True,
-    repeats=("EAGAIN", "EINTR"),
+    readonly_pflash=True,
+    practices={
+        SNP: Practice(("EAGAIN",), {"EXIT_HYPERCALL": MAP_GPA_RANGE}),
+        TDX: Practice(
+            ("EAGAIN", "EINTR"),
+            {
+                "EXIT_HYPERCALL": MAP_GPA_RANGE,
+                "SPLIT_IRQCHIP": IRQCHIP_ROUTES,
+                "X86_APIC_BUS_CYCLES_NS": BUS_CYCLE_NS,
+            },
+            reads_cpuid=True,
+            tsc_khz=0,
+        ),
+    },
     refuses=(
         "RELOCATABLE_REGION",
         "PAGE_TABLE_RELOCATION_REGION",
@@ -131,6 +145,23 @@ QEMU = Profile(
             RECORDED,
             since="10.0.13",
             id="calls",
+        ),
+        Fact(
+            "SEV and SEV-ES are opened by KVM_SEV_INIT and KVM_SEV_ES_INIT on a VM of type 0, "
+            "unless legacy-vm-type=off; then firmware as pflash is refused, since KVM has no "
+            "read-only memslots there",
+            "calls of QEMU 10.0.13 and 11.1.3 (Debian) recorded on 2026-11-25",
+            RECORDED,
+            since="10.0.13",
+            id="sev-init",
+        ),
+        Fact(
+            "TDX: EXIT_HYPERCALL, a split irqchip, the APIC bus and a TSC of 0 kHz (the host's) "
+            "are set; the number of vCPUs is not; each vCPU's CPUID is read back",
+            "calls of QEMU 11.1.3 (Debian) recorded on 2026-11-25",
+            RECORDED,
+            since="11.1.3",
+            id="td-calls",
         ),
         Fact(
             "a multiboot or ELF kernel is started before the hashes are made, and with kernel "

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cvmplan.core.platform import SNP, TDX, VBS
+from cvmplan.core.practice import MAP_GPA_RANGE, Practice
 from cvmplan.kvm.abi import IMPORT
 from cvmplan.profiles.record import SOURCE, TWO, Fact, Profile, Vmsa
 from cvmplan.profiles.states import KVM_STATE, PLAIN_STATE, WHOLE_STATE
@@ -49,7 +50,7 @@ CLOUD_HYPERVISOR = Profile(
     one_id_block=True,
     refuses=("CPUID_XF", "ERROR_RANGE", "IS_2MB_PAGE"),
     retries_cpuid=True,
-    repeats=(),
+    practices={SNP: Practice((), {"EXIT_HYPERCALL": MAP_GPA_RANGE})},
     sources=(
         Fact(
             "each add is one call, without a loop over what is left; a CPUID page that the "

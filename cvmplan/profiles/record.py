@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.platform import SNP, VMSA_GPA, Platform
+from cvmplan.core.practice import Practice, usual
 from cvmplan.core.records import Frozen, record
 
 State: TypeAlias = Mapping[str, int | str]
@@ -84,8 +85,10 @@ class Profile(Frozen):
                     which ends a launch that needs the hashes
     retries_cpuid   SNP: a CPUID page that the firmware refuses is added once more, as it
                     corrected it
-    repeats         errors after which it makes an add again, and for SNP also while some of it is
-                    left over; empty: it makes each call once
+    sev_init        SEV and SEV-ES: "legacy" (KVM_SEV_INIT, KVM_SEV_ES_INIT) or "init2"
+    readonly_pflash  it gives firmware as pflash a read-only memslot, which KVM has for VMs of
+                    type 0 only
+    practices       platform to how it makes its calls there, where that is not the usual way
     svsm            an SVSM binary is launched below the firmware and owns the metadata
 
     IGVM files:
@@ -144,7 +147,9 @@ class Profile(Frozen):
     td_xfam: int = 0x3
     unhashed_kernels: tuple[str, ...] = ()
     retries_cpuid: bool = False
-    repeats: tuple[str, ...] = ("EAGAIN", "EINTR")
+    sev_init: str = "legacy"
+    readonly_pflash: bool = False
+    practices: Mapping[Platform, Practice] = field(default_factory=dict)
     vmsa: Vmsa | None = None
     svsm: bool = False
     loads_igvm: bool = False
@@ -180,11 +185,15 @@ class Profile(Frozen):
         """Whether it launches guests today."""
         return not (self.is_tool or self.earlier)
 
+    def practice(self, platform: Platform) -> Practice:
+        """Return how it makes its calls on a platform."""
+        return self.practices.get(platform) or usual(platform)
+
 
 IGVM_FIELDS: Final = (
     "loads_igvm", "zero_pages", "shared_pages", "insert_pages", "large_pages", "fixed_vmsa",
     "vmsa_apart", "guest_policy", "wants_policy", "one_id_block", "refuses_all", "is_tool",
     "cuts_tables", "passes_features", "retries_cpuid", "all_contexts", "ignores_id_block",
-    "earlier",
+    "earlier", "sev_init", "readonly_pflash",
 )  # fmt: skip
 """Fields that documents have as they are, most about IGVM files."""

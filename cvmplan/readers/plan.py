@@ -13,6 +13,7 @@ from cvmplan.core.errors import MalformedError, MapError, PlanError
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.inputs import Input
 from cvmplan.core.platform import Platform
+from cvmplan.core.practice import Practice
 from cvmplan.core.values import PAGE
 from cvmplan.documents import text
 from cvmplan.images.inspection import Inspection
@@ -24,6 +25,7 @@ from cvmplan.operations.plan import Op, Plan, stage
 from cvmplan.profiles import DEFAULTS, PROFILES
 from cvmplan.readers.calls import Finder, of_documents
 from cvmplan.readers.plan_document import load
+from cvmplan.readers.profile import practice
 from cvmplan.simulator.simulate import first_refusal
 
 if TYPE_CHECKING:
@@ -76,8 +78,16 @@ def read(blob: Blob, find: Finder) -> Plan:
         tuple(inputs),
         tuple(_finding(f) for f in document.findings),
         _recorded(document.measurement) if document.measurement else None,
-        repeats=PROFILES.get(document.vmm, PROFILES[DEFAULTS[""]]).repeats,
+        practice=_practice(document),
     )
+
+
+def _practice(document: PlanDocument) -> Practice:
+    """Return how the plan's VMM makes its calls; where it does not say, as the profile does."""
+    if document.practice is not None:
+        return practice(document.practice)
+    known = PROFILES.get(document.vmm, PROFILES[DEFAULTS[""]])
+    return known.practice(document.platform)
 
 
 def _check_complete(name: str, document: PlanDocument, abi: Abi) -> None:

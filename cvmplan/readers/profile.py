@@ -6,6 +6,7 @@ from typing import Any
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
+from cvmplan.core.practice import Practice
 from cvmplan.documents import text
 from cvmplan.platforms.snp.vmsa import FIELDS
 from cvmplan.profiles import IGVM_FIELDS, Fact, Profile, Vmsa
@@ -47,7 +48,7 @@ def read(blob: Blob) -> Profile:
         td_xfam=document.td_xfam,
         unhashed_kernels=tuple(document.unhashed_kernels),
         vmsa=vmsa and Vmsa(**vmsa.model_dump()),
-        repeats=tuple(document.repeats),
+        practices={p: practice(one) for p, one in document.practices.items()},
         svsm=document.svsm,
         sorted_by_gpa=document.order.sorted_by_gpa,
         inserts_first=document.order.inserts_first,
@@ -61,6 +62,12 @@ def read(blob: Blob) -> Profile:
         fixed_policy=document.fixed_policy,
         **{name: getattr(document, name) for name in IGVM_FIELDS},
     )
+
+
+def practice(document: Any) -> Practice:
+    """Return a practice as profiles and plans write it."""
+    told = document.model_dump()
+    return Practice(tuple(told.pop("repeats")), **told)
 
 
 def _fact(source: Any) -> Fact:

@@ -17,10 +17,8 @@ from cvmplan.kvm.layouts import (
     KVM_MEMORY_ATTRIBUTE_PRIVATE,
     KVM_TDX_MEASURE_MEMORY_REGION,
     SNP_PAGE_TYPES,
-    STRUCTS,
-    unpack,
 )
-from cvmplan.kvm.recorded import Fields, RecordedCall
+from cvmplan.kvm.recorded import Fields, RecordedCall, gpaw_of
 from cvmplan.readers.recorded_calls import Line
 from cvmplan.simulator.call import State
 from cvmplan.simulator.replay import Attempt, Recording, StateDoubt
@@ -29,7 +27,6 @@ from cvmplan.simulator.vcpu_state import Registers, differing, vmsa_of
 PAGE_TYPE: Final = {number: name for name, number in SNP_PAGE_TYPES.items()}
 LEGACY: Final = {"KVM_SEV_INIT": Platform.SEV, "KVM_SEV_ES_INIT": Platform.SEV_ES}
 SNP_ACTIVE: Final = 1 << 0
-WIDTH_LEAF: Final = 0x80000008  # CPUID; EAX[23:16] is the width of guest addresses
 ID_BLOCK: Final = 96  # bytes; AMD 56860, "Structure of the ID Block"
 MOST_NESTED: Final = 16  # memslots that are looked at for one host address
 MEASURES_VCPUS: Final = ("snp-launch-finish", "sev-launch-update-vmsa")
@@ -271,7 +268,7 @@ class _Maker:
         return {"op": "snp-launch-finish", "id_block": block, "id_auth": auth or b""}
 
     def _init_vm(self, call: RecordedCall, _: Line) -> dict[str, Any]:
-        self._gpaw = _gpaw(call.follows)
+        self._gpaw = gpaw_of(call.follows)
         return {"op": "tdx-init-vm", "attributes": _int(call.data, "attributes"),
                 "xfam": _int(call.data, "xfam")}  # fmt: skip
 
@@ -293,16 +290,6 @@ def _with_rest(attempt: Attempt, call: RecordedCall) -> Attempt:
         return replace(attempt, taken=taken)
     residual = (attempt.gpa + taken.size, left)
     return replace(attempt, taken=taken, residual=residual)
-
-
-def _gpaw(follows: bytes) -> int:
-    """Return the width of the guest's addresses that the CPUID of a TD asks for."""
-    header, entry = STRUCTS["kvm_cpuid2"], STRUCTS["kvm_cpuid_entry2"]
-    for at in range(header.size, len(follows) - entry.size + 1, entry.size):
-        one = unpack(entry, follows[at:])
-        if one["function"] == WIDTH_LEAF:
-            return 52 if int(one["eax"]) >> 16 & 0xFF == 52 else 48
-    return 48
 
 
 def _int(fields: Fields, name: str) -> int:

@@ -40,7 +40,7 @@ def layout(launch: Launch) -> Layout:
     else:
         typed = [replace(r, page_type="measured") for r in launch.regions]
     regions = [r for r in typed if r.role is not Role.REGION]
-    findings = [*_policy_findings(launch)]
+    findings = [*_policy_findings(launch), *_pflash_findings(launch)]
     if launch.hash_table:
         page, wrong = _hash_page(launch, launch.hash_table)
         regions += page
@@ -60,7 +60,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
     guest = launch.guest
     yield CreateVm(launch.platform)
-    yield Init(guest.sev_features, legacy=launch.platform.vmsa and _is_legacy(launch))
+    yield Init(guest.sev_features, legacy=_is_legacy(launch))
     made_of = memory.backing(launch.platform, guest.backing, launch.abi)
     regions = gpa_map.regions
     yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
@@ -77,8 +77,22 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
 
 
 def _is_legacy(launch: Launch) -> bool:
-    """Whether the VM is initialised by KVM_SEV_ES_INIT, which leaves the FPU state zero."""
-    return (launch.abi.es_fpu_state or launch.guest.es_init) == "legacy"
+    """Whether the VM is opened by KVM_SEV_INIT or KVM_SEV_ES_INIT (FPU state zero)."""
+    chosen = (launch.platform.vmsa and launch.abi.es_fpu_state) or launch.guest.es_init
+    return chosen == "legacy"
+
+
+def _pflash_findings(launch: Launch) -> Iterator[Finding]:
+    """
+    Note where firmware cannot be given as pflash.
+
+    KVM has no read-only memslots on VMs with a type of their own (linux arch/x86/kvm/x86.c,
+    kvm_arch_has_readonly_mem), which KVM_SEV_INIT2 wants.
+    """
+    if launch.profile.readonly_pflash and launch.image and not _is_legacy(launch):
+        problem = f"{launch.profile.name} ends where the firmware is given as pflash: a VM of "
+        problem += "KVM_SEV_INIT2 has no read-only memory"
+        yield Finding("pflash", problem, hint="give it as the BIOS", at=launch.name)
 
 
 def _legacy_findings(launch: Launch) -> Iterator[Finding]:
