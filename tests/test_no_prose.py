@@ -44,7 +44,7 @@ NAMES: Final = {
     "parameter_area_index byte_offset": "fields of a header",
 }
 """Strings with spaces that others chose: they are compared with, and no sentences."""
-READ_BY_MACHINES: Final = {"compile", "Struct", "split", "_layout", "Field"}
+READ_BY_MACHINES: Final = {"compile", "Struct", "split", "_layout", "_words", "Field"}
 """Functions whose arguments, or on which object they are called, are patterns and layouts."""
 
 

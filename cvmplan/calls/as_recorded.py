@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from cvmplan.calls.make import calls
 from cvmplan.calls.record import CpuidBits, Packed
-from cvmplan.kvm.layouts import STRUCTS
-from cvmplan.kvm.packing import pack, unpack
+from cvmplan.kvm.layouts import STRUCTS, unpack
+from cvmplan.kvm.packing import pack
 from cvmplan.kvm.recorded import Fields, RecordedCall
 from cvmplan.operations.plan import Plan
 

@@ -16,15 +16,16 @@ _ON: Final = {
     "write": "",
     "madvise": "",
 }
-_IOCTL: Final = {
-    # operation: (ioctl, the capability that announces it)
-    "create-vm": ("KVM_CREATE_VM", "KVM_CAP_VM_TYPES"),
-    "create-gmem": ("KVM_CREATE_GUEST_MEMFD", "KVM_CAP_GUEST_MEMFD"),
-    "set-memslot": ("KVM_SET_USER_MEMORY_REGION2", "KVM_CAP_USER_MEMORY2"),
-    "set-private": ("KVM_SET_MEMORY_ATTRIBUTES", "KVM_CAP_MEMORY_ATTRIBUTES"),
-    "create-vcpu": ("KVM_CREATE_VCPU", "KVM_CAP_MAX_VCPUS"),
-    "pre-fault-memory": ("KVM_PRE_FAULT_MEMORY", "KVM_CAP_PRE_FAULT_MEMORY"),
-}
+_IOCTL: Final = (
+    # operation, ioctl, the capability that announces it
+    ("create-vm", "KVM_CREATE_VM", "KVM_CAP_VM_TYPES"),
+    ("create-gmem", "KVM_CREATE_GUEST_MEMFD", "KVM_CAP_GUEST_MEMFD"),
+    ("set-memslot", "KVM_SET_USER_MEMORY_REGION2", "KVM_CAP_USER_MEMORY2"),
+    ("set-memslot", "KVM_SET_USER_MEMORY_REGION", ""),  # without a guest_memfd
+    ("set-private", "KVM_SET_MEMORY_ATTRIBUTES", "KVM_CAP_MEMORY_ATTRIBUTES"),
+    ("create-vcpu", "KVM_CREATE_VCPU", "KVM_CAP_MAX_VCPUS"),
+    ("pre-fault-memory", "KVM_PRE_FAULT_MEMORY", "KVM_CAP_PRE_FAULT_MEMORY"),
+)
 _AMD: Final = {
     "init": ("KVM_SEV_INIT2", POLICED),
     "snp-launch-start": ("KVM_SEV_SNP_LAUNCH_START", WITH_PAGE_INFO),
@@ -81,7 +82,7 @@ def calls_of(abi: Abi) -> Iterator[KernelCall]:
         return
     from cvmplan.kvm.layouts import SEV_COMMANDS
 
-    for op, (ioctl, capability) in _IOCTL.items():
+    for op, ioctl, capability in _IOCTL:
         if op == "set-private" and abi.attributes == "gmem":
             ioctl, capability = "KVM_SET_MEMORY_ATTRIBUTES2", ""  # noqa: PLW2901 another form
         if op != "pre-fault-memory" or abi.map_call == op:

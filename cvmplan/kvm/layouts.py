@@ -13,6 +13,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from cvmplan.core.errors import PlanError
+
 
 class Field(NamedTuple):
     """A field of a C struct; an array is one field of `size` bytes in all."""
@@ -283,3 +285,18 @@ KVM_X86_GRP_SEV: Final = 1  # kvm_device_attr.group on /dev/kvm
 KVM_X86_SEV_VMSA_FEATURES: Final = 0  # its attr: the SEV_FEATURES that the host supports
 # include/uapi/linux/kvm_para.h; KVM_CAP_EXIT_HYPERCALL takes 1 << number.
 KVM_HC_MAP_GPA_RANGE: Final = 12
+
+
+def unpack(struct: Struct, data: bytes) -> dict[str, int | bytes]:
+    """
+    Return the fields of `struct` at the start of `data`: an integer up to 8 bytes, else bytes.
+
+    PlanError where `data` is shorter than the struct.
+    """
+    if len(data) < struct.size:
+        raise PlanError(f"{len(data)} bytes for struct {struct.name}", hint=f"{struct.size} bytes")
+    values: dict[str, int | bytes] = {}
+    for name, offset, size in struct.fields:
+        piece = bytes(data[offset : offset + size])
+        values[name] = int.from_bytes(piece, "little") if size <= 8 else piece
+    return values

@@ -1,4 +1,4 @@
-"""Structs of KVM's interface as bytes: packed from fields, and unpacked."""
+"""Structs of KVM's interface packed from their fields."""
 
 from __future__ import annotations
 
@@ -59,21 +59,6 @@ def pack(struct: Struct, values: Values) -> tuple[bytes, tuple[tuple[int, str], 
             raise _refused(struct, field, f"does not contain {len(value)} bytes")
         packed += value.ljust(field.size, b"\0")
     return bytes(packed), tuple(relocations)
-
-
-def unpack(struct: Struct, data: bytes) -> dict[str, int | bytes]:
-    """
-    Return the fields of `struct` at the start of `data`: an integer up to 8 bytes, else bytes.
-
-    PlanError where `data` is shorter than the struct.
-    """
-    if len(data) < struct.size:
-        raise PlanError(f"{len(data)} bytes for struct {struct.name}", hint=f"{struct.size} bytes")
-    values: dict[str, int | bytes] = {}
-    for name, offset, size in struct.fields:
-        piece = bytes(data[offset : offset + size])
-        values[name] = int.from_bytes(piece, "little") if size <= 8 else piece
-    return values
 
 
 def _refused(struct: Struct, field: Field, why: str) -> PlanError:

@@ -11,8 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
-from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, TDX_COMMANDS
-from cvmplan.kvm.packing import unpack
+from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS, TDX_COMMANDS, unpack
 
 Fields: TypeAlias = Mapping[str, int | bytes]
 """Field of a struct to its value: an integer up to 8 bytes, else bytes."""

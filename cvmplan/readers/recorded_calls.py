@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.documents import text
-from cvmplan.kvm.layouts import IOCTLS, STRUCTS, Struct
-from cvmplan.kvm.packing import unpack
+from cvmplan.kvm.layouts import IOCTLS, STRUCTS, Struct, unpack
 from cvmplan.kvm.recorded import (
     COMMAND_STRUCTS,
     FIRMWARE,

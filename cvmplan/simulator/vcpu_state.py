@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from cvmplan.kvm.layouts import STRUCTS
-from cvmplan.kvm.packing import unpack
+from cvmplan.kvm.layouts import STRUCTS, unpack
 from cvmplan.simulator.digest import PAGE
 
 # The simulator has its own copy of the layout, so that an error in the planner's is not in both.
