@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cvmplan import plan_image
 from cvmplan.cli import progress
+from cvmplan.core.values import U64, span, write_span
 from cvmplan.operations.measure import measure
 from cvmplan.profiles import PROFILES
 from tests.build.ovmf import good_snp, good_tdx
@@ -34,7 +38,7 @@ def test_rules_and_abis_print_a_line_each() -> None:
 
 def test_plan_says_what_each_operation_does() -> None:
     text = run("plan", "--example", "snp", "--vcpus", "2", "--host-data", "ab" * 32).out
-    assert "0x80d000-0x80e000  page-type secrets  source vmm secrets" in text
+    assert "0x80d000-0x80dfff  page-type secrets  source vmm secrets" in text
     assert "vmsas of 2 vCPUs" in text
     assert f"host-data {'ab' * 32}" in text
     assert "no released kernel" in text
@@ -48,8 +52,8 @@ def test_a_default_vm_is_mapped_only(tmp_path: Path) -> None:
     )
     manifest = document(*regions[:2], platform="default")
     text = run_on(tmp_path, "plan", manifest).out
-    assert "0x40000000-0x80000000  largest page 1 GiB" in text
-    assert "0x1ff000-0x401000  largest page 2 MiB" in text
+    assert "0x40000000-0x7fffffff  largest page 1 GiB" in text
+    assert "0x1ff000-0x400fff  largest page 2 MiB" in text
     assert "not measured" in text
     manifest = document(region("0x1000", "mapped", size="0x1ff000"), platform="sw-protected")
     assert "largest page 4 KiB" in run_on(tmp_path, "plan", manifest).out
@@ -149,3 +153,55 @@ def test_progress_is_shown_on_a_terminal_and_changes_nothing(
     assert watch is not None
     assert measure(plan, watch).digest == measure(plan).digest
     assert "measuring" in terminal.text
+
+
+@given(first=st.integers(0, U64), length=st.integers(0, U64))
+def test_a_range_is_printed_as_options_read_it(first: int, length: int) -> None:
+    assert span(write_span(first, length)) == (first, length)
+
+
+def test_the_last_byte_of_a_printed_range_is_inside_it(tmp_path: Path) -> None:
+    """Options count so: `span` reads 0x810000-0x81ffff as the 0x10000 bytes of a section."""
+    assert write_span(0x810000, 0x10000) == "0x810000-0x81ffff"
+    typed = "0x40000000-0x401fffff"
+    plan = run("plan", "--example", "tdx", "--abi", "kvm-7.3", "--prefault", typed).out
+    assert f"pre-fault-memory     {typed}" in plan
+    assert [line.split() for line in plan.splitlines() if "prefault" in line] == [
+        ["prefault", typed, "given"]
+    ]
+    assert "0x810000-0x81ffff  source zeros" in plan
+    assert re.search(r"0x810000 +0x81ffff +0x10000 ", run("map", "--example", "tdx").out)
+    twice = document(*[region("0x1000", "zero", size="0x3000")] * 2, platform="snp")
+    assert "(3 pages, 0x1000-0x3fff)" in " ".join(run_on(tmp_path, "check", twice).out.split())
+
+
+def test_no_other_code_writes_a_range() -> None:
+    """An f-string with two numbers and a dash or the word "to" between them."""
+    written = re.compile(r":#x\}(-| to |\.\.)\{[^}]*:#x\}")
+    rooms = Path(progress.__file__).parent.parent
+    found = {
+        (path.name, match[0])
+        for path in rooms.rglob("*.py")
+        for match in written.finditer(path.read_text())
+    }
+    assert found == {("values.py", ":#x}-{last:#x}"), ("vmm_errors.py", ":#x} to {value:#x}")}
+
+
+@pytest.mark.parametrize(
+    ("abi", "said"), [("map-memory", True), ("kvm-6.16", False), ("kvm-7.3", False),
+                      ("kvm-tdx-v19", False)]
+)  # fmt: skip
+def test_check_notes_a_page_order_only_where_the_interface_has_two(abi: str, *, said: bool) -> None:
+    """kvm-6.16 and later add and extend in one call, v19 in two: the other is refused."""
+    order = "two-pass" if abi == "kvm-tdx-v19" else "single-pass"
+    other = "single-pass" if abi == "kvm-tdx-v19" else "two-pass"
+    given = ("check", "--example", "tdx", "--abi", abi, "--page-order")
+    assert ("order-differs" in run(*given, order).out) is said
+    assert (run(*given, other).code == 0) is said
+
+
+def test_map_memory_says_where_it_differs_from_merged_kernels() -> None:
+    """Kvm mailing list, July 2024: a page that was mapped is assigned, and cannot be added."""
+    text = " ".join(run("abis", "map-memory").out.split())
+    assert "a mapped private page is assigned in the RMP" in text
+    assert "EOPNOTSUPP until SNP_LAUNCH_FINISH" in text

@@ -21,7 +21,7 @@ from cvmplan.comparison.sides import (
     say,
 )
 from cvmplan.core.blob import Blob
-from cvmplan.core.values import PAGE
+from cvmplan.core.values import PAGE, write_span
 from cvmplan.memory.contents import (
     Contents,
     DigestAfter,
@@ -93,7 +93,7 @@ def hashes_apart(a: Piece, b: Piece, low: int) -> Iterator[Difference]:
     if not same or a.sha256 is None or b.sha256 is None or a.sha256 == b.sha256:
         return
     last, measured = a.gpa + a.size - PAGE, a.kind in (*HASHED, FUSED)
-    where = f"{a.gpa:#x}-{last:#x}"
+    where = write_span(a.gpa, a.size)
     here, there = (f"SHA-256 {digest.hex()}" for digest in (a.sha256, b.sha256))
     yield Difference("contents", WHAT["contents"], where, here, there, measured, a.gpa, last)
 
@@ -135,7 +135,7 @@ def _fitted(piece: Piece, held: Piece) -> tuple[Piece, list[Difference]]:
     if made == piece.sha256:
         return piece._replace(contents=mine), []
     last = piece.gpa + piece.size - PAGE
-    where, measured = f"{piece.gpa:#x}-{last:#x}", piece.kind in (*HASHED, FUSED)
+    where, measured = write_span(piece.gpa, piece.size), piece.kind in (*HASHED, FUSED)
     here, there = (f"SHA-256 {digest.hex()}" for digest in (made, piece.sha256 or b""))
     what = WHAT["contents"]
     return piece, [Difference("contents", what, where, here, there, measured, piece.gpa, last)]

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
 from cvmplan.comparison.sides import Piece, Side, SideKind, State
-from cvmplan.core.values import PAGE
+from cvmplan.core.values import PAGE, write_span
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, byte_string, known_bytes, part
 from cvmplan.platforms.snp.digest import NO_CONTENTS, after_update, after_vmsas
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
@@ -113,9 +113,8 @@ def _apart(cut: Cut) -> Reason | None:
 
 
 def pages(low: int, high: int) -> str:
-    """Name the pages of [low, high): the first and the last."""
-    last = high - PAGE
-    return f"{low:#x}" if last <= low else f"{low:#x}-{last:#x}"
+    """Name the pages of [low, high)."""
+    return f"{low:#x}" if high <= low + PAGE else write_span(low, high - low)
 
 
 def first_difference(

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from cvmplan.core.errors import TruncatedError
 from cvmplan.core.records import Frozen, record
+from cvmplan.core.values import write_span
 
 
 class Record(Protocol):
@@ -76,7 +77,8 @@ class Blob(Frozen):
         """Return bytes [start, end); TruncatedError when they are not all there."""
         if not 0 <= start <= end <= len(self.data):
             raise TruncatedError(
-                f"bytes {start:#x} to {end:#x} are outside the {len(self.data):#x} bytes of data",
+                f"bytes {write_span(start, end - start)} are outside the {len(self.data):#x} bytes "
+                "of data",
                 at=self.where(max(start, 0)),
             )
         return Blob(self.name, self.data[start:end], self.base + start)

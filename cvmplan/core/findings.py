@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from cvmplan.core.documented import as_document, summary
 from cvmplan.core.records import Frozen, record
+from cvmplan.core.values import PAGE, write_span
 
 
 class Rule(NamedTuple):
@@ -241,11 +242,10 @@ class Finding(Frozen):
         """The rule, the message and the pages, in one line."""
         if self.first is None or self.last is None:
             return f"{self.rule}: {self.message}"
-        pages = f"{self.first:#x}"
+        size = self.last - self.first + PAGE
+        pages = f"page {self.first:#x}"
         if self.last != self.first:
-            pages = f"pages {self.first:#x} to {self.last:#x}"
-        else:
-            pages = f"page {pages}"
+            pages = f"{size // PAGE} pages, {write_span(self.first, size)}"
         return f"{self.rule}: {self.message} ({pages})"
 
 

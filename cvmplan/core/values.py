@@ -72,6 +72,16 @@ def span(written: Json) -> tuple[int, int]:
     raise ValueError(f"{_quoted(written)} is not a range: FIRST+SIZE or FIRST-LAST")
 
 
+def write_span(first: int, length: int) -> str:
+    """
+    Return `length` bytes from `first` on as `span` reads them: FIRST-LAST, both included.
+
+    FIRST+SIZE where no last byte exists: no bytes, or more than there are addresses.
+    """
+    last = first + length - 1
+    return f"{first:#x}-{last:#x}" if first <= last <= U64 else f"{first:#x}+{length:#x}"
+
+
 def octets(length: int) -> Callable[[Json], bytes]:
     """Return a reader of exactly `length` bytes, in hex or base64."""
 

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from cvmplan import __version__
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
-from cvmplan.core.values import PAGE
+from cvmplan.core.values import PAGE, write_span
 from cvmplan.emit.lines import aligned, joined, without_name
 from cvmplan.images.inspection import Inspection
 from cvmplan.memory.owners import Owners
@@ -62,7 +62,7 @@ def input_lines(inputs: Iterable[Input]) -> list[str]:
 
 def shown(value: Setting) -> str:
     """Return a setting in one line, quoted where it would not be seen, cut where it is long."""
-    text = str(value)
+    text = str(value) if isinstance(value, str | int) else ", ".join(value)
     if isinstance(value, str) and (not text or text != text.strip() or not text.isprintable()):
         text = repr(value)
     return text if len(text) <= 100 else f"{text[:97]}…"
@@ -106,14 +106,14 @@ def guest_map(owners: Owners) -> str:
     errors = [f for f in owners.findings if f.severity == "error"]
     blamed = {o for f in errors for o in f.origins}
     ends = {end: start for start, end in owners.gaps}
-    rows: list[tuple[str, ...]] = [("", "first", "end", "bytes", "type", "measured", "owner")]
+    rows: list[tuple[str, ...]] = [("", "first", "last", "bytes", "type", "measured", "owner")]
     name, origins = without_name([row.region.origin for row in owners.rows])
     for (region, measured), origin in zip(owners.rows, origins, strict=True):
         start = ends.pop(region.gpa, None)
         if start is not None:
-            rows.append(("", hex(start), hex(region.gpa), "", "", "", "-"))
+            rows.append(("", hex(start), hex(region.gpa - 1), "", "", "", "-"))
         mark = "!" if region.origin in blamed else ""
-        place = hex(region.gpa), hex(region.end), hex(region.size)
+        place = hex(region.gpa), hex(region.end - 1) if region.size > 0 else "", hex(region.size)
         rows.append((mark, *place, region.page_type or "", measured, origin))
     if not blamed:
         rows = [row[1:] for row in rows]
@@ -149,7 +149,7 @@ def simulation(outcome: Simulation) -> str:
         told = answer.errno or answer.result
         parts = [answer.why] if answer.why else []
         if answer.residual is not None:
-            parts.append(f"left {answer.residual[0]:#x}-{sum(answer.residual):#x}")
+            parts.append(f"left {write_span(*answer.residual)}")
         if answer.fw_error is not None:
             parts.append(f"fw_error {answer.fw_error:#x}")
         if answer.seamcall_status is not None:

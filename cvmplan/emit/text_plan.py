@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cvmplan.calls.planned import Planned, Row
-from cvmplan.core.values import PAGE
+from cvmplan.core.values import PAGE, write_span
 from cvmplan.emit.fields import Value, fields_of, is_said, plan_value
 from cvmplan.emit.json_plan import step_document
 from cvmplan.emit.lines import aligned, joined, width
@@ -48,7 +48,7 @@ def _row(row: Row, index: Mapping[str, int]) -> str:
 def _fields(op: Op, index: Mapping[str, int]) -> str:
     parts = []
     if is_run(op):
-        parts.append(f"{op.gpa:#x}-{op.gpa + op.size:#x}")
+        parts.append(write_span(op.gpa, op.size))
     for name, value in fields_of(op):
         if name not in ("gpa", "size") and is_said(value):
             word = name.replace("_", "-")

@@ -135,6 +135,15 @@ MAP_MEMORY = Abi(
             "kvm mailing list, Ze-TJh0BBOWm9spT, Ze-XW-EbT9vXaagC, v2 2024-04-10",
         ),
         Fact(
+            "differs-from-merged",
+            "mapping changes no owner of a page (SNP: no RMP entry). In merged kernels it does: a "
+            "mapped private page is assigned in the RMP, and SNP_LAUNCH_UPDATE refuses an assigned "
+            "page (EEXIST inside, EIO to user space), so KVM_PRE_FAULT_MEMORY answers EOPNOTSUPP "
+            "until SNP_LAUNCH_FINISH, and on TDX until KVM_TDX_FINALIZE_VM",
+            "linux 0097f9df arch/x86/kvm/svm/sev.c, sev_gmem_prepare, sev_gmem_post_populate; "
+            "3829d81b arch/x86/kvm/vmx/tdx.c, tdx_td_finalize; kvm mailing list, July 2024",
+        ),
+        Fact(
             "not-released",
             "no released kernel has it; its errnos were never defined",
             SEED,

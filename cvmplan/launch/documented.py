@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TypeAlias
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.values import write_span
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.settings import Kind, kind_of
 from cvmplan.profiles import Profile
@@ -21,7 +22,7 @@ def document_settings(settings: Given) -> dict[str, Said]:
 def document_value(name: str, value: Value) -> Said:
     """Return one setting as documents write it."""
     if isinstance(value, tuple):
-        return [f"{gpa:#x}+{size:#x}" for gpa, size in value]
+        return [write_span(gpa, size) for gpa, size in value]
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, Blob | Profile):

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
+from cvmplan.core.values import write_span
 from cvmplan.kvm.interface import PAGE, Abi
 from cvmplan.kvm.recorded import RecordedCall, Taken
 from cvmplan.simulator.answers import Answer, Result, Simulation
@@ -255,7 +256,7 @@ class _Replay:
             why = f"goes on in line {following.seq}: what it left over was not recorded"
             return _Judged(following.gpa, Answer(why=why))
         if not attempt.returned:
-            why = f"left {left[0]:#x}-{sum(left):#x}" if left and left[1] else ""
+            why = f"left {write_span(*left)}" if left and left[1] else ""
             return _Judged(left[0] if left else attempt.end, Answer(why=why) if why else None)
         stop = left[0] if left else attempt.gpa
         if left is None and following and _goes_on(attempt, following):

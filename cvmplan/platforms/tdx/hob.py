@@ -13,6 +13,7 @@ from struct import pack
 from typing import Final
 
 from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.values import write_span
 
 TD_HOB, TEMP_MEM = 2, 3  # types of sections that take RAM
 _GIB4: Final = 1 << 32
@@ -71,7 +72,7 @@ def _accepted(
         if end <= low or start >= high:
             continue
         if start < low or end > high:
-            problem = f"{start:#x} to {end:#x} is not inside one range of RAM"
+            problem = f"{write_span(start, end - start)} is not inside one range of RAM"
             raise UnsupportedError(problem, at="TDX metadata")
         if kind == _ADDED:
             return entries
@@ -81,4 +82,4 @@ def _accepted(
         if end < high:
             pieces.append((end, high, _UNACCEPTED))
         return entries[:number] + pieces + entries[number + 1 :]
-    raise UnsupportedError(f"{start:#x} to {end:#x} is not RAM", at="TDX metadata")
+    raise UnsupportedError(f"{write_span(start, end - start)} is not RAM", at="TDX metadata")
