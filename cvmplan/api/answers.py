@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cvmplan.evidence.planned import Wanted
     from cvmplan.evidence.signatures import Trust
     from cvmplan.memory.owners import Owners
+    from cvmplan.operations.outcome import Trace
     from cvmplan.simulator.answers import Simulation
     from cvmplan.simulator.replay import Image, Recording
 
@@ -50,6 +51,20 @@ def check(plan: Plan | Request) -> Findings:
     if promises(made):
         found += tuple(broken_promises(made, measure(made)))
     return Findings(found)
+
+
+def trace(plan: Plan) -> Trace:
+    """Return the firmware commands of a plan, and what it maps without any."""
+    from cvmplan.kvm.abi import find as find_abi
+    from cvmplan.operations.outcome import MappedRange, Trace
+    from cvmplan.readers import calls
+    from cvmplan.simulator.simulate import mapped
+
+    if plan.platform.secure_ept or all(op.kind != "map" for op in plan.ops):
+        return Trace(plan)
+    read = calls.of_plan(plan, None)
+    found = mapped(read.platform, find_abi(plan.abi), (c for c, _ in read.calls), read.gpaw)
+    return Trace(plan, tuple(MappedRange(call.seq, *told, why) for call, told, why in found))
 
 
 def guest_map(request: Request) -> Owners:

@@ -16,6 +16,6 @@ Format = Annotated[str, format_of(TRACE, "How to print it; jsonl: each command a
 @launch_verb
 def trace(request: Request, format: Format = "text", output: Output = None) -> None:
     """Print the firmware commands of the launch; on SNP with the launch digest after each."""
-    from cvmplan.operations.outcome import Trace
+    from cvmplan.api import answers
 
-    write(TRACE.printer(format).trace(Trace(request.plan())), output)
+    write(TRACE.printer(format).trace(answers.trace(request.plan())), output)

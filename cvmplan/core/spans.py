@@ -49,6 +49,21 @@ class Spans:
             return after, min(end, self._ends[after])
         return None
 
+    def inside(self, start: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the parts of [start, end) that are in the set, ascending."""
+        while (held := self.overlap(start, end)) is not None:
+            yield held
+            start = held[1]
+
+    def discard(self, start: int, end: int) -> None:
+        """Take [start, end) out of the set."""
+        for low, high in tuple(self.inside(start, end)):
+            first = self._at_or_before(low)
+            if first is not None:
+                last = self._remove(first)
+                self.add(first, low)
+                self.add(high, last)
+
     def missing(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield the parts of [start, end) that are not in the set, ascending."""
         while start < end:

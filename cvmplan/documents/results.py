@@ -109,13 +109,32 @@ class TraceCommand(Document):
         return self
 
 
+class TracedMapping(Document):
+    """
+    What an operation maps without a firmware command; the largest page is `level` bytes.
+
+    `why` says why memory behind a user-space address has 4 KiB pages.
+    """
+
+    op: Count
+    gpa: Address
+    size: Address
+    level: Address
+    why: str | None = None
+
+
 class Trace(Document):
-    """cvmplan.trace/1: the firmware commands; `jsonl` has one object a command instead."""
+    """
+    cvmplan.trace/1: the firmware commands, and what is mapped without any.
+
+    `jsonl` has one object a command instead.
+    """
 
     model_config = ConfigDict(title="cvmplan.trace/1")
     schema_: Literal["cvmplan.trace/1"] = Field(alias="schema")
     platform: PlatformName
     steps: Many[TraceCommand]
+    mappings: Many[TracedMapping] | None = None
 
 
 class Mapped(Document):

@@ -10,7 +10,7 @@ from cvmplan.core.values import Json
 from cvmplan.emit.documents import finding
 from cvmplan.emit.fields import fields_of, is_said, plan_value, practice_of, vcpus
 from cvmplan.emit.json import dumps, inputs_of, listed, register_of
-from cvmplan.operations.outcome import Trace, Traced
+from cvmplan.operations.outcome import MappedRange, Trace, Traced
 
 
 def plan(made: Planned) -> str:
@@ -54,7 +54,24 @@ def _op(row: Row, index: Mapping[str, int]) -> dict[str, Json]:
 def trace(made: Trace) -> str:
     """Return cvmplan.trace/1, a run of equal commands as one step."""
     steps = [step_document(number, one) for number, one in enumerate(made.steps())]
-    return dumps({"schema": "cvmplan.trace/1", "platform": made.plan.platform, "steps": steps})
+    return dumps(
+        {
+            "schema": "cvmplan.trace/1",
+            "platform": made.plan.platform,
+            "steps": steps,
+            **({"mappings": [_mapping(one) for one in made.mappings]} if made.mappings else {}),
+        }
+    )
+
+
+def _mapping(one: MappedRange) -> dict[str, Json]:
+    told: dict[str, Json] = {
+        "op": one.op,
+        "gpa": hex(one.gpa),
+        "size": hex(one.size),
+        "level": hex(one.level),
+    }
+    return {**told, "why": one.why} if one.why else told
 
 
 def step_document(number: int, traced: Traced) -> dict[str, Json]:

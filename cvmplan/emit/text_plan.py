@@ -72,16 +72,31 @@ def _told(name: str, value: Value, index: Mapping[str, int]) -> Setting:
 
 
 def trace(made: Trace) -> str:
-    """Return one line a step, a run of pages being one; digests whole where there is room."""
+    """
+    Return one line a step, a run of pages being one, and what is mapped without a step.
+
+    Digests are whole where there is room.
+    """
     rows = []
     for number, traced in enumerate(made.steps()):
         step = step_document(number, traced)
         digest = str(step.pop("digest", ""))
         head = (str(step.pop("step")), str(step.pop("op")), str(step.pop("command")))
-        fields = "  ".join(f"{k.replace('_', '-')} {v}" for k, v in step.items())
+        run = [write_span(traced.step.gpa, traced.step.size)] if is_run(traced.step) else []
+        told = {k: v for k, v in step.items() if not run or k not in ("gpa", "size")}
+        fields = "  ".join([*run, *(f"{k.replace('_', '-')} {v}" for k, v in told.items())])
         rows.append((*head, fields, digest))
     if width() < WIDE:
         rows = [(*row[:4], f"{row[4][:SHOWN]}…" if row[4] else "") for row in rows]
-    return joined(
-        aligned([("step", "op", "command", "", "digest" * any(r[4] for r in rows)), *rows])
-    )
+    title = ("step", "op", "command", "", "digest" * any(r[4] for r in rows))
+    lines = aligned([title, *rows]) if rows else ["no firmware commands"]
+    return joined([*lines, *_mappings(made)])
+
+
+def _mappings(made: Trace) -> list[str]:
+    """Return what is mapped without a firmware command, with the reasons for small pages."""
+    rows = [("op", "mapped", "largest page", "")]
+    for one in made.mappings:
+        span = write_span(one.gpa, one.size)
+        rows.append((str(one.op), span, _LEVELS[one.level], one.why))
+    return ["", *aligned(rows)] if made.mappings else []

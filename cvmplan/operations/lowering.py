@@ -41,7 +41,7 @@ class Lowering:
         self.handed_over = False
         self.finalized = False
         self._written = Spans()
-        self._private = Spans()
+        self.private = Spans()
         self._bound_to: dict[int, Spans] = {}
         self._memory = Held()
         self._work = Counter[str]()
@@ -83,11 +83,16 @@ class Lowering:
             raise PlanError(f"page {twice[0]:#x} of guest_memfd {gmem} is bound at two addresses")
         bound.add(offset, offset + size)
 
-    def map_later(self, gpa: int, size: int) -> None:
-        """Check a mapping that measures nothing, after the launch or beside it; PlanError."""
+    def map_later(self, gpa: int, size: int) -> Iterator[Step]:
+        """
+        Yield what firmware is asked for a mapping that measures nothing.
+
+        PlanError for a confidential VM that is not finalized.
+        """
         check_pages(gpa, size)
         if self.platform.confidential and not self.finalized:
             raise PlanError(f"{size:#x} bytes at {gpa:#x} are mapped before the guest is finalized")
+        yield from ()
 
     def write(self, gpa: int, size: int, contents: Contents) -> None:
         """Note what user space wrote into guest memory; PlanError where it wrote before."""
@@ -95,7 +100,7 @@ class Lowering:
         twice = self._written.overlap(gpa, gpa + size)
         if twice is not None:
             raise PlanError(f"the page at {twice[0]:#x} was written before")
-        if self._private.overlap(gpa, gpa + size) is not None:
+        if self.private.overlap(gpa, gpa + size) is not None:
             raise PlanError(f"{size:#x} bytes at {gpa:#x} are private and cannot be written")
         self._written.add(gpa, gpa + size)
         self._memory.put(gpa, size, contents)
@@ -105,7 +110,7 @@ class Lowering:
         lost = self._written.overlap(gpa, gpa + size)
         if lost is not None and not preserve and self.platform.confidential:
             raise PlanError(f"what was written at {lost[0]:#x} is not preserved")
-        self._private.add(gpa, gpa + size)
+        self.private.add(gpa, gpa + size)
 
     def written(self, gpa: int, size: int) -> Iterator[Run]:
         """Yield (gpa, size, contents) of memory as it lies there, zeros where nobody wrote."""
@@ -119,10 +124,11 @@ class Lowering:
             yield at, gpa + size - at, Zeros()
 
     def take_back(self, gpa: int, size: int) -> None:
-        """Check that no page of [gpa, gpa + size) was added; PlanError: it stays measured."""
+        """Note that a range is shared; PlanError where a page was added: it stays measured."""
         added = self.added.overlap(gpa, gpa + size)
         if added is not None:
             raise PlanError(f"the page at {added[0]:#x} was added and is taken away again")
+        self.private.discard(gpa, gpa + size)
 
     def add(self, gpa: int, size: int, contents: Contents | None) -> list[Run]:
         """

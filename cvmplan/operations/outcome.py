@@ -41,10 +41,30 @@ def checkpoints(plan: Plan) -> Checkpoints:
     return Checkpoints(checked(plan, digest.measured(plan.platform, pairs)), after)
 
 
+class MappedRange(NamedTuple):
+    """
+    What operation number `op` maps without a firmware command: `size` bytes from `gpa`.
+
+    `level` is the largest page in bytes.  `why` says why memory behind a user-space address has
+    4 KiB pages, "" where it has none, and for memory of a guest_memfd.
+    """
+
+    op: int
+    gpa: int
+    size: int
+    level: int
+    why: str
+
+
 class Trace(NamedTuple):
-    """The steps of a plan: as runs of equal commands, or each command alone."""
+    """
+    The steps of a plan: as runs of equal commands, or each command alone.
+
+    `mappings` are those for which firmware is asked nothing.
+    """
 
     plan: Plan
+    mappings: tuple[MappedRange, ...] = ()
 
     def steps(self) -> Iterator[Traced]:
         """Yield each step; PlanError where the plan is no legal launch."""

@@ -137,9 +137,8 @@ class PreFaultMemory(Op):
     size: int
 
     def lower(self, state: Lowering) -> Iterator[Step]:
-        """Yield nothing; PlanError for a confidential VM that is not finalized."""
-        state.map_later(self.gpa, self.size)
-        yield from ()
+        """Yield what a TD asks for; PlanError for a confidential VM that is not finalized."""
+        return state.map_later(self.gpa, self.size)
 
 
 @record

@@ -35,6 +35,13 @@ class Begin(Step):
     command = "begin"
 
 
+class End(Step):
+    """What may follow a step after which the launch is complete."""
+
+    __slots__ = ()
+    command = "end"
+
+
 Order: TypeAlias = Mapping[type[Step], frozenset[type[Step]]]
 
 
@@ -46,5 +53,5 @@ def in_order(trace: Iterable[Step], order: Order) -> Iterator[Step]:
             raise PlanError(f"{step.command} after {last.command}", at=f"step {number}")
         last = type(step)
         yield step
-    if order[last]:
+    if order[last] and End not in order[last]:
         raise PlanError(f"the trace stops after {last.command}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from cvmplan.core.platform import Platform
+from cvmplan.core.values import write_span
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.call import Call
@@ -207,7 +208,36 @@ class Memory(Memslots):
             return no(
                 self.abi.map_again, "mapped-before", "all of it is mapped", residual=(gpa, size)
             )
-        return Answer("ok" if new else "nop", mapped=(gpa, size, largest))
+        return Answer(
+            "ok" if new else "nop", why=self._why_small(gpa, end), mapped=(gpa, size, largest)
+        )
+
+    def _why_small(self, gpa: int, end: int) -> str:
+        """
+        Say why memory behind a user-space address is mapped by 4 KiB pages, "" where none is.
+
+        The first reason of the lowest such block.  Source: linux arch/x86/kvm/mmu/mmu.c,
+        kvm_mmu_max_mapping_level, hugepage_has_attrs; x86.c kvm_alloc_memslot_metadata.
+        """
+        for low, high, level in self.level.runs(gpa, end):
+            slot = self.slot_at(low)
+            if level == PAGE and slot is not None and not self._in_gmem(slot, low):
+                block = low // LARGE * LARGE
+                why = self._why_not_large(slot, block)
+                pages = write_span(low, min(high, block + LARGE) - low)
+                return f"4 KiB pages at {pages}: {why} {write_span(block, LARGE)}"
+        return ""
+
+    def _why_not_large(self, slot: Slot, block: int) -> str:
+        """Return why the 2 MiB from `block` on are no large page, to be followed by the block."""
+        end = block + LARGE
+        if block < slot.gpa or slot.end < end:
+            return f"slot {slot.number} does not contain all of"
+        if self.private.first(block, end, value=True) is not None:
+            return "there is private memory in"
+        if self.large.first(block, end, value=False) is not None:
+            return "no huge page is advised (MADV_HUGEPAGE) for all of"
+        return "there were 4 KiB pages, written or mapped before the advice, in"
 
     def _fault_alike(self, slot: Slot, low: int, high: int) -> tuple[bool, int]:
         """Map a run that is private or shared as a whole; return whether any was not mapped."""

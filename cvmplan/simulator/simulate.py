@@ -7,7 +7,7 @@ are its own.  Every call is tried, also after one that was refused.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
@@ -136,6 +136,21 @@ def first_refusal(
         if answer.result == "error" or answer.id == "unknown-states":
             return op, answer
     return None
+
+
+def mapped(
+    platform: Platform, abi: Abi, ops: Iterable[Call], gpaw: int
+) -> Iterator[tuple[Call, tuple[int, int, int], str]]:
+    """
+    Yield each of `ops` that only maps, its (gpa, size, largest page), and why that is small.
+
+    As `first_refusal`, no contents are looked at.
+    """
+    host = Host(platform, abi, gpaw)
+    for op in ops:
+        answer = host.answer(op, UNKNOWN if op.has_source else None)
+        if op.op == abi.map_call and answer.mapped is not None:
+            yield op, answer.mapped, answer.why
 
 
 def finished(host: Host, results: Iterable[Result], extra: Iterable[Finding] = ()) -> Simulation:

@@ -8,8 +8,7 @@ tdx_vcpu_init_mem_region, tdx_gmem_post_populate, tdx_td_finalize; intel/tdx-mod
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterator
 
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.interface import LARGE, PAGE, Abi
@@ -18,20 +17,13 @@ from cvmplan.simulator.call import Call
 from cvmplan.simulator.digest import Bytes, TdxDigest
 from cvmplan.simulator.memslots import Frame, Slot, whole_pages
 from cvmplan.simulator.ranges import END, Ranges
+from cvmplan.simulator.secure_ept import STATE, UNMAPPED, Tables, augmented
 from cvmplan.simulator.source import NOTHING, Source
 from cvmplan.simulator.td_masks import refused_masks
 from cvmplan.simulator.vms import NO_SUCH_CALL, Vm
 
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW"
-STATE = "TDX_EPT_ENTRY_STATE_INCORRECT"
-WALK = "TDX_EPT_WALK_FAILED"
 METADATA = "TDX_OPERAND_PAGE_METADATA_INCORRECT"
-UNMAPPED: Final[Mapping[str, tuple[Reason, str, str]]] = {
-    "free": ("not-mapped", "is not mapped", WALK),
-    "augmented": ("mapped-before", "was augmented", STATE),
-    "added": ("added-before", "was added before", STATE),
-}
-"""State of a page that does not wait for its add: why it is refused, and the module's status."""
 
 
 class TdxVm(Vm):
@@ -42,6 +34,7 @@ class TdxVm(Vm):
         self._digest = TdxDigest()
         self._bit = SHARED_BIT[gpaw]
         self._unfinished = Ranges(value=False)
+        self._tables = Tables(gpaw)
         self.calls |= {
             "tdx-init-vm": lambda op, _: self.init_vm(op),
             "tdx-init-vcpu": lambda op, _: self.init_vcpu(op),
@@ -191,6 +184,7 @@ class TdxVm(Vm):
         frame = Frame(populated=True, delta=slot.delta)
         self.memory.frames[slot.gmem or 0].set(low - slot.delta, high - slot.delta, frame)
         self._unfinished.set(low, high, value=False)
+        self._tables.add(low, high)
         self.memory.leaf.set(low, high, "added")
         self.memory.level.set(low, high, PAGE)
         self._count(low, high)
@@ -226,11 +220,15 @@ class TdxVm(Vm):
         answer = super().mapped(gpa, size)
         done = answer.residual[0] if answer.residual else gpa + size
         leaf = "augmented" if self.finalized else "mapped"
+        pages = tables = 0
         for low, high, private in [*self.memory.private.runs(gpa, max(done, gpa))]:
             for start, end, now in [*self.memory.leaf.runs(low, high)]:
                 if private and now == "free":
                     self.memory.leaf.set(start, end, leaf)
-        return answer
+                    tables += self._tables.add(start, end)
+                    pages += end - start
+        told = pages and self.finalized and not answer.why
+        return answer._replace(why=augmented(pages, tables)) if told else answer
 
     def add(self, op: Call, source: Source | None) -> Answer:
         """Add pages that were mapped (map-memory), or map and add them at once (coupled)."""
@@ -320,6 +318,7 @@ class TdxVm(Vm):
             return no(None, "not-private", "it has no private memory")
         if any(leaf != "free" for _, _, leaf in self.memory.leaf.runs(op.gpa, end)):
             return no(None, "mapped-before", "a page already exists", seamcall_status=STATE)
+        self._tables.add(op.gpa, end)
         self.memory.leaf.set(op.gpa, end, "augmented")
         self.memory.level.set(op.gpa, end, PAGE)
         return Answer(why="augmented: in the TD, not measured")

@@ -80,7 +80,7 @@ class FakeTdxModule:
 
     Extending a chunk again is legal and hashes again, as in the module itself.
     Source: intel/tdx-module 72d8cff, src/vmm_dispatcher/api_calls/tdh_mem_page_add.c,
-    tdh_mr_extend.c, tdh_mem_sept_add.c.
+    tdh_mr_extend.c, tdh_mem_sept_add.c, tdh_mem_page_aug.c.
     """
 
     def __init__(self, gpaw: int = 48) -> None:
@@ -142,6 +142,15 @@ class FakeTdxModule:
         need(self._vcpus >= 1, "no vCPU")
         self._state = "finalised"
         self.digest = self._stream.digest()
+
+    def mem_page_aug(self, gpa: int) -> None:
+        """TDH.MEM.PAGE.AUG: a page that waits for the guest to accept it; not measured."""
+        need(self._state != "new", "the TD is not initialised")
+        need(gpa % PAGE == 0, f"gpa {gpa:#x}")
+        self._private(gpa)
+        need(self._has_table(1, gpa), f"no table for {gpa:#x}")
+        need(gpa not in self._pages, f"page {gpa:#x} is in the TD")
+        self._pages[gpa] = b""
 
     def _private(self, gpa: int) -> None:
         need(0 <= gpa < self._shared, f"gpa {gpa:#x} is not private")

@@ -300,6 +300,8 @@ def _tdx(fake: FakeTdxModule, step: Step) -> None:
             fake.mr_extend(step.gpa)
         case tdx_steps.MrFinalize():
             fake.mr_finalize()
+        case tdx_steps.MemPageAug(size=0x1000):
+            fake.mem_page_aug(step.gpa)
         case _:
             raise TypeError(step)
 

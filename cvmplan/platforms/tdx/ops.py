@@ -23,8 +23,10 @@ from cvmplan.platforms.tdx.steps import (
     LEVEL_SPAN,
     ORDER,
     SHARED_BIT,
+    LateMemSeptAdd,
     MemPageAdd,
     MemPageAddExtend,
+    MemPageAug,
     MemSeptAdd,
     MngInit,
     MrExtend,
@@ -48,7 +50,7 @@ __all__ = [
 
 class Lowering(lowering.Lowering):
     """
-    Also which secure-EPT tables exist.
+    Also which secure-EPT tables exist, and which pages a finalized TD was given.
 
     A page must be mapped before it is added (its tables exist), added before it is
     extended, and a page that is mapped but not added when the TD is finalized is refused.
@@ -61,20 +63,48 @@ class Lowering(lowering.Lowering):
         self.tables = {level: Spans() for level in ((4, 3, 2, 1) if gpaw == 52 else (3, 2, 1))}
         self._end = 1 << SHARED_BIT[gpaw]
         self._held = Held()
+        self._augmented = Spans()
 
     def map(self, gpa: int, size: int) -> Iterator[Step]:
-        """Yield TDH.MEM.SEPT.ADD of the tables that are still missing, from the top down."""
+        """
+        Yield TDH.MEM.SEPT.ADD of the tables that are still missing, from the top down.
+
+        In a TD that is finalized also TDH.MEM.PAGE.AUG.
+        """
         yield from super().map(gpa, size)
-        if gpa + size > self._end:
-            raise PlanError(f"{size:#x} bytes at {gpa:#x} end past the shared bit")
-        if self.finalized:  # pages are augmented, which is not measured
-            return
+        if self.finalized:
+            yield from self._augment(gpa, size)
+        else:
+            yield from self._tables(MemSeptAdd, gpa, size)
+
+    def map_later(self, gpa: int, size: int) -> Iterator[Step]:
+        """Yield what the module is asked for a mapping of a TD that is finalized."""
+        yield from super().map_later(gpa, size)
+        yield from self._augment(gpa, size)
+
+    def _augment(self, gpa: int, size: int) -> Iterator[Step]:
+        """Yield TDH.MEM.PAGE.AUG of private pages that the TD lacks, after their tables."""
+        self._check_private(gpa, size)
+        for private in tuple(self.private.inside(gpa, gpa + size)):
+            for low, high in tuple(self.added.missing(*private)):
+                for start, end in tuple(self._augmented.missing(low, high)):
+                    self._augmented.add(start, end)
+                    yield from self._tables(LateMemSeptAdd, start, end - start)
+                    yield MemPageAug(start, end - start)
+
+    def _tables(self, step: type[MemSeptAdd], gpa: int, size: int) -> Iterator[Step]:
+        """Yield a `step` for each run of tables that [gpa, gpa + size) still lacks."""
+        self._check_private(gpa, size)
         for level, present in self.tables.items():
             span = LEVEL_SPAN[level]
             first, end = gpa - gpa % span, -(-(gpa + size) // span) * span
             for start, stop in tuple(present.missing(first, end)):
                 present.add(start, stop)
-                yield MemSeptAdd(level, start, (stop - start) // span)
+                yield step(level, start, (stop - start) // span)
+
+    def _check_private(self, gpa: int, size: int) -> None:
+        if gpa + size > self._end:
+            raise PlanError(f"{size:#x} bytes at {gpa:#x} end past the shared bit")
 
     def add(self, gpa: int, size: int, contents: Contents | None) -> list[Run]:
         """Note what pages hold when they are added; PlanError where one is not mapped."""

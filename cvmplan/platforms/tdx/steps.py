@@ -2,7 +2,7 @@
 SEAMCALLs of a TD build, as runs of pages.
 
 Source: Intel TDX Module ABI specification (348551), "TDH.MNG.INIT", "TDH.VP.INIT",
-"TDH.MEM.SEPT.ADD", "TDH.MEM.PAGE.ADD", "TDH.MR.EXTEND", "TDH.MR.FINALIZE";
+"TDH.MEM.SEPT.ADD", "TDH.MEM.PAGE.ADD", "TDH.MR.EXTEND", "TDH.MR.FINALIZE", "TDH.MEM.PAGE.AUG";
 intel/tdx-module 72d8cff (tdx_1.5).  Order is measured, so there are three kinds of page
 runs: added, extended, and added and extended one by one.
 """
@@ -16,7 +16,7 @@ from cvmplan.core.records import record
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents, check_fits, part
 from cvmplan.operations.lowering import check_pages
-from cvmplan.operations.steps import Begin, Order, Step
+from cvmplan.operations.steps import Begin, End, Order, Step
 
 CHUNK = 256
 SHARED_BIT = {48: 47, 52: 51}  # Intel TDX Module base specification, "GPAW": width to bit
@@ -69,7 +69,34 @@ class MemSeptAdd(Step):
         """Yield one call a table."""
         span = LEVEL_SPAN[self.level]
         for index in range(self.count):
-            yield MemSeptAdd(self.level, self.gpa + index * span, 1)
+            yield type(self)(self.level, self.gpa + index * span, 1)
+
+
+@record
+class LateMemSeptAdd(MemSeptAdd):
+    """TDH.MEM.SEPT.ADD after TDH.MR.FINALIZE, for pages that the TD gets while it runs."""
+
+
+@record
+class MemPageAug(Step):
+    """
+    TDH.MEM.PAGE.AUG of a run, after TDH.MR.FINALIZE: not measured.
+
+    Each page is pending until the guest accepts it (TDG.MEM.PAGE.ACCEPT).  Source: intel/tdx-module
+    72d8cff, tdh_mem_page_aug.c; linux 3829d81b, arch/x86/kvm/vmx/tdx.c, tdx_mem_page_aug: 4 KiB.
+    """
+
+    command = "TDH.MEM.PAGE.AUG"
+    gpa: int
+    size: int
+
+    def __post_init__(self) -> None:
+        check_pages(self.gpa, self.size)
+
+    def commands(self) -> Iterator[MemPageAug]:
+        """Yield one call a page."""
+        for at in range(0, self.size, PAGE):
+            yield MemPageAug(self.gpa + at, PAGE)
 
 
 @record
@@ -139,6 +166,7 @@ class MrFinalize(Step):
 
 
 _BUILD = frozenset({MemSeptAdd, MemPageAdd, MrExtend, MemPageAddExtend, MrFinalize})
+_LATER = frozenset({End, LateMemSeptAdd, MemPageAug})
 ORDER: Order = {
     Begin: frozenset({MngInit}),
     MngInit: frozenset({VpInit}),
@@ -147,5 +175,7 @@ ORDER: Order = {
     MemPageAdd: _BUILD,
     MrExtend: _BUILD,
     MemPageAddExtend: _BUILD,
-    MrFinalize: frozenset(),
+    MrFinalize: _LATER,
+    LateMemSeptAdd: _LATER - {End},
+    MemPageAug: _LATER,
 }
