@@ -103,7 +103,7 @@ def test_a_td_is_the_sequence_of_the_specification() -> None:
     assert first == sorted(first)
     init = named(made, "KVM_TDX_INIT_VM")[0]
     data = bytes.fromhex(init["data"]["bytes"])
-    assert (init["data"]["followed_by"], len(data)) == ("&cpuid", 256)
+    assert (init["data"]["followed_by"], len(data)) == ("&cpuid2", 256)
     assert data[64:112] == b"\x11" * 48
     region_call = named(made, "KVM_TDX_INIT_MEM_REGION")[0]
     assert region_call["fd"] == "vcpu:0"

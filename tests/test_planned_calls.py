@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
 from cvmplan.calls.registers import XSAVE
+from cvmplan.documents import model
 from cvmplan.kvm.layouts import STRUCTS, Struct
 from cvmplan.simulator.vcpu_state import Registers, vmsa_of
 from tests.build.igvm import good_snp
@@ -24,7 +26,7 @@ PAGE: Final = 4096
 # What only a process knows: its memory, its files, its descriptors, and what it asks KVM for.
 SYMBOL: Final = re.compile(
     r"&(memory|gmem|input)\[\d+\](\+0x[0-9a-f]+)?|&op\[\d+\]\.source|gmem\[\d+\]|sev_fd"
-    r"|&(data|zeros|firmware|secrets|cpuid|hob|parameters|capabilities|measurement|length)"
+    r"|&(data|zeros|firmware|secrets|cpuid|cpuid2|hob|parameters|capabilities|measurement)"
     r"|&(sregs2|regs|xsave|xcrs|msrs|debugregs)\[\d+\]"
     r"|&id_(block|auth)|KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE"
 )
@@ -127,6 +129,20 @@ def test_what_only_the_vmm_knows_is_a_relocation_and_zero_in_the_bytes(platform:
     for call in made:
         if isinstance(call.get("argument"), str):
             assert SYMBOL.fullmatch(call["argument"]), call
+
+
+def test_what_is_made_for_a_call_is_printed_with_it(tmp_path: Path) -> None:
+    """One page with the hash table at its place, and what an ID block's addresses point at."""
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    block = ("--id-block", "11" * 96, "--id-auth", "22" * 4096)
+    made = example("snp", "--kernel", str(tmp_path / "kernel"), *block)
+    held = {name: one for call in made for name, one in call.get("contents", {}).items()}
+    (hashes,) = [one for name, one in held.items() if name.startswith("&op[")]
+    assert (hashes["at"], hashes["size"]) == (0xC00, "0x1000")
+    assert sha256(b"kernel").hexdigest() in hashes["hex"]
+    assert held["&id_block"] == {"hex": "11" * 96, "size": "0x60"}
+    assert held["&id_auth"] == {"hex": "22" * 4096, "size": "0x1000"}
+    assert all(model("call").model_validate(call) for call in made)
 
 
 # --- the registers of vCPUs ----------------------------------------------------------------------

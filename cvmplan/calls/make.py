@@ -109,9 +109,9 @@ class _Maker(VendorCalls):
             fd = f"vcpu:{vcpu}"
             yield ioctl("vm", "KVM_CREATE_VCPU")._replace(argument=vcpu, returns=fd)
             if self.reads_cpuid:
-                asked = self._tdx(fd, "KVM_TDX_GET_CPUID", "&cpuid", 0)
+                asked = self._tdx(fd, "KVM_TDX_GET_CPUID", "&cpuid2", 0)
                 yield asked._replace(repeat=Repeat("nent", ("E2BIG",)))
-            given = ioctl(fd, "KVM_SET_CPUID2")._replace(argument="&cpuid")
+            given = ioctl(fd, "KVM_SET_CPUID2")._replace(argument="&cpuid2")
             yield given._replace(cpuid=self.cpuid)
             if self.platform.vmsa:
                 yield from self._registers(fd, vcpu)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from cvmplan.core.blob import Blob
 from cvmplan.core.errors import PlanError
 from cvmplan.kvm.layouts import IOCTLS, Struct
 from cvmplan.kvm.packing import Values, is_reserved, pack
+from cvmplan.memory.contents import Made
 from cvmplan.operations.plan import Op
 
 
@@ -53,14 +55,23 @@ class Packed(NamedTuple):
     relocations: tuple[tuple[int, str], ...]
 
 
+class Placed(NamedTuple):
+    """What the VMM puts at an address before a call: contents, then zeros, `size` bytes in all."""
+
+    address: str
+    held: Blob | Made
+    size: int
+
+
 class SystemCall(NamedTuple):
     """
     One call; what it does not have is None, "" or empty.
 
     `number` is an ioctl's on the file descriptor `fd`, which `returns` another one.  A vendor's
     `command` has a struct of its own, `data`, that something may follow.  `cpuid` are bits of the
-    CPUID that is handed over.  `arguments` are those of other system calls.  `symbolic` is an
-    operation of an interface that nothing runs.
+    CPUID that is handed over.  `arguments` are those of other system calls.  `contents` are what
+    is put into memory before the call.  `symbolic` is an operation of an interface that nothing
+    runs.
     """
 
     name: str
@@ -78,6 +89,7 @@ class SystemCall(NamedTuple):
     repeat: Repeat | None = None
     retries: bool = False
     arguments: tuple[tuple[str, str], ...] = ()
+    contents: tuple[Placed, ...] = ()
     symbolic: Op | None = None
 
 

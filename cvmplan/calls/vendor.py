@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cvmplan.calls.record import CpuidBits, Packed, Repeat, SystemCall, filled, ioctl
+from cvmplan.calls.record import CpuidBits, Packed, Placed, Repeat, SystemCall, filled, ioctl
 from cvmplan.core.blob import Blob
 from cvmplan.core.practice import usual
 from cvmplan.core.values import PAGE
@@ -36,6 +36,8 @@ V19_LACKS: Final = ("X86_APIC_BUS_CYCLES_NS",)
 GPAW: Final = (WIDTH_LEAF, "eax", 0xFF0000)
 """Where KVM_TDX_INIT_VM reads the guest address width: linux arch/x86/kvm/vmx/tdx.c,
 setup_tdparams_cpuids."""
+MEASURE_SIZE: Final = 48
+"""AMD 55766, LAUNCH_MEASURE: MEASURE (32 bytes) and MNONCE (16 bytes)."""
 NO_SESSION: Final[Values] = {
     "handle": 0, "dh_uaddr": 0, "dh_len": 0, "session_uaddr": 0, "session_len": 0,
 }  # fmt: skip
@@ -69,14 +71,18 @@ class VendorCalls:
                 return f"&{kind}[{slot.slot}]+{gpa - slot.gpa:#x}"
         return "&memory"
 
-    def _source(self, contents: Contents | None, number: int) -> int | str:
-        """Return the address of contents; 0 where they lie in the guest's memory already."""
+    def _source(self, contents: Contents | None, number: int, size: int) -> int | str:
+        """
+        Return the address of contents; 0 where they lie in the guest's memory already.
+
+        KVM takes whole pages from whole pages: an input that is none there is copied.
+        """
         match contents:
             case None:
                 return 0
-            case Blob(name, _, base):
+            case Blob(name, data, base) if base % PAGE == 0 and len(data) == size:
                 return f"&input[{self._inputs[name]}]+{base:#x}"
-            case Made():
+            case Blob() | Made():
                 return f"&op[{number}].source"
             case Zeros():
                 return "&zeros"
@@ -87,9 +93,9 @@ class VendorCalls:
 
     def _copy(self, to: str, contents: Contents | None, size: int, number: int) -> SystemCall:
         """Return memcpy of the contents of operation `number`."""
-        source = str(self._source(contents, number))
+        source = str(self._source(contents, number, size))
         told = (("to", to), ("from", source), ("size", hex(size)))
-        return SystemCall("memcpy", arguments=told)
+        return _with(SystemCall("memcpy", arguments=told), source, contents, size)
 
     def _command(
         self, fd: str, name: str, number: int, data: Packed | int | str, flags: int = 0
@@ -130,14 +136,16 @@ class VendorCalls:
         yield self._sev("KVM_SEV_SNP_LAUNCH_START", values)
 
     def _snp_launch_update(self, op: SnpLaunchUpdate, number: int) -> Iterator[SystemCall]:
+        is_zero = op.page_type is PageType.ZERO
+        source = 0 if is_zero else self._source(op.source, number, op.size)
         values: Values = {
             "gfn_start": op.gpa // PAGE,
-            "uaddr": 0 if op.page_type is PageType.ZERO else self._source(op.source, number),
+            "uaddr": source,
             "len": op.size,
             "type": layouts.SNP_PAGE_TYPES[op.page_type.label],
             "flags": 0,
         }
-        call = self._sev("KVM_SEV_SNP_LAUNCH_UPDATE", values)
+        call = _with(self._sev("KVM_SEV_SNP_LAUNCH_UPDATE", values), source, op.source, op.size)
         again = self.practice.repeats
         repeat = Repeat("len", again) if again else None
         yield call._replace(repeat=repeat, retries=op.retry is not None)
@@ -153,7 +161,9 @@ class VendorCalls:
             "host_data": op.host_data or bytes(32),
             "flags": 0,
         }
-        yield self._sev("KVM_SEV_SNP_LAUNCH_FINISH", values)
+        held = (("&id_block", op.id_block), ("&id_auth", op.id_auth))
+        contents = tuple(Placed(n, Made(data), len(data)) for n, data in held if data is not None)
+        yield self._sev("KVM_SEV_SNP_LAUNCH_FINISH", values)._replace(contents=contents)
 
     def _sev_launch_start(self, op: SevLaunchStart, number: int) -> Iterator[SystemCall]:
         del number
@@ -170,7 +180,7 @@ class VendorCalls:
 
     def _sev_launch_measure(self, op: Op, number: int) -> Iterator[SystemCall]:
         del op, number
-        yield self._sev("KVM_SEV_LAUNCH_MEASURE", {"uaddr": "&measurement", "len": "&length"})
+        yield self._sev("KVM_SEV_LAUNCH_MEASURE", {"uaddr": "&measurement", "len": MEASURE_SIZE})
 
     def _sev_launch_finish(self, op: Op, number: int) -> Iterator[SystemCall]:
         del op, number
@@ -190,7 +200,7 @@ class VendorCalls:
             values["xfam"] = op.xfam
         layout = layouts.TDX_V19_INIT_VM if self.v19 else STRUCTS["kvm_tdx_init_vm"]
         call = self._tdx("vm", "KVM_TDX_INIT_VM", filled(layout, values))
-        yield call._replace(followed_by="&cpuid", cpuid=self.cpuid)
+        yield call._replace(followed_by="&cpuid2", cpuid=self.cpuid)
 
     def _tdx_init_vcpu(self, op: TdxInitVcpu, number: int) -> Iterator[SystemCall]:
         del number
@@ -198,17 +208,18 @@ class VendorCalls:
             yield self._tdx(f"vcpu:{vcpu}", "KVM_TDX_INIT_VCPU", op.rcx)
 
     def _tdx_init_mem_region(self, op: TdxInitMemRegion, number: int) -> Iterator[SystemCall]:
-        source, pages = self._source(op.source, number), op.size // PAGE
+        source, pages = self._source(op.source, number, op.size), op.size // PAGE
         if self.v19:
             made = filled(STRUCTS["kvm_memory_mapping"], _pages(op.gpa, pages, source))
-            yield ioctl("vcpu:0", "KVM_MEMORY_MAPPING")._replace(
-                struct=made, repeat=Repeat("nr_pages")
-            )
+            mapping = ioctl("vcpu:0", "KVM_MEMORY_MAPPING")
+            mapping = mapping._replace(struct=made, repeat=Repeat("nr_pages"))
+            yield _with(mapping, source, op.source, op.size)
             return
         region: Values = {"source_addr": source, "gpa": op.gpa, "nr_pages": pages}
         data = filled(STRUCTS["kvm_tdx_init_mem_region"], region)
         flags = layouts.KVM_TDX_MEASURE_MEMORY_REGION if op.measured else 0
         call = self._tdx("vcpu:0", "KVM_TDX_INIT_MEM_REGION", data, flags)
+        call = _with(call, source, op.source, op.size)
         again = self.practice.repeats
         yield call._replace(repeat=Repeat("", again) if again else None)
 
@@ -220,6 +231,13 @@ class VendorCalls:
     def _tdx_finalize(self, op: Op, number: int) -> Iterator[SystemCall]:
         del op, number
         yield self._tdx("vm", "KVM_TDX_FINALIZE_VM")
+
+
+def _with(call: SystemCall, source: int | str, contents: Contents | None, size: int) -> SystemCall:
+    """Return the call with what is put at its source first, if that is memory of its own."""
+    if isinstance(contents, Blob | Made) and str(source).startswith("&op["):
+        return call._replace(contents=(Placed(str(source), contents, size),))
+    return call
 
 
 def _pages(gpa: int, pages: int, source: int | str) -> Values:

@@ -12,7 +12,7 @@ HexDigits = Annotated[str, Field(pattern="^([0-9a-f]{2})*$")]
 
 
 class Relocation(Document):
-    """Bytes of a struct that only the VMM can fill in: an address, or a file descriptor."""
+    """Bytes of a struct that only the VMM can fill in: an address (8), a file descriptor (4)."""
 
     offset: Count
     address: str
@@ -37,13 +37,25 @@ class CpuidDocument(Document):
     value: Address
 
 
+class ContentsDocument(Document):
+    """`size` bytes at an address: a part of an input, or bytes at an offset; the rest is zero."""
+
+    input: Count | None = None
+    offset: Count | None = None
+    length: Count | None = None
+    hex: HexDigits | None = None
+    at: Count | None = None
+    size: Address
+
+
 class CallLine(Document):
     """
     cvmplan.call/1: one system call, in JSON Lines.
 
     Either an ioctl with its number and an `argument` or a struct (where that is a
     `command`, its own struct is `data`), another call with its arguments, or, for an
-    interface that nothing runs, a `symbolic` operation.
+    interface that nothing runs, a `symbolic` operation.  `contents` names what the VMM puts
+    at an address before the call.
     """
 
     model_config = ConfigDict(title="cvmplan.call/1")
@@ -72,4 +84,5 @@ class CallLine(Document):
     offset: Address | None = None
     advice: str | None = None
     mode: str | None = None
+    contents: dict[str, ContentsDocument] | None = None
     symbolic: dict[str, Any] | None = None

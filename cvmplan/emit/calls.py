@@ -2,8 +2,9 @@
 A plan as the system calls that a VMM makes, in JSON Lines: one object a call.
 
 Numbers, structs and bytes are exact; what only the VMM knows is symbolic (`&memory[0]+0x1000`,
-`&input[0]+0x84000`, `gmem[0]`), zero in the bytes, and listed under `relocations`.  An
-interface that no kernel has gives symbolic calls: a name and fields, no number.
+`&input[0]+0x84000`, `gmem[0]`), zero in the bytes, and listed under `relocations`.  `contents`
+says what the VMM puts at an address that is no input's.  An interface that no kernel has gives
+symbolic calls: a name and fields, no number.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Final
 from cvmplan.calls.planned import Planned
 from cvmplan.calls.record import CpuidBits, Packed, Repeat, SystemCall, Wants
 from cvmplan.core.values import Json
-from cvmplan.emit.fields import fields_of, is_said, plan_value
+from cvmplan.emit.fields import fields_of, is_said, plan_value, source
 from cvmplan.kvm.packing import Value
 from cvmplan.operations.plan import Op
 
@@ -55,6 +56,10 @@ def _call(call: SystemCall, index: Mapping[str, int]) -> dict[str, Json]:
     made |= repeat if call.command else {}
     made |= {"retry": RETRY} if call.retries else {}
     made |= dict(call.arguments)
+    if call.contents:
+        made["contents"] = {
+            one.address: {**source(one.held, index), "size": hex(one.size)} for one in call.contents
+        }
     return made if call.symbolic is None else {**made, "symbolic": _symbolic(call.symbolic, index)}
 
 
