@@ -53,4 +53,4 @@ def usual(platform: Platform) -> Practice:
         return Practice(enables=_TD)
     if platform.page_info:
         return Practice(("EAGAIN",), {"EXIT_HYPERCALL": MAP_GPA_RANGE})
-    return Practice()
+    return Practice(())

@@ -17,10 +17,11 @@ import pytest
 
 from tests.build.igvm import good_sev_es, good_snp
 from tests.build.ovmf import Ovmf, tdx_sections
+from tests.docs import SHARED
 from tests.executor.kernel import Fault, Kernel
 from tests.executor.memory import Memory
 from tests.executor.vmm import Stopped, Vmm
-from tests.oracles import firmware
+from tests.oracles import firmware as oracle
 from tests.run import run
 
 
@@ -149,7 +150,7 @@ def test_contents_that_end_inside_a_page_are_followed_by_zeros(tmp_path: Path) -
 
 
 def test_the_models_import_nothing_of_the_program() -> None:
-    modules = [*Path(__file__).parent.glob("[!t]*.py"), Path(firmware.__file__)]
+    modules = [*Path(__file__).parent.glob("[!t]*.py"), Path(oracle.__file__)]
     assert len(modules) == 8
     for module in modules:
         assert not re.search(r"^\s*(from|import) cvmplan", module.read_text(), re.MULTILINE), module
@@ -161,6 +162,7 @@ GOES_ON: Final = {
     # what the profiles say that the VMMs make again
     "qemu snp": {"EAGAIN", "rest"},
     "own snp": {"EAGAIN", "EBUSY", "rest"},
+    "none snp": set(),
     "cloud-hypervisor snp": {"cpuid"},
     "openvmm snp": {"EAGAIN", "rest"},
     "qemu tdx": {"EAGAIN", "EINTR"},
@@ -174,7 +176,12 @@ def test_a_fault_at_each_page_stops_the_launch_or_leaves_its_digest(
     case: str, tmp_path: Path
 ) -> None:
     vmm, platform = case.split()
-    again = {"own snp": ("EAGAIN", "EBUSY"), "own tdx": ("EBUSY",), "none tdx": ()}.get(case)
+    again = {
+        "own snp": ("EAGAIN", "EBUSY"),
+        "own tdx": ("EBUSY",),
+        "none snp": (),
+        "none tdx": (),
+    }.get(case)
     profile = vmm if again is None else own_profile(tmp_path, platform, *again)
     is_file = platform == "snp" and vmm in ("cloud-hypervisor", "openvmm")
     image = good_snp().build() if is_file else image_for((platform,))
@@ -192,9 +199,31 @@ def test_a_fault_at_each_page_stops_the_launch_or_leaves_its_digest(
         assert fault.met
 
 
+@pytest.mark.parametrize(
+    ("platform", "firmware", "kinds"),
+    [
+        ("snp", "OVMF.amdsev.fd", {"EAGAIN": True, "rest": True, "EINTR": False}),
+        ("tdx", "OVMF.inteltdx.ms.fd", {"EAGAIN": True, "EINTR": True, "EBUSY": False}),
+    ],
+)
+def test_real_firmware_at_some_of_its_pages(
+    platform: str, firmware: str, kinds: dict[str, bool], tmp_path: Path
+) -> None:
+    path = SHARED / "firmware" / firmware
+    if not path.exists():
+        pytest.skip(f"there is no {path}")
+    made = launch(tmp_path, path.read_bytes(), "--platform", platform, "--vcpus", "3")
+    for page in (0, 1, made.added // 2, made.added - 1):
+        for kind, goes_on in kinds.items():
+            fault = Fault(kind, page)
+            assert made.outcome(fault) == (made.digest if goes_on else None), (kind, page)
+
+
 @pytest.mark.parametrize("platform", ["sev", "sev-es"])
 def test_sev_makes_each_call_once(platform: str, tmp_path: Path) -> None:
     made = launch(tmp_path, Ovmf().build(), "--platform", platform)
+    plan = run("plan", str(tmp_path / "image"), "--platform", platform, "--format", "json")
+    assert json.loads(plan.out)["practice"]["repeats"] == []
     for kind in ("EAGAIN", "EINTR", "EBUSY"):
         for call in range(made.added):
             assert made.outcome(Fault(kind, call)) is None
