@@ -591,6 +591,27 @@ def test_a_partial_add_without_its_rest_or_sources_is_no_second_add() -> None:
     assert (code, document["findings"]) == (0, [])
 
 
+def test_a_rest_that_is_asked_for_again_or_refused_is_no_second_add() -> None:
+    """
+    recorded/1 without rests and sources, as a VMM's loop makes them.
+
+    Linux arch/x86/kvm/svm/sev.c, snp_launch_update: a call that adds a page answers 0, also where
+    it stops at the next one, and the call for that one has the errno.
+    """
+    first = {"op": "snp-launch-update", "gpa": "0x100000", "size": "0x4000", "page_type": "normal"}
+    rest = {**first, "gpa": "0x102000", "size": "0x2000"}
+    begin: list[Line] = [{"op": "snp-launch-start"}, {**first, "ret": 0}]
+    again = [*begin, {**rest, "ret": -11}, {**rest, "ret": 0}, {"op": "snp-launch-finish"}]
+    code, document = simulated(written(again))
+    assert (code, document["findings"]) == (0, [])
+    _, document = simulated(written([*begin, {**rest, "ret": -5}]))
+    found = {f["rule"]: (f.get("first"), f.get("last")) for f in document["findings"]}
+    assert found.pop("maybe-added-twice") == ("0x102000", "0x103000")
+    assert "added-twice" not in found
+    whole = simulated(written([*begin, {**first, "ret": -5}]))[1]
+    assert "added-twice" in {f["rule"] for f in whole["findings"]}
+
+
 @pytest.mark.parametrize(("errno", "name"), [(11, "EAGAIN"), (4, "EINTR"), (16, "EBUSY")])
 def test_a_call_that_is_made_again_is_no_second_add(errno: int, name: str) -> None:
     tape = Tape("tdx")

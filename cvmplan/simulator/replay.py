@@ -265,13 +265,23 @@ class _Replay:
             return _Judged(stop, Answer("nop", attempt.returned, "recorded: to be called again"))
         told = "recorded: the VMM made no further call" if self._calls and not following else ""
         told = told or "recorded"
+        before = self._neighbour(number - 1)
+        if before and not before.returned and not before.residual and _is_rest(before, attempt):
+            told = self._refused_rest(before, attempt)
         if attempt.page_type == "cpuid" and attempt.fw_error == INVALID_PARAM:
             told = "recorded: the firmware corrected the CPUID page"
-            before = self._neighbour(number - 1)
             if following and _same(attempt, following) and not (before and _same(before, attempt)):
                 why = f"{told}, which is tried once more"
                 return _Judged(stop, Answer("nop", attempt.returned, why, attempt.fw_error))
         return _Judged(stop, Answer("error", attempt.returned, told, attempt.fw_error))
+
+    def _refused_rest(self, before: Attempt, attempt: Attempt) -> str:
+        """Say why the end of the range of `before` was refused, without a rest to tell."""
+        if not _source_moved(before, attempt):
+            problem = f"line {attempt.seq} was refused the end of line {before.seq}: "
+            problem += "what that left over, or added a second time"
+            self._tell("maybe-added-twice", problem, attempt.gpa, attempt.end - PAGE)
+        return f"recorded: what line {before.seq} left over"
 
     def _neighbour(self, number: int) -> Attempt | None:
         inside = 0 <= number < len(self._attempts)
@@ -318,12 +328,12 @@ def _is_rest(one: Attempt, other: Attempt) -> bool:
     """
     Whether `other` goes on where `one` stopped: its source has moved on as well.
 
-    Without sources it does where the kernel took it: the kernel takes no page of SNP twice.
+    Without sources it does on SNP where a result is known: the kernel takes no page twice.
     """
     if not (_goes_on(one, other) and other.gpa > one.gpa):
         return False
     unknown = None in (one.src, other.src)
-    taken = one.op == "snp-launch-update" and other.returned == ""
+    taken = one.op == "snp-launch-update" and other.returned is not None
     return _source_moved(one, other) or (unknown and taken)
 
 
