@@ -591,7 +591,7 @@ def test_a_partial_add_without_its_rest_or_sources_is_no_second_add() -> None:
     assert (code, document["findings"]) == (0, [])
 
 
-def test_a_rest_that_is_asked_for_again_or_refused_is_no_second_add() -> None:
+def test_a_rest_that_is_asked_for_again_or_refused_is_no_second_add(tmp_path: Path) -> None:
     """
     recorded/1 without rests and sources, as a VMM's loop makes them.
 
@@ -604,6 +604,9 @@ def test_a_rest_that_is_asked_for_again_or_refused_is_no_second_add() -> None:
     again = [*begin, {**rest, "ret": -11}, {**rest, "ret": 0}, {"op": "snp-launch-finish"}]
     code, document = simulated(written(again))
     assert (code, document["findings"]) == (0, [])
+    whole_file = tmp_path / "whole.jsonl"
+    whole_file.write_bytes(written([*begin, {"op": "snp-launch-finish"}]))
+    assert compared(str(whole_file), written(again))[1]["differences"] == []
     _, document = simulated(written([*begin, {**rest, "ret": -5}]))
     found = {f["rule"]: (f.get("first"), f.get("last")) for f in document["findings"]}
     assert found.pop("maybe-added-twice") == ("0x102000", "0x103000")

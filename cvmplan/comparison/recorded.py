@@ -32,7 +32,8 @@ from cvmplan.memory.contents import (
     known_bytes,
     part,
 )
-from cvmplan.simulator.replay import Attempt, Recording
+from cvmplan.simulator.attempts import Attempt, with_rests
+from cvmplan.simulator.replay import Recording
 
 
 def of_recording(name: str, recording: Recording) -> Side:
@@ -42,7 +43,7 @@ def of_recording(name: str, recording: Recording) -> Side:
     Contents and vCPU states are those of the recording, where it has any.
     """
     side = Side(name, SideKind.RECORDED, recording.platform, recording=recording)
-    for attempt in recording.attempts:
+    for attempt in with_rests(recording.attempts):
         kind = _RECORDED.get(attempt.op, "")
         if attempt.op in ("tdx-add", "tdx-init-mem-region"):
             kind = FUSED if attempt.measured else ADDED

@@ -21,7 +21,8 @@ from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
 from cvmplan.readers import recorded_calls, recorded_ops, vmm_errors
-from cvmplan.simulator.replay import Attempt, Recording
+from cvmplan.simulator.attempts import Attempt
+from cvmplan.simulator.replay import Recording
 
 if TYPE_CHECKING:
     from cvmplan.documents.recorded import Left, RecordedLine

@@ -19,7 +19,7 @@ from cvmplan.simulator.memslots import MOST_FINDINGS
 from cvmplan.simulator.source import UNKNOWN, ZERO_CHUNK, Source
 
 if TYPE_CHECKING:
-    from cvmplan.simulator.replay import Attempt
+    from cvmplan.simulator.attempts import Attempt
 
 HASHED: Final = ("normal", "vmsa", "")
 """Page types whose contents are measured; "" is a TDX or SEV add."""

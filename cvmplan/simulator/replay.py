@@ -10,7 +10,7 @@ has no results and only a result could tell, the answer is "ambiguous".
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from cvmplan.core.errors import UnsupportedError
@@ -18,38 +18,17 @@ from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import write_span
 from cvmplan.kvm.interface import PAGE, Abi
-from cvmplan.kvm.recorded import RecordedCall, Taken
+from cvmplan.kvm.recorded import RecordedCall
 from cvmplan.simulator.answers import Answer, Result, Simulation
-from cvmplan.simulator.call import Call, State
+from cvmplan.simulator.attempts import Attempt, goes_on, is_rest, is_same, source_moved
+from cvmplan.simulator.call import State
 from cvmplan.simulator.memslots import MOST_FINDINGS
 from cvmplan.simulator.recorded_contents import RecordedContents
 from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
 from cvmplan.simulator.source import UNKNOWN, Source
 
 AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
-POLICY: Final = 1 << 17  # where none was recorded: the bit that must be one
 INVALID_PARAM: Final = 0x16  # AMD 56860, "Status Codes": the CPUID page was corrected
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt(Call):
-    """
-    One recorded call, on line `seq`.
-
-    `returned` is "" for success, the name of an errno, or None where it was not recorded;
-    `residual` the (gpa, size) that the kernel left over; `note` what the VMM said about it;
-    not `placed` is an add of which the guest address was not recorded.  `taken` are contents
-    that the call took, `asks` a call that asks for a length and has no effect.
-    """
-
-    policy: int | None = POLICY
-    returned: str | None = None
-    fw_error: int | None = None
-    residual: tuple[int, int] | None = None
-    note: str = ""
-    placed: bool = True
-    taken: Taken | None = None
-    asks: bool = False
 
 
 class StateDoubt(NamedTuple):
@@ -229,16 +208,16 @@ class _Replay:
         if attempt.returned is not None:
             return self._judge_result(number, attempt)
         following = self._neighbour(number + 1)
-        if following and _goes_on(attempt, following) and following.gpa > attempt.gpa:
+        if following and goes_on(attempt, following) and following.gpa > attempt.gpa:
             why = f"goes on in line {following.seq}"
             return _Judged(following.gpa, Answer(why=why))
         before = self._neighbour(number - 1)
-        if before and _same(before, attempt):
+        if before and is_same(before, attempt):
             problem = f"line {attempt.seq} repeats line {before.seq}: "
             problem += "called again after EAGAIN, or added a second time"
             self._tell("maybe-added-twice", problem, attempt.gpa, attempt.end - PAGE)
             return _Judged(attempt.gpa, Answer("ambiguous", why=problem))
-        if before and _goes_on(before, attempt) and not _source_moved(before, attempt):
+        if before and goes_on(before, attempt) and not source_moved(before, attempt):
             problem = f"line {attempt.seq} is the end of line {before.seq}: "
             problem += "what that left over, or added a second time"
             self._tell("maybe-added-twice", problem, attempt.gpa, attempt.end - PAGE)
@@ -252,32 +231,36 @@ class _Replay:
     def _judge_result(self, number: int, attempt: Attempt) -> _Judged:
         left = attempt.residual
         following = self._neighbour(number + 1)
-        if not attempt.returned and left is None and following and _is_rest(attempt, following):
+        if not attempt.returned and left is None and following and is_rest(attempt, following):
             why = f"goes on in line {following.seq}: what it left over was not recorded"
             return _Judged(following.gpa, Answer(why=why))
         if not attempt.returned:
             why = f"left {write_span(*left)}" if left and left[1] else ""
             return _Judged(left[0] if left else attempt.end, Answer(why=why) if why else None)
         stop = left[0] if left else attempt.gpa
-        if left is None and following and _goes_on(attempt, following):
+        if left is None and following and goes_on(attempt, following):
             stop = following.gpa  # what is called again says how far the first call came
         if attempt.returned in AGAIN and not (self._calls and following is None):
             return _Judged(stop, Answer("nop", attempt.returned, "recorded: to be called again"))
         told = "recorded: the VMM made no further call" if self._calls and not following else ""
         told = told or "recorded"
         before = self._neighbour(number - 1)
-        if before and not before.returned and not before.residual and _is_rest(before, attempt):
+        if before and not before.returned and not before.residual and is_rest(before, attempt):
             told = self._refused_rest(before, attempt)
         if attempt.page_type == "cpuid" and attempt.fw_error == INVALID_PARAM:
             told = "recorded: the firmware corrected the CPUID page"
-            if following and _same(attempt, following) and not (before and _same(before, attempt)):
+            if (
+                following
+                and is_same(attempt, following)
+                and not (before and is_same(before, attempt))
+            ):
                 why = f"{told}, which is tried once more"
                 return _Judged(stop, Answer("nop", attempt.returned, why, attempt.fw_error))
         return _Judged(stop, Answer("error", attempt.returned, told, attempt.fw_error))
 
     def _refused_rest(self, before: Attempt, attempt: Attempt) -> str:
         """Say why the end of the range of `before` was refused, without a rest to tell."""
-        if not _source_moved(before, attempt):
+        if not source_moved(before, attempt):
             problem = f"line {attempt.seq} was refused the end of line {before.seq}: "
             problem += "what that left over, or added a second time"
             self._tell("maybe-added-twice", problem, attempt.gpa, attempt.end - PAGE)
@@ -318,33 +301,3 @@ class _Replay:
                 if attempt.op in ADDS and attempt.gpa <= page < attempt.end:
                     return f"line {attempt.seq}"
         return "an earlier line"
-
-
-def _same(one: Attempt, other: Attempt) -> bool:
-    return _goes_on(one, other) and one.gpa == other.gpa
-
-
-def _is_rest(one: Attempt, other: Attempt) -> bool:
-    """
-    Whether `other` goes on where `one` stopped: its source has moved on as well.
-
-    Without sources it does on SNP where a result is known: the kernel takes no page twice.
-    """
-    if not (_goes_on(one, other) and other.gpa > one.gpa):
-        return False
-    unknown = None in (one.src, other.src)
-    taken = one.op == "snp-launch-update" and other.returned is not None
-    return _source_moved(one, other) or (unknown and taken)
-
-
-def _source_moved(one: Attempt, other: Attempt) -> bool:
-    """Whether the sources show that `other` is what `one` left over."""
-    return None not in (one.src, other.src) and other.src == (one.src or 0) + other.gpa - one.gpa
-
-
-def _goes_on(one: Attempt, other: Attempt) -> bool:
-    """Whether `other` is the rest of `one`: the same kind of call, up to the same end."""
-    moved = other.gpa - one.gpa
-    sources = one.src is None or other.src is None or other.src in (0, one.src, one.src + moved)
-    alike = (one.op, one.page_type, one.measured) == (other.op, other.page_type, other.measured)
-    return alike and one.gpa <= other.gpa and one.end == other.end and sources
