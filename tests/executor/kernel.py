@@ -24,6 +24,7 @@ REGISTERS: Final = {REGS: 144, SREGS2: 320, DEBUGREGS: 128, XSAVE: 4096, XCRS: 3
 CAP_VM_TYPES, CAP_MEMORY_ATTRIBUTES = 235, 233
 DEFAULT, SEV, SEV_ES, SNP, TDX = 0, 2, 3, 4, 5
 PRIVATE, GUEST_MEMFD = 1 << 3, 1 << 2
+SVME: Final = 1 << 12  # of EFER: KVM sets it, where the guest has no SVM a VMM may not
 
 
 class Errno(Exception):  # noqa: N818 - it is an answer, not a fault
@@ -175,6 +176,8 @@ class Kernel:
             entry = 16 if number == MSRS else 40
             size = 8 + entry * self.memory.number(argument, 4)
         need(size > 0, "ENOTTY")
+        if number == SREGS2:
+            need(self.memory.number(argument + 264, 8) & SVME == 0)  # x86.c, __kvm_valid_efer
         vcpu.held[number] = self.memory.read(argument, size)
         return self.memory.number(argument, 4) if number == MSRS else 0
 
