@@ -167,9 +167,13 @@ class FakeKernel:
         number, flags, gpa, size, address, offset, gmem, pad1, pad2 = made
         assert (pad1, pad2) == (0, bytes(112))
         assert flags in (0, 4)  # KVM_MEM_GUEST_MEMFD
-        need(gpa % PAGE == 0 and size % PAGE == 0 and size > 0, errno.EINVAL)
+        need(gpa % PAGE == 0 and size % PAGE == 0, errno.EINVAL)
         need(address % PAGE == 0 and number < 32764, errno.EINVAL)
-        assert size <= self.maps[address], "memory that user space does not have"
+        if not size:  # the slot is deleted
+            need(self.slots.pop(number, None) is not None, errno.EINVAL)
+            return 0
+        within = (low <= address and address + size <= low + n for low, n in self.maps.items())
+        assert any(within), "memory that user space does not have"
         assert number not in self.slots, "slots are made once here"
         pages = range(gpa // PAGE, (gpa + size) // PAGE)
         for other in self.slots.values():

@@ -315,8 +315,11 @@ def test_memory_without_a_guest_memfd_is_set_by_the_older_call() -> None:
     assert (call["ioctl"], len(call["bytes"])) == ("0x40a0ae49", 320)
 
 
-@pytest.mark.parametrize("platform", ["sev", "sev-es"])
-@pytest.mark.parametrize(("init", "found"), [("legacy", False), ("init2", True)])
+@pytest.mark.parametrize(
+    ("platform", "init", "found"),
+    [("sev", "legacy", False), ("sev", "init2", False), ("sev-es", "legacy", False),
+     ("sev-es", "init2", True)],
+)  # fmt: skip
 def test_firmware_as_pflash_without_read_only_memory_is_said(
     platform: str, init: str, found: bool
 ) -> None:

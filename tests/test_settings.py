@@ -32,7 +32,7 @@ VALUES: Final[dict[str, object]] = {
     "initrd": "@", "append": "quiet", "kernel_hash": "22" * 32, "initrd_hash": "33" * 32,
     "append_hash": "44" * 32, "svsm": "@", "vars_size": 0x1000, "page_order": "two-pass",
     "gpaw": 52, "pad": "zero", "hob_gpa": 0x80A000, "backing": "guest-memfd",
-    "prefault": ["0x1000000+4096"], "machine": "q35", "tsc_khz": 2_000_000,
+    "memory": "1GiB", "prefault": ["0x1000000+4096"], "machine": "q35", "tsc_khz": 2_000_000,
     "attributes": 0x40000000, "xfam": 0x7, "mrconfigid": "55" * 48, "mrowner": "66" * 48,
     "mrownerconfig": "77" * 48, "host_data": "88" * 32, "id_block": "00" * 96,
     "id_auth": "00" * 4096, "author_key_enabled": True, "vcek_disabled": True, "gosvw": "99" * 16,
@@ -157,7 +157,7 @@ def test_a_manifest_has_every_setting() -> None:
     """In `guest`, but for the kernel's, the firmware's and those of the memory."""
     boot = {n for n in SETTINGS if n.removesuffix("_hash") in read.BOOT}
     assert set(BootDocument.model_fields) == boot
-    elsewhere = {*boot, "firmware_digest", "firmware_size", "backing", "prefault"}
+    elsewhere = {*boot, "firmware_digest", "firmware_size", "backing", "memory", "prefault"}
     assert set(GuestDocument.model_fields) == {*SETTINGS} - elsewhere
     assert {"backing", "prefault", "firmware", "boot", *TOP} <= set(Manifest.model_fields)
 

@@ -389,7 +389,7 @@ def test_a_large_region_of_a_vma_is_advised_and_written_before_it_is_mapped(tmp_
     made = run("plan", write(tmp_path, body), "--format", "json").out
     names = [o["op"] for o in json.loads(made)["ops"]]
     assert names == [
-        "create-vm", "set-memslot", "madvise", "write", "create-vcpu", "pre-fault-memory",
+        "create-vm", "create-vcpu", "set-memslot", "madvise", "write", "pre-fault-memory",
     ]  # fmt: skip
     answers = answers_of(made)
     assert answers.results[-1]["mapped"] == {"gpa": "0x0", "size": "0x400000", "level": "0x200000"}

@@ -229,6 +229,7 @@ def _held(
     from cvmplan.comparison.recorded import doubts_of, settle
     from cvmplan.kvm.abi import find as find_abi
     from cvmplan.kvm.abi import newest
+    from cvmplan.profiles.machines import MINIMAL
     from cvmplan.simulator.replay import replay
 
     settled = settle(recorded, planned)
@@ -243,7 +244,8 @@ def _held(
     if not abi.runs:
         return doubtful, None
     known = {"filled": settled.filled}
-    return doubtful, compare_calls([*as_recorded(plan)], recording.calls, known)
+    memory = plan.guest.get("layout", MINIMAL) != MINIMAL
+    return doubtful, compare_calls([*as_recorded(plan)], recording.calls, known, memory=memory)
 
 
 def trust(

@@ -24,6 +24,7 @@ from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.images import pe
 from cvmplan.platforms.tdx.hob import hob_list
 from cvmplan.profiles.boot import FLAG, PATCHED, UNPATCHED
+from cvmplan.profiles.machines import Q35
 
 MOST_GIB: Final = 2048
 _MIB: Final = 1 << 20
@@ -152,8 +153,7 @@ def _memory(inputs: Inputs, wanted: bytes) -> str:
         return ""
     for memory in _sizes():
         try:
-            low = direct.below_4g(memory)
-            blocks = hob_list(inputs.firmware.sections, memory, low)
+            blocks = hob_list(inputs.firmware.sections, Q35.ram(memory))
         except CvmplanError:
             continue
         if digest(blocks) == wanted:

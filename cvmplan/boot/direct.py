@@ -2,7 +2,7 @@
 What firmware is handed for a direct boot: the kernel as QEMU leaves it, and its load options.
 
 Sources: Debian's qemu 10.2.2+ds-1 and 10.0.13+ds-0+deb13u1, hw/i386/x86-common.c
-(x86_load_linux) and hw/i386/pc_q35.c (pc_q35_init); Linux 6.12, Documentation/arch/x86/boot.rst;
+(x86_load_linux); Linux 6.12, Documentation/arch/x86/boot.rst;
 edk2 c5aa7e7, OvmfPkg/Library/X86QemuLoadImageLib and GenericQemuLoadImageLib; Linux 6.12.117,
 drivers/firmware/efi/libstub/efi-stub-helper.c.
 """
@@ -15,26 +15,17 @@ from typing import Final
 from cvmplan.boot.event_data import options_text
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.profiles.machines import Q35
 
 MOST_KERNEL: Final = 256 << 20
 MOST_INITRD: Final = 4 << 30
 MIB: Final = 1 << 20
-_LOW: Final = 0xB0000000  # RAM from which on q35 keeps less of it below 4 GiB
-_LOW_WITH_HIGH: Final = 0x80000000
 _ACPI_DATA: Final = 0x28000
 _CANDIDATE: Final = 8192  # bytes of the file that are looked at as a header
 _MAGIC: Final = 0x53726448  # "HdrS"
 _CC_PROTOCOL: Final = bytes.fromhex("3d1a7596f472a641")
 """The first half of EFI_CC_MEASUREMENT_PROTOCOL_GUID, an immediate in the stub's code."""
 _VGA: Final = {"normal": 0xFFFF, "ext": 0xFFFE, "ask": 0xFFFD}
-
-
-def below_4g(memory: int, most: int | None = None) -> int:
-    """Return how many bytes of RAM q35 keeps below 4 GiB; `most` is max-ram-below-4g."""
-    low = _LOW_WITH_HIGH if memory >= _LOW else _LOW
-    if most is not None:
-        low = min(low, most)
-    return min(memory, low)
 
 
 def has_cc_stub(kernel: Blob) -> bool:
@@ -101,7 +92,7 @@ def _initrd_address(kernel: Blob, head: bytearray, protocol: int, memory: int, i
         highest = unpack_from("<I", head, 0x22C)[0]
     else:
         highest = 0x37FFFFFF
-    low = below_4g(memory)
+    low = Q35.ram(memory)[0][1]
     if highest >= low - _ACPI_DATA:
         highest = low - _ACPI_DATA - 1
     if initrd >= highest:

@@ -18,8 +18,7 @@ from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.records import Frozen, record
 from cvmplan.images import firmware_volume, variable_store
 from cvmplan.launch.model import Image
-from cvmplan.memory.regions import Role
-from cvmplan.platforms.tdx.hob import TD_HOB, TEMP_MEM, Section
+from cvmplan.platforms.tdx.hob import Section, sections_of
 from cvmplan.profiles.boot import FW_CFG_EVENT
 
 _TD_TCG2: Final = guids.of("f062221e-c607-44c2-b0b4-c3886331d351")
@@ -28,7 +27,6 @@ _SECURE_BOOT: Final = guids.of("f0e6a44f-7195-41c3-ac64-54f202cd0a21")
 _NAMED_BLOBS: Final = b"etc/boot/"
 _INITRD_FIRST, _INITRD_LAST = b"\0initrd=initrd \0", b" initrd=initrd\0"
 _CFV: Final = 1
-_PERIPHERALS: Final = {Role.TD_HOB: TD_HOB, Role.TEMP_MEM: TEMP_MEM}
 
 
 @record
@@ -98,9 +96,7 @@ def read(image: Image) -> Firmware:
         name=blob.name,
         cfv=cfv,
         store=variable_store.read(cfv),
-        sections=tuple(
-            (_PERIPHERALS[r.role], r.gpa, r.size) for r in image.regions if r.role in _PERIPHERALS
-        ),
+        sections=sections_of(image.regions),
         measures=_TD_TCG2 in files,
         fw_cfg=any(FW_CFG_EVENT in bytes(v.blob.data) for v in volumes if v.name),
         smbios=_SMBIOS in files,

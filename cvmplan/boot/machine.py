@@ -13,7 +13,6 @@ from struct import iter_unpack
 from typing import Final
 
 from cvmplan.boot import acpi, event_data, smbios
-from cvmplan.boot.direct import below_4g
 from cvmplan.boot.firmware import Firmware
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import (
@@ -29,6 +28,7 @@ from cvmplan.boot.node import (
 )
 from cvmplan.core.errors import ConfigError
 from cvmplan.platforms.tdx.hob import hob_list
+from cvmplan.profiles.machines import Q35
 
 FW_CFG_ITEMS: Final = {
     "etc/extra-pci-roots": 8, "BootMenu": 2, "etc/boot-menu-wait": 2,
@@ -92,7 +92,7 @@ def _separator() -> Node:
 def _td_hob(inputs: Inputs, firmware: Firmware) -> Node:
     if inputs.memory is None:
         return _unknown(HANDOFF2, "TdxTable", "TD HOB", "--memory")
-    blocks = hob_list(firmware.sections, inputs.memory, below_4g(inputs.memory))
+    blocks = hob_list(firmware.sections, Q35.ram(inputs.memory))
     data = b"\x09TdxTable\0"
     condition = "if the machine is a q35 without max-ram-below-4g"
     return _known(HANDOFF2, "TdxTable", "TD HOB", blocks, data, ("memory", "firmware"), condition)

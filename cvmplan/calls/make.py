@@ -10,10 +10,11 @@ from collections.abc import Iterator
 
 from cvmplan.calls import registers
 from cvmplan.calls.record import Repeat, SystemCall, Wants, filled, ioctl
-from cvmplan.calls.vendor import VendorCalls
+from cvmplan.calls.vendor import VendorCalls, place
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.platform import DEFAULT, FLAT
 from cvmplan.core.practice import VCPUS
+from cvmplan.core.spans import Spans
 from cvmplan.kvm import layouts
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS, STRUCTS
 from cvmplan.kvm.memory import (
@@ -39,6 +40,10 @@ def calls(made: Plan) -> Iterator[tuple[int, SystemCall]]:
 
 class _Maker(VendorCalls):
     """Makes the calls of one plan."""
+
+    def __init__(self, made: Plan) -> None:
+        super().__init__(made)
+        self._registered: dict[int, Spans] = {}
 
     def calls(self, number: int, op: Op) -> Iterator[SystemCall]:
         """Yield the calls of one operation."""
@@ -148,12 +153,13 @@ class _Maker(VendorCalls):
 
     def _set_memslot(self, op: SetMemslot, number: int) -> Iterator[SystemCall]:
         del number
+        flags = layouts.KVM_MEM_READONLY if op.readonly else 0
         values: dict[str, Value] = {
             "slot": op.slot,
-            "flags": 0 if op.gmem is None else layouts.KVM_MEM_GUEST_MEMFD,
+            "flags": flags if op.gmem is None else layouts.KVM_MEM_GUEST_MEMFD,
             "guest_phys_addr": op.gpa,
             "memory_size": op.size,
-            "userspace_addr": f"&memory[{op.slot}]",
+            "userspace_addr": place("memory", *op.shows),
         }
         form = "KVM_SET_USER_MEMORY_REGION"
         if op.gmem is not None or self.platform.private:
@@ -163,7 +169,14 @@ class _Maker(VendorCalls):
         call = ioctl("vm", form)
         yield call._replace(struct=filled(STRUCTS[IOCTLS[form].argument], values))
         if self.platform in FLAT:
-            region: Values = {"addr": f"&memory[{op.slot}]", "size": op.size}
+            yield from self._register(*op.shows, op.size)
+
+    def _register(self, memory: int, offset: int, size: int) -> Iterator[SystemCall]:
+        """Yield the calls that register what of a piece of memory is not registered yet."""
+        known = self._registered.setdefault(memory, Spans())
+        for low, high in [*known.missing(offset, offset + size)]:
+            known.add(low, high)
+            region: Values = {"addr": place("memory", memory, low), "size": high - low}
             made = filled(STRUCTS["kvm_enc_region"], region)
             yield ioctl("vm", "KVM_MEMORY_ENCRYPT_REG_REGION")._replace(struct=made)
 
@@ -181,7 +194,8 @@ class _Maker(VendorCalls):
             made = filled(STRUCTS["kvm_memory_attributes"], {"address": op.gpa, **values})
             yield ioctl("vm", "KVM_SET_MEMORY_ATTRIBUTES")._replace(struct=made)
             return
-        base = next(s.gpa - (s.gmem_offset or 0) for s in self._slots if s.gmem == op.gmem)
+        held = (s for s in self._slots if s.gmem == op.gmem and s.gpa <= op.gpa < s.gpa + s.size)
+        base = next(s.gpa - (s.gmem_offset or 0) for s in held)
         if isinstance(op, SetPrivate) and op.preserve:
             values["flags"] = "KVM_SET_MEMORY_ATTRIBUTES2_PRESERVE"
         values |= {"offset": op.gpa - base, "error_offset": 0}

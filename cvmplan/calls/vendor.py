@@ -68,7 +68,8 @@ class VendorCalls:
         for slot in self._slots:
             if slot.gpa <= gpa < slot.gpa + slot.size:
                 kind = "gmem" if self.abi.in_place and slot.gmem is not None else "memory"
-                return f"&{kind}[{slot.slot}]+{gpa - slot.gpa:#x}"
+                number, offset = slot.shows
+                return f"&{kind}[{number}]+{offset + gpa - slot.gpa:#x}"
         return "&memory"
 
     def _source(self, contents: Contents | None, number: int, size: int) -> int | str:
@@ -238,6 +239,11 @@ def _with(call: SystemCall, source: int | str, contents: Contents | None, size: 
     if isinstance(contents, Blob | Made) and str(source).startswith("&op["):
         return call._replace(contents=(Placed(str(source), contents, size),))
     return call
+
+
+def place(kind: str, number: int, offset: int) -> str:
+    """Return the address of byte `offset` of a piece of memory."""
+    return f"&{kind}[{number}]" + (f"+{offset:#x}" if offset else "")
 
 
 def _pages(gpa: int, pages: int, source: int | str) -> Values:

@@ -191,7 +191,7 @@ def _inputs(files: Files, typed: Typed) -> Inputs:
     separator = _choice(typed, "separator", "rtmr0", "rtmr1")
     return Inputs(
         firmware=None if image is None else _firmware(files, image),
-        memory=None if memory is None else read_value(values.size, memory, "--memory"),
+        memory=None if memory is None else read_value(values.memory, memory, "--memory"),
         append=typed.text("append") or "",
         header=None if qemu is None else boot.check(qemu),
         secure_boot=_choice(typed, "secure_boot", "absent", "off", "on"),

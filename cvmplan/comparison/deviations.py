@@ -16,6 +16,11 @@ REASONS: Final[Mapping[str, str]] = {
     "capability": "enables a capability that no launch measures",
     "registers": "sets registers in a different call; they are compared as the VMSA that follows",
     "memory": "the plan has the fewest memslots that hold its pages, the VMM those of all memory",
+    "smm-memory": "memslots of system management mode, which show memory that the guest has anyway",
+    "taken-back": "a memslot that is deleted again before the guest runs",
+    "attribute-again": "makes memory private that is private already",
+    "pinned": "pins memory of user space, in pieces of its own",
+    "flash": "the plan has its firmware in a ROM; in flash it is read-only to the guest",
     "repeated": "called again for what the kernel left over, or after EAGAIN or EINTR",
     "asks-length": "asks for the length of the measurement before it is read",
     "zero-source": "KVM does not look at the source address of a ZERO page",
@@ -38,9 +43,11 @@ KINDS: Final[Mapping[str, str]] = {
     ),
     **dict.fromkeys(
         ("KVM_CREATE_GUEST_MEMFD", "KVM_SET_USER_MEMORY_REGION", "KVM_SET_USER_MEMORY_REGION2",
-         "KVM_SET_MEMORY_ATTRIBUTES", "KVM_MEMORY_ENCRYPT_REG_REGION",
-         "KVM_MEMORY_ENCRYPT_UNREG_REGION"),
+         "KVM_SET_MEMORY_ATTRIBUTES"),
         "memory",
+    ),
+    **dict.fromkeys(
+        ("KVM_MEMORY_ENCRYPT_REG_REGION", "KVM_MEMORY_ENCRYPT_UNREG_REGION"), "pinned"
     ),
     "": "set-up",
     "KVM_RUN": "set-up",

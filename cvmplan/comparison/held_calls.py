@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+from cvmplan.comparison import held_memory
 from cvmplan.comparison.deviations import (
     CAPABILITIES,
     KINDS,
@@ -20,7 +21,7 @@ from cvmplan.comparison.deviations import (
     ZERO_PAGE,
 )
 from cvmplan.kvm.layouts import CAPABILITIES as NUMBERS
-from cvmplan.kvm.layouts import STRUCTS
+from cvmplan.kvm.layouts import KVM_MEM_READONLY, STRUCTS
 from cvmplan.kvm.recorded import COMMAND_STRUCTS, FIRMWARE, Fields, RecordedCall, gpaw_of
 
 ABOUT: Final = {
@@ -71,9 +72,15 @@ def compare_calls(
     planned: Sequence[RecordedCall],
     recorded: Sequence[RecordedCall],
     known: Mapping[str, int] | None = None,
+    *,
+    memory: bool = False,
 ) -> CallsCompared:
-    """Return how the calls of a plan compare with recorded ones; `known` were found before."""
-    made = _Compared(planned, recorded)
+    """
+    Return how the calls of a plan compare with recorded ones; `known` were found before.
+
+    `memory`: the plan has the memory of the VMM's machine, so that it is compared as well.
+    """
+    made = _Compared(planned, recorded, memory=memory)
     made.known.update(known or {})
     return made.result()
 
@@ -81,12 +88,17 @@ def compare_calls(
 class _Compared:
     """Collects what is found out about two lists of calls."""
 
-    def __init__(self, planned: Sequence[RecordedCall], recorded: Sequence[RecordedCall]) -> None:
+    def __init__(
+        self, planned: Sequence[RecordedCall], recorded: Sequence[RecordedCall], *, memory: bool
+    ) -> None:
         self.known: Counter[str] = Counter()
+        self._memory = held_memory.MEMORY if memory else frozenset()
         self._found: list[FieldDifference] = []
         self._pairs = self._equal = self._apart = 0
         self._planned = [*self._held(planned)]
         self._recorded = [*self._effective(self._held(recorded))]
+        found = [(held, held_memory.known(held)) for held in (self._planned, self._recorded)]
+        self._alone = {id(held[n]): why for held, known in found for n, why in known.items()}
 
     def result(self) -> CallsCompared:
         """Return all of it."""
@@ -99,7 +111,7 @@ class _Compared:
                 self._missing(one)
             for other in others[len(ours) :]:
                 self._extra(other)
-        self._order(_first_seen(mine, theirs), _first_seen(theirs, mine))
+        self._order(_first_seen(self._planned, theirs), _first_seen(self._recorded, mine))
         known = (Deviations(n, c, REASONS[n]) for n, c in sorted(self.known.items()) if c)
         return CallsCompared(
             self._pairs, self._equal, self._apart, tuple(self._found), tuple(known)
@@ -109,7 +121,7 @@ class _Compared:
         """Yield the calls that are compared with others; count the rest."""
         for call in calls:
             name = call.command or call.name
-            if name in KINDS:
+            if name in KINDS and name not in self._memory:
                 self.known[KINDS[name]] += name != "state"
             elif call.fd == FIRMWARE:
                 self.known["query"] += 1
@@ -171,6 +183,10 @@ class _Compared:
             self.known["zero-source"] += 1
         elif name in POINTERS and value and other:
             self._apart += 1
+        elif held_memory.is_deleted(theirs) and name in held_memory.UNREAD:
+            self.known["reserved"] += 1
+        elif "memory_size" in theirs and (name, other) == ("flags", int(value) | KVM_MEM_READONLY):
+            self.known["flash"] += 1
         else:
             self._differs(call.words, where, _shown(value), _shown(other))
 
@@ -185,13 +201,17 @@ class _Compared:
             self.known["order"] += 1
 
     def _missing(self, call: RecordedCall) -> None:
-        if call.name == "KVM_ENABLE_CAP" and call.fields.get("cap") in IGNORED:
+        if id(call) in self._alone:
+            self.known[self._alone[id(call)]] += 1
+        elif call.name == "KVM_ENABLE_CAP" and call.fields.get("cap") in IGNORED:
             self.known["capability"] += 1
         else:
             self._differs(call.words, f"op {call.line}", "called", "not called")
 
     def _extra(self, call: RecordedCall) -> None:
-        if call.name == "KVM_ENABLE_CAP":
+        if id(call) in self._alone:
+            self.known[self._alone[id(call)]] += 1
+        elif call.name == "KVM_ENABLE_CAP":
             self.known["capability"] += 1
         else:
             self._differs(call.words, f"line {call.line}", "not called", "called")
@@ -215,15 +235,20 @@ def _about(call: RecordedCall) -> Hashable:
         return call.name, call.fields.get("cap")
     if call.name == "KVM_CREATE_VCPU":
         return call.name, call.argument
+    if call.name in held_memory.MEMORY:
+        return held_memory.about(call)
     return call.words, call.fd if call.command == "KVM_TDX_INIT_VCPU" else ""
 
 
 def _first_seen(
-    mine: dict[Hashable, list[RecordedCall]], theirs: dict[Hashable, list[RecordedCall]]
+    mine: list[RecordedCall], theirs: Mapping[Hashable, list[RecordedCall]]
 ) -> list[RecordedCall]:
     """Return the first call of each kind that both have, in their order."""
-    kinds = {mine[key][0].words: mine[key][0] for key in reversed(mine) if key in theirs}
-    return sorted(kinds.values(), key=lambda call: call.line)
+    kinds: dict[str, RecordedCall] = {}
+    for call in mine:
+        if _about(call) in theirs:
+            kinds.setdefault(call.words, call)
+    return [*kinds.values()]
 
 
 def _goes_on(one: RecordedCall, other: RecordedCall) -> bool:

@@ -29,7 +29,15 @@ WORDS: Final = {FUSED: "added and extended one by one"}
 """What people read, where that is not the name of a kind."""
 HASHED: Final = frozenset({"normal", MEASURED, "vmsa"})
 """Page types whose contents are measured."""
-UNMEASURED_SETTINGS: Final = ("gpaw", "tsc_khz", "machine", "backing", "c_bit", "prefault")
+UNMEASURED_SETTINGS: Final = (
+    "gpaw",
+    "tsc_khz",
+    "machine",
+    "backing",
+    "c_bit",
+    "memory",
+    "prefault",
+)
 """Settings of a plan that are in none of its operations, or in the calls beneath them only."""
 NAMES: Final = {
     "count": "vCPUs", "rcx": "TD HOB (RCX)", "legacy": "opened by KVM_SEV_ES_INIT",

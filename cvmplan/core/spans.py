@@ -37,6 +37,15 @@ class Spans:
             end = max(end, self._remove(after))
         self._insert(start, end)
 
+    def remove(self, start: int, end: int) -> None:
+        """Take [start, end) out of the set."""
+        while (held := self.overlap(start, end)) is not None:
+            low = self._at_or_before(held[0]) or 0
+            high = self._remove(low)
+            for first, last in ((low, held[0]), (held[1], high)):
+                if first < last:
+                    self._insert(first, last)
+
     def overlap(self, start: int, end: int) -> tuple[int, int] | None:
         """Return the lowest part of [start, end) that is in the set, None where there is none."""
         if start >= end:

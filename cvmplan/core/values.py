@@ -48,6 +48,14 @@ def size(written: Json) -> int:
     return integer(written)
 
 
+def memory(written: Json) -> int:
+    """Return a number of bytes: as `size`, or with K, M, G, T behind it (powers of 1024)."""
+    unit = written[-1:].upper() if isinstance(written, str) else ""
+    if isinstance(written, str) and unit and f"{unit}iB" in _UNITS and written[:-1].isdecimal():
+        return size(f"{written[:-1]}{unit}iB")
+    return size(written)
+
+
 def within(low: int, high: int) -> Callable[[Json], int]:
     """Return a reader of integers between `low` and `high`, both included."""
 

@@ -25,12 +25,14 @@ class ProfileVmsa(Document):
 
 
 class ProfileOrder(Document):
-    """In which order the VMM adds pages."""
+    """In which order the VMM makes its calls, and adds pages."""
 
     cpuid_last: bool = False
     hashes_first: bool = False
     sorted_by_gpa: bool = False
     inserts_first: bool = False
+    vcpus_first: bool = False
+    start_first: bool = False
     page_order: Literal["single-pass", "two-pass"] = "single-pass"
 
 
@@ -59,6 +61,7 @@ class ProfileDocument(Document):
     platforms: Many[PlatformName]
     page_types: dict[SectionRole, SnpType] = {}
     order: ProfileOrder = ProfileOrder()
+    machine: Literal["", "q35"] = ""
     vmsa: ProfileVmsa | None = None
     extends_all: bool = False
     augmented: Literal["skip", "add"] = "skip"

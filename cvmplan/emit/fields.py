@@ -23,6 +23,7 @@ Value: TypeAlias = int | str | bytes | PageType | range | Contents | tuple[Item,
 
 HEX_FIELDS = {
     "gpa", "size", "policy", "vmsa_features", "attributes", "xfam", "rcx", "gmem_offset", "offset",
+    "memory_offset",
 }  # fmt: skip
 
 

@@ -98,8 +98,11 @@ def _profile(chosen: Profile) -> dict[str, Json]:
             "hashes_first": chosen.hashes_first,
             "sorted_by_gpa": chosen.sorted_by_gpa,
             "inserts_first": chosen.inserts_first,
+            "vcpus_first": chosen.vcpus_first,
+            "start_first": chosen.start_first,
             "page_order": chosen.page_order,
         },
+        "machine": chosen.machine,
         "vmsa": None
         if vmsa is None
         else {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TypeAlias
 
 from cvmplan import __version__
@@ -33,7 +33,7 @@ def measurement(plan: Plan, result: Measurement) -> str:
     """Return what the measurement depends on, what it covers, and the digest on the last line."""
     return joined(
         [
-            *header(plan),
+            *header(plan, without=("layout",)),
             "",
             *_coverage(result.coverage),
             "",
@@ -43,11 +43,11 @@ def measurement(plan: Plan, result: Measurement) -> str:
     )
 
 
-def header(plan: Plan) -> list[str]:
-    """Return the program, the inputs and the settings of a plan, one a line."""
+def header(plan: Plan, without: Collection[str] = ()) -> list[str]:
+    """Return the program, the inputs and the settings of a plan but those, one a line."""
     settings = []
     for word, chosen in (("given", plan.given), ("assumed", plan.assumed)):
-        settings += [(k, shown(v), word) for k, v in chosen.items()]
+        settings += [(k, shown(v), word) for k, v in chosen.items() if k not in without]
     return [f"cvmplan {__version__}", *input_lines(plan.inputs), *aligned(settings)]
 
 

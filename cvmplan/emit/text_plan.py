@@ -47,8 +47,9 @@ def _row(row: Row, index: Mapping[str, int]) -> str:
 
 def _fields(op: Op, index: Mapping[str, int]) -> str:
     parts = []
+    deleted = op.kind == "memory" and getattr(op, "size", None) == 0
     if is_run(op):
-        parts.append(write_span(op.gpa, op.size))
+        parts.append("deleted" if deleted else write_span(op.gpa, op.size))
     for name, value in fields_of(op):
         if name not in ("gpa", "size") and is_said(value):
             word = name.replace("_", "-")

@@ -148,11 +148,12 @@ class _Session:
         self.plan = made
         self.held = held
         self.fds = {"kvm": kvm}
-        self.sizes: dict[int, int] = {}  # of what lies behind a slot, in bytes
+        self.sizes: dict[int, int] = {}  # of the memory of user space, in bytes
         for op in made.ops:
             if isinstance(op, SetMemslot):
-                self.sizes[op.slot] = max(op.size, self.sizes.get(op.slot, PAGE))
-        self.memory: dict[int, int] = {}  # slot to address
+                number, offset = op.shows
+                self.sizes[number] = max(offset + op.size, self.sizes.get(number, PAGE))
+        self.memory: dict[int, int] = {}  # number to address
         self.made = self.refused = 0  # calls
 
     def compare(self) -> tuple[Finding, ...]:
@@ -216,22 +217,23 @@ class _Session:
         data = bytearray(call.struct.data)
         sizes = {field.offset: field.size for field in call.struct.layout.fields}
         for at, symbol in call.struct.relocations:
-            kind, _, number = symbol.rstrip("]").partition("[")
+            name, _, offset = symbol.partition("+")
+            kind, _, number = name.rstrip("]").partition("[")
             value = self.fds.get(f"{kind}:{number}", NO_FD)
             if kind == "&memory":
-                value = self._address(int(number))
+                value = self._address(int(number)) + int(offset or "0", 16)
             data[at : at + sizes[at]] = value.to_bytes(sizes[at], "little", signed=value < 0)
         return data
 
-    def _address(self, slot: int) -> int:
-        """Return where user space has the memory of a slot; NotChecked."""
-        if slot not in self.memory:
+    def _address(self, number: int) -> int:
+        """Return where user space has a piece of memory; NotChecked."""
+        if number not in self.memory:
             try:
-                self.memory[slot] = self.kernel.map(self.sizes[slot])
+                self.memory[number] = self.kernel.map(self.sizes[number])
             except OSError as error:
                 raise NotChecked(f"mmap answers {_name(error)}: the host has no room") from error
-            self.held.callback(self.kernel.unmap, self.memory[slot])
-        return self.memory[slot]
+            self.held.callback(self.kernel.unmap, self.memory[number])
+        return self.memory[number]
 
     def _call(self, fd: int, call: SystemCall, argument: int | bytearray) -> Said:
         """Make a call: again where it was interrupted, and for what it has left undone."""

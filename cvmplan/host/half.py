@@ -66,7 +66,8 @@ def _memory(ops: Iterable[Op], *, private: bool) -> Iterator[Op]:
     for op in ops:
         match op:
             case SetMemslot() if not private:
-                yield replace(op, gmem=None, gmem_offset=None)
+                memory, offset = op.shows
+                yield replace(op, gmem=None, gmem_offset=None, memory=memory, memory_offset=offset)
             case SetMemslot():
                 yield op
             case CreateGmem() if private:

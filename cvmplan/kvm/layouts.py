@@ -276,6 +276,7 @@ SNP_PAGE_TYPES: Final[Mapping[str, int]] = {
     "cpuid": 6,
 }
 
+KVM_MEM_READONLY: Final = 1 << 1  # kvm_userspace_memory_region.flags
 KVM_MEM_GUEST_MEMFD: Final = 1 << 2  # kvm_userspace_memory_region2.flags
 KVM_MEMORY_ATTRIBUTE_PRIVATE: Final = 1 << 3  # kvm_memory_attributes.attributes
 GUEST_MEMFD_FLAG_MMAP: Final = 1 << 0  # kvm_create_guest_memfd.flags

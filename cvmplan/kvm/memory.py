@@ -9,6 +9,7 @@ in-place conversion patches (v8, 2026-06-18).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 from cvmplan.core.errors import ConfigError, PlanError, UnsupportedError
@@ -19,6 +20,7 @@ from cvmplan.core.values import PAGE
 from cvmplan.kvm.interface import Abi
 from cvmplan.memory.contents import Contents, Zeros
 from cvmplan.memory.gpamap import Memory
+from cvmplan.memory.machine import MachineMemory, Shown
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import Lowering
 from cvmplan.operations.plan import MapMemory, Op, PreFaultMemory, Setup
@@ -42,7 +44,12 @@ class CreateGmem(Setup):
 
 @record
 class SetMemslot(Setup):
-    """KVM_SET_USER_MEMORY_REGION2; `gmem` is the file behind it, None for a VMA."""
+    """
+    KVM_SET_USER_MEMORY_REGION2, of size 0: the slot is deleted.
+
+    `gmem` is the file behind it, None for a VMA: a slot then shows all of one of its own, or
+    `memory` of that number from byte `memory_offset` on.
+    """
 
     name = "set-memslot"
     kind = "memory"
@@ -51,11 +58,23 @@ class SetMemslot(Setup):
     size: int
     gmem: int | None = None
     gmem_offset: int | None = None
+    memory: int | None = None
+    memory_offset: int | None = None
+    readonly: bool = False
+
+    @property
+    def shows(self) -> tuple[int, int]:
+        """The number of the memory in user space that it shows, and from which byte on."""
+        if self.gmem is not None:
+            return self.gmem, self.gmem_offset or 0
+        return self.slot if self.memory is None else self.memory, self.memory_offset or 0
 
     def lower(self, state: Lowering) -> Iterator[Step]:
         """Yield nothing; PlanError where a page of the file is bound twice."""
-        if self.gmem is not None:
-            state.bind(self.gmem, self.gmem_offset or 0, self.size)
+        if not self.size:
+            state.unbind(self.slot)
+        elif self.gmem is not None:
+            state.bind(self.slot, self.gmem, self.gmem_offset or 0, self.size)
         yield from ()
 
 
@@ -140,14 +159,6 @@ class Write(Setup):
         yield from ()
 
 
-class Slot(NamedTuple):
-    """A memslot [start, end), and the number of the guest_memfd behind it, None for a VMA."""
-
-    start: int
-    end: int
-    gmem: int | None
-
-
 def backing(platform: Platform, chosen: str | None, abi: Abi) -> str:
     """Return what the memory of the VM comes from; ConfigError, UnsupportedError."""
     possible = platform.backings
@@ -163,34 +174,107 @@ def backing(platform: Platform, chosen: str | None, abi: Abi) -> str:
     return made
 
 
+class MemoryCalls(NamedTuple):
+    """
+    The calls that give a VM its memory.
+
+    `files` are made first, `slots` set the memslots, and `later` puts what lies over RAM into
+    its place before the guest runs.
+    """
+
+    files: tuple[Op, ...] = ()
+    slots: tuple[Op, ...] = ()
+    later: tuple[Op, ...] = ()
+
+    def slots_and(self, vcpus: Op, *, vcpus_first: bool) -> Iterator[Op]:
+        """Yield the calls for memslots, and the one that creates vCPUs before or after them."""
+        yield from (vcpus, *self.slots) if vcpus_first else (*self.slots, vcpus)
+
+
 def operations(
     platform: Platform, abi: Abi, made_of: str, memory: Memory, regions: Sequence[Region]
-) -> Iterator[Op]:
-    """Yield the calls that give a VM its memory, private where the platform has that."""
-    gmem = made_of == "guest-memfd"
-    private = gmem and platform.private
-    in_place = abi.in_place and private
-    flags = SHARED_FILE if in_place or (gmem and not private) else ()
-    held = _slots(memory, regions, gmem=gmem)
-    for number, slot in enumerate(held):
-        if slot.gmem is not None:
-            yield CreateGmem(slot.gmem, slot.end - slot.start, flags)
-        yield SetMemslot(number, slot.start, slot.end - slot.start, slot.gmem)
-    if in_place:
-        yield from _writes(regions, zeros=False)
-    if platform.shares_gmem:
-        yield from () if gmem else _advice(regions)
-        yield from _writes(regions, zeros=not gmem)
-    if private:
-        yield from _private(held, regions, abi)
+) -> MemoryCalls:
+    """Return the calls that give a VM its memory, private where the platform has that."""
+    maker = _Maker(platform, abi, regions, gmem=made_of == "guest-memfd")
+    if memory.machine is not None:
+        return maker.of_machine(memory.machine)
+    return maker.of_ranges(_ranges(memory, regions))
 
 
-def _private(held: Iterable[Slot], regions: Iterable[Region], abi: Abi) -> Iterator[Op]:
-    shared = Spans((r.gpa, r.end) for r in regions if r.page_type == "shared")
-    for slot in held:
-        for low, high in shared.missing(slot.start, slot.end):
-            number = slot.gmem if abi.attributes == "gmem" else None
-            yield SetPrivate(low, high - low, number, preserve=abi.in_place)
+class _Maker:
+    """Makes the calls of one VM, whose memory with `gmem` is guest_memfds."""
+
+    def __init__(
+        self, platform: Platform, abi: Abi, regions: Sequence[Region], *, gmem: bool
+    ) -> None:
+        self._regions = regions
+        self._gmem = gmem
+        self._shares = platform.shares_gmem
+        self._private = gmem and platform.private
+        self._in_place = abi.in_place and self._private
+        self._on_file = abi.attributes == "gmem"
+        self._shared = Spans((r.gpa, r.end) for r in regions if r.page_type == "shared")
+
+    def of_ranges(self, ranges: Sequence[tuple[int, int]]) -> MemoryCalls:
+        """Return the calls for ranges of memory, each a memslot of its own."""
+        slots = [Shown(low, high - low, number) for number, (low, high) in enumerate(ranges)]
+        pairs = ((*self._file(s.block, s.size), self._slot(s.block, s)) for s in slots)
+        calls = chain.from_iterable(pairs)
+        return MemoryCalls((), (*calls, *self._contents(), *self._make_private(*slots)))
+
+    def of_machine(self, machine: MachineMemory) -> MemoryCalls:
+        """Return the calls for the memory of a machine, each memslot private once it is set."""
+        first, *more = machine.blocks
+        ram = tuple(self._file(0, first))
+        others = [op for n, size in enumerate(more, 1) for op in self._file(n, size)]
+        if self._in_place:  # what is written before it is private is written at once
+            slots = [self._slot(n, shown) for n, shown in enumerate(machine.final)]
+            private = self._make_private(*machine.final)
+            return MemoryCalls(ram, (*others, *slots, *self._contents(), *private))
+        calls: list[Op] = []
+        for number, shown in enumerate(machine.slots):
+            if shown.block:
+                calls, others = [*calls, *others], []
+            calls += self._set(number, shown)
+        return MemoryCalls(ram, tuple(calls), (*others, *self._split(machine)))
+
+    def _split(self, machine: MachineMemory) -> Iterator[Op]:
+        """Yield the calls that replace the first memslot; new ones get the free numbers."""
+        if machine.split:
+            yield SetMemslot(0, machine.slots[0].gpa, 0)
+        numbers = (0, *range(len(machine.slots), len(machine.slots) + len(machine.split)))
+        for number, shown in zip(numbers, machine.split, strict=False):
+            yield from self._set(number, shown)
+
+    def _set(self, number: int, shown: Shown) -> Iterator[Op]:
+        yield self._slot(number, shown)
+        yield from self._make_private(shown)
+
+    def _file(self, number: int, size: int) -> Iterator[Op]:
+        if self._gmem:
+            flags = SHARED_FILE if self._in_place or not self._private else ()
+            yield CreateGmem(number, size, flags)
+
+    def _slot(self, number: int, shown: Shown) -> SetMemslot:
+        place, offset = (number, shown.gpa, shown.size), shown.offset or None
+        if self._gmem:
+            return SetMemslot(*place, gmem=shown.block, gmem_offset=offset)
+        memory = None if (shown.block, offset) == (number, None) else shown.block
+        return SetMemslot(*place, memory=memory, memory_offset=offset, readonly=shown.readonly)
+
+    def _make_private(self, *slots: Shown) -> Iterator[Op]:
+        for shown in slots if self._private else ():
+            for low, high in self._shared.missing(shown.gpa, shown.end):
+                number = shown.block if self._on_file else None
+                yield SetPrivate(low, high - low, number, preserve=self._in_place)
+
+    def _contents(self) -> Iterator[Op]:
+        """Yield what user space does with memory that it can write."""
+        if self._in_place:
+            yield from _writes(self._regions, zeros=False)
+        if self._shares:
+            yield from () if self._gmem else _advice(self._regions)
+            yield from _writes(self._regions, zeros=not self._gmem)
 
 
 def _writes(regions: Iterable[Region], *, zeros: bool) -> Iterator[Op]:
@@ -208,12 +292,12 @@ def _advice(regions: Iterable[Region]) -> Iterator[Op]:
             yield Madvise(region.gpa, region.size, "hugepage")
 
 
-def _slots(memory: Memory, regions: Iterable[Region], *, gmem: bool) -> list[Slot]:
+def _ranges(memory: Memory, regions: Iterable[Region]) -> list[tuple[int, int]]:
     """
-    Return the memslots: the memory that is declared, else derived.
+    Return where the guest has memory: as it is declared, else derived.
 
-    Derived slots hold the regions and what is mapped in advance, rounded outwards to 2 MiB;
-    adjacent ones are one, and so are all when there would be more than a kernel takes.
+    Derived ranges hold the regions and what is mapped in advance, rounded outwards to 2 MiB, or
+    where they would be more than a kernel takes, all that lies between.
     """
     if memory.ram is not None:
         ranges = list(Spans((_up(g, PAGE), (g + size) // PAGE * PAGE) for g, size, _ in memory.ram))
@@ -221,13 +305,17 @@ def _slots(memory: Memory, regions: Iterable[Region], *, gmem: bool) -> list[Slo
             raise PlanError(
                 f"{len(ranges)} separate ranges of memory, of which KVM takes {MOST_SLOTS}"
             )
-    else:
-        held = [(r.gpa, r.end) for r in regions if r.role is not Role.VMSA]
-        held += [(gpa, gpa + size) for gpa, size, _ in memory.prefault]
-        ranges = list(Spans((low // LARGE * LARGE, _up(high, LARGE)) for low, high in held))
-        if len(ranges) > MOST_SLOTS:
-            ranges = [(ranges[0][0], ranges[-1][1])]
-    return [Slot(low, high, n if gmem else None) for n, (low, high) in enumerate(ranges)]
+        return ranges
+    held = [(r.gpa, r.end) for r in regions if r.role is not Role.VMSA]
+    held += [(gpa, gpa + size) for gpa, size, _ in memory.prefault]
+    ranges = list(Spans((low // LARGE * LARGE, _up(high, LARGE)) for low, high in held))
+    return ranges if len(ranges) <= MOST_SLOTS else [(ranges[0][0], ranges[-1][1])]
+
+
+def private_again(abi: Abi, memory: Memory, region: Region) -> Iterator[Op]:
+    """Yield the call that makes the pages of an add private once more, where the VMM does that."""
+    if memory.machine is not None and memory.machine.again and not abi.in_place:
+        yield SetPrivate(region.gpa, region.size)
 
 
 def prefault(abi: Abi, memory: Memory, ops: Iterable[Op]) -> Iterator[Op]:

@@ -15,6 +15,7 @@ from typing import Final, NamedTuple, TypedDict
 from cvmplan.core import values
 from cvmplan.core.files import AnyPath
 from cvmplan.core.platform import (
+    OF_KVM,
     POLICED,
     WITH_INIT_CHOICE,
     WITH_PAGE_INFO,
@@ -25,6 +26,7 @@ from cvmplan.core.platform import (
 from cvmplan.core.values import Json
 from cvmplan.launch.given import Given, Ranges, Value
 from cvmplan.profiles import Profile, cpus
+from cvmplan.profiles.machines import MACHINES, MINIMAL
 
 TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest
 
@@ -194,6 +196,14 @@ SETTINGS: Final[dict[str, Setting]] = {
         None,
         assumed="vma for default VMs",
     ),
+    "memory": Setting(
+        _MASK,
+        values.memory,
+        "SIZE",
+        "RAM (512M, 5G), in memslots as the VMM's machine has them; not measured.",
+        OF_KVM,
+        assumed="minimal layout",
+    ),
     "prefault": Setting(
         Kind.RANGES,
         _ranges,
@@ -220,6 +230,7 @@ DECIDED: Final[dict[str, Setting]] = {
     "cpu_signature": Setting(_MASK, _U64, "", "CPUID signature of --cpu.", POLICED),
     "vmsa_scope": _choice(("all", "boot-vcpu"), "vCPUs whose VMSA is measured.", _SNP),
     "kernel_hashes": _choice(("on", "off"), "Whether kernel hashes are measured.", POLICED),
+    "layout": _choice((MINIMAL, *MACHINES), "Where the guest has its memory.", OF_KVM),
 }
 """What follows from settings, VMM and kernel: printed with them, and given by nobody."""
 IDENTITIES: Final = tuple(n for n, s in SETTINGS.items() if s.kind is Kind.IDENTITY)
@@ -271,6 +282,7 @@ class Settings(TypedDict, total=False):
     pad: str | None
     hob_gpa: int | str | None
     backing: str | None
+    memory: int | str | None
     prefault: list[str] | str | None
     machine: str | None
     tsc_khz: int | str | None

@@ -18,6 +18,7 @@ from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
+from cvmplan.memory.machine import MachineMemory
 from cvmplan.memory.regions import Region, Role
 
 MOST_CONFLICTS = 10_000  # listed one by one; beyond, one for each further region
@@ -42,12 +43,14 @@ class Memory(NamedTuple):
 
     Each a sequence of (gpa, size, origin); None where the user did not say.  `prefault` is
     mapped after the launch, without being part of it; `present` must be RAM, no more.
+    `machine` is the memory of the VMM's machine where it is known, and then `ram` is its.
     """
 
     ram: tuple[tuple[int, int, str], ...] | None = None
     required: tuple[tuple[int, int, str], ...] = ()
     prefault: tuple[tuple[int, int, str], ...] = ()
     present: tuple[tuple[int, int, str], ...] = ()
+    machine: MachineMemory | None = None
 
 
 @record

@@ -43,6 +43,7 @@ class Lowering:
         self._written = Spans()
         self.private = Spans()
         self._bound_to: dict[int, Spans] = {}
+        self._slots: dict[int, list[tuple[int, int, int]]] = {}
         self._memory = Held()
         self._work = Counter[str]()
 
@@ -75,13 +76,19 @@ class Lowering:
             self.mapped.add(gpa, gpa + size)
         yield from ()
 
-    def bind(self, gmem: int, offset: int, size: int) -> None:
-        """Note that pages of a guest_memfd are bound; PlanError where one was before."""
+    def bind(self, slot: int, gmem: int, offset: int, size: int) -> None:
+        """Note that a memslot shows pages of a guest_memfd; PlanError where one does already."""
         bound = self._bound_to.setdefault(gmem, Spans())
         twice = bound.overlap(offset, offset + size)
         if twice is not None:
             raise PlanError(f"page {twice[0]:#x} of guest_memfd {gmem} is bound at two addresses")
         bound.add(offset, offset + size)
+        self._slots.setdefault(slot, []).append((gmem, offset, size))
+
+    def unbind(self, slot: int) -> None:
+        """Note that a memslot is deleted: what it shows can be bound again."""
+        for gmem, offset, size in self._slots.pop(slot, ()):
+            self._bound_to[gmem].remove(offset, offset + size)
 
     def map_later(self, gpa: int, size: int) -> Iterator[Step]:
         """

@@ -22,11 +22,13 @@ from cvmplan.launch.given import Given
 from cvmplan.launch.model import Launch, Layout, Opener
 from cvmplan.launch.settings import Guest
 from cvmplan.memory.gpamap import GpaMap, check_regions
+from cvmplan.memory.machine import slots_crossed
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import MOST_ADDED
 from cvmplan.operations.plan import Plan, stage
 from cvmplan.planning.decide import Decided, decide_settings, make_hash_table
 from cvmplan.planning.kernels import kernel_findings
+from cvmplan.planning.memory import lay_out, layout_findings
 from cvmplan.planning.read import Place, check_platform, merge_settings, name_places, open_files
 from cvmplan.planning.source import Source, open_source
 
@@ -65,6 +67,12 @@ def _launch(source: Source, decided: Decided, found: tuple[Finding, ...], place:
     size = settings.number("firmware_size")
     if firmware is None and "firmware_digest" in settings and size is not None:
         regions = (source.unseen_firmware(size, place),)
+    memory = declared.memory._replace(
+        prefault=tuple((*r, place("prefault")) for r in settings.ranges("prefault")),
+        present=firmware.required if firmware else (),
+    )
+    file = len(firmware.blob) if firmware else 0
+    layout = layout_findings(settings, decided.profile, decided.platform)
     return Launch(
         platform=decided.platform,
         name=source.image.name,
@@ -74,11 +82,8 @@ def _launch(source: Source, decided: Decided, found: tuple[Finding, ...], place:
         regions=(*regions, *declared.regions),
         image=firmware,
         hash_table=make_hash_table(settings, place),
-        memory=declared.memory._replace(
-            prefault=tuple((*r, place("prefault")) for r in settings.ranges("prefault")),
-            present=firmware.required if firmware else (),
-        ),
-        findings=(*declared.findings, *found),
+        memory=lay_out(memory, decided.platform, settings, regions, file),
+        findings=(*declared.findings, *found, *layout),
         given=decided.given,
         assumed=decided.assumed,
     )
@@ -103,6 +108,8 @@ def _layout(launch: Launch) -> tuple[Layout, tuple[Finding, ...]]:
     declared = launch.image.findings if launch.image else ()
     found = (*launch.findings, *declared, *layout.findings)
     found += (*igvm_loader.findings(launch), *_no_early_map(launch), *_not_checked(launch))
+    if launch.memory.machine is not None:
+        found += (*slots_crossed(launch.memory.machine, layout.regions),)
     states = (Role.VMSA, Role.VP_CONTEXT, Role.OTHER_CONTEXT)
     if not any(r.is_mapped for r in layout.regions if r.role not in states):
         grave = "warning" if not launch.platform.measured else "error"

@@ -18,6 +18,7 @@ from cvmplan.launch import igvm_loader
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Image
 from cvmplan.launch.settings import SETTINGS
+from cvmplan.planning.memory import choose_layout
 from cvmplan.planning.read import Place
 from cvmplan.planning.source import Source
 from cvmplan.platforms.snp.hashes import NO_CMDLINE, NO_INITRD, KernelHashes
@@ -55,6 +56,7 @@ def decide_settings(source: Source, platform: Platform, given: Given, place: Pla
     abi = abis.find(given.text("abi") or usual, place("abi"))
     abis.for_plan(abi, platform, place("abi"))
     assumed = Given(assume_settings(platform, profile, given, abi)).without(*given)
+    assumed |= choose_layout(source, platform, profile, abi, given, place)
     assumed |= _size_of_firmware(source, given)
     if source.format == "igvm":
         _refuse_firmware_settings(given, place)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cvmplan.core.platform import DEFAULT, SEV, SEV_ES, SNP, SW_PROTECTED, TDX
 from cvmplan.core.practice import BUS_CYCLE_NS, IRQCHIP_ROUTES, MAP_GPA_RANGE, Practice
 from cvmplan.profiles.record import HARDWARE, RECORDED, SOURCE, TWO, Fact, Profile, State, Vmsa
-from cvmplan.profiles.states import KVM_STATE, WHOLE_STATE
+from cvmplan.profiles.states import KVM_STATE, SVSM_STATE, WHOLE_STATE
 
 _ZERO_SECTIONS = {
     "sec-mem": "zero", "secrets": "secrets", "cpuid": "cpuid", "svsm-caa": "zero",
@@ -15,12 +15,11 @@ _QEMU_STATE: State = {"rdx": "cpu_signature", "mxcsr": 0x1F80, "x87_fcw": 0x37F}
 _EC2_STATE: State = {"ss.attrib": 0x92, "tr.attrib": 0x83, "rdx": 0x600}
 _GCE_STATE: State = {"g_pat": 0x70106, "rdx": 0x600}
 _KVM_RESET: State = {"rdx": 0x600, "mxcsr": 0x1F80, "x87_fcw": 0x37F}
-_FLAT = {"selector": 0x10, "attrib": 0xC93, "limit": 0xFFFFFFFF}
-_SVSM_STATE: State = {
-    **{f"{seg}.{name}": value for seg in ("es", "ss", "ds", "fs") for name, value in _FLAT.items()},
-    "cs.selector": 8, "cs.attrib": 0xC9B, "cs.limit": 0xFFFFFFFF, "cr0": 0x11,
-    "rdx": "cpu_signature", "mxcsr": 0x1F80,
-}  # fmt: skip
+_QEMU_REFUSES = (
+    "RELOCATABLE_REGION", "PAGE_TABLE_RELOCATION_REGION", "CCA_POLICY", "SRAT", "MMIO_RANGES",
+    "ERROR_RANGE", "COMMAND_LINE", "SLIT", "PPTT", "VBS_MEASUREMENT", "DEVICE_TREE",
+    "CORIM_DOCUMENT", "CORIM_SIGNATURE",
+)  # fmt: skip
 
 QEMU = Profile(
     name="qemu",
@@ -31,6 +30,9 @@ QEMU = Profile(
     policies={SNP: 0x30000, SEV: 0x1, SEV_ES: 0x5},
     td_attributes=0x10000000,
     unhashed_kernels=("elf", "multiboot"),
+    machine="q35",
+    vcpus_first=True,
+    start_first=True,
     augmented="add",
     section_types=(0, 1, 2, 3),
     legacy_pointer=False,
@@ -59,21 +61,7 @@ QEMU = Profile(
             tsc_khz=0,
         ),
     },
-    refuses=(
-        "RELOCATABLE_REGION",
-        "PAGE_TABLE_RELOCATION_REGION",
-        "CCA_POLICY",
-        "SRAT",
-        "MMIO_RANGES",
-        "ERROR_RANGE",
-        "COMMAND_LINE",
-        "SLIT",
-        "PPTT",
-        "VBS_MEASUREMENT",
-        "DEVICE_TREE",
-        "CORIM_DOCUMENT",
-        "CORIM_SIGNATURE",
-    ),
+    refuses=_QEMU_REFUSES,
     refuses_all=True,
     sources=(
         Fact(
@@ -148,8 +136,8 @@ QEMU = Profile(
         ),
         Fact(
             "SEV and SEV-ES are opened by KVM_SEV_INIT and KVM_SEV_ES_INIT on a VM of type 0, "
-            "unless legacy-vm-type=off; then firmware as pflash is refused, since KVM has no "
-            "read-only memslots there",
+            "unless legacy-vm-type=off; then SEV-ES firmware as pflash is refused, since KVM has "
+            "no read-only memslots there",
             "calls of QEMU 10.0.13 and 11.1.3 (Debian) recorded on 2026-11-25",
             RECORDED,
             since="10.0.13",
@@ -162,6 +150,14 @@ QEMU = Profile(
             RECORDED,
             since="11.1.3",
             id="td-calls",
+        ),
+        Fact(
+            "vCPUs before memslots, SEV's start too; memory of a q35: RAM up to 2.75 GiB below "
+            "4 GiB, of more 2 GiB there; firmware and ROM apart, over RAM; no devices, no SMM",
+            "calls of QEMU 10.0.13 and 11.1.3 (Debian) recorded on 2026-11-25",
+            RECORDED,
+            since="10.0.13",
+            id="memory",
         ),
         Fact(
             "a multiboot or ELF kernel is started before the hashes are made, and with kernel "
@@ -309,7 +305,7 @@ SVSM_QEMU = Profile(
     title="QEMU of coconut-svsm before IGVM: an SVSM binary below the firmware (--svsm)",
     platforms=(SNP,),
     page_types=_ZERO_SECTIONS,
-    vmsa=Vmsa(_SVSM_STATE, _SVSM_STATE, entry="flat", boot_entry="image"),
+    vmsa=Vmsa(SVSM_STATE, SVSM_STATE, entry="flat", boot_entry="image"),
     svsm=True,
     sources=(
         Fact(

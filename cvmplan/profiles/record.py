@@ -69,6 +69,10 @@ class Profile(Frozen):
     page_types      role of a metadata section to SNP page type (firmware is NORMAL)
     cpuid_last      the CPUID page is added after all other metadata pages
     hashes_first    the page of kernel hashes is added right after the firmware
+    machine         the machine in whose memory it launches guests, by its name in `machines`;
+                    "" where that is not known
+    vcpus_first     vCPUs are created before the VM has memslots
+    start_first     SEV: the launch is started before the VM has memslots
     page_order      TDX: "single-pass" or "two-pass" (a section's adds, then its extends)
     extends_all     TDX: every section that is added is extended, whatever its attribute
     augmented       TDX sections with PAGE.AUG: "skip" (not added before finalize) or "add"
@@ -86,8 +90,8 @@ class Profile(Frozen):
     retries_cpuid   SNP: a CPUID page that the firmware refuses is added once more, as it
                     corrected it
     sev_init        SEV and SEV-ES: "legacy" (KVM_SEV_INIT, KVM_SEV_ES_INIT) or "init2"
-    readonly_pflash  it gives firmware as pflash a read-only memslot, which KVM has for VMs of
-                    type 0 only
+    readonly_pflash  it gives firmware as pflash a read-only memslot, which KVM lacks for VMs of a
+                    type that protects the state of vCPUs
     practices       platform to how it makes its calls there, where that is not the usual way
     svsm            an SVSM binary is launched below the firmware and owns the metadata
 
@@ -133,6 +137,9 @@ class Profile(Frozen):
     page_types: Mapping[str, str] = field(default_factory=dict)
     cpuid_last: bool = False
     hashes_first: bool = False
+    machine: str = ""
+    vcpus_first: bool = False
+    start_first: bool = False
     page_order: str = "single-pass"
     extends_all: bool = False
     augmented: str = "skip"

@@ -1,10 +1,10 @@
-"""VMSA fields of IGVM files that loaders on KVM set, and what KVM itself makes of a state."""
+"""Initial states: what IGVM loaders on KVM set, what KVM makes of it, and where an SVSM starts."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from cvmplan.profiles.record import HARDWARE, SOURCE, Fact
+from cvmplan.profiles.record import HARDWARE, SOURCE, Fact, State
 
 _PARTS = ("selector", "attrib", "limit", "base")
 _SEGMENTS = ("es", "cs", "ss", "ds", "fs", "gs", "ldtr", "tr")
@@ -20,6 +20,14 @@ WHOLE_STATE: Final = (
     "dr7", "xcr0", "mxcsr", "x87_fcw", "sev_features",
 )  # fmt: skip
 """Fields that loaders take in a VMSA that they hold against what they can set."""
+
+_FLAT = {"selector": 0x10, "attrib": 0xC93, "limit": 0xFFFFFFFF}
+SVSM_STATE: Final[State] = {
+    **{f"{seg}.{name}": value for seg in ("es", "ss", "ds", "fs") for name, value in _FLAT.items()},
+    "cs.selector": 8, "cs.attrib": 0xC9B, "cs.limit": 0xFFFFFFFF, "cr0": 0x11,
+    "rdx": "cpu_signature", "mxcsr": 0x1F80,
+}  # fmt: skip
+"""Where an SVSM starts each vCPU: 32-bit, flat."""
 
 KVM_STATE: Final = (
     Fact(

@@ -32,9 +32,7 @@ def read(blob: Blob) -> Profile:
         platforms=tuple(document.platforms),
         sources=tuple(_fact(s) for s in document.sources),
         page_types=document.page_types,
-        cpuid_last=document.order.cpuid_last,
-        hashes_first=document.order.hashes_first,
-        page_order=document.order.page_order,
+        machine=document.machine,
         extends_all=document.extends_all,
         augmented=document.augmented,
         section_types=None if document.section_types is None else tuple(document.section_types),
@@ -50,8 +48,6 @@ def read(blob: Blob) -> Profile:
         vmsa=vmsa and Vmsa(**vmsa.model_dump()),
         practices={p: practice(one) for p, one in document.practices.items()},
         svsm=document.svsm,
-        sorted_by_gpa=document.order.sorted_by_gpa,
-        inserts_first=document.order.inserts_first,
         abis=tuple(document.abis),
         refuses=tuple(document.refuses),
         carries=None if document.carries is None else tuple(document.carries),
@@ -60,6 +56,7 @@ def read(blob: Blob) -> Profile:
         doubts=document.doubts,
         once=tuple(document.once),
         fixed_policy=document.fixed_policy,
+        **document.order.model_dump(),
         **{name: getattr(document, name) for name in IGVM_FIELDS},
     )
 

@@ -12,6 +12,7 @@ from cvmplan.boot.node import fold
 from cvmplan.core.blob import Blob
 from cvmplan.eventlog.ccel import read
 from cvmplan.platforms.tdx import hob
+from cvmplan.profiles.machines import Q35
 from tests.boot.places import VECTORS, blob, kernel, needs_vectors, ovmf
 from tests.run import run
 
@@ -71,9 +72,7 @@ def test_the_td_hob_of_hardware_follows_from_memory_and_sections(memory: int) ->
     else:
         log = read(blob(VECTORS / "trustee-CCEL_data_grub"))
         wanted = next(e.digest.hex() for e in log.events if e.type == 0x8000000B)
-    from cvmplan.boot.direct import below_4g
-
-    blocks = hob.hob_list(OLD, memory << 20, below_4g(memory << 20))
+    blocks = hob.hob_list(OLD, Q35.ram(memory << 20))
     assert event_data.digest(blocks).hex() == wanted
 
 

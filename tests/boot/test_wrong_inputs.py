@@ -220,9 +220,9 @@ def test_bytes_of_any_kind_are_refused_and_nothing_else_escapes(name: str) -> No
 
 def test_ram_that_does_not_hold_a_section_is_refused() -> None:
     with pytest.raises(UnsupportedError):
-        hob_list([(2, 0x809000, 0x2000)], 0x800000, 0x800000)
+        hob_list([(2, 0x809000, 0x2000)], [(0, 0x800000)])
     with pytest.raises(UnsupportedError):
-        hob_list([(3, 0x809000, 0x2000)], 1 << 30, 1 << 30)
+        hob_list([(3, 0x809000, 0x2000)], [(0, 1 << 30)])
 
 
 def test_smbios_whose_filter_was_never_seen_is_refused() -> None:

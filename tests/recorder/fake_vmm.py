@@ -1,9 +1,10 @@
 """
 A VMM that makes the calls of a plan: it knows no more of KVM than what the lines say.
 
-    python fake_vmm.py CALLS FILE...
+    python fake_vmm.py CALLS SOURCES FILE...
 
-CALLS are the lines of `plan --format calls`, the FILEs the plan's inputs.  It ends with KVM_RUN.
+CALLS are the lines of `plan --format calls`, SOURCES what the plan itself has of contents (symbol
+to hex), the FILEs its inputs.  It ends with KVM_RUN.
 """
 
 from __future__ import annotations
@@ -20,19 +21,21 @@ from typing import Any, Final
 RUN: Final = 0xAE80
 ROOM: Final = 1 << 21
 ENTRIES: Final = (100).to_bytes(4, "little")
-FILLED: Final = {"&capabilities": bytes(2048) + ENTRIES, "&cpuid": ENTRIES}
+FILLED: Final = {"&capabilities": bytes(2048) + ENTRIES, "&cpuid2": ENTRIES}
 """Memory in which the kernel finds how many CPUID entries there is room for."""
-SYMBOL: Final = re.compile(r"(&?[a-z_]+)(?:\[(\d+)\])?(?:\+(0x[0-9a-f]+))?")
+SYMBOL: Final = re.compile(r"(&?[a-z_0-9]+)(?:\[(\d+)\])?(?:\.source)?(?:\+(0x[0-9a-f]+))?")
 
 
 class Vmm:
     """Makes calls one after the other; `fds` and memory are by the names of the plan."""
 
-    def __init__(self, inputs: list[bytes]) -> None:
+    def __init__(self, inputs: list[bytes], sources: dict[str, str]) -> None:
         self.fds = {"kvm": os.open("/dev/kvm", os.O_RDWR), "sev_fd": os.open("/dev/sev", os.O_RDWR)}
         self.held: dict[str, Any] = {}  # what addresses are of
         for number, data in enumerate(inputs):
             self._room(f"&input[{number}]", data)
+        for name, written in sources.items():
+            self._room(name, bytes.fromhex(written), ROOM)
 
     def _room(self, name: str, data: bytes = b"", size: int = 0) -> int:
         """Return the address of memory with this name; it is made once."""
@@ -123,11 +126,13 @@ def main() -> None:
     """Make the calls, then start the first vCPU."""
     with open(sys.argv[1]) as file:
         lines = [json.loads(line) for line in file]
+    with open(sys.argv[2]) as file:
+        sources = json.load(file)
     inputs = []
-    for name in sys.argv[2:]:
+    for name in sys.argv[3:]:
         with open(name, "rb") as data:
             inputs.append(data.read())
-    vmm = Vmm(inputs)
+    vmm = Vmm(inputs, sources)
     for line in lines:
         vmm.call(line)
     fcntl.ioctl(vmm.fds["vcpu:0"], RUN, 0)

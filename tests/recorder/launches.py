@@ -92,7 +92,10 @@ def snp(
         "-object", f"sev-snp-guest,id=s,cbitpos=0,reduced-phys-bits=1,policy={policy}{guest}",
         "-cpu", cpu, "-smp", str(vcpus), "-bios", "snp.fd", *rest,
     )  # fmt: skip
-    told = ("snp.fd", "--platform", "snp", "--cpu", cpu, "--vcpus", str(vcpus), "--policy", policy)
+    told = (
+        "snp.fd", "--platform", "snp", "--cpu", cpu, "--vcpus", str(vcpus), "--policy", policy,
+        "--memory", size,
+    )  # fmt: skip
     return Launch(f"snp-{name}", arguments, (*told, *options))
 
 
@@ -109,10 +112,10 @@ def sev(name: str, policy: int, legacy: str, firmware: tuple[str, ...]) -> Launc
         "-cpu", "EPYC-v4", "-smp", "2", *firmware,
     )  # fmt: skip
     platform = "sev-es" if policy & 4 else "sev"
-    told: tuple[str, ...] = ("snp.fd", "--platform", platform, "--vcpus", "2")
+    told: tuple[str, ...] = ("snp.fd", "--platform", platform, "--vcpus", "2", "--memory", "512M")
     told += ("--cpu", "EPYC-v4") if policy & 4 else ()
     told += () if legacy == "auto" else ("--es-init", "init2" if legacy == "off" else "legacy")
-    refused = legacy == "off" and firmware == PFLASH
+    refused = policy & 4 and legacy == "off" and firmware == PFLASH
     says = "pflash with kvm requires KVM readonly memory support" if refused else ""
     return Launch(name, arguments, told, says=says)
 
@@ -132,8 +135,11 @@ def tdx(
         "-object", f"tdx-guest,id=s{guest}", "-cpu", "host", "-smp", str(vcpus),
         "-bios", "tdx.fd", *rest,
     )  # fmt: skip
-    told = ("tdx.fd", "--platform", "tdx", "--abi", "kvm-6.18", "--vcpus", str(vcpus))
-    return Launch(f"tdx-{name}", arguments, (*told, "--xfam", hex(XFAM), *options), vmms=(NEW,))
+    told = (
+        "tdx.fd", "--platform", "tdx", "--abi", "kvm-6.18", "--vcpus", str(vcpus),
+        "--memory", size, "--xfam", hex(XFAM),
+    )  # fmt: skip
+    return Launch(f"tdx-{name}", arguments, (*told, *options), vmms=(NEW,))
 
 
 KERNEL: Final = ("-kernel", "kernel", "-append", "console=ttyS0")

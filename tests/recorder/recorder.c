@@ -420,7 +420,8 @@ static int capability(unsigned long number) {
     case CAP_VM_TYPES: return 1 | 1 << SEV_VM | 1 << ES_VM | 1 << SNP_VM | 1 << TDX_VM;
     case CAP_USER_MEMORY2: case CAP_GUEST_MEMFD: return 1;
     case CAP_MEMORY_ATTRIBUTES: return has_type && vm_type >= SNP_VM ? 8 : 0;
-    case CAP_READONLY_MEM: case CAP_SMM: return has_type ? 0 : NOT_MINE;
+    case CAP_READONLY_MEM: case CAP_SMM: /* not where the state of vCPUs is protected */
+        return has_type && vm_type != SEV_VM ? 0 : NOT_MINE;
     }
     return NOT_MINE;
 }

@@ -58,14 +58,17 @@ def layout(launch: Launch) -> Layout:
 
 def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     """Yield the calls that launch `gpa_map`, in order."""
-    guest = launch.guest
+    guest, profile, regions = launch.guest, launch.profile, gpa_map.regions
     yield CreateVm(launch.platform)
     yield Init(guest.sev_features, legacy=_is_legacy(launch))
     made_of = memory.backing(launch.platform, guest.backing, launch.abi)
-    regions = gpa_map.regions
-    yield from memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
-    yield SevLaunchStart(guest.policy)
-    yield CreateVcpu(guest.vcpus)
+    made = memory.operations(launch.platform, launch.abi, made_of, launch.memory, regions)
+    start = SevLaunchStart(guest.policy)
+    yield from (start,) if profile.start_first else ()
+    yield from (CreateVcpu(guest.vcpus),) if profile.vcpus_first else ()
+    yield from made.slots
+    yield from () if profile.start_first else (start,)
+    yield from () if profile.vcpus_first else (CreateVcpu(guest.vcpus),)
     for region in igvm_loader.added(regions):
         if launch.abi.map_call == MapMemory.name:
             yield MapMemory(region.gpa, region.size)
@@ -73,6 +76,7 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     if launch.platform.vmsa:
         yield SevLaunchUpdateVmsa(vmsas(launch))
     yield SevLaunchMeasure()
+    yield from made.later
     yield SevLaunchFinish()
 
 
@@ -86,12 +90,14 @@ def _pflash_findings(launch: Launch) -> Iterator[Finding]:
     """
     Note where firmware cannot be given as pflash.
 
-    KVM has no read-only memslots on VMs with a type of their own (linux arch/x86/kvm/x86.c,
-    kvm_arch_has_readonly_mem), which KVM_SEV_INIT2 wants.
+    KVM has no read-only memslots on VMs of a type that protects the state of vCPUs, which
+    KVM_SEV_INIT2 wants for SEV-ES (linux arch/x86/include/asm/kvm_host.h,
+    kvm_arch_has_readonly_mem; arch/x86/kvm/svm/svm.c svm_vm_init).
     """
-    if launch.profile.readonly_pflash and launch.image and not _is_legacy(launch):
-        problem = f"{launch.profile.name} ends where the firmware is given as pflash: a VM of "
-        problem += "KVM_SEV_INIT2 has no read-only memory"
+    protected = launch.platform.vmsa and not _is_legacy(launch)
+    if launch.profile.readonly_pflash and launch.image and protected:
+        problem = f"{launch.profile.name} ends where the firmware is given as pflash: an SEV-ES VM "
+        problem += "of KVM_SEV_INIT2 has no read-only memory"
         yield Finding("pflash", problem, hint="give it as the BIOS", at=launch.name)
 
 

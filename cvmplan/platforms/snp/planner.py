@@ -81,9 +81,13 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
         told &= abi.snp_features.known
     yield Init(told)
     yield SnpLaunchStart(guest.policy, guest.gosvw)
-    yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
-    yield CreateVcpu(guest.vcpus)
+    made = memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
+    created = CreateVcpu(guest.vcpus)
+    yield from made.files
+    yield from made.slots_and(created, vcpus_first=launch.profile.vcpus_first)
+    yield from made.later
     for region in added:
+        yield from memory.private_again(abi, launch.memory, region)
         if launch.platform in abi.map_early:
             yield memory.mapping(abi, region.gpa, region.size)
         page_type = PAGE_TYPES[region.page_type or ""]

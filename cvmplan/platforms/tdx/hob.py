@@ -2,8 +2,8 @@
 The hand-off blocks that QEMU builds for a TD: what firmware measures first.
 
 Sources: Debian's qemu 10.2.2+ds-1, hw/i386/tdvf-hob.c (tdvf_hob_create) and
-target/i386/kvm/tdx.c (tdx_init_ram_entries, tdx_accept_ram_range); hw/i386/pc_q35.c for the
-RAM below 4 GiB; UEFI PI 1.8, volume 3, 4.5 (EFI_HOB_HANDOFF_INFO_TABLE) and 5.3.
+target/i386/kvm/tdx.c (tdx_init_ram_entries, tdx_accept_ram_range); UEFI PI 1.8, volume 3, 4.5
+(EFI_HOB_HANDOFF_INFO_TABLE) and 5.3.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Final
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.values import write_span
+from cvmplan.memory.regions import Region, Role
 
 TD_HOB, TEMP_MEM = 2, 3  # types of sections that take RAM
-_GIB4: Final = 1 << 32
-_HIGH_HOLE: Final = 1 << 40  # from where AMD's hole may move RAM
+_KINDS: Final = {Role.TD_HOB: TD_HOB, Role.TEMP_MEM: TEMP_MEM}
 _ADDED, _UNACCEPTED = 0, 7
 _ATTRIBUTES: Final = 7
 _END: Final = pack("<HHI", 0xFFFF, 8, 0)
@@ -26,12 +26,22 @@ Section = tuple[int, int, int]
 """Type, address and size of a section of the TDX metadata, in the table's order."""
 
 
-def hob_list(sections: Iterable[Section], memory: int, low: int) -> bytes:
+def sections_of(regions: Iterable[Region]) -> tuple[Section, ...]:
+    """Return the sections of a firmware that take RAM, in the table's order."""
+    return tuple((_KINDS[r.role], r.gpa, r.size) for r in regions if r.role in _KINDS)
+
+
+def hob_memory(sections: Iterable[Section], ram: Iterable[tuple[int, int]]) -> bytes:
+    """Return what the memory of the section begins with: the list and the block at its end."""
+    return hob_list(sections, ram) + _END
+
+
+def hob_list(sections: Iterable[Section], ram: Iterable[tuple[int, int]]) -> bytes:
     """
     Return the list without the block at its end, which is not measured.
 
-    `memory`: bytes of RAM; `low`: how much of it lies below 4 GiB.  UnsupportedError where QEMU
-    would not start such a guest.
+    `ram`: address and bytes of RAM below and above 4 GiB.  UnsupportedError where QEMU would not
+    start such a guest.
     """
     table = list(sections)
     hobs = [(at, size) for kind, at, size in table if kind == TD_HOB]
@@ -39,7 +49,7 @@ def hob_list(sections: Iterable[Section], memory: int, low: int) -> bytes:
         raise UnsupportedError(
             f"{len(hobs)} sections for hand-off blocks, expected one", at="TD_HOB"
         )
-    ranges = _ranges(table, memory, low)
+    ranges = _ranges(table, ram)
     start, room = hobs[0]
     size = 56 + 48 * len(ranges) + len(_END)
     if size > room:
@@ -51,13 +61,9 @@ def hob_list(sections: Iterable[Section], memory: int, low: int) -> bytes:
     return head + b"".join(rows)
 
 
-def _ranges(table: list[Section], memory: int, low: int) -> list[tuple[int, int, int]]:
+def _ranges(table: list[Section], ram: Iterable[tuple[int, int]]) -> list[tuple[int, int, int]]:
     """Return start, end and type of each range of RAM, by address."""
-    if memory - low > _HIGH_HOLE - _GIB4:
-        raise UnsupportedError("1 TiB of RAM and more", at="--memory", hint="AMD's hole moves it")
-    entries = [(0, low, _UNACCEPTED)]
-    if memory > low:
-        entries.append((_GIB4, _GIB4 + memory - low, _UNACCEPTED))
+    entries = [(start, start + size, _UNACCEPTED) for start, size in ram]
     for kind, at, size in table:
         if kind in (TD_HOB, TEMP_MEM):
             entries = _accepted(entries, at, at + size)

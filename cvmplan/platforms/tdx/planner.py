@@ -7,16 +7,18 @@ from dataclasses import replace
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
+from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.kvm import memory
 from cvmplan.kvm.interface import bit_numbers
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.model import Launch, Layout
-from cvmplan.memory.contents import Filled, Zeros
+from cvmplan.memory.contents import Filled, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap, Limits
 from cvmplan.memory.notes import two_megabyte_neighbours, unmeasured_contents
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.plan import CreateVcpu, CreateVm, Op
+from cvmplan.platforms.tdx.hob import hob_memory, sections_of
 from cvmplan.platforms.tdx.ops import (
     ImportComplete,
     ImportPage,
@@ -57,15 +59,20 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     guest, abi = launch.guest, launch.abi
     _check_order(launch)
     made_of = memory.backing(launch.platform, guest.backing, abi)
+    made = memory.MemoryCalls()
+    if not abi.imports:
+        made = memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
     yield CreateVm(launch.platform)
+    yield from made.files
     yield TdxInitVm(
         guest.attributes, guest.xfam, guest.mrconfigid, guest.mrowner, guest.mrownerconfig
     )
-    if not abi.imports:
-        yield from memory.operations(launch.platform, abi, made_of, launch.memory, gpa_map.regions)
-    yield CreateVcpu(guest.vcpus)
+    created = CreateVcpu(guest.vcpus)
+    yield from made.slots_and(created, vcpus_first=launch.profile.vcpus_first)
+    yield from made.later
     yield TdxInitVcpu(guest.vcpus, _hob_gpa(launch, gpa_map))
     for region in igvm_loader.added(gpa_map.regions):
+        yield from memory.private_again(abi, launch.memory, region)
         yield from _added(launch, region)
     yield ImportComplete() if abi.imports else TdxFinalize()
 
@@ -111,12 +118,26 @@ def _hob_gpa(launch: Launch, gpa_map: GpaMap) -> int:
 def _typed(launch: Launch, region: Region) -> Region:
     if region.role is Role.REGION:
         return region
+    if region.role is Role.TD_HOB:
+        region = replace(region, contents=_hob(launch) or region.contents)
     if region.page_type == "augmented" and launch.profile.augmented == "add":
         region = replace(region, page_type="unmeasured")
     if region.page_type == "unmeasured" and launch.profile.extends_all:
         known = None if isinstance(region.contents, Filled) else region.contents
         return replace(region, page_type="measured", contents=known)
     return region
+
+
+def _hob(launch: Launch) -> Made | None:
+    """Return what the VMM writes into the TD HOB, None where RAM is not known to hold it."""
+    machine, image = launch.memory.machine, launch.image
+    if machine is None or image is None:
+        return None
+    sections = sections_of(image.regions)
+    held = Spans((gpa, gpa + size) for gpa, size in machine.ram)
+    if any([*held.missing(gpa, gpa + size)] for _, gpa, size in sections):
+        return None  # these sections are found outside the guest's memory
+    return Made(hob_memory(sections, machine.ram))
 
 
 def _refused(launch: Launch) -> Iterator[Finding]:

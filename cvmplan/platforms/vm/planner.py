@@ -25,7 +25,10 @@ def operations(launch: Launch, gpa_map: GpaMap) -> Iterator[Op]:
     yield CreateVm(launch.platform)
     abi, regions = launch.abi, gpa_map.regions
     made_of = memory.backing(launch.platform, launch.guest.backing, abi)
-    yield from memory.operations(launch.platform, abi, made_of, launch.memory, regions)
-    yield CreateVcpu(launch.guest.vcpus)
+    made = memory.operations(launch.platform, abi, made_of, launch.memory, regions)
+    created = CreateVcpu(launch.guest.vcpus)
+    yield from made.files
+    yield from made.slots_and(created, vcpus_first=launch.profile.vcpus_first)
+    yield from made.later
     for region in regions:
         yield memory.mapping(abi, region.gpa, region.size)
