@@ -104,10 +104,9 @@ def mapped(vm: Vm) -> list[int]:
 
 def first_call(answer: Answer, op: Call) -> tuple[str | None, tuple[int, int] | None]:
     """Return errno and rest of the first call; the simulator speaks of the whole loop."""
-    rest = answer.residual
-    if op.op == "pre-fault-memory" and rest is not None and rest[0] > op.gpa:
-        return None, rest
-    return answer.errno, rest
+    if op.op == "pre-fault-memory" and answer.first_call is not None:
+        return None, answer.first_call
+    return answer.errno, answer.residual
 
 
 def differences(rows: list[dict[str, Any]], abi: Abi) -> Iterator[str]:

@@ -12,6 +12,7 @@ from cvmplan.core.errors import ConfigError, MapError, UnsupportedError
 from cvmplan.core.findings import Findings
 from cvmplan.core.platform import Platform, find
 from cvmplan.core.values import Json
+from cvmplan.kvm.interface import WIDEST, WIDTHS
 from cvmplan.launch.given import Given
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.read import option, read_value
@@ -76,25 +77,37 @@ def guest_map(request: Request) -> Owners:
     return owners(layout.regions, found)
 
 
-def simulate(request: Request, image: Request | None = None) -> Simulation:
+def simulate(
+    request: Request, image: Request | None = None, host_width: int = WIDEST
+) -> Simulation:
     """
     Return what a kernel answers to a plan, or to a recorded launch.
 
-    `image` is what the pages of a recorded launch hold, and takes the settings of the launch.
+    `image` is what the pages of a recorded launch hold, and takes the settings of the launch;
+    `host_width` are the bits of the host's physical addresses, 36 to 52.
     UnsupportedError for what is neither; ConfigError for settings that a plan cannot have.
     """
     from cvmplan.readers import plan, recorded
 
+    width = checked_width(host_width)
     if plan.recognises(request.image):
-        return _simulated(request, image)
+        return _simulated(request, image, width)
     if recorded.recognises(request.image):
-        return _replayed(request, image)
+        return _replayed(request, image, width)
     hint = "'cvmplan plan IMAGE --format json' makes a plan"
     at = request.image.name
     raise UnsupportedError("neither a plan nor a recorded launch", at=at, hint=hint)
 
 
-def _simulated(request: Request, image: Request | None) -> Simulation:
+def checked_width(bits: int) -> int:
+    """Return the width of a host's physical addresses; ConfigError where no host has it."""
+    if bits not in WIDTHS:
+        problem = f"{bits!r} is not {WIDTHS.start} to {WIDTHS.stop - 1} bits"
+        raise ConfigError(problem, at=option("host_width"))
+    return bits
+
+
+def _simulated(request: Request, image: Request | None, width: int) -> Simulation:
     from cvmplan.kvm.abi import find as find_abi
     from cvmplan.readers import calls
     from cvmplan.simulator.simulate import compared
@@ -105,11 +118,11 @@ def _simulated(request: Request, image: Request | None) -> Simulation:
         raise ConfigError("a plan takes no settings", at=option((others or ["image"])[0]))
     read = calls.read(request.image, request.files.find)
     abi = find_abi(request.options.text("abi") or read.abi)
-    outcome = run(read.platform, abi, read.calls, read.gpaw)
+    outcome = run(read.platform, abi, read.calls, read.gpaw, width)
     return compared(outcome, read.digest, "the plan") if read.digest else outcome
 
 
-def simulate_plan(plan: Plan, abi: str | None = None) -> Simulation:
+def simulate_plan(plan: Plan, abi: str | None = None, host_width: int = WIDEST) -> Simulation:
     """Return what the kernel `abi`, by default the plan's own, answers to the calls of a plan."""
     from cvmplan.kvm.abi import find as find_abi
     from cvmplan.operations.measure import measure
@@ -118,11 +131,12 @@ def simulate_plan(plan: Plan, abi: str | None = None) -> Simulation:
     from cvmplan.simulator.simulate import simulate as run
 
     read = calls.of_plan(plan, measure(plan) if plan.platform.measured else None)
-    outcome = run(read.platform, find_abi(abi or read.abi), read.calls, read.gpaw)
+    width = checked_width(host_width)
+    outcome = run(read.platform, find_abi(abi or read.abi), read.calls, read.gpaw, width)
     return compared(outcome, read.digest, "the plan") if read.digest else outcome
 
 
-def _replayed(request: Request, image: Request | None) -> Simulation:
+def _replayed(request: Request, image: Request | None, width: int) -> Simulation:
     from cvmplan.kvm.abi import find as find_abi
     from cvmplan.kvm.abi import newest
     from cvmplan.readers import recorded
@@ -138,10 +152,10 @@ def _replayed(request: Request, image: Request | None) -> Simulation:
         others = [name for name in options if name not in ("platform", "gpaw")]
         if others:
             raise ConfigError("needs --image", at=option(others[0]))
-        return replay(recording, abi, options.number("gpaw") or recording.gpaw or 48, None)
+        return replay(recording, abi, options.number("gpaw") or recording.gpaw or 48, None, width)
     chosen = options | ({"abi": abi.name} if abi.plans else {})
     known, gpaw, digest = _image(Request(image.image, chosen, image.files).plan())
-    outcome = replay(recording, abi, recording.gpaw or gpaw, known)
+    outcome = replay(recording, abi, recording.gpaw or gpaw, known, width)
     told = not recording.calls or [n for n in options if n not in ("platform", "gpaw")]
     return compared(outcome, digest, "the image") if digest and told else outcome
 

@@ -156,6 +156,7 @@ def simulate(
     /,
     *,
     image: Image | None = None,
+    host_width: int = 52,
     **settings: Unpack[Settings],
 ) -> Simulation:
     """
@@ -163,7 +164,8 @@ def simulate(
 
     `abi` is the kernel, by default the plan's own, or the newest released one for a recording.
     A recording's digest is known with `image`, whose launch the other settings describe; a
-    plan takes no settings but `abi`.  ConfigError, InputError, UnsupportedError.
+    plan takes no settings but `abi`.  `host_width` are the bits of the host's physical addresses.
+    ConfigError, InputError, UnsupportedError.
 
     >>> outcome = simulate(plan_image("example:tdx", abi="kvm-6.16"), abi="kvm-7.0")
     >>> outcome.finalized, len(outcome.refused)
@@ -174,12 +176,12 @@ def simulate(
             others = [name for name in settings if name != "abi"]
             if image is not None or others:
                 raise ConfigError("a plan takes no settings", at=(others or ["image"])[0])
-            return answers.simulate_plan(plan, settings.get("abi"))
+            return answers.simulate_plan(plan, settings.get("abi"), host_width)
         request = make_request(plan, settings)
         if image is None:
-            return answers.simulate(request)
+            return answers.simulate(request, None, host_width)
         known = Request(open_image(image, request.files), request.options, request.files)
-        return answers.simulate(request, known)
+        return answers.simulate(request, known, host_width)
 
 
 def diff(

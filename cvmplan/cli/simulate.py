@@ -28,11 +28,23 @@ ImageOf = Annotated[
 ]
 
 
+HostWidth = Annotated[
+    int,
+    typer.Option(
+        "--host-width",
+        metavar="BITS",
+        help="Width of the host's physical addresses: no memslot is beyond it.",
+        show_default=True,
+    ),
+]
+
+
 @app.command()
 @partial(launch_verb, path=Plan)
 def simulate(
     request: Request,
     image: ImageOf = None,
+    host_width: HostWidth = 52,
     format: Format = "text",
     output: Output = None,
 ) -> None:
@@ -50,7 +62,7 @@ def simulate(
     known = None
     if image is not None:
         known = replace(request, image=request.files.open(image, "image"))
-    outcome = answers.simulate(request, known)
+    outcome = answers.simulate(request, known, host_width)
     write(printer.simulation(outcome), output)
     if outcome.refused or has_errors(outcome.findings):
         raise typer.Exit(1)

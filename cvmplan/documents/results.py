@@ -152,8 +152,19 @@ class Residual(Document):
     size: Address
 
 
+class FirstCall(Document):
+    """What a call answers by itself that is refused when it is made again for its rest."""
+
+    result: Literal["ok"]
+    residual: Residual
+
+
 class SimulationResult(Document):
-    """What one call answers; `seq` is its number in the plan, or its line in a recording."""
+    """
+    What one call answers; `seq` is its number in the plan, or its line in a recording.
+
+    A call that a VMM repeats for its rest is answered where the repetition ends.
+    """
 
     seq: Count
     op: str
@@ -163,6 +174,7 @@ class SimulationResult(Document):
     seamcall_status: str | None = None
     mapped: Mapped | None = None
     residual: Residual | None = None
+    first_call: FirstCall | None = None
     why: str | None = None
 
 

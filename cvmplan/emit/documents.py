@@ -46,6 +46,9 @@ def _result(result: Result) -> dict[str, Json]:
         row["mapped"] = dict(zip(("gpa", "size", "level"), map(hex, answer.mapped), strict=True))
     if answer.residual is not None:
         row["residual"] = dict(zip(("gpa", "size"), map(hex, answer.residual), strict=True))
+    if answer.first_call is not None:
+        left = dict(zip(("gpa", "size"), map(hex, answer.first_call), strict=True))
+        row["first_call"] = {"result": "ok", "residual": left}
     if answer.why:
         row["why"] = answer.why
     return row

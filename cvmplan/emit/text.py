@@ -150,6 +150,8 @@ def simulation(outcome: Simulation) -> str:
         parts = [answer.why] if answer.why else []
         if answer.residual is not None:
             parts.append(f"left {write_span(*answer.residual)}")
+        if answer.first_call is not None:
+            parts.append("the first call answers 0 with this rest, the next one refuses it")
         if answer.fw_error is not None:
             parts.append(f"fw_error {answer.fw_error:#x}")
         if answer.seamcall_status is not None:

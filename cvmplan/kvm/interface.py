@@ -14,6 +14,8 @@ from typing import Final, NamedTuple
 from cvmplan.core.platform import OPEN, SNP, TDX, Platform
 
 PAGE, LARGE, HUGE = 4096, 2 << 20, 1 << 30  # sizes the host maps with; memory/ has the guest's
+WIDTHS: Final = range(36, 53)  # bits that physical addresses of hosts have
+WIDEST: Final = WIDTHS.stop - 1
 U64: Final = (1 << 64) - 1
 
 

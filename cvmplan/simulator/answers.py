@@ -28,7 +28,9 @@ class Answer(NamedTuple):
     """
     What a call answers; `mapped` is (gpa, size, level) and `residual` (gpa, size) in bytes.
 
-    `why` says in words what `id` says to the program.
+    A call that a VMM repeats for its rest is answered where the repetition ends; `first_call` is
+    the rest with which the call itself answered 0, where it then is refused.  `why` says in words
+    what `id` says to the program.
     """
 
     result: str = "ok"
@@ -39,6 +41,7 @@ class Answer(NamedTuple):
     mapped: tuple[int, int, int] | None = None
     residual: tuple[int, int] | None = None
     id: Reason | Note = ""
+    first_call: tuple[int, int] | None = None
 
 
 class Refused(NamedTuple):

@@ -196,7 +196,8 @@ class Memory(Memslots):
             refused = self._refuses_fault(slot, at)
             if slot is None or refused is not None:
                 refused = refused or no("ENOENT", "no-memslot", "no memslot")
-                return _partly(refused, gpa, at)._replace(residual=(at, end - at))
+                rest = (at, end - at)
+                return refused._replace(residual=rest, first_call=None if at == gpa else rest)
             stop = min(end, slot.end)
             if slot.gmem is None:
                 stop = self.private.first(at, stop, value=True) or stop
@@ -286,11 +287,3 @@ class Memory(Memslots):
                 mixed = self.private.first(block, block + LARGE, value=True) is not None
                 if not mixed and self._small.first(block, block + LARGE, value=True) is None:
                     self.level.set(block, block + LARGE, LARGE)
-
-
-def _partly(refused: Answer, gpa: int, at: int) -> Answer:
-    """Return a refusal at `at`, and what the call itself answers where it had mapped a page."""
-    if at == gpa:
-        return refused
-    why = f"{refused.why}: the first call answers 0 with this rest, the next one refuses it"
-    return refused._replace(why=why)

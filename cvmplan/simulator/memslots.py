@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
-from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.interface import PAGE, WIDEST, Abi
 from cvmplan.simulator.answers import Answer, no
 from cvmplan.simulator.call import Call
 from cvmplan.simulator.ranges import END, Ranges
@@ -24,7 +24,6 @@ MOST_FINDINGS = 1000  # of one simulation
 MOST_SLOTS = 32764  # linux 6.11, x86: KVM_USER_MEM_SLOTS
 SMM = 1 << 16  # in a slot's number: the address space of system management mode
 MOST_GMEM: Final = 1 << 63  # bytes; loff_t is signed
-MOST_ADDRESS: Final = 1 << 52  # the widest physical address that a host can have
 
 
 class Slot(NamedTuple):
@@ -60,6 +59,7 @@ class Memslots:
     def __init__(self, platform: Platform, abi: Abi) -> None:
         self.platform = platform
         self.abi = abi
+        self.host_width = WIDEST
         self.findings: list[Finding] = []
         self.slots: list[Slot] = []
         self._writable: set[int] = set()  # guest_memfds that user space maps, and that begin shared
@@ -132,12 +132,11 @@ class Memslots:
             )
         if number >= MOST_SLOTS or op.size % PAGE or op.gpa % PAGE:
             return no("EINVAL", "unaligned", f"{op.size:#x} bytes at {op.gpa:#x}, slot {number}")
-        if op.gpa + op.size > MOST_ADDRESS:
-            return no(
-                "EINVAL",
-                "past-the-end",
-                f"{op.gpa + op.size:#x} is past every host's physical addresses",
+        if op.gpa + op.size > 1 << self.host_width:
+            why = (
+                f"{op.gpa + op.size:#x} is past the {self.host_width} bits of the host's addresses"
             )
+            return no("EINVAL", "past-the-end", why)
         slot = Slot(number, op.gpa, op.gpa + op.size, op.gmem, op.gmem_offset or 0)
         if number in self._numbered or not op.size:
             return self._set_again(slot, self._numbered.get(number))

@@ -17,7 +17,7 @@ from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import write_span
-from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.interface import PAGE, WIDEST, Abi
 from cvmplan.kvm.recorded import RecordedCall
 from cvmplan.simulator.answers import Answer, Result, Simulation
 from cvmplan.simulator.attempts import Attempt, goes_on, is_rest, is_same, source_moved
@@ -76,7 +76,9 @@ class _Judged(NamedTuple):
     answer: Answer | None = None
 
 
-def replay(recording: Recording, abi: Abi, gpaw: int, image: Image | None) -> Simulation:
+def replay(
+    recording: Recording, abi: Abi, gpaw: int, image: Image | None, width: int = WIDEST
+) -> Simulation:
     """
     Return what `abi` answers to the calls that were recorded, and the digest they reach.
 
@@ -84,7 +86,7 @@ def replay(recording: Recording, abi: Abi, gpaw: int, image: Image | None) -> Si
     """
     if recording.platform not in abi.vm_types:
         raise UnsupportedError(f"{abi.name} has no {recording.platform} guests", at="--abi")
-    host = Host(recording.platform, abi, gpaw)
+    host = Host(recording.platform, abi, gpaw, width)
     calls = frozenset(a.op for a in recording.attempts)
     vcpus = image.vcpus if image else max((a.count for a in recording.attempts), default=0) or 1
     if not recording.calls:

@@ -14,7 +14,7 @@ from typing import Final
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import Platform
-from cvmplan.kvm.interface import PAGE, Abi
+from cvmplan.kvm.interface import PAGE, WIDEST, Abi
 from cvmplan.simulator.answers import Answer, Result, Simulation, no
 from cvmplan.simulator.call import Call
 from cvmplan.simulator.memslots import MOST_FINDINGS
@@ -35,9 +35,13 @@ MOST_NAMED: Final = 20  # doubles of which the first owner is looked for
 
 
 class Host:
-    """A host kernel: it creates one VM, and answers the calls on it."""
+    """
+    A host kernel: it creates one VM, and answers the calls on it.
 
-    def __init__(self, platform: Platform, abi: Abi, gpaw: int) -> None:
+    `width`: bits of the host's physical addresses, beyond which no memslot can be.
+    """
+
+    def __init__(self, platform: Platform, abi: Abi, gpaw: int, width: int = WIDEST) -> None:
         if not abi.simulates:
             raise UnsupportedError(
                 f"{abi.name} supports plans only; its refusals are not public", at="--abi"
@@ -45,6 +49,7 @@ class Host:
         self.platform = platform
         self.abi = abi
         self.gpaw = gpaw
+        self.width = width
         self.vm: Vm | None = None
         self._hashed = 0
 
@@ -93,6 +98,7 @@ class Host:
         if platform is None or platform not in self.abi.vm_types:
             return no("EINVAL", "vm-type", f"{self.abi.name} has no VMs of type {op.vm_type}")
         self.vm = VMS[platform.calls](platform, self.abi, self.gpaw)
+        self.vm.memory.host_width = self.width
         return Answer()
 
 
@@ -101,13 +107,15 @@ def simulate(
     abi: Abi,
     calls: Sequence[tuple[Call, Source | None]],
     gpaw: int,
+    width: int = WIDEST,
 ) -> Simulation:
     """
     Try each of `calls` (operation, what its pages hold) under `abi`.
 
-    `gpaw` is the width of a TD's addresses.  UnsupportedError where `abi` is for plans only.
+    `gpaw` is the width of a TD's addresses, `width` that of the host's.  UnsupportedError where
+    `abi` is for plans only.
     """
-    host = Host(platform, abi, gpaw)
+    host = Host(platform, abi, gpaw, width)
     results = []
     twice = 0
     for number, (op, source) in enumerate(calls):
