@@ -11,13 +11,14 @@ import time
 from pathlib import Path
 
 from tests.kernels import kept
-from tests.kernels.boot import Asked, boot, compiled, kernels
+from tests.kernels.boot import boot, compiled, kernels
 from tests.kernels.compare import compare
 
 
-def asked(words: list[str]) -> dict[str, Asked]:
+def asked(words: list[str]) -> dict[str, kept.Kept]:
     """Return the answers of all kernels, or of those that are named."""
     found = {}
+    today = dt.datetime.now(tz=dt.UTC).date().isoformat()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         program = compiled(folder)
@@ -26,25 +27,26 @@ def asked(words: list[str]) -> dict[str, Asked]:
                 continue
             begun = time.monotonic()
             try:
-                found[kernel] = boot(path, program, folder)
+                told = boot(path, program, folder)
             except (ValueError, subprocess.TimeoutExpired) as error:
                 print(f"{kernel}: {error}", file=sys.stderr)
                 continue
-            print(
-                f"{kernel}: {found[kernel].release}, {time.monotonic() - begun:.0f} s", flush=True
-            )
+            found[kernel] = kept.Kept(told.release, today, told.answers)
+            print(f"{kernel}: {told.release}, {time.monotonic() - begun:.0f} s", flush=True)
     return found
 
 
 def main() -> int:
     """Run; 1 where an answer differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="ask the kernels, and keep that")
-    parser.add_argument("words", nargs="*", help="names of kernels")
+    parser.add_argument("--write", action="store_true", help="ask kernels, and keep their answers")
+    parser.add_argument("words", nargs="*", help="names of kernels; without any, all")
     told = parser.parse_args()
     if told.write:
-        today = dt.datetime.now(tz=dt.UTC).date().isoformat()
-        print(f"{kept.write(asked(told.words), today)} bytes written to {kept.FILE}")
+        others = kept.read() if told.words else {}
+        size = kept.write({**others, **asked(told.words)})
+        kept.read.cache_clear()
+        print(f"{size} bytes written to {kept.FILE}")
     wrong = 0
     for name, one in kept.read().items():
         tally = compare(name, one.answers)

@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.kernels.boot import Answer, Asked
-from tests.kernels.cases import CASES, text
+from tests.kernels.boot import Answer
+from tests.kernels.cases import text
 
 FILE: Final = Path(__file__).parent / "answers.json.xz"
 
@@ -40,18 +40,15 @@ def _answer(row: list[int]) -> Answer:
     return Answer(ret, errno, (gpa, size), (last, at, rest), (pages[0], pages[1], pages[2]))
 
 
-def write(asked: Mapping[str, Asked], date: str) -> int:
+def write(kernels: Mapping[str, Kept]) -> int:
     """Write the answers of kernels and return how many bytes they take."""
-    kernels = {
-        name: (one.release, date, [[*key, *_flat(answer)] for key, answer in one.answers.items()])
-        for name, one in asked.items()
+    rows = {
+        name: (one.release, one.date, [[*key, *_flat(told)] for key, told in one.answers.items()])
+        for name, one in sorted(kernels.items())
     }
-    held = json.dumps({"cases": text(), "kernels": kernels}, separators=(",", ":"))
+    held = json.dumps({"cases": text(), "kernels": rows}, separators=(",", ":"))
     return FILE.write_bytes(lzma.compress(held.encode(), preset=9))
 
 
 def _flat(answer: Answer) -> list[int]:
     return [answer.ret, answer.errno, *answer.left, *answer.last, *answer.pages]
-
-
-__all__ = ["CASES", "FILE", "Kept", "read", "write"]
