@@ -93,7 +93,7 @@ def boot(kernel: Path, program: Path, folder: Path) -> Asked:
         root / "usr/lib64/ld-linux-x86-64.so.2", "--library-path", libraries,
         root / "usr/bin/qemu-system-x86_64", "-L", root / "usr/share/qemu",
         "-L", root / "usr/share/seabios", "-nodefaults", "-no-user-config", "-display", "none",
-        "-machine", "q35,accel=tcg", "-cpu", "max,+svm,+npt", "-m", "3G", "-no-reboot",
+        "-machine", "q35,accel=tcg", "-cpu", "max,+svm,+npt", "-m", "5G", "-no-reboot",
         "-serial", "stdio", "-kernel", image, "-initrd", folder / "initramfs",
         "-append", COMMAND_LINE,
     ]  # fmt: skip

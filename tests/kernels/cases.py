@@ -172,8 +172,12 @@ def of_giving_back() -> Iterator[tuple[str, tuple[str, ...]]]:
 def of_large_backing() -> Iterator[tuple[str, tuple[str, ...]]]:
     """Memory from hugetlbfs: levels of 2 MiB and 1 GiB."""
     yield "hugetlb-2m", (slot(0, 8 * M, how="2m"), VCPU, prefault(0, 8 * M))
-    yield "hugetlb-1g", (slot(G, G, how="1g"), VCPU, prefault(G, PAGE), prefault(G, G))
-    yield "hugetlb-1g-askew", (slot(G + LARGE, G, how="1g"), VCPU, prefault(G + LARGE, 4 * M))
+    yield "hugetlb-1g", (
+        slot(G, G, how="1g"), write(G, PAGE), VCPU, prefault(G, PAGE), prefault(G, G),
+    )  # fmt: skip
+    yield "hugetlb-1g-askew", (
+        slot(G + LARGE, G, how="1g"), write(G + LARGE, PAGE), VCPU, prefault(G + LARGE, 4 * M),
+    )  # fmt: skip
 
 
 def of_slots() -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -61,14 +61,15 @@ static void alarm_in(long seconds) {
     setitimer(ITIMER_REAL, &soon, NULL);
 }
 
-/* User memory that lies as the guest's does modulo 1 GiB, so that its blocks can be the guest's; askew: 4 KiB off. */
+/* User memory that lies as the guest's does modulo 1 GiB, so that its blocks can be the guest's; askew: 4 KiB
+   off; 1g: at a multiple of 1 GiB, as a page of that size must. */
 static char *memory_of(uint64_t gpa, uint64_t size, const char *how) {
     uint64_t align = (uint64_t)1 << 30;
     int huge = !strcmp(how, "1g") ? MAP_HUGETLB | 30 << 26 : !strcmp(how, "2m") ? MAP_HUGETLB | 21 << 26 : 0;
     if (!size) return NULL;
     char *all = mmap(NULL, size + 2 * align, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (all == MAP_FAILED) return NULL;
-    char *at = (char *)(((uintptr_t)all + align - 1) & ~(align - 1)) + (gpa & (align - PAGE));
+    char *at = (char *)(((uintptr_t)all + align - 1) & ~(align - 1)) + (strcmp(how, "1g") ? gpa & (align - PAGE) : 0);
     if (!strcmp(how, "askew")) at += PAGE;
     char *got = mmap(at, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED | huge, -1, 0);
     return got == MAP_FAILED ? NULL : got;
