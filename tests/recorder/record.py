@@ -13,6 +13,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
@@ -50,6 +51,15 @@ def compiled(folder: Path) -> Path:
     command = [compiler() or "cc", *flags, "-o", str(library), str(SOURCE), "-ldl", "-lpthread"]
     subprocess.run(command, check=True, capture_output=True, text=True)
     return library
+
+
+@cache
+def c_bit(folder: Path) -> int:
+    """Return the C-bit that QEMU wants on this host; the program is compiled into `folder`."""
+    program = folder / "cbit"
+    source = str(SOURCE.with_name("cbit.c"))
+    subprocess.run([compiler() or "cc", "-o", str(program), source], check=True)
+    return int(subprocess.run([program], check=True, capture_output=True, text=True).stdout)
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,9 @@ def started(
 def record(vmm: str, launch: Launch, library: Path, folder: Path, *, kvm: str = "") -> Recorded:
     """Return what a binary did at a launch, in a folder with the files of `write_files`."""
     quiet = ("-nodefaults", "-nographic", "-accel", "kvm")
-    command = [*command_of(vmm, library), *quiet, *launch.qemu]
+    bit = f"cbitpos={c_bit(library.parent)},"
+    told = (word.replace("cbitpos=0,", bit) for word in launch.qemu)
+    command = [*command_of(vmm, library), *quiet, *told]
     return started(command, folder, vmm=vmm, fault=launch.fault, kvm=kvm)
 
 
