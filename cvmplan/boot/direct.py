@@ -29,7 +29,7 @@ _VGA: Final = {"normal": 0xFFFF, "ext": 0xFFFE, "ask": 0xFFFD}
 
 
 def has_cc_stub(kernel: Blob) -> bool:
-    """Whether the kernel's EFI stub measures through the CC protocol, where there is no TPM."""
+    """Whether the kernel's EFI stub measures through the CC protocol if there is no TPM."""
     return _CC_PROTOCOL in bytes(kernel.data)
 
 

@@ -157,8 +157,8 @@ class VendorCalls:
             "id_block_uaddr": 0 if op.id_block is None else "&id_block",
             "id_auth_uaddr": 0 if op.id_auth is None else "&id_auth",
             "id_block_en": int(op.id_block is not None),
-            "auth_key_en": int(bool(op.author_key_enabled)),
-            "vcek_disabled": int(bool(op.vcek_disabled)),
+            "auth_key_en": int(op.author_key_enabled),
+            "vcek_disabled": int(op.vcek_disabled),
             "host_data": op.host_data or bytes(32),
             "flags": 0,
         }

@@ -97,7 +97,7 @@ def runs(ops: Iterable[Op]) -> Iterator[tuple[int, int]]:
 
 
 def _gap(slots: Sequence[SetMemslot]) -> int | None:
-    """Return where a memslot ends and no other is for 16 pages, None where there is no such."""
+    """Return the end of a memslot that 16 free pages follow, None if there is none."""
     held = [*Spans((s.gpa, s.gpa + s.size) for s in slots), (END, END)]
     return next((end for (_, end), (low, _) in pairwise(held) if low - end >= GAP), None)
 

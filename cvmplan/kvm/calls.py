@@ -64,7 +64,7 @@ class KernelCall(NamedTuple):
 
 
 def fd_of(op: Any, abi: Abi) -> str:
-    """Return "kvm", "vm", "vcpu:0", "gmem:0"; "" where it is no call on one, or none that runs."""
+    """Return "kvm", "vm", "vcpu:0", "gmem:0"; "" if it is not a call on a file descriptor."""
     if not abi.runs or abi.imports:
         return ""
     if op.name == "tdx-init-vcpu":

@@ -67,7 +67,7 @@ class Trace(NamedTuple):
     mappings: tuple[MappedRange, ...] = ()
 
     def steps(self) -> Iterator[Traced]:
-        """Yield each step; PlanError where the plan is no legal launch."""
+        """Yield each step; PlanError if the plan cannot be launched."""
         yield from _traced(self.plan.platform, list(self.plan.lowered()), _final(self.plan))
 
     def commands(self) -> Iterator[Traced]:

@@ -104,7 +104,8 @@ QEMU = Profile(
         Fact(
             "TDX: sections in table order, each page added and at once extended when its "
             "section says MR.EXTEND; PAGE.AUG is not looked at; types above 3 are refused; "
-            "metadata is found in the GUID table only, and data that is not on a page is no source",
+            "metadata is read from the GUID table only; section data must start on a page of the "
+            "file",
             "qemu target/i386/kvm/tdx.c tdx_finalize_vm, hw/i386/tdvf.c; "
             "linux arch/x86/kvm/vmx/tdx.c tdx_gmem_post_populate",
             TWO,
@@ -204,8 +205,8 @@ QEMU_82_TDX = Profile(
             id="page-order",
         ),
         Fact(
-            "types above 3 are refused, PAGE.AUG is not looked at, metadata is found in the "
-            "GUID table only, data that is not on a page is no source",
+            "types above 3 are refused, PAGE.AUG is ignored, metadata is read from the GUID table "
+            "only; section data must start on a page of the file",
             "qemu hw/i386/tdvf.c as the series introduced it",
             SOURCE,
             id="sections",

@@ -102,7 +102,7 @@ class Machine(NamedTuple):
 def _pieces(
     low: int, windows: Iterable[Window], blocks: Sequence[int], *, readonly: bool
 ) -> Iterator[Shown]:
-    """Yield RAM of `low` bytes with windows in it; each that is no firmware is a block more."""
+    """Yield RAM of `low` bytes with windows in it; a window other than firmware adds a block."""
     at, block = 0, len(blocks)
     for window in windows:
         size = window.end - window.start

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,6 +145,8 @@ class _Maker(NamedTuple):
         made: dict[str, Any] = {}
         for field in fields(self.classes[document.op]):  # type: ignore[arg-type]  # every Op is one
             value = getattr(document, field.name)
+            if value is None and field.default is not MISSING:
+                continue
             if field.name == "source" and value is not None:
                 value = _contents(at, value, document.size, self.inputs)
             elif field.name == "registers":

@@ -37,7 +37,7 @@ class Memory(Memslots):
         self.written: Ranges[tuple[Source, int] | None] = Ranges(None)  # contents, and where from
 
     def unmapped(self, low: int, high: int) -> None:
-        """Remove the mappings of [low, high), whose memslot is no longer there."""
+        """Remove the mappings of [low, high): its memslot was deleted or moved."""
         self._zap(low, high, leaves=True)
 
     def assume_all(self, pages: Iterable[tuple[int, int, Source]], *, private: bool) -> None:

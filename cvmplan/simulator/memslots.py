@@ -74,7 +74,7 @@ class Memslots:
             self.findings.append(Finding(rule, why, first, last))
 
     def unmapped(self, low: int, high: int) -> None:
-        """Remove the mappings of [low, high), whose memslot is no longer there."""
+        """Remove the mappings of [low, high): its memslot was deleted or moved."""
 
     # --- guest_memfds --------------------------------------------------------------------------
 
