@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import struct
 import subprocess
@@ -12,15 +13,20 @@ import pytest
 
 from cvmplan import simulate
 from cvmplan.core.errors import ConfigError
+from cvmplan.host.cases import CASES, DEFAULT, PROTECTED
+from cvmplan.host.compared import Answer, compared
+from cvmplan.kvm.abi import find
+from cvmplan.kvm.asked import ASKED, SHOWN, known, vm_of
+from cvmplan.kvm.releases import RELEASES
 from tests.kernels import kept
-from tests.kernels.boot import Answer, archive, asked, boot, compiled, kernels
-from tests.kernels.cases import CASES, DEFAULT
-from tests.kernels.compare import ABIS, compare
+from tests.kernels.boot import archive, asked, boot, compiled, kernels
+from tests.kernels.compare import ABIS, WIDTH, compare
 from tests.plans import op, plan
 from tests.recorder.record import compiler, consumers, package
 from tests.run import run
 
 NAMES: Final = sorted(kept.read())
+RELEASED: Final = [abi.name for abi in RELEASES]
 LOOP: Final = "6.12 does not return after a slot went away, until a signal arrives"
 DIFFERING: Final = {
     "slot-deleted (default): prefault 0x0 0x100000 0 0: EINTR, simulated ENOENT": LOOP,
@@ -57,6 +63,54 @@ def test_a_wrong_answer_is_seen() -> None:
     answers[number, 3] = answers[number, 3]._replace(pages=(2, 0, 0))
     answers[number, 1] = answers[number, 1]._replace(errno=17)
     assert len(compare("7.3", answers).differing) == 2
+
+
+def test_what_interfaces_say_of_asked_kernels_is_what_is_kept() -> None:
+    told = {
+        (abi, one.release, one.date, one.protected) for abi, rows in ASKED.items() for one in rows
+    }
+    held = {
+        (ABIS[name.removesuffix("-protected")], one.release, one.date, name.endswith("-protected"))
+        for name, one in kept.read().items()
+    }
+    assert told == held
+
+
+@pytest.mark.parametrize("abi", ASKED)
+def test_a_fact_that_was_run_has_cases_that_kernels_answered_so(abi: str) -> None:
+    found = [one for one in known(find(abi)) if one.how == "run"]
+    assert {one.fact.id for one in found} >= {"pre-fault", "aligned"}
+    for fact in found:
+        for kernel in fact.kernels:
+            (held,) = (one for one in kept.read().values() if one.release == kernel.release)
+            vm = {"default": DEFAULT, "sw-protected": PROTECTED}[vm_of(fact.fact.id, kernel)]
+            for name in SHOWN[fact.fact.id].cases:
+                number = next(n for n, c in enumerate(CASES) if (c.name, c.vm) == (name, vm))
+                told = {line: a for (of, line), a in held.answers.items() if of == number}
+                lines = [*compared(CASES[number], find(abi), WIDTH, told)]
+                assert [one.difference for one in lines if one.difference] == []
+                assert any(one.difference == "" for one in lines), (fact.fact.id, name)
+
+
+def test_abis_says_how_each_fact_is_known() -> None:
+    """The kernels by release and day; what no kernel was run for is read, or inferred."""
+    told = run("abis", "kvm-6.16").out
+    assert "[run: 6.16.12, 6.17.13 (2026-11-27)] KVM_PRE_FAULT_MEMORY" in told
+    assert "[read] SNP_LAUNCH_UPDATE" in told
+    assert "[inferred] a page populated before" in told
+    assert "[run" not in run("abis", "kvm-7.0").out
+    facts = json.loads(run("abis", "kvm-7.3", "--format", "json").out)["facts"]
+    (fault,) = (one for one in facts if one["id"] == "pre-fault")
+    assert fault["known"] == "run"
+    assert fault["kernels"][0] == {
+        "release": "7.3.4+deb13-amd64", "date": "2026-11-27", "protected": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", [*RELEASED, "map-memory", "isolated-import"])
+def test_abis_speaks_no_python(name: str) -> None:
+    told = run("abis", name).out
+    assert not {"None", "True", "False", "()"} & {*told.replace(",", " ").split()}
 
 
 # --- the seed, as kernels answered it ------------------------------------------------------------
@@ -99,6 +153,41 @@ def test_dirty_logging_splits_what_was_mapped_large(name: str) -> None:
 def test_pages_of_a_gigabyte_are_mapped_whole(name: str) -> None:
     assert answer(name, "hugetlb-1g", 4).pages == (0, 0, 1)
     assert answer(name, "hugetlb-1g-askew", 4).pages == (0, 2, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mapping_and_a_run_of_another_vcpu_do_not_disturb_each_other(name: str) -> None:
+    case = "while-another-vcpu-runs"
+    assert answer(name, case, 5).errno == 0  # it began
+    assert [answer(name, case, line).pages for line in (6, 7, 9)] == [
+        (256, 0, 0),
+        *2 * [(512, 0, 0)],
+    ]
+    assert answer(name, case, 8).errno == errno.EINTR  # it ran until the signal
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_user_space_asks_for_a_level_by_advice(name: str) -> None:
+    """Advice before the first write, or MADV_COLLAPSE after it."""
+    assert answer(name, "advice-before-a-write", 5).pages == (0, 1, 0)
+    assert answer(name, "collapsed-later", 4).pages == (1024, 0, 0)
+    assert answer(name, "collapsed-later", 7).pages == (0, 2, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_populated_memory_is_mapped_as_it_is(name: str) -> None:
+    """A write fault after a read fault takes the zero page away: the mapping goes with it."""
+    assert answer(name, "populated", 4).pages == (1, 0, 0)
+    assert answer(name, "populated", 5).pages == (0, 0, 0)
+    assert answer(name, "populated", 6).pages == (256, 0, 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_release_takes_attributes_of_a_guest_memfd(name: str) -> None:
+    vm = PROTECTED if name.endswith("-protected") else DEFAULT
+    told = answer(name, "attributes-on-the-file", 3, vm)
+    has = name.endswith("-protected") or name >= "6.18"
+    assert errno.errorcode[told.errno] == ("ENOTTY" if has else "EBADF")
 
 
 # --- what the simulator says of it ---------------------------------------------------------------

@@ -288,7 +288,7 @@ def test_kernels_are_named_in_their_table_only() -> None:
 @pytest.mark.parametrize("abi", ABIS.values(), ids=ABIS)
 def test_every_interface_says_where_its_facts_are_from(abi: Any) -> None:
     assert abi.facts
-    assert all(f.source and f.confidence in ("source", "inferred", "known") for f in abi.facts)
+    assert all(f.source and f.confidence in ("read", "inferred") for f in abi.facts)
     assert abi.name in run("abis", abi.name).out
     told = json.loads(run("abis", abi.name, "--format", "json").out)
     assert told["name"] == abi.name

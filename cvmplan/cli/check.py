@@ -15,9 +15,7 @@ app = make_app()
 Format = Annotated[str, format_of(FINDINGS)]
 OnHost = Annotated[
     bool,
-    typer.Option(
-        "--on-host", help="Also run the mapping calls on /dev/kvm and compare the results."
-    ),
+    typer.Option("--on-host", help="Also ask /dev/kvm: the mapping half of the launch, and cases."),
 ]
 
 
@@ -36,9 +34,10 @@ def check(
 
     found: tuple[Finding, ...] = answers.check(request)
     if on_host and not has_errors(found):
+        from cvmplan.host.ask import ask
         from cvmplan.host.check import check as on_this_machine
 
-        found = (*found, *on_this_machine(request.plan()))
+        found = (*found, *on_this_machine(request.plan()), *ask())
     write(FINDINGS.printer(format).findings(found), output)
     if has_errors(found):
         raise typer.Exit(1)

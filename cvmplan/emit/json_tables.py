@@ -9,8 +9,9 @@ from cvmplan.core.findings import Rule
 from cvmplan.core.values import Json
 from cvmplan.emit.fields import practice_of
 from cvmplan.emit.json import dumps
+from cvmplan.kvm.asked import Known
 from cvmplan.kvm.calls import KernelCall
-from cvmplan.kvm.interface import Bits, Fact
+from cvmplan.kvm.interface import Bits
 from cvmplan.profiles import IGVM_FIELDS, Profile
 from cvmplan.profiles import Fact as ProfileFact
 from cvmplan.profiles.interfaces import Interface
@@ -57,13 +58,17 @@ def _abi(shown: Interface) -> dict[str, Json]:
         "no_source": dict(chosen.no_source),
         "not_modelled": dict(chosen.not_modelled),
         "calls": [_kernel_call(call) for call in shown.calls],
-        "facts": [_fact(fact) for fact in chosen.facts],
+        "facts": [_fact(one) for one in shown.facts],
         "refusals": [refusal._asdict() for refusal in shown.refusals],
     }
 
 
-def _fact(fact: Fact) -> dict[str, str]:
-    return {"fact": fact.fact, "source": fact.source, "confidence": fact.confidence}
+def _fact(one: Known) -> dict[str, Json]:
+    kernels: list[Json] = [dict(kernel._asdict()) for kernel in one.kernels]
+    return {
+        "id": one.fact.id, "fact": one.fact.fact, "source": one.fact.source, "known": one.how,
+        "kernels": kernels,
+    }  # fmt: skip
 
 
 def _bits(value: Shown) -> Json:

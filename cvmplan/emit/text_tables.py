@@ -8,6 +8,8 @@ from typing import TypeAlias
 
 from cvmplan.core.findings import Rule
 from cvmplan.emit.lines import aligned, joined
+from cvmplan.kvm.asked import Known
+from cvmplan.kvm.calls import KernelCall
 from cvmplan.kvm.interface import Bits
 from cvmplan.profiles import Profile
 from cvmplan.profiles.interfaces import Interface
@@ -35,17 +37,36 @@ def _titled(title: str, platforms: Sequence[str]) -> str:
 def abi(shown: Interface) -> str:
     """Return one kernel interface: its fields, its calls, and each fact with its source."""
     chosen = shown.abi
-    told = [(k.replace("_", "-"), _plain(v)) for k, v in chosen._asdict().items() if k != "facts"]
-    calls = [
-        (c.op, c.ioctl, hex(c.number), c.command or c.argument, c.capability) for c in shown.calls
+    told = [
+        (name.replace("_", "-"), _plain(value))
+        for name, value in chosen._asdict().items()
+        if name not in ("name", "title", "facts") and value not in (None, "", ())
     ]
-    lines = [f"{chosen.name}: {chosen.title}", "", *aligned(told[2:]), ""]
-    lines += [*aligned(calls), ""] if calls else []
-    for fact in chosen.facts:
-        lines += [f"[{fact.confidence}] {fact.fact}", f"  {fact.source}"]
+    lines = [f"{chosen.name}: {chosen.title}", "", *aligned(told), "", *_calls(shown.calls)]
+    for one in shown.facts:
+        lines += [f"[{_how(one)}] {one.fact.fact}", f"  {one.fact.source}"]
     rows = [(r.call, r.situation, r.answer, r.where, r.source) for r in shown.refusals]
     titles = ("call", "refused", "answer", "modelled in", "source")
     return joined([*lines, "", *aligned([titles, *rows])] if rows else lines)
+
+
+def _calls(calls: Sequence[KernelCall]) -> list[str]:
+    """Return the calls, the command in place of KVM_MEMORY_ENCRYPT_OP, and what they need."""
+    if not calls:
+        return []
+    rows = [(call.op, call.command or call.ioctl, hex(call.number)) for call in calls]
+    needed = dict.fromkeys(call.capability for call in calls if call.capability)
+    return [*aligned(rows), "", f"capabilities: {', '.join(needed)}", ""]
+
+
+def _how(one: Known) -> str:
+    """Return how a fact is known: "run: 6.16.12, 6.17.13 (2026-11-27)", "read", "inferred"."""
+    dates = dict.fromkeys(kernel.date for kernel in one.kernels)
+    runs = [
+        f"{', '.join(dict.fromkeys(k.short for k in one.kernels if k.date == date))} ({date})"
+        for date in dates
+    ]
+    return f"{one.how}: {', '.join(runs)}" if runs else one.how
 
 
 def profiles(known: Sequence[Profile]) -> str:
@@ -85,5 +106,11 @@ def _plain(value: Plain) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k} {_plain(v)}" for k, v in value.items())
     if isinstance(value, tuple):
-        return ", ".join(_plain(v) for v in value)
-    return hex(value) if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        return ", ".join(
+            " ".join(map(_plain, v)) if isinstance(v, tuple) else _plain(v) for v in value
+        )
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return hex(value) if isinstance(value, int) else value

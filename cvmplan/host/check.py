@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from itertools import groupby
 from operator import itemgetter
-from platform import machine, release
+from platform import machine
 from typing import Final, NamedTuple
 
 from cvmplan.calls.make import calls
@@ -27,7 +27,8 @@ from cvmplan.core.spans import Spans
 from cvmplan.core.values import PAGE
 from cvmplan.host.half import Offer, mapping_half, runs
 from cvmplan.host.kernel import Kernel, Linux
-from cvmplan.kvm.abi import earliest, find
+from cvmplan.kvm.abi import earliest, find, of_release
+from cvmplan.kvm.interface import Abi
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS
 from cvmplan.kvm.memory import SetMemslot
 from cvmplan.operations.plan import CreateVm, Op, Plan, PreFaultMemory, is_run
@@ -36,7 +37,6 @@ from cvmplan.simulator.answers import Answer
 from cvmplan.simulator.simulate import simulate
 
 DEVICE: Final = "/dev/kvm"
-GMEM_SHARED: Final = 1 << 1  # of KVM_CAP_GUEST_MEMFD_FLAGS: INIT_SHARED
 MOST_MEMORY: Final = 64 << 30  # bytes of memslots: address space only
 MOST_MAPPED: Final = 1 << 30  # bytes of pages that a guest_memfd really allocates
 MOST_REPEATS: Final = 100  # of a call that was interrupted
@@ -71,7 +71,7 @@ def check(plan: Plan, kernel: Kernel | None = None) -> tuple[Finding, ...]:
         try:
             kvm = _open(kernel, held)
             offer = _offer(kernel, kvm, plan)
-            made = mapping_half(plan, offer)
+            made = mapping_half(plan, offer, _interface(kernel, offer.vm_type))
             _bounded(made)
         except NotChecked as why:
             return (_not_checked(str(why)),)
@@ -109,13 +109,17 @@ def _offer(kernel: Kernel, kvm: int, plan: Plan) -> Offer:
         ]
     lacks = tuple(answers[SW_PROTECTED])
     if not lacks:
-        return Offer(SW_PROTECTED, prefault=True, gmem_default=False)
+        return Offer(SW_PROTECTED, prefault=True)
     needed = [name for name in answers[DEFAULT] if name != "KVM_CAP_PRE_FAULT_MEMORY"]
     if needed:
         raise NotChecked(f"{DEVICE} lacks {', '.join(needed)}")
-    shared = _ask(kernel, kvm, CAPABILITIES["KVM_CAP_GUEST_MEMFD_FLAGS"])
-    shared *= _ask(kernel, kvm, CAPABILITIES["KVM_CAP_USER_MEMORY2"])
-    return Offer(DEFAULT, not answers[DEFAULT], bool(shared & GMEM_SHARED), lacks)
+    return Offer(DEFAULT, not answers[DEFAULT], lacks)
+
+
+def _interface(kernel: Kernel, vm_type: Platform) -> Abi:
+    """Return the interface of the kernel's release; of an older one, the first that maps."""
+    own = of_release(kernel.release())
+    return own if own is not None and vm_type in own.vm_types else earliest(vm_type)
 
 
 def _ask(kernel: Kernel, kvm: int, capability: int) -> int:
@@ -154,7 +158,7 @@ class _Session:
                 number, offset = op.shows
                 self.sizes[number] = max(offset + op.size, self.sizes.get(number, PAGE))
         self.memory: dict[int, int] = {}  # number to address
-        self.made = self.refused = 0  # calls
+        self.made = 0  # calls
 
     def compare(self) -> tuple[Finding, ...]:
         """
@@ -182,15 +186,13 @@ class _Session:
     def _difference(self, op: Op, wanted: Answer, said: Said) -> Finding:
         where = f" of {op.size:#x} bytes at {op.gpa:#x}" if is_run(op) else ""
         simulated = _told(wanted.errno, wanted.residual)
-        problem = f"{op.name}{where}: {_told(*said)} on Linux {release()}"
+        problem = f"{op.name}{where}: {_told(*said)} on Linux {self.kernel.release()}"
         return Finding("host-differs", f"{problem}, {simulated} simulated for {self.plan.abi}")
 
     def _agreement(self, mapped: int) -> Finding:
-        accepted = self.made - self.refused
         problem = (
-            f"{self.made} calls on Linux {release()}, VM type {self.plan.platform}: {accepted} "
-            f"accepted, {self.refused} refused, all as simulated for {self.plan.abi}; "
-            f"{mapped:#x} bytes mapped"
+            f"{self.made} calls on Linux {self.kernel.release()}, VM type {self.plan.platform}: "
+            f"all as simulated for {self.plan.abi}; {mapped:#x} bytes mapped"
         )
         return Finding("host-agrees", problem)
 
@@ -206,7 +208,6 @@ class _Session:
             if said.errno in NO_ROOM:
                 raise NotChecked(f"{call.name} answers {said.errno}: the host has no room")
             if said.errno is not None:
-                self.refused += 1
                 break
         return said
 

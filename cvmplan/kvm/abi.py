@@ -7,6 +7,7 @@ releases.  What the fields mean is said in `kvm.interface`.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from cvmplan.core.errors import ConfigError, UnsupportedError
@@ -32,7 +33,7 @@ IN_PLACE = KVM_7_3._replace(
     attributes="gmem",
     in_place=True,
     facts=(
-        *facts_but(KVM_7_3, "no-source"),
+        *facts_but(KVM_7_3, "no-source", "attributes"),
         Fact(
             "not-released",
             "Linux 7.3.4 does not have it: not released",
@@ -209,11 +210,12 @@ IMPORT = Abi(
             "refusals",
             "what a refusal answers is not in public text, so it is not simulated",
             "-",
-            "known",
+            "inferred",
         ),
     ),
 )
 
+_VERSION: Final = re.compile(r"\d{1,4}")
 ABIS: Final = {
     abi.name: abi
     for abi in (
@@ -243,6 +245,13 @@ def earliest(platform: Platform) -> Abi:
 def newest(platform: Platform) -> Abi:
     """Return the newest release of Linux that has guests of `platform`."""
     return next(abi for abi in reversed(RELEASES) if platform in abi.vm_types)
+
+
+def of_release(release: str) -> Abi | None:
+    """Return the interface that a release of Linux has, None for one before the first."""
+    own = tuple(int(part) for part in _VERSION.findall(release)[:2])
+    held = [abi for abi in RELEASES if tuple(map(int, _VERSION.findall(abi.name))) <= own]
+    return held[-1] if held else None
 
 
 def for_plan(abi: Abi, platform: Platform, at: str = "--abi") -> Abi:

@@ -2,9 +2,8 @@
 What a kernel interface is: the record that `kvm.abi` fills in.
 
 The measurement depends on the interface in the four fields of `Abi` after its title and in
-nothing else.  Each fact has its source, and how sure it is: "source" (read in the kernel's
-text or a mail), "inferred" (follows from what was read), "known" (general knowledge, not
-read again).
+nothing else.  Each fact has its source, and how sure it is: "read" in the kernel's text or a
+mail, or "inferred" from what was read; `kvm.asked` has those that a kernel was run for.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ class Fact(NamedTuple):
     id: str
     fact: str
     source: str
-    confidence: str = "source"
+    confidence: str = "read"
 
 
 class Bits(NamedTuple):

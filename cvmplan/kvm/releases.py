@@ -149,6 +149,21 @@ _PREMAPPED = Fact(
     "KVM_TDX_FINALIZE_VM is EINVAL while a page was mapped and its add failed",
     f"{_TDX} nr_premapped",
 )
+_BUILT = Fact(
+    "built",
+    "a host has KVM_PRE_FAULT_MEMORY where its processor translates guest addresses (TDP), else "
+    "EOPNOTSUPP; guest_memfd where it was built with KVM_PRIVATE_MEM (later KVM_GUEST_MEMFD), "
+    "private attributes with KVM_GENERIC_MEMORY_ATTRIBUTES, else ENOTTY; VMs of type 1 with "
+    "KVM_SW_PROTECTED_VM, memslots of system management mode with KVM_SMM, else EINVAL",
+    "linux arch/x86/kvm/Kconfig, virt/kvm/Kconfig; arch/x86/kvm/mmu/mmu.c kvm_tdp_map_page; "
+    "a host of 6.18.44 without TDP, attributes and SMM answered so on 2026-11-27",
+)
+_ATTRIBUTES = Fact(
+    "attributes",
+    "private attributes are set on the VM (KVM_SET_MEMORY_ATTRIBUTES) for any whole pages below "
+    "2^64, with and without memslots; memory that is private and has no guest_memfd is EFAULT",
+    f"{_API}, KVM_SET_MEMORY_ATTRIBUTES; linux 6.12 virt/kvm/kvm_main.c",
+)
 _ALIGNED = Fact(
     "aligned",
     "every call takes whole 4 KiB pages below 2^64 and no empty range; others are EINVAL",
@@ -176,8 +191,8 @@ KVM_6_11 = Abi(
     snp_features=Bits(SNP_ACTIVE | DEBUG_SWAP, must=SNP_ACTIVE, host=DEBUG_SWAP),
     es_features=Bits(DEBUG_SWAP, host=DEBUG_SWAP),
     facts=(
-        _PRE_FAULT, _ALIGNED, _SNP_LATE, _SNP_ADD, _SNP_TWICE, _EMPTY_ADD, _GMEM_4K, _BINDING,
-        _POLICY_SMT, _FEATURES, _FINISHED,
+        _PRE_FAULT, _ALIGNED, _ATTRIBUTES, _BUILT, _SNP_LATE, _SNP_ADD, _SNP_TWICE, _EMPTY_ADD,
+        _GMEM_4K, _BINDING, _POLICY_SMT, _FEATURES, _FINISHED,
     ),
 )  # fmt: skip
 KVM_6_16 = KVM_6_11._replace(

@@ -81,14 +81,10 @@ class Memory(Memslots):
         return self._set_attribute(op, private=False)
 
     def _refuses_attribute(self, op: Call, *, private: bool) -> Answer | None:
-        place = "vm" if op.gmem is None else "gmem"
         end = op.gpa + op.size
-        if place != self.abi.attributes and self.abi.runs:
-            return no(
-                "ENOTTY",
-                "attributes-elsewhere",
-                f"{self.abi.name} has its attributes on the {self.abi.attributes}",
-            )
+        elsewhere = self._refuses_place(op)
+        if elsewhere is not None:
+            return elsewhere
         if private and not self.platform.private:
             why = f"a {self.platform} VM has no private memory"
             return no("EINVAL", "no-private-memory", why)
@@ -103,6 +99,19 @@ class Memory(Memslots):
         if op.preserve and (not self.abi.in_place or self.finalized):
             return no("EINVAL", "no-preserve", "contents cannot be preserved here")
         return None
+
+    def _refuses_place(self, op: Call) -> Answer | None:
+        """Return why attributes are not set on what `op` names: the VM, or a guest_memfd."""
+        place = "vm" if op.gmem is None else "gmem"
+        if op.gmem is not None and op.gmem not in self.gmems:
+            return no("EBADF", "no-gmem", f"guest_memfd {op.gmem} does not exist")
+        if place == self.abi.attributes or not self.abi.runs:
+            return None
+        return no(
+            "ENOTTY",
+            "attributes-elsewhere",
+            f"{self.abi.name} has its attributes on the {self.abi.attributes}",
+        )
 
     def _set_attribute(self, op: Call, *, private: bool) -> Answer:
         refused = self._refuses_attribute(op, private=private)
@@ -249,16 +258,12 @@ class Memory(Memslots):
         return new, largest
 
     def _refuses_fault(self, slot: Slot | None, at: int) -> Answer | None:
-        if slot is None:
-            return no("ENOENT", "no-memslot", f"no memslot at {at:#x}")
+        """Return why a fault at a page is refused; booted kernels look at private memory first."""
         private = next(self.private.runs(at, at + PAGE))[2]
-        if private and slot.gmem is None:
-            return no(
-                "EFAULT",
-                "private-without-gmem",
-                f"{at:#x} is private, and its memslot has no guest_memfd",
-            )
-        return None
+        if private and (slot is None or slot.gmem is None):
+            why = f"{at:#x} is private, and no memslot with a guest_memfd contains it"
+            return no("EFAULT", "private-without-gmem", why)
+        return None if slot is not None else no("ENOENT", "no-memslot", f"no memslot at {at:#x}")
 
     def _fault_run(self, slot: Slot, low: int, high: int) -> int:
         """Map an unmapped run inside one slot, and return its largest page in bytes."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import lzma
 import subprocess
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final, NamedTuple
 
-from tests.kernels.cases import CASES, text
+from cvmplan.host.cases import CASES, text
+from cvmplan.host.compared import Answer
 from tests.recorder.record import compiler, consumers
 
 SOURCE: Final = Path(__file__).parent / "init.c"
@@ -19,23 +20,6 @@ COMMAND_LINE: Final = (
     "console=ttyS0 quiet panic=-1 transparent_hugepage=madvise "
     "hugepagesz=1G hugepages=1 hugepagesz=2M hugepages=16"
 )
-
-
-class Answer(NamedTuple):
-    """
-    What a kernel answered to a call.
-
-    errno      0 where the call succeeded; `ret` is then what it returned
-    left       (gpa, size) in the struct after the first KVM_PRE_FAULT_MEMORY
-    last       errno and (gpa, size) after the loop over the rest
-    pages      how many pages of 4 KiB, 2 MiB and 1 GiB are mapped
-    """
-
-    ret: int
-    errno: int
-    left: tuple[int, int]
-    last: tuple[int, int, int]
-    pages: tuple[int, int, int]
 
 
 class Asked(NamedTuple):
@@ -56,14 +40,16 @@ def compiled(folder: Path) -> Path:
 
 def archive(files: Mapping[str, bytes]) -> bytes:
     """Return a newc archive (linux Documentation/driver-api/early-userspace/buffer-format.rst)."""
-    made = b""
-    for number, (name, data) in enumerate((*files.items(), ("TRAILER!!!", b""))):
-        mode = 0o100755 if name != "TRAILER!!!" else 0
+    folders = {str(up) for name in files for up in PurePosixPath(name).parents if up.name}
+    rows = [(name, 0o040755, b"") for name in sorted(folders)]
+    rows += [(name, 0o100755, data) for name, data in files.items()]
+    made = bytearray()
+    for number, (name, mode, data) in enumerate((*rows, ("TRAILER!!!", 0, b""))):
         head = (number + 1, mode, 0, 0, 1, 0, len(data), 0, 0, 0, 0, len(name) + 1, 0)
         made += b"070701" + b"".join(b"%08x" % field for field in head) + name.encode() + b"\0"
         made += bytes(-len(made) % 4) + data
         made += bytes(-len(made) % 4)
-    return made
+    return bytes(made)
 
 
 def kernels() -> dict[str, Path]:
@@ -71,22 +57,27 @@ def kernels() -> dict[str, Path]:
     return {path.name: path for path in sorted((consumers() / "kernels").glob("*"))}
 
 
-def initramfs(root: Path, program: Path) -> bytes:
-    """Return what a kernel unpacks: /init, the cases, and the modules that it has."""
+def initramfs(root: Path, program: Path, files: Mapping[str, bytes]) -> bytes:
+    """Return what a kernel unpacks: /init, `files`, and the modules that it has."""
     modules = {}
     for name in MODULES:
         for path in root.rglob(f"{name}.ko*"):
             data = path.read_bytes()
             modules[f"{name}.ko"] = lzma.decompress(data) if path.suffix == ".xz" else data
     listed = "".join(f"/{name}\n" for name in modules)
-    files = {"init": program.read_bytes(), "cases": text().encode(), "modules": listed.encode()}
-    return archive({**files, **modules})
+    own = {"init": program.read_bytes(), "modules": listed.encode()}
+    return archive({**own, **files, **modules})
 
 
 def boot(kernel: Path, program: Path, folder: Path) -> Asked:
     """Return what a kernel answers; TimeoutExpired after a minute, ValueError without an end."""
+    return asked(output(kernel, program, folder, {"cases": text().encode()}))
+
+
+def output(kernel: Path, program: Path, folder: Path, files: Mapping[str, bytes]) -> str:
+    """Return what a machine with `files` prints on its console; TimeoutExpired."""
     image = next(kernel.rglob("vmlinuz*"))
-    (folder / "initramfs").write_bytes(initramfs(kernel, program))
+    (folder / "initramfs").write_bytes(initramfs(kernel, program, files))
     root = consumers() / QEMU
     libraries = root / "usr/lib/x86_64-linux-gnu"
     command = [
@@ -101,7 +92,7 @@ def boot(kernel: Path, program: Path, folder: Path) -> Asked:
         [str(word) for word in command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
         timeout=SECONDS, check=False, errors="replace",
     )  # fmt: skip
-    return asked(told.stdout)
+    return told.stdout
 
 
 def asked(console: str) -> Asked:

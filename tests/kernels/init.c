@@ -1,5 +1,6 @@
 /*
- * The /init of a machine that asks its kernel: it makes the calls of /cases and prints each answer.
+ * The /init of a machine that asks its kernel: it makes the calls of /cases and prints each answer; then it
+ * runs /command, where there is one.
  *
  * A line of /cases is a call (see cases.py), a line of the console one answer:
  *     @ CASE LINE RET ERRNO LEFT_GPA LEFT_SIZE LAST_ERRNO LAST_GPA LAST_SIZE PAGES_4K PAGES_2M PAGES_1G
@@ -9,6 +10,8 @@
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,6 +26,7 @@
 #include <sys/sysmacros.h>
 #include <sys/time.h>
 #include <sys/utsname.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #define CREATE_VM 0xae01
@@ -41,6 +45,7 @@
 #define SET_MEMORY_ATTRIBUTES 0x4020aed2
 #define CREATE_GUEST_MEMFD 0xc040aed4
 #define PRE_FAULT_MEMORY 0xc040aed5
+#define SET_MEMORY_ATTRIBUTES2 0xc080aed2
 #define MEM_GUEST_MEMFD 4u
 
 enum { PAGE = 4096, MOST = 64, MOST_LOOPS = 100 };
@@ -75,16 +80,23 @@ static char *memory_of(uint64_t gpa, uint64_t size, const char *how) {
     return got == MAP_FAILED ? NULL : got;
 }
 
+/* A guest_memfd as user space maps it, NULL where it may not. */
+static char *mapping_of(const char *gmem, uint64_t size, uint64_t offset) {
+    char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gmems[atoi(gmem)], (off_t)offset);
+    return at == MAP_FAILED ? NULL : at;
+}
+
 /* slot NUMBER GPA SIZE GMEM OFFSET FLAGS HOW; HOW: new or askew memory, that of before (same), its next page
-   (skew), or pages of 2m or 1g */
+   (skew), pages of 2m or 1g, or the guest_memfd mapped (gmem) */
 static int set_slot(char **w) {
     uint64_t number = strtoull(w[1], 0, 0), gpa = strtoull(w[2], 0, 0), size = strtoull(w[3], 0, 0);
     struct region r = {(uint32_t)number, (uint32_t)strtoul(w[6], 0, 0), gpa, size, 0, strtoull(w[5], 0, 0), 0, {0}};
     struct slot *s = &slots[number % MOST];
     int has_gmem = strcmp(w[4], "-") != 0;
     if (s->memory && (!strcmp(w[7], "same") || !strcmp(w[7], "skew"))) r.user = (uint64_t)(uintptr_t)s->memory;
+    else if (!strcmp(w[7], "gmem")) r.user = (uint64_t)(uintptr_t)mapping_of(w[4], size, r.offset);
     else r.user = (uint64_t)(uintptr_t)memory_of(gpa, size > LARGE * 1024 ? LARGE : size, w[7]);
-    if (!r.user && size) return -ENOMEM;
+    if (!r.user && size && strcmp(w[7], "gmem")) return -ENOMEM;
     char *memory = (char *)(uintptr_t)r.user;
     if (!strcmp(w[7], "skew")) r.user += PAGE;
     if (has_gmem) {
@@ -121,22 +133,38 @@ static int prefault(char **w) {
 }
 
 static int advise(char **w) {
-    int what = !strcmp(w[3], "hugepage") ? MADV_HUGEPAGE : !strcmp(w[3], "nohugepage") ? MADV_NOHUGEPAGE : MADV_DONTNEED;
+    static const struct { const char *name; int what; } known[] = {
+        {"hugepage", MADV_HUGEPAGE}, {"nohugepage", MADV_NOHUGEPAGE}, {"dontneed", MADV_DONTNEED},
+        {"populate-read", 22}, {"populate-write", 23}, {"collapse", 25},
+    };
     char *at = address_of(strtoull(w[1], 0, 0));
-    return at ? called(madvise(at, strtoull(w[2], 0, 0), what)) : -EFAULT;
+    for (size_t i = 0; at && i < sizeof known / sizeof *known; i++)
+        if (!strcmp(w[3], known[i].name)) return called(madvise(at, strtoull(w[2], 0, 0), known[i].what));
+    return -EFAULT;
 }
 
+static sigjmp_buf bus;
+static void on_bus(int number) { siglongjmp(bus, number); }
+
+/* User space writes; EFAULT where a page of its memory is not to be had (SIGBUS). */
 static int write_memory(char **w) {
     char *at = address_of(strtoull(w[1], 0, 0));
-    if (!at) return -EFAULT;
+    if (!at || sigsetjmp(bus, 1)) return -EFAULT;
     memset(at, atoi(w[3]), strtoull(w[2], 0, 0));
     return 0;
 }
 
-/* run VCPU GPA: real mode from there, up to a HLT or two seconds */
-static int run(char **w) {
-    int fd = vcpus[atoi(w[1])];
-    uint64_t gpa = strtoull(w[2], 0, 0), regs[18], base = 0;
+/* code GPA HEX */
+static int write_code(char **w) {
+    unsigned char *at = (unsigned char *)address_of(strtoull(w[1], 0, 0));
+    unsigned byte;
+    for (const char *hex = w[2]; at && sscanf(hex, "%2x", &byte) == 1; hex += 2) *at++ = (unsigned char)byte;
+    return at ? 0 : -EFAULT;
+}
+
+/* A vCPU runs in real mode from an address on, up to a HLT or a signal. */
+static int run_from(int fd, uint64_t gpa) {
+    uint64_t regs[18], base = 0;
     uint8_t sregs[312];
     uint32_t *kvm_run = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (kvm_run == MAP_FAILED || ioctl(fd, GET_SREGS, sregs) || ioctl(fd, GET_REGS, regs)) return -EIO;
@@ -145,12 +173,42 @@ static int run(char **w) {
     regs[16] = gpa;
     regs[17] = 2;
     if (ioctl(fd, SET_SREGS, sregs) || ioctl(fd, SET_REGS, regs)) return -EIO;
-    alarm_in(2);
     int ret = called(ioctl(fd, RUN, 0));
-    alarm_in(0);
     ret = ret ? ret : (int)kvm_run[2]; /* exit_reason: 5 is HLT */
     munmap(kvm_run, PAGE);
     return ret;
+}
+
+/* run VCPU GPA: for two seconds at most */
+static int run(char **w) {
+    alarm_in(2);
+    int ret = run_from(vcpus[atoi(w[1])], strtoull(w[2], 0, 0));
+    alarm_in(0);
+    return ret;
+}
+
+static struct { pthread_t thread; int fd, ret; uint64_t gpa; } running;
+
+static void *runs(void *unused) {
+    running.ret = run_from(running.fd, running.gpa);
+    return unused;
+}
+
+/* start VCPU GPA: one vCPU at a time runs beside the other calls */
+static int start(char **w) {
+    running.fd = vcpus[atoi(w[1])];
+    running.gpa = strtoull(w[2], 0, 0);
+    int ret = -pthread_create(&running.thread, NULL, runs, NULL);
+    usleep(50000);
+    return ret;
+}
+
+/* stop VCPU: EINTR, or whatever ended the run before */
+static int stop(char **w) {
+    (void)w;
+    pthread_kill(running.thread, SIGALRM);
+    int ret = -pthread_join(running.thread, NULL);
+    return ret ? ret : running.ret;
 }
 
 static int create_gmem(char **w) {
@@ -171,19 +229,37 @@ static int set_attributes(char **w) {
     return called(ioctl(vm, SET_MEMORY_ATTRIBUTES, r));
 }
 
+/* attributes2 GMEM OFFSET SIZE ATTRIBUTES: of the file, as a kernel with in-place conversion takes them */
+static int set_attributes2(char **w) {
+    uint64_t r[16] = {strtoull(w[2], 0, 0), strtoull(w[3], 0, 0), strtoull(w[4], 0, 0)};
+    return called(ioctl(gmems[atoi(w[1])], SET_MEMORY_ATTRIBUTES2, r));
+}
+
 static int punch(char **w) {
     unsigned file = (unsigned)atoi(w[1]);
     int mode = 3; /* FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE */
     return called((int)syscall(SYS_fallocate, gmems[file % MOST], mode, strtoull(w[2], 0, 0), strtoull(w[3], 0, 0)));
 }
 
-/* mapgmem NUMBER SIZE: user space maps a guest_memfd and touches its first page */
 static int map_gmem(char **w) {
     size_t size = strtoull(w[2], 0, 0);
-    char *at = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, gmems[atoi(w[1])], 0);
-    if (at == MAP_FAILED) return -errno;
+    char *at = mapping_of(w[1], size, 0);
+    if (!at) return -errno;
     munmap(at, size);
     return 0;
+}
+
+/* touch GMEM OFFSET: user space writes a byte; EFAULT where it gets SIGBUS */
+static int touch(char **w) {
+    char *at = mapping_of(w[1], PAGE, strtoull(w[2], 0, 0));
+    if (!at) return -errno;
+    volatile int ret = -EFAULT;
+    if (!sigsetjmp(bus, 1)) {
+        *(volatile char *)at = 1;
+        ret = 0;
+    }
+    munmap(at, PAGE);
+    return ret;
 }
 
 /* How many pages of each size the VM has mapped, by its statistics. */
@@ -206,7 +282,8 @@ static void pages(long long *counts) {
 static const struct { const char *name; int (*make)(char **); } calls[] = {
     {"slot", set_slot}, {"gmem", create_gmem}, {"vcpu", create_vcpu}, {"attributes", set_attributes},
     {"prefault", prefault}, {"punch", punch}, {"advise", advise}, {"write", write_memory}, {"run", run},
-    {"mapgmem", map_gmem},
+    {"mapgmem", map_gmem}, {"touch", touch}, {"code", write_code}, {"start", start}, {"stop", stop},
+    {"attributes2", set_attributes2},
 };
 
 static int made(char **w) {
@@ -215,6 +292,22 @@ static int made(char **w) {
     if (!strcmp(w[0], "capability")) return called(ioctl(vm, CHECK_EXTENSION, atol(w[1])));
     if (!strcmp(w[0], "encrypt")) return called(ioctl(atoi(w[1]) ? vcpus[0] : vm, MEMORY_ENCRYPT_OP, left));
     return -ENOSYS;
+}
+
+/* /command: a program and its arguments, one a line; its output is the console's. */
+static int command(FILE *lines) {
+    char *words[64] = {0}, text[512];
+    for (int n = 0; n < 63 && fgets(text, sizeof text, lines); n++) {
+        text[strcspn(text, "\n")] = 0;
+        words[n] = strdup(text);
+    }
+    pid_t child = fork();
+    if (!child) {
+        execv(words[0], words);
+        _exit(127);
+    }
+    int status = 0;
+    return waitpid(child, &status, 0) < 0 ? -errno : WEXITSTATUS(status);
 }
 
 /* A case begins with a VM of its own. */
@@ -272,9 +365,15 @@ int main(void) {
     struct utsname host;
     struct sigaction action = {.sa_handler = ignore};
     mkdir("/dev", 0755);
+    mkdir("/proc", 0755);
+    mkdir("/sys", 0755);
     mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+    mount("proc", "/proc", "proc", 0, NULL);
+    mount("sysfs", "/sys", "sysfs", 0, NULL);
     setvbuf(stdout, NULL, _IOLBF, 0);
     sigaction(SIGALRM, &action, NULL);
+    action.sa_handler = on_bus;
+    sigaction(SIGBUS, &action, NULL);
     load_modules();
     uname(&host);
     kvm = open("/dev/kvm", O_RDWR | O_CLOEXEC);
@@ -284,6 +383,8 @@ int main(void) {
         if (dup2(kvm, 10) == 10) { close(kvm); kvm = 10; }
         ask(cases);
     }
+    FILE *lines = fopen("/command", "r");
+    if (lines) printf("# command %d\n", command(lines));
     printf("# end\n");
     sync();
     reboot(RB_POWER_OFF);

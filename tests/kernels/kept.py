@@ -9,8 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.kernels.boot import Answer
-from tests.kernels.cases import text
+from cvmplan.host.cases import text
+from cvmplan.host.compared import Answer
 
 FILE: Final = Path(__file__).parent / "answers.json.xz"
 
