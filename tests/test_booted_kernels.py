@@ -186,8 +186,7 @@ def test_populated_memory_is_mapped_as_it_is(name: str) -> None:
 def test_no_release_takes_attributes_of_a_guest_memfd(name: str) -> None:
     vm = PROTECTED if name.endswith("-protected") else DEFAULT
     told = answer(name, "attributes-on-the-file", 3, vm)
-    has = name.endswith("-protected") or name >= "6.18"
-    assert errno.errorcode[told.errno] == ("ENOTTY" if has else "EBADF")
+    assert errno.errorcode[told.errno] == "ENOTTY"
 
 
 # --- what the simulator says of it ---------------------------------------------------------------

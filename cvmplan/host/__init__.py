@@ -1,1 +1,1 @@
-"""What this machine's /dev/kvm can be asked about: the mapping half of a plan, and its answers."""
+"""What this machine's /dev/kvm answers: to a plan's mapping half, and to cases of calls."""

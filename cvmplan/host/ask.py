@@ -19,6 +19,7 @@ from cvmplan.host.compared import VMS, Compared, compared
 from cvmplan.host.kernel import Kernel, Linux
 from cvmplan.host.machine import Machine, answers_of
 from cvmplan.kvm.abi import of_release
+from cvmplan.kvm.asked import HANGS
 from cvmplan.kvm.interface import WIDEST, WIDTHS, Abi
 from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS
 from cvmplan.kvm.releases import RELEASES
@@ -34,8 +35,6 @@ OF_SMM: Final = ("slot-numbers",)
 """Cases about memslots of system management mode, which a kernel without KVM_SMM has not."""
 RUNS: Final = frozenset({"run", "start", "stop", "touch", "encrypt"})
 """Words that run a guest or may end this process."""
-HANGS: Final = {"kvm-6.11": ("slot-deleted", "slot-moved")}
-"""Cases in which KVM_PRE_FAULT_MEMORY of Linux 6.12 does not return; found on booted 6.12.117."""
 HUGE: Final = "huge-pages"  # the case that says whether a host gives pages of 2 MiB
 
 
@@ -90,7 +89,7 @@ class _Asking:
         return WIDEST
 
     def _gives_huge_pages(self) -> bool:
-        case = next(one for one in CASES if (one.name, one.vm) == (HUGE, DEFAULT))
+        case = next(one for one in CASES if one.name == HUGE)
         return "prefault" not in self.lacks and not any(one.difference for one in self._asked(case))
 
     def findings(self) -> Iterator[Finding]:
@@ -130,10 +129,10 @@ class _Asking:
     def _reasons(self, case: Case) -> Iterator[str]:
         words = {line.split()[0] for line in case.lines}
         ends = {line.split()[-1] for line in case.lines}
-        if case.vm == PROTECTED and not self.protected:
+        if VMS[case.vm].private and not self.protected:
             yield "the host has no software-protected VMs (KVM_SW_PROTECTED_VM)"
         yield from (f"the host lacks {name}" for word, name in self.lacks.items() if word in words)
-        if case.name in OF_SMM and case.vm == DEFAULT and not self.smm:
+        if case.name in OF_SMM and VMS[case.vm].plain and not self.smm:
             yield "the host has no memslots of system management mode (KVM_SMM)"
         if words & RUNS:
             yield "a guest runs"

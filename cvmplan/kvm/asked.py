@@ -48,6 +48,10 @@ ASKED: Final[Mapping[str, tuple[Asked, ...]]] = {
 """Interface to the kernels that were asked."""
 
 
+HANGS: Final[Mapping[str, tuple[str, ...]]] = {"kvm-6.11": ("slot-deleted", "slot-moved")}
+"""Cases in which KVM_PRE_FAULT_MEMORY does not return; found on a booted 6.12.117."""
+
+
 class Shown(NamedTuple):
     """Cases that show a fact, and on which VMs: any, one with a guest_memfd, or a private one."""
 

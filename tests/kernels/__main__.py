@@ -1,15 +1,18 @@
-"""Ask kernels, or print how the answers that are kept are those of the simulator."""
+"""Ask kernels, print their answers to cases, or how those are the simulator's."""
 
 from __future__ import annotations
 
 import argparse
 import datetime as dt
+import errno
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from cvmplan.host.cases import CASES
+from cvmplan.host.compared import VMS, Answer
 from tests.kernels import kept
 from tests.kernels.boot import boot, compiled, kernels
 from tests.kernels.compare import compare
@@ -36,12 +39,39 @@ def asked(words: list[str]) -> dict[str, kept.Kept]:
     return found
 
 
+def table(name: str) -> None:
+    """Print what each kernel answered to a case, one line a call: errno, rest, pages by size."""
+    for number, case in enumerate(CASES):
+        if case.name != name:
+            continue
+        for line, words in enumerate(case.lines, start=1):
+            said: dict[str, list[str]] = {}
+            for kernel, one in kept.read().items():
+                if (told := one.answers.get((number, line))) is not None:
+                    said.setdefault(_shown(told), []).append(kernel)
+            print(f"{name} ({VMS[case.vm]}): {words}")
+            for answer, kernels_of in said.items():
+                print(f"    {answer}: {', '.join(kernels_of)}")
+
+
+def _shown(told: Answer) -> str:
+    name = errno.errorcode[told.errno] if told.errno else str(told.ret)
+    ended = told.last[0] if told.last[0] != told.errno else 0
+    loop = f", in the end {errno.errorcode[ended]}" if ended else ""
+    return f"{name}{loop}, pages {told.pages}"
+
+
 def main() -> int:
     """Run; 1 where an answer differs."""
     parser = argparse.ArgumentParser(prog="python -m tests.kernels", description=__doc__)
     parser.add_argument("--write", action="store_true", help="ask kernels, and keep their answers")
-    parser.add_argument("words", nargs="*", help="names of kernels; without any, all")
+    parser.add_argument("words", nargs="*", help="names of kernels, or of cases; all")
+    parser.add_argument("--answers", action="store_true", help="print the answers to cases WORDS")
     told = parser.parse_args()
+    if told.answers:
+        for name in told.words or dict.fromkeys(case.name for case in CASES):
+            table(name)
+        return 0
     if told.write:
         others = kept.read() if told.words else {}
         size = kept.write({**others, **asked(told.words)})

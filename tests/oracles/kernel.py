@@ -584,9 +584,9 @@ class Vm:
     def map_page(self, page: int) -> bool:
         """One read fault; whether the page was mapped before."""
         slot, state, behind = self.slot(page), self.page(page), self.behind(page)
+        need(not state.private or behind is not None, "EFAULT")
         if slot is None:
             raise Refusal("ENOENT")
-        need(not state.private or behind is not None, "EFAULT")
         if state.mapped:
             return True
         if not self.in_file(slot, state):
