@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cvmplan.eventlog.event import EventLog
     from cvmplan.evidence.evidence import Evidence
     from cvmplan.evidence.planned import Wanted
-    from cvmplan.evidence.signatures import Trust
+    from cvmplan.evidence.trust import Trust
     from cvmplan.memory.owners import Owners
     from cvmplan.operations.outcome import Trace
     from cvmplan.simulator.answers import Simulation
@@ -272,7 +272,7 @@ def trust(
     """
     from cvmplan.evidence import chains
     from cvmplan.evidence.anchors import PINNED
-    from cvmplan.evidence.signatures import Trust
+    from cvmplan.evidence.trust import Trust
     from cvmplan.evidence.verify import chain_of
 
     given = [one for blob in certificates for one in chains.read(blob)]

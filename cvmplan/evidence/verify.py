@@ -13,7 +13,8 @@ from cvmplan.evidence import planned, signatures
 from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import Line, Status, all_hold, compared, line
-from cvmplan.evidence.signatures import UNCHECKED, Trust
+from cvmplan.evidence.signatures import UNCHECKED
+from cvmplan.evidence.trust import Trust
 from cvmplan.launch.commands import explain_command
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.plan import Plan
