@@ -25,7 +25,7 @@ FLOORS = [
     ["images", "platforms"],
     ["boot", "calls", "comparison", "evidence", "readers"],
     ["planning"],
-    ["explanation", "sweep"],
+    ["explanation", "reference", "sweep"],
     ["api", "emit"],
     ["host"],
     ["cli"],
@@ -166,6 +166,7 @@ def test_a_vmm_is_named_in_profiles_only(path: Path) -> None:
 # Tables of kernels and VMMs, which say what they have, and the registry of simulated VMs.
 TABLES = {
     "kvm/abi.py", "kvm/interface.py", "kvm/refusals.py", "kvm/releases.py", "simulator/simulate.py",
+    "reference/targets.py",
 }  # fmt: skip
 FORMATS = {"images", "platforms", "profiles"}  # where a file format or a table names a platform
 TCB_PART = (

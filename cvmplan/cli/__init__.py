@@ -53,6 +53,7 @@ GROUPS: Final = (
             "diff": "Compare two launches page by page.",
             "explain": "Find the settings that produce a measurement.",
             "sweep": "Measure many configurations.",
+            "reference": "Write reference values for a verifier.",
         },
     ),
     (

@@ -45,6 +45,10 @@ EXAMPLES: Final = {
         "cvmplan explain OVMF.fd --report report.bin --try older/OVMF.fd",
     ),
     "sweep": ("cvmplan sweep OVMF.fd --vcpus 1-64 --cpu EPYC-Milan,EPYC-Genoa --format csv",),
+    "reference": (
+        "cvmplan reference OVMF.fd --platform snp --vcpus 1-32 --cpu EPYC-Milan --to rvps",
+        "cvmplan reference OVMF.fd --platform tdx --to go-tdx-guest -o tdx.textproto",
+    ),
     "verify": (
         "cvmplan verify report.bin --plan plan.json --certs vcek.pem --certs chain.pem",
         "cvmplan verify quote.dat OVMF.fd --event-log CCEL",

@@ -50,7 +50,7 @@ class Asked(NamedTuple):
     files: Callable[[], Files]
 
 
-def _lists() -> Shared:
+def axes() -> Shared:
     """Return the options that may have several values."""
     kind = Optional[list[str]]
     images = Annotated[
@@ -74,7 +74,8 @@ def _lists() -> Shared:
     return shared
 
 
-def _asked(typed: Typed) -> Asked:
+def read_axes(typed: Typed) -> Asked:
+    """Return what is to be measured; ConfigError."""
     files = partial(Files, allow_outside=typed.flag("allow_outside"))
     images, document, example = typed.texts("images"), typed.text("matrix"), typed.text("example")
     images += [example_path(example)] if example is not None else []
@@ -119,7 +120,7 @@ Output = Annotated[Optional[str], typer.Option("--output", "-o", metavar="FILE",
 
 
 @app.command()
-@partial(with_options, shared=_lists(), make=_asked)
+@partial(with_options, shared=axes(), make=read_axes)
 def sweep(
     asked: Asked,
     jobs: Jobs = 1,
@@ -147,7 +148,7 @@ def sweep(
 
             store = stack.enter_context(Store(str(output)))
             parcels = run.parcels(asked.products, asked.files, store.missing)
-            for _, rows in tally.of(_computed(stack, parcels, executor, jobs)):
+            for _, rows in tally.of(computed(stack, parcels, executor, jobs)):
                 store.put(rows)
             return
         printer = VALUE.printer(format)
@@ -157,11 +158,11 @@ def sweep(
         if path is not None:
             put = stack.enter_context(whole_file(path)).write
         put(printer.heading())
-        for rows in in_order(tally.of(_computed(stack, parcels, executor, jobs))):
+        for rows in in_order(tally.of(computed(stack, parcels, executor, jobs))):
             put("".join(map(printer.value, rows)))
 
 
-def _computed(
+def computed(
     stack: ExitStack, parcels: Iterable[run.Parcel], executor: str | None, jobs: int
 ) -> Iterator[run.Finished]:
     """Compute `parcels` with a cluster, several processes of this machine, or here."""

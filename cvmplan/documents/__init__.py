@@ -35,6 +35,7 @@ DOCUMENTS: Final = {
     "launch-measure": ("cvmplan.documents.session", "LaunchMeasureDocument"),
     "session": ("cvmplan.documents.session", "SessionDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
+    "reference": ("cvmplan.documents.reference", "ReferenceDocument"),
 }
 
 

@@ -52,6 +52,7 @@ if TYPE_CHECKING:
         PlanPrinter,
         ProfilePrinter,
         ProfilesPrinter,
+        ReferencePrinter,
         RtmrPrinter,
         RulesPrinter,
         SessionPrinter,
@@ -62,6 +63,15 @@ if TYPE_CHECKING:
         ValuePrinter,
         VerificationPrinter,
     )
+    from cvmplan.emit.references import coco as _coco
+    from cvmplan.emit.references import go_sev_guest as _go_sev_guest
+    from cvmplan.emit.references import go_tdx_guest as _go_tdx_guest
+    from cvmplan.emit.references import in_toto as _in_toto
+    from cvmplan.emit.references import predicate as _predicate
+    from cvmplan.emit.references import rego as _rego
+    from cvmplan.emit.references import rvps as _rvps
+    from cvmplan.emit.references import sev_snp_measure as _sev_snp_measure
+    from cvmplan.emit.references import snpguest as _snpguest
 
 P = TypeVar("P")
 
@@ -124,6 +134,16 @@ ABIS: Final[Output[AbisPrinter]] = Output("abis", text="text_tables", json="json
 ABI: Final[Output[AbiPrinter]] = Output("abi", text="text_tables", json="json_tables")
 RULES: Final[Output[RulesPrinter]] = Output("rules", text="text_tables", json="json_tables")
 VALUE: Final[Output[ValuePrinter]] = Output("value", jsonl="jsonl", csv="csv")
+REFERENCE: Final[Output[ReferencePrinter]] = Output(
+    "reference",
+    **{
+        name: f"references.{name.replace('-', '_')}"
+        for name in (
+            "rvps", "coco", "rego", "go-sev-guest", "go-tdx-guest", "in-toto", "predicate",
+            "snpguest", "sev-snp-measure",
+        )
+    },
+)  # fmt: skip
 FORMATS: Final = frozenset(
     name for made in tuple(vars().values()) if isinstance(made, Output) for name in made.modules
 )
@@ -153,3 +173,14 @@ if TYPE_CHECKING:
     _ABI: tuple[AbiPrinter, ...] = (_text_tables, _json_tables)
     _RULES: tuple[RulesPrinter, ...] = (_text_tables, _json_tables)
     _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)
+    _REFERENCE: tuple[ReferencePrinter, ...] = (
+        _coco,
+        _go_sev_guest,
+        _go_tdx_guest,
+        _in_toto,
+        _predicate,
+        _rego,
+        _rvps,
+        _sev_snp_measure,
+        _snpguest,
+    )

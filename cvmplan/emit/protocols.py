@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cvmplan.platforms.tdx.report import Identity
     from cvmplan.profiles import Profile
     from cvmplan.profiles.interfaces import Interface
+    from cvmplan.reference.values import Reference
     from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
     from cvmplan.simulator.answers import Simulation
     from cvmplan.sweep.rows import Row
@@ -202,3 +203,10 @@ class ValuePrinter(Protocol):
 
     def value(self, row: Row) -> str:
         """Return one result."""
+
+
+class ReferencePrinter(Protocol):
+    """Prints reference values for a verifier."""
+
+    def reference(self, made: Reference) -> list[str]:
+        """Return the documents: one, or one for each value where there is room for one."""

@@ -1,0 +1,60 @@
+"""The verifiers and libraries that read our output; `.ci/consumers` fetches them into a cache."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.recorder.record import consumers
+
+SECONDS = 240  # that a build of Go may take
+
+
+def python(script: str, *inputs: str, needs: str) -> Any:
+    """Return what a script prints as JSON; it can import what was fetched from PyPI."""
+    folder = consumers() / "python"
+    if not (folder / needs).exists():
+        pytest.skip(f"{folder} has no {needs}: .ci/consumers fetches it")
+    told = subprocess.run(
+        [sys.executable, "-c", script, *inputs], env={"PYTHONPATH": str(folder)}, check=False,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert told.returncode == 0, told.stderr
+    return json.loads(told.stdout)
+
+
+def check(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the program `check` of a Go module."""
+    program = consumers() / "go" / module / "check"
+    if not program.exists():
+        pytest.skip(f"{program} is absent: .ci/consumers builds it where Go is")
+    return subprocess.run(
+        [str(program), *arguments], check=False, capture_output=True, text=True, timeout=60
+    )
+
+
+def build(source: Path, modules: tuple[str, ...], folder: Path) -> Path:
+    """Return a program in Go, built against modules; skipped where they are not to be had."""
+    if shutil.which("go") is None:
+        pytest.skip("there is no Go")
+    if not source.exists():
+        pytest.skip("../shared is absent: a driver of the verifier is not at hand")
+    (folder / "main.go").write_bytes(source.read_bytes())
+    steps = (["mod", "init", "driver"], ["get", *modules], ["build", "-o", "driver", "."])
+    for step in steps:
+        try:
+            told = subprocess.run(
+                ["go", *step], cwd=folder, check=False, capture_output=True, text=True,
+                timeout=SECONDS,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            pytest.skip("Go's registry is slow")
+        if told.returncode:
+            pytest.skip(f"go {step[0]}: {told.stderr.strip()[-200:]}")
+    return folder / "driver"
