@@ -15,10 +15,11 @@ import pytest
 from cvmplan import documents
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError
-from cvmplan.eventlog import ccel
+from cvmplan.eventlog import ccel, forms
 from cvmplan.eventlog import describe as what
 from cvmplan.eventlog.event import Event, EventLog
-from cvmplan.eventlog.rtmr import MOST_LEFT_OUT, compare, describe, fit, replay, replayed
+from cvmplan.eventlog.rtmr import compare, describe, fit, replay, replayed
+from cvmplan.eventlog.search import MOST_TRIED
 from tests.build import eventlog as build
 from tests.build.eventlog import SHA256, SHA384, Log, LogEvent, runtime, variable
 from tests.oracles import shared
@@ -57,7 +58,7 @@ def told(log: bytes, *options: str) -> dict[str, Any]:
 
 
 def read(log: bytes) -> EventLog:
-    return ccel.read(Blob("log", memoryview(log)))
+    return forms.read(Blob("log", memoryview(log)))
 
 
 def one(event: LogEvent) -> Event:
@@ -408,7 +409,10 @@ def test_a_register_that_was_never_extended_is_named() -> None:
 def test_another_value_is_said_to_be_reached_nowhere() -> None:
     code, found = compared(1, RTMRS[0])
     assert (code, found["left_out"], found["equal_after"]) == (1, None, None)
-    assert found["why"] == "no prefix of the log, and no single removed event, gives this value"
+    assert (
+        found["why"]
+        == "no prefix of the log, and no single removed, added or moved event, gives this value"
+    )
 
 
 def test_text_says_which_register_differs_and_where() -> None:
@@ -420,9 +424,9 @@ def test_text_says_which_register_differs_and_where() -> None:
 
 
 def test_leaving_one_out_is_tried_for_so_many_events_and_not_for_more() -> None:
-    many = read(Log([LogEvent() for _ in range(MOST_LEFT_OUT + 1)]).build())
+    many = read(Log([LogEvent() for _ in range(MOST_TRIED + 1)]).build())
     (found,) = compare(many, {0: b"\1" * 48})
-    assert "was not tried" in found.why
+    assert "no single change was tried" in found.why
     assert found.left_out is None
 
 

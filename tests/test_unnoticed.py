@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from cvmplan import Blob, measure, plan_image
-from cvmplan.eventlog.ccel import read
+from cvmplan.eventlog.forms import read
 from cvmplan.eventlog.rtmr import compare
 from cvmplan.operations.measure import Coverage
 from cvmplan.platforms.snp.ops import SnpLaunchUpdate

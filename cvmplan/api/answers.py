@@ -331,6 +331,6 @@ def event_log(evidence: Evidence, log: Blob | None) -> EventLog | None:
     blob = log or evidence.source.event_log
     if blob is None:
         return None
-    from cvmplan.eventlog.ccel import read
+    from cvmplan.eventlog.forms import read
 
     return read(blob)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 app = make_app()
 Format = Annotated[str, format_of(COMPARISON)]
-LAUNCH = "Image, plan, trace or recorded launch; - reads stdin."
+LAUNCH = "Image, plan, trace, recorded launch or event log; - reads stdin."
 MORE = 'Options for this launch only, as one argument: "--vmm ec2 --vcpus 2".'
 
 
@@ -103,8 +103,12 @@ def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> 
     Compare two launches and print every difference; exit 1 if they differ.
 
     Options apply to both launches, --a and --b to one of them.  A plan, a trace or a recorded
-    launch takes no options of its own.
+    launch takes no options of its own.  Of two event logs of TDs, the first event of each
+    register that differs is printed.
     """
+    if _are_logs(asked):
+        _diff_logs(asked, format, output)
+        return
     from cvmplan.api.answers import compare_sides, side
 
     printer = COMPARISON.printer(format)
@@ -116,4 +120,26 @@ def diff(asked: list[Asked], format: Format = "text", output: Output = None) -> 
     found = compare_sides(a, b)
     write(printer.comparison(found), output)
     if found.differ:
+        raise typer.Exit(1)
+
+
+def _are_logs(asked: list[Asked]) -> bool:
+    """Whether both are event logs of TDs."""
+    from cvmplan.eventlog.forms import recognises
+
+    return all(recognises(one.request.image) for one in asked)
+
+
+def _diff_logs(asked: list[Asked], format: str, output: str | None) -> None:
+    from cvmplan.emit import EVENTS
+    from cvmplan.eventlog.difference import differences
+    from cvmplan.eventlog.forms import read
+
+    for one in asked:
+        if [*one.request.options]:
+            raise ConfigError("an event log takes no settings", at=one.request.image.name)
+    a, b = (read(one.request.image) for one in asked)
+    found = [*differences(a, b)]
+    write(EVENTS.printer(format).log_differences(found), output)
+    if found:
         raise typer.Exit(1)

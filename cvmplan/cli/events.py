@@ -17,7 +17,10 @@ app = make_app()
 Format = Annotated[str, format_of(EVENTS)]
 Log = Annotated[
     str,
-    typer.Argument(metavar="LOG", help="Data of a CCEL table, or JSON of dstack; - reads stdin."),
+    typer.Argument(
+        metavar="LOG",
+        help="Data of a CCEL table, JSON of dstack or Trustee, or text of tdeventlog.",
+    ),
 ]
 _RTMRS = tuple(f"rtmr{number}" for number in range(4))
 
@@ -60,10 +63,10 @@ def events(
     describe what was hashed and cannot be checked.  Linux provides the log as
     /sys/firmware/acpi/tables/data/CCEL.  Exit 1 if a digest does not match its data, or if a
     register differs from --rtmr0 to --rtmr3; the output then names the event up to which the
-    register matches, or the single event to remove.
+    register matches, or the one event that has to be removed, added or moved.
     """
     from cvmplan.core.files import Files
-    from cvmplan.eventlog.ccel import read
+    from cvmplan.eventlog.forms import read
     from cvmplan.eventlog.rtmr import replayed
 
     printer = EVENTS.printer(format)

@@ -104,7 +104,7 @@ def _wanted(typed: Typed) -> Wanted:
     if path == typed.text("template"):
         hint = "a template must not be the log under test"
         raise ConfigError("the log and the template are the same", at="--log", hint=hint)
-    from cvmplan.eventlog.ccel import read
+    from cvmplan.eventlog.forms import read
 
     log = read(files.open(path, "event log"))
     _check_other(files, path, typed.text("template"))
@@ -161,7 +161,7 @@ def _matches(files: Files, inputs: Inputs, typed: Typed) -> tuple[Match, ...]:
     """Return the events that the options lead to, with a template or without."""
     from cvmplan.boot.predict import changed, header_rule, predict
     from cvmplan.boot.template import check_replay, combine, has_initrd, predicted
-    from cvmplan.eventlog.ccel import read
+    from cvmplan.eventlog.forms import read
     from cvmplan.platforms.tdx.quote import read_quote
     from cvmplan.profiles.boot import UNPATCHED
 

@@ -31,6 +31,7 @@ DOCUMENTS: Final = {
     "td-params": ("cvmplan.documents.td", "TdParamsDocument"),
     "td-info": ("cvmplan.documents.td", "TdInfoDocument"),
     "events": ("cvmplan.documents.events", "EventsDocument"),
+    "log-diff": ("cvmplan.documents.events", "LogDiffDocument"),
     "rtmr": ("cvmplan.documents.rtmr", "RtmrDocument"),
     "launch-measure": ("cvmplan.documents.session", "LaunchMeasureDocument"),
     "session": ("cvmplan.documents.session", "SessionDocument"),

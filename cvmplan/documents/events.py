@@ -83,7 +83,9 @@ class ComparedDocument(Document):
     A register beside its expected value.
 
     `equal_after`: the event after which it was reached, 0 before all; `left_out`: the event
-    without which it is.
+    without which it is; `added`: an event of another register with which it is, at its place in
+    the log; `swapped`: the event that comes after the one behind it; `separator` and `after`: the
+    separator that comes after another event.
     """
 
     register_: Rtmr = Field(alias="register")
@@ -91,6 +93,10 @@ class ComparedDocument(Document):
     equal: bool
     equal_after: Count | None
     left_out: Count | None
+    added: Count | None = None
+    swapped: Count | None = None
+    separator: Count | None = None
+    after: Count | None = None
     why: str
 
 
@@ -99,9 +105,37 @@ class EventsDocument(Document):
 
     model_config = ConfigDict(title="cvmplan.events/1")
     schema_: Literal["cvmplan.events/1"] = Field(alias="schema")
-    form: Literal["ccel", "dstack"]
+    form: Literal["ccel", "dstack", "trustee", "pasted"]
     header: HeaderDocument | None
     fill: FillDocument | None
     events: list[EventDocument]
     registers: list[RegisterDocument]
     compared: list[ComparedDocument]
+
+
+class LogEventDocument(Document):
+    """An event of one of two logs."""
+
+    number: Count
+    type: Address
+    type_name: str | None
+    digest: Sha384
+    description: str
+
+
+class LogDifferenceDocument(Document):
+    """The first event of a register that differs; null where that log has ended."""
+
+    register_: Rtmr = Field(alias="register")
+    a: LogEventDocument | None
+    b: LogEventDocument | None
+    more: Count
+
+
+class LogDiffDocument(Document):
+    """cvmplan.log-diff/1: where two event logs differ."""
+
+    model_config = ConfigDict(title="cvmplan.log-diff/1")
+    schema_: Literal["cvmplan.log-diff/1"] = Field(alias="schema")
+    equal: bool
+    differences: list[LogDifferenceDocument]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cvmplan.core.values import Json
-from cvmplan.emit.json import listed
+from cvmplan.emit.json import dumps, listed
+from cvmplan.eventlog.difference import LogDifference
 from cvmplan.eventlog.event import Event, Header
 from cvmplan.eventlog.rtmr import Comparison, Fit, Replay, describe
 
@@ -78,5 +81,30 @@ def _compared(one: Comparison) -> dict[str, Json]:
         "equal": not one.differs,
         "equal_after": one.earlier,
         "left_out": one.left_out,
+        "added": one.added,
+        "swapped": one.swapped,
+        "separator": one.separator,
+        "after": one.after,
         "why": one.why,
     }
+
+
+def log_differences(found: Sequence[LogDifference]) -> str:
+    """Return cvmplan.log-diff/1."""
+    rows: list[Json] = [
+        {
+            "register": f"RTMR{one.register}", "a": _side(one.a), "b": _side(one.b),
+            "more": one.more,
+        }
+        for one in found
+    ]  # fmt: skip
+    return dumps({"schema": "cvmplan.log-diff/1", "equal": not found, "differences": rows})
+
+
+def _side(event: Event | None) -> Json:
+    if event is None:
+        return None
+    return {
+        "number": event.number, "type": hex(event.type), "type_name": event.type_name,
+        "digest": event.digest.hex(), "description": describe(event),
+    }  # fmt: skip

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cvmplan.calls.planned import Planned
     from cvmplan.comparison.found import Comparison
     from cvmplan.core.findings import Finding, Rule
+    from cvmplan.eventlog.difference import LogDifference
     from cvmplan.eventlog.rtmr import Replay
     from cvmplan.evidence.idblock import Shown
     from cvmplan.evidence.verify import Verification
@@ -118,6 +119,9 @@ class EventsPrinter(Protocol):
 
     def events(self, replay: Replay) -> str:
         """Return the events, and the registers that they lead to."""
+
+    def log_differences(self, found: Sequence[LogDifference]) -> str:
+        """Return where two logs differ."""
 
 
 class RtmrPrinter(Protocol):

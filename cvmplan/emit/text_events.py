@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from cvmplan.emit.lines import aligned, joined
+from cvmplan.eventlog.difference import LogDifference
 from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.eventlog.rtmr import Fit, Replay, describe
 
 SHOWN = 16  # hex digits of a digest
-FORMS = {"ccel": "TCG crypto-agile log (CCEL)", "dstack": "JSON of dstack"}
+FORMS = {
+    "ccel": "TCG crypto-agile log (CCEL)",
+    "dstack": "JSON of dstack",
+    "trustee": "claims of Trustee",
+    "pasted": "text of tdeventlog",
+}
 LONGEST = 72  # characters of a description
 CHECKED = {
     "fits": "matches",
@@ -68,3 +74,22 @@ def _verdict(replay: Replay) -> Iterator[str]:
         yield f"RTMR{one.register} {'differs' if one.differs else 'matches'}" + (
             f": expected {one.expected.hex()}; {one.why}" if one.differs else ""
         )
+
+
+def log_differences(found: Sequence[LogDifference]) -> str:
+    """Return the first event of each register in which two logs differ."""
+    if not found:
+        return "the logs lead to the same registers\n"
+    lines = []
+    for one in found:
+        more = f"; {one.more} more of this register differ" if one.more else ""
+        lines.append(f"RTMR{one.register} differs{more}")
+        lines += aligned([_side("a", one.a), _side("b", one.b)], "  ")
+    return joined(lines)
+
+
+def _side(name: str, event: Event | None) -> tuple[str, ...]:
+    if event is None:
+        return name, "no further event", "", "", ""
+    kind = event.type_name or hex(event.type)
+    return name, f"event {event.number}", kind, event.digest.hex()[:SHOWN], describe(event)

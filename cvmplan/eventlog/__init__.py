@@ -1,1 +1,1 @@
-"""Event logs of a TD: binary CCEL and JSON, what each event means, replay into the RTMRs."""
+"""Event logs of a TD: the forms they come in, what each event means, replay into the RTMRs."""

@@ -1,9 +1,8 @@
 """
-Event logs of TDs: what firmware, boot loader and guest say they extended RTMR0 to RTMR3 by.
+The crypto-agile log of TCG that firmware of a TD leaves in memory.
 
-Two forms are read: the crypto-agile log of TCG that firmware leaves in memory (the ACPI table
-CCEL points to it, Linux shows it as /sys/firmware/acpi/tables/data/CCEL), and the JSON of
-dstack (eventlog_json).  A log is a claim; it is worth what its replay (rtmr) is.
+The ACPI table CCEL points to it, Linux shows it as /sys/firmware/acpi/tables/data/CCEL.  A log
+is a claim; it is worth what its replay (rtmr) is.
 
 Sources: TCG PC Client Platform Firmware Profile 1.06, "Event Logging" (TCG_PCR_EVENT2,
 TCG_EfiSpecIdEvent, event types); UEFI 2.10, 38.4.1: index 0 is MRTD, 1 to 4 are RTMR0 to 3;
@@ -19,7 +18,6 @@ from typing import ClassVar, Final
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.core.records import Frozen, record
-from cvmplan.eventlog import dstack
 from cvmplan.eventlog.event import (
     DIGEST_SIZE,
     MOST_EVENTS,
@@ -31,7 +29,6 @@ from cvmplan.eventlog.event import (
 )
 
 SHA384: Final = 0xC
-MOST_LOG: Final = 16 << 20  # bytes; firmware sets aside 64 KiB and more
 MOST_ALGORITHMS: Final = 16
 ALGORITHMS: Final = {
     0x4: ("sha1", 20), 0xB: ("sha256", 32), SHA384: ("sha384", DIGEST_SIZE), 0xD: ("sha512", 64),
@@ -104,16 +101,18 @@ class Short(Frozen):
     value: int
 
 
+def recognises(blob: Blob) -> bool:
+    """Whether the bytes begin with the first event of a binary log."""
+    start = PcrEvent.LAYOUT.size
+    return bytes(blob.data[start : start + len(_SIGNATURE)]) == _SIGNATURE
+
+
 def read(blob: Blob) -> EventLog:
     """
-    Return the log that `blob` holds, binary or JSON.
+    Return the log of firmware that `blob` contains.
 
     TruncatedError, MalformedError, and UnsupportedError for another kind of log.
     """
-    if len(blob) > MOST_LOG:
-        raise MalformedError(f"a log of more than {MOST_LOG >> 20} MiB", at=blob.name)
-    if dstack.recognises(blob):
-        return EventLog("dstack", dstack.read(blob))
     header, sizes, at = _header(blob)
     events: list[Event] = []
     fill = None

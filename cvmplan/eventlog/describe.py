@@ -240,6 +240,14 @@ def _tagged(data: bytes) -> str | None:
     return f"{named} (tag {head.tagged_event_id:#x})"
 
 
+def _table(data: bytes) -> str | None:
+    """Return name and size of what td-shim logs so; None for other contents of the type."""
+    name, size = data[:16].rstrip(b"\0"), int.from_bytes(data[16:20], "little")
+    if len(data) < 20 or size > len(data) - 20 or not (name.isascii() and text_of(name)):
+        return None
+    return f"{text_of(name)}, {size} bytes"
+
+
 def _no_action(data: bytes) -> str | None:
     return text_of(data[:16])
 
@@ -254,7 +262,7 @@ def _words(data: bytes) -> str | None:
 
 DESCRIBED: Final[dict[int, Callable[[bytes], str | None]]] = {
     0x3: _no_action, 0x4: _separator, 0x6: _tagged,
-    0xD: text_of,
+    0xA: _table, 0xD: text_of,
     0x80000001: _variable, 0x80000002: _variable, 0x8000000C: _variable, 0x800000E0: _variable,
     0x80000003: _image, 0x80000004: _image, 0x80000005: _image,
     0x80000008: _firmware_blob, 0x8000000A: _blob2, 0x8000000B: _counted,

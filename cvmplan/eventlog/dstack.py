@@ -31,9 +31,15 @@ def recognises(blob: Blob) -> bool:
     return bytes(blob.data[:64]).lstrip(_BLANK)[:1] in (b"[", b"{")
 
 
+def is_log(blob: Blob) -> bool:
+    """Whether the bytes begin as an array of events does, and not only as JSON."""
+    head = bytes(blob.data[: 1 << 16])
+    return head.lstrip(_BLANK)[:1] == b"[" and b'"imr"' in head
+
+
 def read(blob: Blob) -> tuple[Event, ...]:
     """Return the events of the log in `blob`; MalformedError, UnsupportedError."""
-    raw = _parse(blob)
+    raw = parse(blob)
     if not isinstance(raw, list):
         hint = "the array alone is read: jq '.event_log | fromjson? // .'"
         raise UnsupportedError(
@@ -64,7 +70,8 @@ def digest_of(name: str, payload: bytes, version: int) -> bytes:
     return sha384(preimage(name, payload, version)).digest()
 
 
-def _parse(blob: Blob) -> Json:
+def parse(blob: Blob) -> Json:
+    """Return the JSON that a file contains; MalformedError."""
     try:
         return text.parse_line(bytes(blob.data).decode())
     except UnicodeDecodeError as error:

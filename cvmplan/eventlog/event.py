@@ -91,7 +91,7 @@ class Header(Frozen):
 @record
 class EventLog(Frozen):
     """
-    A log: `form` is "ccel" or "dstack"; a binary one has a header.
+    A log: `form` is "ccel" or a name of `forms.FORMS`; a binary one has a header.
 
     `fill` is (byte, count) of what stands behind the last event, None where nothing does.
     """

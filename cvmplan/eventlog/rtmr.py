@@ -9,15 +9,14 @@ only for the types of event whose data are what is hashed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha384
 from typing import Final
 
 from cvmplan.core.records import Frozen, record
-from cvmplan.eventlog.describe import describe, variable
+from cvmplan.eventlog.describe import describe, text_of, variable
 from cvmplan.eventlog.dstack import preimage
 from cvmplan.eventlog.event import (
-    DIGEST_SIZE,
     NO_ACTION,
     REGISTERS,
     RUNTIME,
@@ -25,6 +24,7 @@ from cvmplan.eventlog.event import (
     Event,
     EventLog,
 )
+from cvmplan.eventlog.search import START, Comparison, compare, values
 
 __all__ = [
     "Comparison",
@@ -38,8 +38,6 @@ __all__ = [
     "values",
 ]
 
-START: Final = bytes(DIGEST_SIZE)
-MOST_LEFT_OUT: Final = 1024  # events of a register: each is left out in turn, n * n / 2 hashes
 
 FITS: Final = "fits"
 DIFFERS: Final = "differs"
@@ -47,6 +45,7 @@ UNCHECKED: Final = "not-checkable"
 NOT_EXTENDED: Final = "not-extended"
 
 _IPL: Final = 0xD
+_CONFIG_FLAGS: Final = 0xA
 _VARIABLE_BOOT: Final = 0x80000002
 _WHOLE: Final = frozenset({
     SEPARATOR, 0x5, 0x80000001, _VARIABLE_BOOT, 0x80000006, 0x80000007, 0x8000000C, 0x800000E0,
@@ -75,46 +74,6 @@ class Fit(Frozen):
 
 
 @record
-class Comparison(Frozen):
-    """
-    One register beside its expected value.
-
-    `register`: 0 to 3.  Where they differ, `earlier` is the number of the event after which
-    the value was reached, 0 before all, and `later` how many events of the register follow;
-    `left_out` is the number of the event without which it is reached.  None: neither.
-    """
-
-    register: int
-    expected: bytes
-    value: bytes
-    events: int
-    earlier: int | None = None
-    later: int = 0
-    left_out: int | None = None
-
-    @property
-    def differs(self) -> bool:
-        """Whether the log leads to another value than the expected one."""
-        return self.value != self.expected
-
-    @property
-    def why(self) -> str:
-        """Say where they differ, as far as it is known."""
-        if not self.differs:
-            return "equal"
-        if self.earlier is not None:
-            after = f"after event {self.earlier}" if self.earlier else "before the first event"
-            follow = "follows" if self.later == 1 else "follow"
-            return f"equal {after}; {self.later} more {follow}"
-        if self.left_out is not None:
-            return f"equal without event {self.left_out}"
-        if self.events > MOST_LEFT_OUT:
-            limit = f"removing one event was not tried (more than {MOST_LEFT_OUT} events)"
-            return f"no prefix of the log gives this value; {limit}"
-        return "no prefix of the log, and no single removed event, gives this value"
-
-
-@record
 class Replay(Frozen):
     """A log, whether each of its events fits, RTMR0 to RTMR3 after them, and what was compared."""
 
@@ -137,14 +96,6 @@ def replayed(log: EventLog, expected: Mapping[int, bytes]) -> Replay:
     return Replay(log, fits, replay(log.events), compare(log, expected))
 
 
-def values(digests: Iterable[bytes], start: bytes = START) -> Iterator[bytes]:
-    """Yield the register after each extend by one of `digests`; all have 48 bytes."""
-    value = start
-    for digest in digests:
-        value = sha384(value + digest).digest()
-        yield value
-
-
 def replay(events: Iterable[Event]) -> tuple[bytes, bytes, bytes, bytes]:
     """
     Return RTMR0 to RTMR3 after `events`, 48 bytes each.
@@ -158,45 +109,6 @@ def replay(events: Iterable[Event]) -> tuple[bytes, bytes, bytes, bytes]:
             registers[event.mr_index] = sha384(before + event.digest).digest()
     _, rtmr0, rtmr1, rtmr2, rtmr3 = registers
     return rtmr0, rtmr1, rtmr2, rtmr3
-
-
-def compare(log: EventLog, expected: Mapping[int, bytes]) -> tuple[Comparison, ...]:
-    """
-    Return each register of `expected` (0 to 3 to its 48 bytes) beside what the log leads to.
-
-    Where they differ it is sought whether the log has events too many at its end, or one.
-    """
-    return tuple(_compared(log, register, expected[register]) for register in sorted(expected))
-
-
-def _compared(log: EventLog, register: int, expected: bytes) -> Comparison:
-    events = [e for e in log.events if e.extends and e.mr_index == register + 1]
-    digests = [e.digest for e in events]
-    after = [START, *values(digests)]
-    told = Comparison(register, expected, after[-1], len(events))
-    if not told.differs:
-        return told
-    if expected in after:
-        at = after.index(expected)
-        earlier = events[at - 1].number if at else 0
-        more = len(events) - at
-        return Comparison(register, expected, after[-1], len(events), earlier, more)
-    one = _one_left_out(digests, after, expected)
-    left_out = None if one is None else events[one].number
-    return Comparison(register, expected, after[-1], len(events), None, 0, left_out)
-
-
-def _one_left_out(digests: Sequence[bytes], after: Sequence[bytes], wanted: bytes) -> int | None:
-    """Return the index of the digest without which `wanted` is reached; the last such one."""
-    if len(digests) > MOST_LEFT_OUT:
-        return None
-    for at in reversed(range(len(digests))):
-        end = after[at]
-        for end in values(digests[at + 1 :], after[at]):  # noqa: B007 the last is wanted
-            pass
-        if end == wanted:
-            return at
-    return None
 
 
 def fit(event: Event) -> Fit:
@@ -228,6 +140,7 @@ def _hashed(event: Event) -> Iterator[tuple[str, bytes]]:
         yield f"type, name and payload, version {event.version}", told
         return
     yield "the data", event.data
+    yield from _of_a_table(event)
     if event.type == SEPARATOR and event.data[:4] == _ERROR:
         yield "the error value", _ERROR
     found = variable(event.data) if event.type == _VARIABLE_BOOT else None
@@ -236,6 +149,22 @@ def _hashed(event: Event) -> Iterator[tuple[str, bytes]]:
         yield "the variable's value", found.value
     if event.type == _IPL:
         yield from _loader_text(event.data)
+        name = text_of(event.data)
+        if name is not None and name.startswith("."):
+            yield "the section's name", name.encode() + b"\0"
+
+
+def _of_a_table(event: Event) -> Iterator[tuple[str, bytes]]:
+    """
+    Yield the contents that a table of td-shim logs behind their name and size.
+
+    Source: confidential-containers/td-shim 125eeab, td-shim-interface (TdShimPlatformConfigInfo):
+    16 bytes of name, u32 length, contents; the contents are hashed.
+    """
+    if event.type == _CONFIG_FLAGS and len(event.data) >= 20:
+        size = int.from_bytes(event.data[16:20], "little")
+        if size <= len(event.data) - 20:
+            yield "the table's contents", event.data[20 : 20 + size]
 
 
 def _is_loader_text(event: Event) -> bool:

@@ -10,7 +10,7 @@ import pytest
 from cvmplan.boot import acpi, event_data, extend, smbios
 from cvmplan.boot.node import fold
 from cvmplan.core.blob import Blob
-from cvmplan.eventlog.ccel import read
+from cvmplan.eventlog.forms import read
 from cvmplan.platforms.tdx import hob
 from cvmplan.profiles.machines import Q35
 from tests.boot.places import VECTORS, blob, kernel, needs_vectors, ovmf

@@ -14,7 +14,7 @@ from cvmplan.core.errors import CvmplanError
 from cvmplan.core.files import Files
 from cvmplan.core.platform import Platform
 from cvmplan.documents import text
-from cvmplan.eventlog import ccel, rtmr
+from cvmplan.eventlog import forms, rtmr
 from cvmplan.evidence import chains, evidence, keys, signatures, wrappers
 from cvmplan.images import (
     firmware_volume,
@@ -73,7 +73,7 @@ def planned(blob: Blob) -> object:
 
 def events(blob: Blob) -> object:
     """The registers to which an event log leads, and what its events say."""
-    log = ccel.read(blob)
+    log = forms.read(blob)
     return rtmr.replayed(log, {})
 
 
@@ -162,6 +162,7 @@ VERBS: Final[dict[str, list[str]]] = {
     "diff": ["diff", "{}", "{}"],
     "explain": ["explain", "--example", "snp", "--report", "{}", "--budget", "0.1"],
     "explain, trying": ["explain", "{}", "--expect", "00" * 48, "--budget", "0.1"],
+    "reference": ["reference", "{}", "--vcpus", "1-2", "--to", "rvps"],
     "sweep": ["sweep", "{}", "--vcpus", "1-2"],
     "sweep of a matrix": ["sweep", "--matrix", "{}", "--format", "csv"],
     "sweep of lines": ["sweep", "--example", "snp", "--append-file", "{}"],
