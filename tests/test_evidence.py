@@ -136,9 +136,24 @@ def test_a_quote_of_hardware_is_signed_up_to_the_pinned_root(tmp_path: Path) -> 
 
 
 def test_bytes_behind_a_quote_are_refused(tmp_path: Path) -> None:
-    data, _ = real_quote()
-    assert_refused(verify(tmp_path, data, platform="tdx"), {3})
-    assert_refused(verify(tmp_path, quote(intel()) + b"\0", platform="tdx"), {3})
+    for more in (b"\1", bytes(70) + b"\1"):
+        assert_refused(verify(tmp_path, quote(intel()) + more, platform="tdx"), {3})
+
+
+@pytest.mark.parametrize("version", [4, 5])
+def test_zeros_behind_a_quote_are_counted(version: int) -> None:
+    data = td_quote(intel(), version)
+    assert read(data).notes == ()
+    assert read(data + bytes(1)).notes == ("1 zero byte behind the quote",)
+    assert read(data + bytes(70)).notes == ("70 zero bytes behind the quote",)
+    assert read(data + bytes(70)).digest == read(data).digest
+
+
+@pytest.mark.parametrize("version", [2, 3, 4, 5, 6, 15])
+def test_a_report_of_each_version_is_read(version: int) -> None:
+    found = read(snp_report(amd()[0], version, measurement=b"\1" * 48))
+    assert found.digest == b"\1" * 48
+    assert bool(found.notes) is (version > 5), "a later version of the same size is read, and said"
 
 
 def in_json(**members: object) -> bytes:
@@ -290,7 +305,7 @@ def with_byte(data: bytes, at: int, value: int) -> bytes:
 
 
 REFUSED: Final[dict[str, tuple[Callable[[], bytes], int]]] = {
-    **{f"report version {n}": (lambda n=n: snp_report(None, n), 4) for n in (0, 1, 4, 6, 7)},  # type: ignore[misc]  # bound
+    **{f"report version {n}": (lambda n=n: snp_report(None, n), 4) for n in (0, 1, 16, 1 << 31)},  # type: ignore[misc]  # bound
     "report algorithm 0": (lambda: snp_report(None, 2, at={0x34: bytes(4)}), 4),
     "report algorithm 2": (lambda: snp_report(None, 2, at={0x34: b"\2"}), 4),
     "reserved signer": (lambda: snp_report(None, 2, at={0x48: b"\x08"}), 4),

@@ -31,6 +31,7 @@ class VerificationDocument(Document):
     platform: WithEvidence
     kind: str
     wrappers: list[str]
+    notes: list[str] = []
     certificates: list[CertificateDocument]
     anchor: str | None
     at: Time

@@ -23,6 +23,7 @@ def verification(found: Verification) -> str:
             "platform": evidence.platform,
             "kind": evidence.kind,
             "wrappers": list(evidence.source.how),
+            "notes": list(evidence.notes),
             "certificates": [
                 {
                     "subject": one.subject,

@@ -22,6 +22,8 @@ def _verification(found: Verification) -> Iterator[str]:
     yield f"evidence: {found.evidence.kind}"
     for one in found.trust.chain:
         yield f"certificate: {one.subject}, {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
+    for note in found.evidence.notes:
+        yield f"note: {note}"
     if found.evidence.trailing:
         yield f"ignored: {found.evidence.trailing} bytes after the quote"
     if found.replay is not None:

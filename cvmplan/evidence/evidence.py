@@ -25,7 +25,8 @@ class Evidence(NamedTuple):
     `settings` are those of the launch that evidence repeats, by their names: integers, or
     bytes.  `cpu_signature` is the host processor's, None where it is not said.  `source` is
     where the bytes came from; of `report`, `quote` and `mac` one is there, and `td` with the
-    last two.  `trailing` bytes follow what was read.
+    last two.  `trailing` bytes, of any value, follow what was read.  `notes` are what people
+    should know about how it was read.
     """
 
     platform: Platform
@@ -39,13 +40,15 @@ class Evidence(NamedTuple):
     mac: ReportMac | None = None
     td: Td | None = None
     trailing: int = 0
+    notes: tuple[str, ...] = ()
 
 
 def read(blob: Blob, *, trailing: bool = False) -> Evidence:
     """
     Return what an SNP report, a TDX quote or a TDREPORT says; InputError, UnsupportedError.
 
-    Wrappers around it are taken off.  `trailing`: bytes may follow a quote.
+    Wrappers around it are taken off.  Zeros may follow a quote: the buffer that the kernel fills
+    is longer than the quote (Linux, TDX_CMD_GET_QUOTE).  `trailing`: so may any other bytes.
     """
     source = unwrap(blob)
     body = source.body
@@ -54,24 +57,29 @@ def read(blob: Blob, *, trailing: bool = False) -> Evidence:
         found = report.read(body)
         told: dict[str, int | bytes] = {"policy": found.policy, "host_data": found.host_data}
         kind = f"SNP report, version {found.version}{wrapped}"
-        return Evidence(
-            platforms.SNP, kind, found.measurement, told, source, found.cpu_signature, report=found
-        )
+        notes = source.notes
+        if found.is_later:
+            notes += (f"version {found.version} is later than {report.LATEST}, and read like it",)
+        made = Evidence(platforms.SNP, kind, found.measurement, told, source, found.cpu_signature)
+        return made._replace(report=found, notes=notes)
     if quote.is_report(body):
         td, mac = quote.read_report(body)
         return _of_td(f"TDREPORT{wrapped}", td, source)._replace(mac=mac)
     read_quote = quote.read_quote(body)
-    rest = len(body) - read_quote.end
-    if rest and not trailing:
-        hint = "--ignore-trailing reads the quote alone"
-        raise MalformedError(
-            f"{rest} bytes follow the quote", at=body.where(read_quote.end), hint=hint
-        )
+    rest = body.data[read_quote.end :]
+    zeros = not bytes(rest).strip(b"\0")
+    if not zeros and not trailing:
+        problem = f"{len(rest)} bytes follow the quote, not all zero"
+        hint = f"the quote has {read_quote.end} bytes"
+        raise MalformedError(problem, at=body.where(read_quote.end), hint=hint)
     kind = f"TDX quote, version {read_quote.version}{wrapped}"
     made = _of_td(kind, read_quote.td, source)
-    return made._replace(quote=read_quote, trailing=rest)
+    notes = made.notes
+    if zeros and len(rest):
+        notes += (f"{len(rest)} zero byte{'s' if len(rest) > 1 else ''} behind the quote",)
+    return made._replace(quote=read_quote, trailing=0 if zeros else len(rest), notes=notes)
 
 
 def _of_td(kind: str, td: Td, source: Unwrapped) -> Evidence:
     told: dict[str, int | bytes] = {name: getattr(td, name) for name in IDENTITIES}
-    return Evidence(platforms.TDX, kind, td.mrtd, told, source, td=td)
+    return Evidence(platforms.TDX, kind, td.mrtd, told, source, td=td, notes=source.notes)

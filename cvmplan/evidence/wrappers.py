@@ -50,7 +50,7 @@ class Unwrapped(NamedTuple):
     Evidence as the hardware wrote it, and what came with it.
 
     `how` are the wrappers, from the outside.  `certificates` begin with the signer's.  `bound`
-    is, for HCL, what the report's data must begin with.
+    is, for HCL, what the report's data must begin with.  `notes` are what people should know.
     """
 
     body: Blob
@@ -58,6 +58,7 @@ class Unwrapped(NamedTuple):
     certificates: tuple[Blob, ...] = ()
     event_log: Blob | None = None
     bound: bytes = b""
+    notes: tuple[str, ...] = ()
 
 
 @record

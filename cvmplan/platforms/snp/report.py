@@ -1,8 +1,10 @@
 """
 The SNP attestation report, read and not verified.
 
-Source: AMD 56860, SEV-SNP Firmware ABI, table "ATTESTATION_REPORT Structure", versions 2, 3
-and 5, and "TCB_VERSION".  Nothing here computes a signature.
+Source: AMD 56860, SEV-SNP Firmware ABI, table "ATTESTATION_REPORT Structure", versions 2 to 5,
+and "TCB_VERSION".  Version 4 is written by firmware 1.55.31 (virtee/sev#307) and has the fields of
+version 3.  A later version has the same size, and the fields of version 5 where AMD keeps what it
+has kept so far; it is read, and `is_later` says so.  Nothing here computes a signature.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.profiles import cpus
 
-VERSIONS: Final = (2, 3, 5)
+VERSIONS: Final = (2, 3, 4, 5)
+LATEST: Final = VERSIONS[-1]
+MOST: Final = 15  # a greater number is no version
 SIZE: Final = 0x4A0
 SIGNED: Final = 0x2A0  # bytes that the signature is of
 ECDSA_P384_SHA384: Final = 1
@@ -31,9 +35,13 @@ _WITH_CPU: Final = 3  # the first version that names the processor
 
 @dataclass(frozen=True, slots=True)
 class AttestationReport:
-    """All fields up to the signature, those that are not looked at as bytes."""
+    """
+    All fields, those that are not looked at as bytes.
 
-    LAYOUT: ClassVar = Struct("<IIQ16s16sIIQQII64s48s32s48s48s32s32sQBBB21s64sQ184s512s")
+    `current_version` and `committed_version` are firmware's: build, minor, major.
+    """
+
+    LAYOUT: ClassVar = Struct("<IIQ16s16sIIQQII64s48s32s48s48s32s32sQBBB21s64sQ3sB3sBQQQ152s512s")
     version: int
     guest_svn: int
     policy: int
@@ -59,7 +67,14 @@ class AttestationReport:
     reserved_18b: bytes
     chip_id: bytes
     committed_tcb: int
-    reserved_1e8: bytes
+    current_version: bytes
+    reserved_1eb: int
+    committed_version: bytes
+    reserved_1ef: int
+    launch_tcb: int
+    launch_mit_vector: int
+    current_mit_vector: int
+    reserved_208: bytes
     signature: bytes
 
     @property
@@ -68,6 +83,11 @@ class AttestationReport:
         if self.version < _WITH_CPU:
             return None
         return cpus.signature(self.cpuid_fam_id, self.cpuid_mod_id, self.cpuid_step & 0xF)
+
+    @property
+    def is_later(self) -> bool:
+        """Whether the version is later than those that are known."""
+        return self.version > LATEST
 
     @property
     def signer(self) -> str:
@@ -86,9 +106,9 @@ def read(blob: Blob) -> AttestationReport:
     if len(blob) != SIZE:
         raise MalformedError(f"{len(blob)} bytes, an SNP report has {SIZE}", at=blob.name)
     report = blob.take(AttestationReport, 0)
-    if report.version not in VERSIONS:
+    if not VERSIONS[0] <= report.version <= MOST:
         problem = f"an SNP report of version {report.version}"
-        raise UnsupportedError(problem, at=blob.where(0), hint="supported: 2, 3 and 5")
+        raise UnsupportedError(problem, at=blob.where(0), hint="supported: 2 to 5")
     if report.signature_algo != ECDSA_P384_SHA384:
         problem = f"a signature algorithm with number {report.signature_algo}"
         hint = "supported: 1, ECDSA P-384 with SHA-384"
