@@ -144,8 +144,8 @@ def test_bytes_behind_a_quote_are_refused(tmp_path: Path) -> None:
 def test_zeros_behind_a_quote_are_counted(version: int) -> None:
     data = td_quote(intel(), version)
     assert read(data).notes == ()
-    assert read(data + bytes(1)).notes == ("1 zero byte behind the quote",)
-    assert read(data + bytes(70)).notes == ("70 zero bytes behind the quote",)
+    assert read(data + bytes(1)).notes == ("1 zero byte after the quote",)
+    assert read(data + bytes(70)).notes == ("70 zero bytes after the quote",)
     assert read(data + bytes(70)).digest == read(data).digest
 
 

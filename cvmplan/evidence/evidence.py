@@ -76,7 +76,7 @@ def read(blob: Blob, *, trailing: bool = False) -> Evidence:
     made = _of_td(kind, read_quote.td, source)
     notes = made.notes
     if zeros and len(rest):
-        notes += (f"{len(rest)} zero byte{'s' if len(rest) > 1 else ''} behind the quote",)
+        notes += (f"{len(rest)} zero byte{'s' if len(rest) > 1 else ''} after the quote",)
     return made._replace(quote=read_quote, trailing=0 if zeros else len(rest), notes=notes)
 
 
