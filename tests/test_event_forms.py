@@ -22,7 +22,8 @@ from cvmplan.eventlog.rtmr import fit
 from cvmplan.eventlog.search import compare
 from tests.run import run
 
-CASES: Final = Path("../shared/cases/events")
+SHARED: Final = Path("../shared")
+CASES: Final = SHARED / "cases/events"
 
 
 def case(name: str) -> Path:
@@ -105,6 +106,34 @@ def test_what_the_tool_prints_is_read() -> None:
     (event,) = log.events
     assert (log.form, event.register, event.type_name) == ("pasted", "RTMR1", "EV_EFI_ACTION")
     assert event.digest.hex().startswith("0a2e01c85dea")
+
+
+def test_the_log_inside_evidence_is_compared_with_its_quote() -> None:
+    path = SHARED / "vectors/rtmr/dstack-quote-report.json"
+    if not path.exists():
+        pytest.skip("../shared is absent")
+    told = run("events", str(path), "--format", "json")
+    held = json.loads(told.out)
+    quote = bytes.fromhex(json.loads(path.read_text())["quote"])
+    assert [one["register"] for one in held["compared"]] == ["RTMR0", "RTMR1", "RTMR2", "RTMR3"]
+    for number, one in enumerate(held["compared"]):
+        assert one["expected"] == quote[376 + 48 * number :][:48].hex()
+        assert one["equal"]
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"CCEL" + bytes(52), "the ACPI table CCEL, which only says where the log is"),
+        (b"\0\0\0\0\x08" + bytes(60), "a canonical event log (CEL)"),
+    ],
+)
+def test_what_is_taken_for_a_log_is_named(data: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "CCEL"
+    path.write_bytes(data)
+    told = run("events", str(path))
+    assert (told.code, told.out) == (4, "")
+    assert said in told.err
 
 
 # --- forms that are made here --------------------------------------------------------------------

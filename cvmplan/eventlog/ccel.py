@@ -30,6 +30,7 @@ from cvmplan.eventlog.event import (
 
 SHA384: Final = 0xC
 MOST_ALGORITHMS: Final = 16
+LAST_PCR: Final = 23
 ALGORITHMS: Final = {
     0x4: ("sha1", 20), 0xB: ("sha256", 32), SHA384: ("sha384", DIGEST_SIZE), 0xD: ("sha512", 64),
     0x12: ("sm3-256", 32), 0x27: ("sha3-256", 32), 0x28: ("sha3-384", 48), 0x29: ("sha3-512", 64),
@@ -37,6 +38,8 @@ ALGORITHMS: Final = {
 """TPM_ALG_ID to name and digest size: TCG Algorithm Registry, TPM_ALG_ID."""
 
 _SIGNATURE: Final = b"Spec ID Event03\0"
+_TABLE: Final = b"CCEL"  # ACPI 6.5, table 5.5: the signature of a table comes first
+_RECNUM: Final = b"\0\0\0\0\x08"  # TCG Canonical Event Log 1.0, TLV: RECNUM of 8 bytes
 _VERSION: Final = (2, 0)  # of the specification: PFP 1.06, "Specification ID Version Event"
 _UINTN: Final = (1, 2)  # in units of 4 bytes
 
@@ -129,6 +132,7 @@ def read(blob: Blob) -> EventLog:
 
 def _header(blob: Blob) -> tuple[Header, dict[int, int], int]:
     """Return the header, algorithm to digest size, and where the events begin."""
+    _refuse_others(blob)
     first = blob.take(PcrEvent, 0)
     at = PcrEvent.LAYOUT.size
     if first.event_type != NO_ACTION or any(first.digest) or first.pcr_index >= len(REGISTERS):
@@ -153,6 +157,19 @@ def _header(blob: Blob) -> tuple[Header, dict[int, int], int]:
     return Header(first.pcr_index, *told), sizes, at + first.event_size
 
 
+def _refuse_others(blob: Blob) -> None:
+    """Raise UnsupportedError for what is often taken for such a log, and named as what it is."""
+    head = bytes(blob.data[:8])
+    if head[:4] == _TABLE:
+        hint = "the log is /sys/firmware/acpi/tables/data/CCEL"
+        raise UnsupportedError(
+            "the ACPI table CCEL, which only says where the log is", at=blob.where(0), hint=hint
+        )
+    if head[:5] == _RECNUM:
+        problem = "a canonical event log (CEL), which is not the log of firmware"
+        raise UnsupportedError(problem, at=blob.where(0))
+
+
 def _algorithms(data: Blob, count: int) -> Iterator[tuple[int, int]]:
     """Yield algorithm and digest size of each that the log has; MalformedError."""
     start = SpecIdEvent.LAYOUT.size
@@ -172,7 +189,7 @@ def _algorithms(data: Blob, count: int) -> Iterator[tuple[int, int]]:
         seen.add(one)
         yield one, size
     if SHA384 not in seen:
-        hint = "the registers of a TD are SHA-384"
+        hint = "the registers of a TD are SHA-384; a TPM's log may have SHA-1 and SHA-256 alone"
         raise UnsupportedError("the log has no SHA-384 digests", at=data.where(start), hint=hint)
 
 
@@ -207,7 +224,8 @@ def _event(blob: Blob, at: int, number: int, sizes: dict[int, int]) -> tuple[Eve
     head = blob.take(PcrEvent2, at)
     if head.pcr_index >= len(REGISTERS):
         problem = f"event {number} is of register index {head.pcr_index:#x}, expected 0 to 4"
-        raise MalformedError(problem, at=where)
+        hint = "the log of a TPM has PCRs up to 23" if head.pcr_index <= LAST_PCR else ""
+        raise MalformedError(problem, at=where, hint=hint)
     if not 1 <= head.digest_count <= len(sizes):
         problem = f"event {number} has {head.digest_count} digests, expected 1 to {len(sizes)}"
         raise MalformedError(problem, at=blob.where(at + 8))
