@@ -144,8 +144,8 @@ def test_bytes_behind_a_quote_are_refused(tmp_path: Path) -> None:
 def test_zeros_behind_a_quote_are_counted(version: int) -> None:
     data = td_quote(intel(), version)
     assert read(data).notes == ()
-    assert read(data + bytes(1)).notes == ("1 zero byte after the quote",)
-    assert read(data + bytes(70)).notes == ("70 zero bytes after the quote",)
+    assert read(data + bytes(1)).notes == ("zero bytes after the quote: 1",)
+    assert read(data + bytes(70)).notes == ("zero bytes after the quote: 70",)
     assert read(data + bytes(70)).digest == read(data).digest
 
 
@@ -199,7 +199,7 @@ def test_a_report_that_was_taken_apart_is_whole_again(version: int, older: bool)
     data = snp_report(chain[0], version, measurement=b"\x11" * 48, at=at)
     found = read(build.trustee_snp(data, chain, older=older))
     assert bytes(found.source.body.data) == data
-    assert [bytes(c.data) for c in found.source.certificates] == [one.der for one in chain]
+    assert {bytes(c.data) for c in found.source.certificates} == {one.der for one in chain}
 
 
 # virtee/sev, src/firmware/guest/types/snp.rs, tests: a report of Genoa as serde writes it.
@@ -558,7 +558,6 @@ def ask_with(**changed: Any) -> list[Signer]:
 
 LATE: Final = datetime(2025, 1, 1, tzinfo=UTC)
 WRONG: Final[dict[str, Callable[[], list[Signer]]]] = {
-    "out of order": lambda: [amd()[0], amd()[2], amd()[1]],
     "without the ASK": lambda: [amd()[0], amd()[2]],
     "expired signer": lambda: amd(end=LATE),
     "signer that is not yet valid": lambda: amd(begin=datetime(2027, 1, 1, tzinfo=UTC)),

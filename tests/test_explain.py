@@ -689,7 +689,7 @@ def test_a_quote_is_explained(version: int, tmp_path: Path) -> None:
 
 
 SPOILED: Final[dict[str, Callable[[], bytes]]] = {
-    "a report of version 4": lambda: report(4, "ab" * 48),
+    "a report of version 1": lambda: report(1, "ab" * 48),
     "a report of version 0": lambda: report(0, "ab" * 48),
     "a quote of version 3": lambda: quote(3, "ab" * 48),
     "a quote that ends early": lambda: quote(4, "ab" * 48)[:300],

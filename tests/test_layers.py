@@ -38,6 +38,7 @@ OUTSIDE = {
     "rich": {"cli"},
     "pydantic": {"documents", "readers"},
     "yaml": {"documents"},
+    "cbor2": {"evidence"},
     "cryptography": {"evidence", "sev_session"},
 }
 WORLD = {"os", "io", "sys", "pathlib", "logging", "subprocess", "mmap", "tempfile", "signal"}

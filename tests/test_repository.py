@@ -210,7 +210,7 @@ def declared(requirements: list[str]) -> Iterator[str]:
 def test_every_package_that_is_imported_is_declared() -> None:
     found = project()
     extras = found["optional-dependencies"]
-    names = {*declared([*found["dependencies"], *extras["yaml"], *extras["dask"]])}
+    names = {*declared([*found["dependencies"], *extras["cbor"], *extras["yaml"], *extras["dask"]])}
     used = {name.partition(".")[0] for path in MODULES for name in imports(path)}
     outside = used - set(sys.stdlib_module_names) - {"cvmplan", ""}
     assert {OUTSIDE_NAMES.get(name, name).lower() for name in outside} == names

@@ -270,21 +270,23 @@ def trust(
 
     `pins` are SHA-256 of public keys, in place of the vendor's; `at` None: now.  ConfigError.
     """
-    from cvmplan.evidence import chains
+    from cvmplan.evidence import certificates as reader
     from cvmplan.evidence.anchors import PINNED
+    from cvmplan.evidence.signatures import certificates_in
     from cvmplan.evidence.trust import Trust
     from cvmplan.evidence.verify import chain_of
 
-    given = [one for blob in certificates for one in chains.read(blob)]
+    given = reader.read_given(certificates)
     known: Mapping[str, str] = PINNED[evidence.platform.evidence]
     if pins:
         known = {read_value(values.octets(32), p, "--pin").hex(): f"--pin {p}" for p in pins}
-    if given and evidence.mac is not None:
+    if given.certificates and evidence.mac is not None:
         raise ConfigError("cannot sign a TDREPORT, which has a MAC", at="--certs")
-    chain = chain_of(evidence, given)
+    inside = certificates_in(evidence)
+    chain = chain_of(evidence, inside.certificates, given.certificates)
     if pins and not chain:
         raise ConfigError("needs certificates", at="--pin", hint="--certs FILE")
-    return Trust(chain, known, _time(at))
+    return Trust(chain, known, _time(at), (*given.unread, *inside.unread))
 
 
 def _time(written: str | datetime | None) -> datetime:

@@ -47,6 +47,7 @@ OWN: Shared = {
         option(bool, "ignore_trailing", "", "Accept bytes after the quote."),
         False,
     ),
+    "select": (option(_TEXT, "select", "NAME", "Which of several pieces in one file."), None),
     "report_data": (option(_TEXT, "report_data", "HEX", "Expected REPORT_DATA, 64 bytes."), None),
     "vmpl": (option(_TEXT, "vmpl", "N", "Expected VMPL of the requester."), None),
     "mrseam": (option(_TEXT, "mrseam", "HEX", "Expected MRSEAM (TDX module), 48 bytes."), None),
@@ -84,7 +85,7 @@ def _asked(typed: Typed) -> Asked:
     if path == "-" and "-" in (launch.text("path"), own.text("plan")):
         raise ConfigError("only one of EVIDENCE and IMAGE can be stdin", at="-")
     blob = Files().open(path, "evidence")
-    found = evidence.read(blob, trailing=own.flag("ignore_trailing"))
+    found = evidence.read(blob, trailing=own.flag("ignore_trailing"), select=own.text("select"))
     if own.text("plan") is not None:
         if launch.given("path", "example"):
             raise ConfigError("cannot be combined with IMAGE", at="--plan")

@@ -23,7 +23,7 @@ def verification(found: Verification) -> str:
             "platform": evidence.platform,
             "kind": evidence.kind,
             "wrappers": list(evidence.source.how),
-            "notes": list(evidence.notes),
+            "notes": [*evidence.notes, *trust.notes],
             "certificates": [
                 {
                     "subject": one.subject,

@@ -22,7 +22,7 @@ def _verification(found: Verification) -> Iterator[str]:
     yield f"evidence: {found.evidence.kind}"
     for one in found.trust.chain:
         yield f"certificate: {one.subject}, {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
-    for note in found.evidence.notes:
+    for note in (*found.evidence.notes, *found.trust.notes):
         yield f"note: {note}"
     if found.evidence.trailing:
         yield f"ignored: {found.evidence.trailing} bytes after the quote"

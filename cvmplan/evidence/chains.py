@@ -62,7 +62,7 @@ class Certificate(NamedTuple):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the certificate in DER."""
-        return _of_der, (self.parsed.public_bytes(serialization.Encoding.DER), self.at)
+        return parse_der, (self.parsed.public_bytes(serialization.Encoding.DER), self.at)
 
 
 def read(blob: Blob) -> list[Certificate]:
@@ -97,7 +97,8 @@ def _blocks(data: bytes) -> list[bytes]:
 _PEM_LOADER: Final = x509.load_pem_x509_certificate
 
 
-def _of_der(data: bytes, at: str) -> Certificate:
+def parse_der(data: bytes, at: str) -> Certificate:
+    """Return the certificate that is these bytes of DER; MalformedError, with the place `at`."""
     return _parsed(data, at, x509.load_der_x509_certificate)
 
 

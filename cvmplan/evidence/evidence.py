@@ -10,6 +10,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
 from cvmplan.core.platform import Platform
 from cvmplan.evidence.wrappers import Unwrapped, unwrap
+from cvmplan.evidence.wrappers.piece import is_padding
 from cvmplan.platforms.snp import report
 from cvmplan.platforms.snp.report import AttestationReport
 from cvmplan.platforms.tdx import quote
@@ -43,14 +44,15 @@ class Evidence(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def read(blob: Blob, *, trailing: bool = False) -> Evidence:
+def read(blob: Blob, *, trailing: bool = False, select: str | None = None) -> Evidence:
     """
     Return what an SNP report, a TDX quote or a TDREPORT says; InputError, UnsupportedError.
 
     Wrappers around it are taken off.  Zeros may follow a quote: the buffer that the kernel fills
     is longer than the quote (Linux, TDX_CMD_GET_QUOTE).  `trailing`: so may any other bytes.
+    `select` names one piece of several in one file; ConfigError where one has to be named.
     """
-    source = unwrap(blob)
+    source = unwrap(blob, select)
     body = source.body
     wrapped = f" in {', in '.join(reversed(source.how))}" if source.how else ""
     if len(body) == report.SIZE and not quote.is_quote(body):
@@ -67,7 +69,7 @@ def read(blob: Blob, *, trailing: bool = False) -> Evidence:
         return _of_td(f"TDREPORT{wrapped}", td, source)._replace(mac=mac)
     read_quote = quote.read_quote(body)
     rest = body.data[read_quote.end :]
-    zeros = not bytes(rest).strip(b"\0")
+    zeros = is_padding(rest)
     if not zeros and not trailing:
         problem = f"{len(rest)} bytes follow the quote, not all zero"
         hint = f"the quote has {read_quote.end} bytes"
@@ -76,7 +78,7 @@ def read(blob: Blob, *, trailing: bool = False) -> Evidence:
     made = _of_td(kind, read_quote.td, source)
     notes = made.notes
     if zeros and len(rest):
-        notes += (f"{len(rest)} zero byte{'s' if len(rest) > 1 else ''} after the quote",)
+        notes += (f"zero bytes after the quote: {len(rest)}",)
     return made._replace(quote=read_quote, trailing=0 if zeros else len(rest), notes=notes)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cvmplan.evidence import chains, snp_signatures, tdx_signatures
-from cvmplan.evidence.chains import Certificate
+from cvmplan.evidence import certificates, snp_signatures, tdx_signatures
+from cvmplan.evidence.certificates import Found
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import Line
 from cvmplan.evidence.trust import Trust
@@ -28,11 +28,11 @@ def lines(evidence: Evidence, trust: Trust) -> Iterator[Line]:
         yield from tdx_signatures.lines_of_mac(bytes(evidence.source.body.data), evidence.mac)
 
 
-def certificates_in(evidence: Evidence) -> list[Certificate]:
-    """Return the certificates that come with evidence, the signer's first; MalformedError."""
+def certificates_in(evidence: Evidence) -> Found:
+    """Return the certificates that come with evidence, in no order, and lines for the unread."""
     if evidence.quote is not None:
         signed = evidence.quote.signed
         if signed.certification_type != quote.PCK_CHAIN:
-            return []
-        return chains.read(signed.certificates)
-    return [one for blob in evidence.source.certificates for one in chains.read(blob)]
+            return Found((), ())
+        return certificates.read_all([signed.certificates])
+    return certificates.read_all(evidence.source.certificates)

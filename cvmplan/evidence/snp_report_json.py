@@ -40,6 +40,14 @@ _REQUIRED: Final = {
 }  # fmt: skip
 
 
+def recognises(key: str, fields: Mapping[str, Json]) -> bool:
+    """Whether an object, a member of name `key`, is a report taken apart."""
+    signature = fields.get("signature")
+    if key == "attestation_report" and "signature" in fields:
+        return True
+    return isinstance(signature, dict) and "measurement" in fields and {"r", "s"} <= {*signature}
+
+
 def report_bytes(name: str, fields: Mapping[str, Json]) -> bytes:
     """Return the 1184 bytes of a report; MalformedError, UnsupportedError for other fields."""
     missing = sorted(_REQUIRED - set(fields))

@@ -19,7 +19,7 @@ from cvmplan.evidence.trust import Trust, chain_line, verdict
 from cvmplan.platforms.tdx import enclave, quote
 from cvmplan.platforms.tdx.quote import ReportMac, Signed
 
-_PCK: Final = "Intel SGX PCK Certificate"  # Intel, SGX PCK certificate profile, subject CN
+PCK: Final = "Intel SGX PCK Certificate"  # Intel, SGX PCK certificate profile, subject CN
 _QE_REPORT_DATA: Final = slice(320, 384)
 
 
@@ -48,7 +48,7 @@ def lines(signed: Signed, trust: Trust) -> Iterator[Line]:
         yield compared(name, of_intel, said, why)
     yield chain_line(trust, "P-256", serial_0=False)
     named = chains.common_name(trust.chain[0]) or trust.chain[0].subject
-    yield compared("signers_certificate", _PCK, named)
+    yield compared("signers_certificate", PCK, named)
 
 
 def _pair(data: bytes) -> tuple[int, int]:

@@ -16,11 +16,16 @@ from cvmplan.evidence.lines import Line, Status, line
 
 
 class Trust(NamedTuple):
-    """Certificates from the signer's upwards, the pinned keys by hash, and the time, in UTC."""
+    """
+    Certificates from the signer's upwards, the pinned keys by hash, and the time, in UTC.
+
+    `notes` are certificates that could not be read, a line each.
+    """
 
     chain: Sequence[Certificate]
     pins: Mapping[str, str]
     at: datetime
+    notes: tuple[str, ...] = ()
 
 
 def verdict(which: str, holds: bool, by: str, why: str) -> Line:

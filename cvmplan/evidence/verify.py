@@ -9,7 +9,7 @@ from cvmplan.core.documented import as_document, summary
 from cvmplan.eventlog import rtmr
 from cvmplan.eventlog.event import EventLog
 from cvmplan.eventlog.rtmr import Replay
-from cvmplan.evidence import planned, signatures
+from cvmplan.evidence import certificates, planned, signatures, tdx_signatures
 from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.evidence.lines import Line, Status, all_hold, compared, line
@@ -102,16 +102,14 @@ def _rtmrs(evidence: Evidence, replay: Replay | None) -> Iterator[Line]:
         yield Line(f"event_{event.number}", name, wanted, digest, Status.DIFFERS, told.why)
 
 
-def chain_of(evidence: Evidence, given: Sequence[Certificate]) -> list[Certificate]:
+def chain_of(
+    evidence: Evidence, inside: Sequence[Certificate], given: Sequence[Certificate]
+) -> list[Certificate]:
     """
-    Return the chain that is checked: what comes with evidence, and above it what was given.
+    Return the chain that is checked, of certificates that come with evidence and that are given.
 
     Of a quote, certificates that are given take the place of those inside.
     """
-    inside = signatures.certificates_in(evidence)
-    if not given:
-        return inside
     if evidence.report is None:
-        return [*given]
-    known = {one.parsed for one in given}
-    return [*(one for one in inside if one.parsed not in known), *given]
+        return certificates.order(given or inside, tdx_signatures.PCK)
+    return certificates.order([*given, *inside], f"SEV-{evidence.report.signer}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -15,7 +16,7 @@ from cvmplan.core.files import Files
 from cvmplan.core.platform import Platform
 from cvmplan.documents import text
 from cvmplan.eventlog import forms, rtmr
-from cvmplan.evidence import chains, evidence, keys, signatures, wrappers
+from cvmplan.evidence import certificates, chains, evidence, keys, signatures, wrappers
 from cvmplan.images import (
     firmware_volume,
     gpt,
@@ -90,6 +91,11 @@ def qemu_lines(blob: Blob) -> object:
     return log.correction()
 
 
+def taken_off(decoder: wrappers.Decoder, blob: Blob) -> object:
+    """What a decoder takes off bytes that it recognises; contents are looked for as always."""
+    return decoder.recognises(blob) and decoder.decode(blob, wrappers.pieces)
+
+
 READERS: Final[dict[str, Reader]] = {
     "recognise": recognised,
     "plan_image": planned,
@@ -121,7 +127,9 @@ READERS: Final[dict[str, Reader]] = {
     "quote": lambda blob: [quote.is_quote(blob), quote.read_quote(blob)],
     "tdreport": lambda blob: [quote.is_report(blob), quote.read_report(blob)],
     "events": events,
-    "certificates": chains.read,
+    "certificates": certificates.read,
+    "certificates-strict": chains.read,
+    **{f"wrapper-{one.name}": partial(taken_off, one) for one in wrappers.DECODERS},
     "private-key": lambda blob: [keys.is_key(blob), keys.private_key(blob, lambda: b"")],
     "public-key": keys.public_key,
     "signature": keys.read_der,

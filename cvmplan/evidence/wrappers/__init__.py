@@ -1,0 +1,83 @@
+"""
+Evidence in what people have it in: a registry of small decoders, tried on contents, nested.
+
+Nothing is trusted for what it says about itself: who wraps a report can wrap another one, and
+certificates that come with it are as good as the key that they end at.  A new wrapper is a
+function that recognises it, one that takes it off, and a line of `DECODERS`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.evidence.wrappers import documents, hardware, hcl, texts
+from cvmplan.evidence.wrappers.piece import DEEPEST, MOST, Decoder, Inside, Unwrapped
+
+__all__ = ["DECODERS", "DEEPEST", "Decoder", "Inside", "Unwrapped", "pieces", "unwrap"]
+
+_TSM = "Linux, Documentation/ABI/testing/configfs-tsm; RFC 8949"
+DECODERS: Final = (
+    Decoder("alone", "AMD 56860; Intel DCAP; Intel 348551", hardware.is_alone, hardware.alone),
+    Decoder("extended report", "AMD 56421", hardware.is_extended, hardware.extended),
+    Decoder("MSG_REPORT_RSP", "AMD 56860", hardware.is_response, hardware.response),
+    Decoder("HCL", "Microsoft, attestation report format", hcl.is_hcl, hcl.hcl),
+    Decoder("dstack", "dstack-attest/src/attestation.rs", texts.is_dstack, texts.dstack),
+    Decoder(
+        "JSON", "RFC 8259, and evidence/wrappers/members.py", documents.is_json, documents.json
+    ),
+    Decoder("text", "RFC 4648", texts.is_text, texts.text),
+    Decoder("CBOR", _TSM, documents.is_cbor, documents.cbor),
+)
+"""All wrappers, the first that recognises the bytes first."""
+
+
+def unwrap(blob: Blob, select: str | None = None) -> Unwrapped:
+    """
+    Return the evidence in `blob`; `select` names one piece of several, by name or number.
+
+    UnsupportedError where there is none, MalformedError, and ConfigError where several pieces
+    are there and none, or another one, was selected.
+    """
+    found = pieces(blob)
+    if select is None and len(found) == 1:
+        return found[0]
+    for number, one in enumerate(found, 1):
+        if select is not None and select in (one.select, str(number)):
+            return one
+    names = "; ".join(f"{n} {one.select or 'the file'}" for n, one in enumerate(found, 1))
+    if select is None:
+        problem = f"{len(found)} pieces of evidence: {names}"
+        hint = f"--select {found[0].select or 1}"
+        raise ConfigError(problem, at=blob.name, hint=hint)
+    problem = f"{select!r} is not a piece of evidence of {blob.name}"
+    raise ConfigError(problem, at="--select", hint=f"choose from {names}")
+
+
+def pieces(blob: Blob) -> list[Unwrapped]:
+    """Return all pieces of evidence in `blob`, each once; UnsupportedError, MalformedError."""
+    every = _pieces(blob, 0)
+    if len(every) == 1:  # which may be as large as its file
+        return every
+    found: dict[bytes, Unwrapped] = {}
+    for one in every:
+        key = bytes(one.body.data).rstrip(b"\0")
+        if key not in found or len(one.certificates) > len(found[key].certificates):
+            found[key] = one
+    if len(found) > MOST:
+        raise MalformedError(f"more than {MOST} pieces of evidence", at=blob.name)
+    return [*found.values()]
+
+
+def _pieces(blob: Blob, depth: int) -> list[Unwrapped]:
+    if depth > DEEPEST:
+        raise MalformedError(f"more than {DEEPEST} wrappers nested", at=blob.name)
+    for decoder in DECODERS:
+        if decoder.recognises(blob):
+            found = decoder.decode(blob, lambda inner: _pieces(inner, depth + 1))
+            if found:
+                return found
+    hint = "supported: reports, quotes, TDREPORTs; raw, base64, hex, HCL reports, JSON, CBOR"
+    problem = "not an SNP attestation report, TDX quote or TDREPORT"
+    raise UnsupportedError(problem, at=blob.name, hint=hint)
