@@ -15,9 +15,11 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from cvmplan.core.blob import Blob
-from cvmplan.evidence import certificates
+from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.evidence import certificates, evidence
 from cvmplan.evidence.certificates import order, read
-from tests.build.evidence import amd, intel
+from cvmplan.evidence.wrappers import unwrap
+from tests.build.evidence import amd, intel, snp_report
 from tests.run import run
 
 CASES: Final = Path("../shared/cases/evidence")
@@ -88,3 +90,48 @@ def test_one_that_cannot_be_read_is_a_line_and_not_the_end() -> None:
     assert len(told.certificates) == 1
     (line,) = told.unread
     assert line.startswith("certs.json: b: not a certificate")
+
+
+# --- CBOR ----------------------------------------------------------------------------------------
+
+
+def shared(levels: int, times: int) -> bytes:
+    """RFC 8949, tags 28 and 29: an array that refers to the next one many times, and so on."""
+    value = b"\xd8\x1c\x81\x00"
+    for number in range(levels, 0, -1):
+        value = (
+            b"\xd8\x1c\x98" + bytes([times + 1]) + value + (b"\xd8\x1d" + bytes([number])) * times
+        )
+    return b"\xa1\x61a" + value
+
+
+@pytest.mark.parametrize(
+    "data",
+    [shared(12, 20), b"\xa1\x61a" + bytes.fromhex("d81c81d81d00"), b"\xa1\x61a" + b"\x81" * 9999],
+)
+def test_cbor_that_makes_much_of_little_is_refused(data: bytes) -> None:
+    pytest.importorskip("cbor2")
+    with pytest.raises(MalformedError, match="CBOR"):
+        evidence.read(Blob("e.cbor", memoryview(data)))
+
+
+def test_a_report_in_cbor_is_read() -> None:
+    """configfs-tsm: a map with outblob; the report is signed by a chain that is made here."""
+    cbor2 = pytest.importorskip("cbor2")
+    data = snp_report(amd()[0], 3)
+    made = cbor2.dumps({"provider": "sev_guest", "outblob": data})
+    read_back = evidence.read(Blob("e.cbor", memoryview(made)))
+    assert bytes(read_back.source.body.data) == data
+    assert read_back.kind == "SNP report, version 3 in CBOR"
+
+
+def test_one_of_two_pieces_is_selected() -> None:
+    first, second = snp_report(amd()[0], 2), snp_report(amd()[0], 3)
+    held = json.dumps({"a": {"report": first.hex()}, "b": {"report": second.hex()}}).encode()
+    blob = Blob("two.json", memoryview(held))
+    with pytest.raises(ConfigError, match=r"2 pieces of evidence: 1 a\.report; 2 b\.report"):
+        unwrap(blob)
+    assert bytes(unwrap(blob, "2").body.data) == second
+    assert bytes(unwrap(blob, "a.report").body.data) == first
+    with pytest.raises(ConfigError, match="'c' is not a piece of evidence"):
+        unwrap(blob, "c")

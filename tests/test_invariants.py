@@ -41,7 +41,8 @@ LAUNCHES: dict[str, Callable[[], Plan]] = {
 
 # What hashes no page: files of identities, TDINFO, keys, evidence, event logs, boot.
 OTHER_HASHES = {
-    "planning/read.py", "platforms/tdx/report.py", "eventlog/rtmr.py", "eventlog/dstack.py",
+    "planning/read.py", "platforms/tdx/report.py", "eventlog/rtmr.py", "eventlog/search.py",
+    "eventlog/dstack.py",
     "platforms/snp/idblock.py", "evidence/tdx_signatures.py", "images/pe.py",
     "boot/event_data.py", "boot/node.py",
 }  # fmt: skip

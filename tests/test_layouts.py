@@ -240,7 +240,6 @@ REQUESTS: dict[str, tuple[int, str, tuple[int, int, int]]] = {
     "KVM_MEMORY_ENCRYPT_OP": (0xC008AEBA, "kvm_sev_cmd|kvm_tdx_cmd", (3, 0xBA, 8)),
     "KVM_MEMORY_ENCRYPT_REG_REGION": (0x8010AEBB, "kvm_enc_region", (2, 0xBB, 16)),
     "KVM_MEMORY_ENCRYPT_UNREG_REGION": (0x8010AEBC, "kvm_enc_region", (2, 0xBC, 16)),
-    "KVM_GET_STATS_FD": (0xAECE, "", (0, 0xCE, 0)),
     "KVM_SET_MEMORY_ATTRIBUTES": (0x4020AED2, "kvm_memory_attributes", (1, 0xD2, 32)),
     "KVM_SET_MEMORY_ATTRIBUTES2": (0xC080AED2, "kvm_memory_attributes2", (3, 0xD2, 128)),
     "KVM_CREATE_GUEST_MEMFD": (0xC040AED4, "kvm_create_guest_memfd", (3, 0xD4, 64)),
@@ -292,7 +291,6 @@ def test_capabilities_have_the_numbers_of_the_specification() -> None:
         "KVM_CAP_X86_APIC_BUS_CYCLES_NS": 237,
         "KVM_CAP_GUEST_MEMFD_FLAGS": 244,
         "KVM_CAP_MAX_VCPUS": 66,
-        "KVM_CAP_MULTI_ADDRESS_SPACE": 118,
         "KVM_CAP_SPLIT_IRQCHIP": 121,
     }
 

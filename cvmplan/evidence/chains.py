@@ -14,7 +14,7 @@ trailer field, as AMD's do.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from hashlib import sha256
 from itertools import pairwise
@@ -27,14 +27,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.utils import CryptographyDeprecationWarning
 from cryptography.x509.oid import ExtensionOID, NameOID
 
-from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
 
-MOST: Final = 16  # certificates of one chain
-LONGEST: Final = 1 << 20
-_BEGIN: Final = b"-----BEGIN"
-_FIRST: Final = b"-----BEGIN CERTIFICATE-----"
-_LAST: Final = b"-----END CERTIFICATE-----"
 _KNOWN: Final = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
 _ROOTS: Final = ("ARK", "Intel SGX Root")  # names of pinned keys whose certificates sign themselves
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
@@ -65,48 +59,12 @@ class Certificate(NamedTuple):
         return parse_der, (self.parsed.public_bytes(serialization.Encoding.DER), self.at)
 
 
-def read(blob: Blob) -> list[Certificate]:
-    """Return the certificates of a file in PEM, or the one in DER; MalformedError."""
-    if len(blob) > LONGEST:
-        raise MalformedError(f"{len(blob)} bytes are not certificates", at=blob.name)
-    data = bytes(blob.data).rstrip(b"\0")
-    if _BEGIN not in data:
-        return [_parsed(bytes(blob.data), blob.name, x509.load_der_x509_certificate)]
-    found = _blocks(data) if data.count(_BEGIN) <= MOST else []
-    if not found or data.count(_BEGIN) != len(found):
-        raise MalformedError(f"is not 1 to {MOST} certificates in PEM", at=blob.name)
-    many = len(found) > 1
-    return [
-        _parsed(one, f"{blob.name}, certificate {n}" if many else blob.name, _PEM_LOADER)
-        for n, one in enumerate(found, 1)
-    ]
-
-
-def _blocks(data: bytes) -> list[bytes]:
-    """Return the certificates in PEM, each from its first line to the next last line."""
-    found, start = [], data.find(_FIRST)
-    while start >= 0:
-        end = data.find(_LAST, start)
-        if end < 0:
-            break
-        found.append(data[start : end + len(_LAST)])
-        start = data.find(_FIRST, end)
-    return found
-
-
-_PEM_LOADER: Final = x509.load_pem_x509_certificate
-
-
 def parse_der(data: bytes, at: str) -> Certificate:
     """Return the certificate that is these bytes of DER; MalformedError, with the place `at`."""
-    return _parsed(data, at, x509.load_der_x509_certificate)
-
-
-def _parsed(data: bytes, at: str, load: Callable[[bytes], x509.Certificate]) -> Certificate:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial number 0
         try:
-            made = load(data)
+            made = x509.load_der_x509_certificate(data)
             spki = made.public_key().public_bytes(
                 serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
             )

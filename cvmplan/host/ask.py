@@ -25,6 +25,7 @@ from cvmplan.kvm.layouts import CAPABILITIES, IOCTLS
 from cvmplan.kvm.releases import RELEASES
 
 DEVICE: Final = "/dev/kvm"
+MULTI_ADDRESS_SPACE: Final = 118  # KVM_CAP_MULTI_ADDRESS_SPACE
 MOST_NAMED: Final = 20  # differences that are listed
 NEEDS: Final = {
     "prefault": "KVM_CAP_PRE_FAULT_MEMORY", "gmem": "KVM_CAP_GUEST_MEMFD",
@@ -69,14 +70,16 @@ class _Asking:
         self.abi = abi
         self.width = self._width()
         self.lacks = {word: name for word, name in NEEDS.items() if not self._has(name)}
-        self.smm = bool(self._has("KVM_CAP_MULTI_ADDRESS_SPACE"))
+        self.smm = bool(self._extension(MULTI_ADDRESS_SPACE))
         types = self._has("KVM_CAP_VM_TYPES")
         self.protected = bool(types >> PROTECTED & 1)
         self.huge = self._gives_huge_pages()
 
     def _has(self, capability: str) -> int:
-        number = IOCTLS["KVM_CHECK_EXTENSION"].number
-        return self.kernel.ioctl(self.kvm, number, CAPABILITIES[capability])
+        return self._extension(CAPABILITIES[capability])
+
+    def _extension(self, number: int) -> int:
+        return self.kernel.ioctl(self.kvm, IOCTLS["KVM_CHECK_EXTENSION"].number, number)
 
     def _width(self) -> int:
         """Return the bits of addresses that memslots may have: the host's, 52 without TDP."""

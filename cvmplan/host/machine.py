@@ -24,6 +24,7 @@ from cvmplan.kvm.packing import pack
 
 LARGE, HUGE = 1 << 21, 1 << 30
 MOST_LOOPS: Final = 100
+GET_STATS_FD: Final = 0xAECE  # _IO(KVMIO, 0xce); no VMM's launch depends on it
 NO_FD: Final = (1 << 32) - 1  # what stands for one that was never made; a kernel answers EBADF
 ADVICE: Final = {
     "hugepage": mmap.MADV_HUGEPAGE, "nohugepage": mmap.MADV_NOHUGEPAGE,
@@ -200,7 +201,7 @@ class Machine:
         """Return how many pages of 4 KiB, 2 MiB and 1 GiB are mapped, by the VM's statistics."""
         counts = dict.fromkeys(_COUNTERS, 0)
         try:
-            fd = self._ioctl("vm", "KVM_GET_STATS_FD", 0)
+            fd = self.kernel.ioctl(self.fds["vm"], GET_STATS_FD, 0)
         except OSError:
             return 0, 0, 0
         try:

@@ -195,7 +195,6 @@ IOCTLS: Final[Mapping[str, Ioctl]] = {
         Ioctl("KVM_MEMORY_ENCRYPT_UNREG_REGION", 0x8010AEBC, "kvm_enc_region"),
         Ioctl("KVM_SET_MEMORY_ATTRIBUTES", 0x4020AED2, "kvm_memory_attributes"),
         Ioctl("KVM_CREATE_GUEST_MEMFD", 0xC040AED4, "kvm_create_guest_memfd"),
-        Ioctl("KVM_GET_STATS_FD", 0xAECE, ""),
         # On a vCPU.
         Ioctl("KVM_RUN", 0xAE80, ""),
         Ioctl("KVM_SET_CPUID2", 0x4008AE90, "kvm_cpuid2"),
@@ -216,7 +215,6 @@ IOCTLS: Final[Mapping[str, Ioctl]] = {
 
 CAPABILITIES: Final[Mapping[str, int]] = {
     "KVM_CAP_MAX_VCPUS": 66,
-    "KVM_CAP_MULTI_ADDRESS_SPACE": 118,
     "KVM_CAP_SPLIT_IRQCHIP": 121,
     "KVM_CAP_EXIT_HYPERCALL": 201,
     "KVM_CAP_USER_MEMORY2": 231,

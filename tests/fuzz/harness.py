@@ -16,7 +16,7 @@ from cvmplan.core.files import Files
 from cvmplan.core.platform import Platform
 from cvmplan.documents import text
 from cvmplan.eventlog import forms, rtmr
-from cvmplan.evidence import certificates, chains, evidence, keys, signatures, wrappers
+from cvmplan.evidence import certificates, evidence, keys, signatures, wrappers
 from cvmplan.images import (
     firmware_volume,
     gpt,
@@ -128,7 +128,6 @@ READERS: Final[dict[str, Reader]] = {
     "tdreport": lambda blob: [quote.is_report(blob), quote.read_report(blob)],
     "events": events,
     "certificates": certificates.read,
-    "certificates-strict": chains.read,
     **{f"wrapper-{one.name}": partial(taken_off, one) for one in wrappers.DECODERS},
     "private-key": lambda blob: [keys.is_key(blob), keys.private_key(blob, lambda: b"")],
     "public-key": keys.public_key,

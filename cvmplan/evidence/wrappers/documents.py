@@ -15,6 +15,7 @@ from cvmplan.documents.text import check_values, parse
 from cvmplan.evidence.wrappers.members import pieces
 from cvmplan.evidence.wrappers.piece import LARGEST, Inside, Unwrapped
 
+DEEPEST_CBOR: Final = 16
 MOST_CBOR: Final = 1 << 18  # bytes; with the event log of a TD, tens of kilobytes
 _MAPS: Final = range(0xA1, 0xC0)  # RFC 8949, 3.1: major type 5, not empty
 _SELF: Final = b"\xd9\xd9\xf7"  # RFC 8949, 3.4.6: self-described CBOR
@@ -51,18 +52,34 @@ def cbor(blob: Blob, inside: Inside) -> list[Unwrapped]:
         document = cbor2.loads(bytes(blob.data))
     except (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise MalformedError("is not CBOR", at=blob.name) from error
-    plain = _plain(document, blob.name, 0)
+    plain = _Plain(blob.name).of(document, 0)
     check_values(plain, blob.name)
     return pieces(blob, plain, inside, "CBOR")
 
 
-def _plain(value: Any, name: str, depth: int) -> Any:
-    """Return maps, arrays, text and bytes; other values, which hold no evidence, as None."""
-    if depth > 16:
-        raise MalformedError("CBOR nested deeper than 16", at=name)
-    if isinstance(value, dict):
-        return {str(key)[:80]: _plain(one, name, depth + 1) for key, one in value.items()
-                if isinstance(key, (str, int))}  # fmt: skip
-    if isinstance(value, list):
-        return [_plain(one, name, depth + 1) for one in value]
-    return value if isinstance(value, (str, bytes)) else None
+class _Plain:
+    """
+    Values of CBOR as maps, arrays, text and bytes; other values have no evidence and are None.
+
+    Shared references (tags 28 and 29) may make much of little, or a circle: values are counted.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.left = MOST_CBOR  # no document has more values than bytes
+
+    def of(self, value: Any, depth: int) -> Any:
+        """Return a value that is `depth` deep; MalformedError where there are too many."""
+        self.left -= 1
+        if depth > DEEPEST_CBOR or self.left < 0:
+            problem = f"CBOR nested deeper than {DEEPEST_CBOR}, or with too many values"
+            raise MalformedError(problem, at=self.name)
+        if isinstance(value, dict):
+            return {
+                str(key)[:80]: self.of(one, depth + 1)
+                for key, one in value.items()
+                if isinstance(key, (str, int))
+            }
+        if isinstance(value, list):
+            return [self.of(one, depth + 1) for one in value]
+        return value if isinstance(value, (str, bytes)) else None
