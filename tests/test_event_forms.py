@@ -106,6 +106,9 @@ def test_what_the_tool_prints_is_read() -> None:
     (event,) = log.events
     assert (log.form, event.register, event.type_name) == ("pasted", "RTMR1", "EV_EFI_ACTION")
     assert event.digest.hex().startswith("0a2e01c85dea")
+    assert (event.number, log.complete) == (20, False)
+    told = run("events", str(CASES / "pasted-text/tdeventlog.txt")).out
+    assert "events are missing: the registers below follow from the listed" in told
 
 
 def test_the_log_inside_evidence_is_compared_with_its_quote() -> None:
@@ -179,7 +182,7 @@ def dump(data: bytes) -> str:
 def pasted(digest: str, *, data: bytes = b"", register: str = "1") -> bytes:
     head = bytes(12) + b"\x0c\0" + bytes(48) + len(data).to_bytes(4, "little")
     return (
-        "==== TDX Event Log Entry - 3 [0x7FBEF000] ====\n"
+        "==== TDX Event Log Entry - 1 [0x7FBEF000] ====\n"
         f"RTMR              : {register}\nType              : 0x80000007 (EV_EFI_ACTION)\n"
         f"Digest[0] : {digest}\nRAW DATA: ---\n{dump(head + data) if data else ''}RAW DATA: ---\n"
     ).encode()
@@ -188,6 +191,7 @@ def pasted(digest: str, *, data: bytes = b"", register: str = "1") -> bytes:
 def test_the_dump_of_an_event_has_its_data() -> None:
     (event,) = read(blob(pasted(sha384(ACTION).hexdigest(), data=ACTION))).events
     assert (event.data, fit(event).verdict) == (ACTION, "fits")
+    assert read(blob(pasted(sha384(ACTION).hexdigest(), data=ACTION))).complete
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,7 @@ class EventsDocument(Document):
     model_config = ConfigDict(title="cvmplan.events/1")
     schema_: Literal["cvmplan.events/1"] = Field(alias="schema")
     form: Literal["ccel", "dstack", "trustee", "pasted"]
+    complete: bool = True
     header: HeaderDocument | None
     fill: FillDocument | None
     events: list[EventDocument]

@@ -18,6 +18,7 @@ def events(replay: Replay) -> str:
         {
             "schema": "cvmplan.events/1",
             "form": log.form,
+            "complete": log.complete,
             "header": None if log.header is None else _header(log.header),
             "fill": None if log.fill is None else _fill(*log.fill),
             "events": event_documents(replay),

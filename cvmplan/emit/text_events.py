@@ -34,6 +34,8 @@ def events(replay: Replay) -> str:
 def _head(log: EventLog) -> Iterator[str]:
     count = len(log.events)
     yield f"event log: {FORMS[log.form]}, {count} event{'' if count == 1 else 's'}"
+    if not log.complete:
+        yield "events are missing: the registers below follow from the listed events alone"
     if log.header is not None:
         names = ", ".join(name for name, _ in log.header.algorithms)
         errata, platform = log.header.spec_errata, log.header.platform_class

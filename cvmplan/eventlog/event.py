@@ -100,3 +100,8 @@ class EventLog(Frozen):
     events: tuple[Event, ...]
     header: Header | None = None
     fill: tuple[int, int] | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether no event is missing: a pasted text may be an excerpt."""
+        return all(event.number == n for n, event in enumerate(self.events, 1))

@@ -17,6 +17,7 @@ from cvmplan.eventlog.event import DIGEST_SIZE, MOST_EVENTS, NO_ACTION, Event
 
 START: Final = b"==== TDX Event Log Entry"
 _FIELD: Final = re.compile(r"([A-Z][A-Za-z0-9\[\] ]{0,40}?) {0,40}: (\S{1,200})")
+_NUMBER: Final = re.compile(r"Entry - (\d{1,9})")
 _DUMP: Final = re.compile(r"[0-9A-Fa-f]{8,16}  ((?:[0-9A-Fa-f]{2} {1,2}){1,16})")
 _HEAD: Final = 12 + 2 + DIGEST_SIZE + 4  # TCG_PCR_EVENT2 with one SHA-384, up to the data
 
@@ -33,27 +34,28 @@ def read(blob: Blob) -> tuple[Event, ...]:
     except UnicodeDecodeError as error:
         raise MalformedError("not UTF-8 text", at=blob.where(error.start)) from None
     events: list[Event] = []
-    for line, block in _blocks(text):
+    for line, entry, block in _blocks(text):
         if len(events) == MOST_EVENTS:
             raise MalformedError(f"more than {MOST_EVENTS} events", at=blob.name)
-        event = _event(block, len(events) + 1, f"{blob.name}:{line}")
+        event = _event(block, entry, f"{blob.name}:{line}")
         if event is not None:
             events.append(event)
     return tuple(events)
 
 
-def _blocks(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number of the first line of each block, and its lines."""
-    start, block = 0, list[str]()
+def _blocks(text: str) -> Iterator[tuple[int, int, list[str]]]:
+    """Yield the number of the first line of each block, the entry's own number, and its lines."""
+    start, entry, block = 0, 0, list[str]()
     for number, line in enumerate(text.splitlines(), 1):
         if line.startswith(START.decode()):
             if block:
-                yield start, block
-            start, block = number, []
+                yield start, entry, block
+            found = _NUMBER.search(line)
+            start, entry, block = number, int(found[1]) if found else 0, []
         elif start:
             block.append(line)
     if start:
-        yield start, block
+        yield start, entry, block
 
 
 def _event(block: list[str], number: int, at: str) -> Event | None:
