@@ -16,7 +16,7 @@ from cvmplan.core.errors import ConfigError
 from cvmplan.host.cases import CASES, DEFAULT, PROTECTED
 from cvmplan.host.compared import Answer, compared
 from cvmplan.kvm.abi import find
-from cvmplan.kvm.asked import ASKED, SHOWN, known, vm_of
+from cvmplan.kvm.asked import ASKED, SHOWN, known
 from cvmplan.kvm.releases import RELEASES
 from tests.kernels import kept
 from tests.kernels.boot import archive, asked, boot, compiled, kernels
@@ -83,7 +83,8 @@ def test_a_fact_that_was_run_has_cases_that_kernels_answered_so(abi: str) -> Non
     for fact in found:
         for kernel in fact.kernels:
             (held,) = (one for one in kept.read().values() if one.release == kernel.release)
-            vm = {"default": DEFAULT, "sw-protected": PROTECTED}[vm_of(fact.fact.id, kernel)]
+            private = SHOWN[fact.fact.id].on != "any" and kernel.protected
+            vm = PROTECTED if private else DEFAULT
             for name in SHOWN[fact.fact.id].cases:
                 number = next(n for n, c in enumerate(CASES) if (c.name, c.vm) == (name, vm))
                 told = {line: a for (of, line), a in held.answers.items() if of == number}

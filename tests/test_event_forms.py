@@ -19,8 +19,9 @@ from cvmplan.core.errors import MalformedError
 from cvmplan.eventlog.event import SEPARATOR, Event, EventLog
 from cvmplan.eventlog.forms import read, recognises
 from cvmplan.eventlog.rtmr import fit
-from cvmplan.eventlog.search import compare
+from cvmplan.eventlog.search import MOST_TRIED, compare
 from tests.run import run
+from tests.test_bounds import in_time
 
 SHARED: Final = Path("../shared")
 CASES: Final = SHARED / "cases/events"
@@ -255,4 +256,12 @@ def test_a_separator_may_come_later() -> None:
 
 def test_a_value_that_no_change_gives_is_said() -> None:
     (found,) = compare(log(1, 1), {0: value(9)})
+    assert found.why.startswith("no prefix of the log")
+
+
+def test_a_log_of_separators_alone_takes_no_time() -> None:
+    """Each place of each would be 512 to the third; the limit is CPU time, as in test_bounds."""
+    numbers = tuple(range(1, MOST_TRIED + 1))
+    with in_time():
+        (found,) = compare(log(*[1] * MOST_TRIED, separators=numbers), {0: value(9)})
     assert found.why.startswith("no prefix of the log")

@@ -175,8 +175,9 @@ def test_a_configuration_for_each_value_in_a_folder(tmp_path: Path) -> None:
     assert [path.name for path in files] == ["001.textproto", "002.textproto", "003.textproto"]
     escaped = re.findall(r'measurement: "((?:\\x[0-9a-f]{2}){48})"', files[0].read_text())
     assert [one.replace("\\x", "") for one in escaped] == [ONE]
-    refused = run("reference", *options)
-    assert (refused.code, refused.out) == (2, "")
+    beside = tmp_path / "provenance.json"
+    refused = run("reference", *options, "--provenance", str(beside))
+    assert (refused.code, refused.out, beside.exists()) == (2, "", False)
     assert refused.err.splitlines()[-1] == "hint: -o FOLDER"
 
 

@@ -14,7 +14,6 @@ from cvmplan import __version__
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import (
-    MOST_JOBS,
     Shared,
     option,
     output_file,
@@ -23,7 +22,7 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.process import tell
 from cvmplan.cli.progress import bar
-from cvmplan.cli.sweep import Asked, axes, computed, read_axes
+from cvmplan.cli.sweep import Asked, Jobs, Quiet, axes, computed, read_axes
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
@@ -97,10 +96,6 @@ Beside = Annotated[
     Optional[str],
     typer.Option("--provenance", metavar="FILE", help="Also write cvmplan.reference/1 here."),
 ]
-Jobs = Annotated[
-    int, typer.Option("--jobs", min=1, max=MOST_JOBS, metavar="N", help="Number of processes.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show progress.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files in the folder.")]
 OUTPUT = "Output file; the folder where a target has one file for each value."
 Output = Annotated[Optional[str], typer.Option("--output", "-o", metavar="FILE", help=OUTPUT)]
@@ -130,10 +125,14 @@ def reference(
     made = Reference(_values(order.asked, jobs, quiet=quiet), order.wanted, __version__)
     check(to, made)
     _warn(to, made)
-    documents = printer.reference(made)
+    _write(printer.reference(made), output, force=force)
     if provenance is not None:
         (beside,) = REFERENCE.printer("predicate").reference(made)
         write(beside, provenance)
+
+
+def _write(documents: list[str], output: str | None, *, force: bool) -> None:
+    """Write one document, or one file for each into a folder; ConfigError, InputError."""
     if not documents[1:]:
         write(documents[0], output)
         return

@@ -16,7 +16,8 @@ from cvmplan.core.records import Frozen, record
 from cvmplan.eventlog.event import DIGEST_SIZE, SEPARATOR, Event, EventLog
 
 START: Final = bytes(DIGEST_SIZE)
-MOST_TRIED: Final = 1024  # events of a register: each change costs up to as many hashes
+MOST_TRIED: Final = 512  # events of a register: each change costs up to as many hashes
+MOST_SEPARATORS: Final = 2  # of a register: each is tried at every place
 
 
 @record
@@ -143,9 +144,9 @@ def _changes(
     for one in others:
         at = sum(e.number < one.number for e in events)
         yield {"added": one.number}, at, (one, *events[at:])
-    for index, one in enumerate(events):
-        if one.type == SEPARATOR:
-            yield from _moved(one, index, [*events[:index], *events[index + 1 :]])
+    separators = [index for index, one in enumerate(events) if one.type == SEPARATOR]
+    for index in separators[:MOST_SEPARATORS]:
+        yield from _moved(events[index], index, [*events[:index], *events[index + 1 :]])
 
 
 def _moved(

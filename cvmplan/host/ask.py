@@ -33,7 +33,7 @@ NEEDS: Final = {
 }  # fmt: skip
 """Word of a case to the capability without which a kernel answers ENOTTY or EOPNOTSUPP."""
 OF_SMM: Final = ("slot-numbers",)
-"""Cases about memslots of system management mode, which a kernel without KVM_SMM has not."""
+"""Cases about memslots of system management mode: a kernel without KVM_SMM refuses them."""
 RUNS: Final = frozenset({"run", "start", "stop", "touch", "encrypt"})
 """Words that run a guest or may end this process."""
 HUGE: Final = "huge-pages"  # the case that says whether a host gives pages of 2 MiB

@@ -22,7 +22,7 @@ from cvmplan.host.kernel import Kernel
 from cvmplan.kvm.layouts import IOCTLS, KVM_MEM_GUEST_MEMFD, STRUCTS
 from cvmplan.kvm.packing import pack
 
-LARGE, HUGE = 1 << 21, 1 << 30
+HUGE: Final = 1 << 30
 MOST_LOOPS: Final = 100
 GET_STATS_FD: Final = 0xAECE  # _IO(KVMIO, 0xce); no VMM's launch depends on it
 NO_FD: Final = (1 << 32) - 1  # what stands for one that was never made; a kernel answers EBADF
@@ -56,11 +56,14 @@ class Machine:
         return self._answer(lambda: made(self, *told))
 
     def _answer(self, call: Callable[[], int]) -> Answer:
-        try:
-            found = Answer(call(), 0)
-        except OSError as error:
-            found = Answer(-1, error.errno or errno.EIO)
+        found = self._called(call)
         return found._replace(pages=self._pages()) if "vm" in self.fds else found
+
+    def _called(self, call: Callable[[], int]) -> Answer:
+        try:
+            return Answer(call(), 0)
+        except OSError as error:
+            return Answer(-1, error.errno or errno.EIO)
 
     def _ioctl(self, fd: str, name: str, argument: int | bytearray) -> int:
         number = self.fds.get(fd)
@@ -186,16 +189,15 @@ class Machine:
         def again() -> int:
             return self._ioctl(f"vcpu {vcpu}", "KVM_PRE_FAULT_MEMORY", made)
 
-        first = last = self._answer(again)
-        at, rest = left = unpack_from("<QQ", made)
+        first = last = self._called(again)
+        left = unpack_from("<QQ", made)
         for _ in range(MOST_LOOPS):
             if last.errno or not unpack_from("<QQ", made)[1]:
                 break
-            last = self._answer(again)
+            last = self._called(again)
         at, rest = unpack_from("<QQ", made)
-        return Answer(
-            first.ret, first.errno, (left[0], left[1]), (last.errno, at, rest), last.pages
-        )
+        ended = last.errno, at, rest
+        return first._replace(left=(left[0], left[1]), last=ended, pages=self._pages())
 
     def _pages(self) -> tuple[int, int, int]:
         """Return how many pages of 4 KiB, 2 MiB and 1 GiB are mapped, by the VM's statistics."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
-from cvmplan.core.platform import DEFAULT, SW_PROTECTED
 from cvmplan.kvm.interface import Abi, Fact
 
 
@@ -93,9 +92,3 @@ def _that_show(fact: Fact, abi: Abi) -> Iterator[Asked]:
         wanted = {"any": True, "gmem": one.protected or abi.gmem_default, "private": one.protected}
         if wanted[shown.on]:
             yield one
-
-
-def vm_of(fact: str, kernel: Asked) -> str:
-    """Return the VM on which a kernel shows a fact."""
-    private = SHOWN[fact].on != "any" and kernel.protected
-    return SW_PROTECTED if private else DEFAULT

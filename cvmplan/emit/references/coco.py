@@ -22,7 +22,8 @@ def reference(made: Reference) -> list[str]:
 
 def _script(value: Value) -> Iterator[str]:
     """Yield the lines of the plug-in, which runs where the release was unpacked."""
-    words = ["cvmplan", "measure", value.image]
+    image = f"./{value.image}" if value.image.startswith("-") else value.image
+    words = ["cvmplan", "measure", image]
     settings = {"platform": str(value.platform), **value.settings}
     for name in _OPTIONS:
         if name in settings:
