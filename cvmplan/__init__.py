@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cvmplan.api.evidence import verify
     from cvmplan.api.request import (
         check,
         diff,
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
         measure_pages,
         plan_image,
         simulate,
-        verify,
     )
     from cvmplan.comparison.found import Comparison, Difference
     from cvmplan.core.blob import Blob
@@ -102,7 +102,7 @@ _HOMES = {
     "plan_image": "api.request",
     "simulate": "api.request",
     "sweep_image": "sweep",
-    "verify": "api.request",
+    "verify": "api.evidence",
 }
 
 __all__ = [

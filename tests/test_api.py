@@ -121,7 +121,9 @@ ANSWERS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
         ("explain", SNP, "--report", "report", "--vcpus", "2"),
     ),
     "verify": (
-        lambda: verify("report", SNP, certs=["vcek", "ask", "ark"], at="2026-01-01", vmpl=1),
+        lambda: verify(
+            "report", SNP, certs=["vcek", "ask", "ark"], at="2026-01-01", pins={"vmpl": 1}
+        ),
         ("verify", "report", SNP, "--certs", "vcek", "--certs", "ask", "--certs", "ark", "--at",
          "2026-01-01", "--vmpl", "1"),
     ),
@@ -280,10 +282,10 @@ def test_a_flag_is_true_or_false(name: str, value: object) -> None:
         (lambda: verify(snp_report(None, 2), SNP, pin=["xyz"]), "pin"),
         (lambda: verify(snp_report(None, 2), SNP, pin=["00" * 32]), "pin"),
         (lambda: verify(snp_report(None, 2), SNP, at="soon"), "at"),
-        (lambda: verify(snp_report(None, 2), SNP, report_data="00"), "report_data"),
-        (lambda: verify(snp_report(None, 2), SNP, mrseam="00" * 48), "mrseam"),
+        (lambda: verify(snp_report(None, 2), SNP, pins={"report_data": "00"}), "report_data"),
+        (lambda: verify(snp_report(None, 2), SNP, pins={"mrseam": "00" * 48}), "mrseam"),
         (lambda: verify(snp_report(None, 2), SNP, event_log=b"x"), "event_log"),
-        (lambda: verify(td_quote(intel()), TDX, vmpl=1), "vmpl"),
+        (lambda: verify(td_quote(intel()), TDX, pins={"vmpl": 1}), "vmpl"),
     ],
 )
 def test_errors_name_the_parameter(call: Callable[[], object], at: str) -> None:

@@ -59,7 +59,7 @@ def test_a_report_is_read_as_it_is(name: str) -> None:
     held = found(path, "snp", *options)
     assert (f" in {wrapped}" if wrapped else "") == held["kind"].partition("version ")[2][1:]
     status = {one["name"]: one["status"] for one in held["lines"]}
-    assert status["signature"] == ("ok" if signed else "not in plan")
+    assert status["signature"] == ("ok" if signed else "unsigned")
 
 
 @pytest.mark.parametrize(

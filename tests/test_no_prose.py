@@ -38,6 +38,9 @@ SENTENCE = re.compile(
 WORD = re.compile(r"(?<![\w{%\\])[A-Za-z]{2,}(?![\w}])")
 NAMES: Final = {
     "Intel SGX PCK Certificate": "the subject of a certificate",
+    "Intel SGX TCB Signing": "the subject of a certificate",
+    "Santa Clara": "the subject of a certificate",
+    "Advanced Micro Devices": "the subject of a certificate",
     "Intel SGX Root": "the subject of a certificate",
     "ACPI DATA": "what firmware logs",
     "dstack runtime event": "the name of a type of event",

@@ -62,7 +62,7 @@ def test_quotes_of_hardware_are_of_intels_enclave_and_of_possible_tds(path: str)
     args = ("--example", "tdx", "--ignore-trailing", "--at", "2026-11-01", "--format", "json")
     found = statuses(run("verify", str(shared(path)), *args))
     assert {found[name] for name in QE_LINES} == {"ok"}
-    assert {found["attributes"], found["xfam"]} == {"not in plan"}
+    assert {found["attributes"], found["xfam"]} <= {"ok", "assumed"}
 
 
 # google/go-tdx-guest 13f12b2, validate/validate.go: DEBUG, SEPT_VE_DISABLE, PKS and PERFMON are

@@ -21,6 +21,7 @@ import pytest
 from cvmplan import documents
 from cvmplan.core.blob import Blob, pack
 from cvmplan.core.errors import ConfigError, CvmplanError
+from cvmplan.core.field import names
 from cvmplan.platforms.tdx import bits, modules
 from cvmplan.platforms.tdx.params import OFFSETS, TdParams, findings, made, read
 from cvmplan.platforms.tdx.quote import TdInfo
@@ -381,8 +382,8 @@ def test_the_newest_of_a_line_of_modules_is_what_its_short_name_means() -> None:
 
 
 def test_bits_are_named_and_those_without_a_name_are_numbered() -> None:
-    assert bits.names(0, bits.XFAM) == "none"
-    assert bits.names(1 | 1 << 9 | 1 << 40, bits.XFAM) == "X87 PKRU bit 40"
+    assert names(0, bits.XFAM) == "none"
+    assert names(1 | 1 << 9 | 1 << 40, bits.XFAM) == "X87 PKRU bit 40"
     # Linux arch/x86/include/asm/shared/tdx.h: TDX_TD_ATTR_…_BIT
     assert bits.ATTRIBUTES[28] == "SEPT_VE_DISABLE"
     assert bits.ATTRIBUTES[63] == "PERFMON"

@@ -20,12 +20,12 @@ from cvmplan.operations.measure import Coverage
 from cvmplan.platforms.snp.ops import SnpLaunchUpdate
 from tests import manifests
 from tests.build.eventlog import Log, LogEvent
-from tests.build.evidence import amd
+from tests.build.evidence import amd, claims
 from tests.build.igvm import IS_2MB, KVM_VMSA, SEV_SNP, SNP_POLICY, VP_COUNT, Igvm, filling, vmsa
 from tests.build.ovmf import Ovmf, good_snp, good_tdx
 from tests.plans import Answers, guest, memory, op, simulate
 from tests.run import run
-from tests.test_evidence import differing, identity, report, spl, verify
+from tests.test_evidence import differing, identity, report, verify
 from tests.test_recorded import FINALIZE, findings, region, replayed
 
 __all__ = ["identity"]  # a fixture
@@ -207,15 +207,14 @@ def test_without_an_author_key_its_digest_is_zero(
 @pytest.mark.parametrize("level", [0x7F, 0x80, 0xFF])
 def test_a_security_patch_level_is_a_der_integer_without_a_sign(tmp_path: Path, level: int) -> None:
     """ITU-T X.690, 8.3: from 0x80 on a zero byte stands in front, or the number is negative."""
-    kind, critical = spl("3.8", level)
-    if level >= 0x80:
-        oid = kind.oid
-        kind = type(kind)(oid, bytes([2, 2, 0, level]))  # type: ignore[call-arg]  # an UnrecognizedExtension
-    chain = amd(extensions=[(kind, critical)])
-    data = report(chain, at={0x180: bytes(7) + bytes([level])})
+    tcb = bytes([*bytes(7), level])
+    written = bytes([2, 1, level]) if level < 0x80 else bytes([2, 2, 0, level])
+    chain = amd(said={**claims(tcb=tcb), "3.8": written})
+    same = {0x38: b"\xff" * 8, 0x1E0: b"\xff" * 8}
+    data = report(chain, at={**same, 0x180: tcb})
     result = verify(tmp_path, data, chain=chain, pin=chain[-1].pin)
     assert differing(result) == set()
     assert f"{level}" in result.out
-    other = report(chain, at={0x180: bytes(7) + bytes([level ^ 1])})
+    other = report(chain, at={**same, 0x180: bytes([*bytes(7), level ^ 1])})
     found = differing(verify(tmp_path, other, chain=chain, pin=chain[-1].pin))
     assert found == {"certificates_microcode_spl"}

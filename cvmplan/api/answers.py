@@ -2,30 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, TypeVar
 
-from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MapError, UnsupportedError
 from cvmplan.core.findings import Findings
 from cvmplan.core.platform import Platform, find
-from cvmplan.core.values import Json
 from cvmplan.kvm.interface import WIDEST, WIDTHS
 from cvmplan.launch.given import Given
 from cvmplan.operations.plan import Plan
-from cvmplan.planning.read import option, read_value
+from cvmplan.planning.read import option
 from cvmplan.planning.request import Request
 
 if TYPE_CHECKING:
     from cvmplan.comparison.found import Comparison, Difference
     from cvmplan.comparison.held_calls import CallsCompared
     from cvmplan.comparison.sides import Side
-    from cvmplan.eventlog.event import EventLog
-    from cvmplan.evidence.evidence import Evidence
-    from cvmplan.evidence.planned import Wanted
-    from cvmplan.evidence.trust import Trust
     from cvmplan.memory.owners import Owners
     from cvmplan.operations.outcome import Trace
     from cvmplan.simulator.answers import Simulation
@@ -260,79 +253,3 @@ def _held(
     known = {"filled": settled.filled}
     memory = plan.guest.get("layout", MINIMAL) != MINIMAL
     return doubtful, compare_calls([*as_recorded(plan)], recording.calls, known, memory=memory)
-
-
-def trust(
-    evidence: Evidence, certificates: Sequence[Blob], pins: Sequence[str], at: str | datetime | None
-) -> Trust:
-    """
-    Return the chain that is checked, the keys at which it may end, and the time.
-
-    `pins` are SHA-256 of public keys, in place of the vendor's; `at` None: now.  ConfigError.
-    """
-    from cvmplan.evidence import certificates as reader
-    from cvmplan.evidence.anchors import PINNED
-    from cvmplan.evidence.signatures import certificates_in
-    from cvmplan.evidence.trust import Trust
-    from cvmplan.evidence.verify import chain_of
-
-    given = reader.read_given(certificates)
-    known: Mapping[str, str] = PINNED[evidence.platform.evidence]
-    if pins:
-        known = {read_value(values.octets(32), p, "--pin").hex(): f"--pin {p}" for p in pins}
-    if given.certificates and evidence.mac is not None:
-        raise ConfigError("cannot sign a TDREPORT, which has a MAC", at="--certs")
-    inside = certificates_in(evidence)
-    chain = chain_of(evidence, inside.certificates, given.certificates)
-    if pins and not chain:
-        raise ConfigError("needs certificates", at="--pin", hint="--certs FILE")
-    return Trust(chain, known, _time(at), (*given.unread, *inside.unread))
-
-
-def _time(written: str | datetime | None) -> datetime:
-    if written is None:
-        return datetime.now(UTC)
-    try:
-        time = datetime.fromisoformat(written) if isinstance(written, str) else written
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        hint = "2026-01-31, or 2026-01-31T12:00:00Z"
-        raise ConfigError(f"{written!r} is not a time", at="--at", hint=hint) from None
-
-
-def wanted(
-    platform: Platform,
-    report_data: Json = None,
-    vmpl: Json = None,
-    mrseam: Json = None,
-    mrservicetd: Json = None,
-) -> Wanted:
-    """Return what evidence has to say beside what was planned; None: not asked.  ConfigError."""
-    from cvmplan.evidence.planned import Wanted
-
-    found = Wanted(
-        report_data=_optional("report_data", report_data, values.octets(64)),
-        vmpl=_optional("vmpl", vmpl, values.within(0, 3)),
-        mrseam=_optional("mrseam", mrseam, values.octets(48)),
-        mrservicetd=_optional("mrservicetd", mrservicetd, values.octets(48)),
-    )
-    for name in {"report": ("mrseam", "mrservicetd"), "quote": ("vmpl",)}[platform.evidence]:
-        if getattr(found, name) is not None:
-            raise ConfigError(f"is not supported for evidence of {platform}", at=f"--{name}")
-    return found
-
-
-def _optional(name: str, written: Json, reader: Callable[[Json], T]) -> T | None:
-    return None if written is None else read_value(reader, written, option(name))
-
-
-def event_log(evidence: Evidence, log: Blob | None) -> EventLog | None:
-    """Return the event log that is given, or comes with evidence; ConfigError for SNP."""
-    if log is not None and evidence.td is None:
-        raise ConfigError("needs the evidence of a TD", at="--event-log")
-    blob = log or evidence.source.event_log
-    if blob is None:
-        return None
-    from cvmplan.eventlog.forms import read
-
-    return read(blob)

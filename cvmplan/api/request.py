@@ -9,7 +9,6 @@ verdict of the verb that has its name.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from datetime import datetime
 from time import monotonic
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
@@ -32,11 +31,9 @@ from cvmplan.planning.read import read_value
 from cvmplan.planning.request import (
     Image,
     Request,
-    assume_platform,
     make_request,
     naming_parameters,
     open_image,
-    path_of,
     read_parameters,
 )
 from cvmplan.planning.source import Source
@@ -44,7 +41,6 @@ from cvmplan.planning.source import Source
 if TYPE_CHECKING:
     from cvmplan.comparison.found import Comparison
     from cvmplan.comparison.sides import Side
-    from cvmplan.evidence.verify import Verification
     from cvmplan.explanation.answer import Explanation
     from cvmplan.memory.owners import Owners
     from cvmplan.simulator.answers import Simulation
@@ -284,56 +280,6 @@ def clock(budget: float, advance: Callable[[float], None] = lambda _: None) -> C
             raise OverBudgetError
 
     return tick
-
-
-def verify(
-    evidence: Image,
-    image: Image | Plan,
-    /,
-    *,
-    certs: Iterable[Image] = (),
-    pin: Iterable[str] = (),
-    at: str | datetime | None = None,
-    ignore_trailing: bool = False,
-    report_data: str | None = None,
-    vmpl: int | None = None,
-    mrseam: str | None = None,
-    mrservicetd: str | None = None,
-    event_log: Image | None = None,
-    **settings: Unpack[Settings],
-) -> Verification:
-    """
-    Return what holds of evidence under a plan: an SNP report, a TDX quote or a TDREPORT.
-
-    `certs` are certificates in PEM or DER, the signer's first; `pin` SHA-256 of public keys in
-    place of the vendor's; `at` the time at which certificates have to be valid (now).
-    `report_data`, `mrseam`, `mrservicetd` in hex and `vmpl` are compared where they are given,
-    `event_log` is replayed into the RTMRs.  Nothing is fetched.  `holds` of the result is True
-    only where nothing differs; `not_checked` says what was not looked at.
-    InputError, UnsupportedError, MismatchError for evidence of another platform; ConfigError.
-
-    >>> verify("report.bin", "example:snp")
-    Traceback (most recent call last):
-    cvmplan.core.errors.InputError: report.bin: cannot open: No such file or directory
-    """
-    from cvmplan.evidence import evidence as reader
-    from cvmplan.evidence import verify as stage
-
-    with naming_parameters():
-        own = make_request(evidence, {})
-        files = own.files
-        found = reader.read(own.image, trailing=ignore_trailing)
-        chain = [open_image(one, files, "certificate") for one in certs]
-        trust = answers.trust(found, chain, list(pin), at)
-        wanted = answers.wanted(found.platform, report_data, vmpl, mrseam, mrservicetd)
-        log = None if event_log is None else open_image(event_log, files, "event log")
-        events = answers.event_log(found, log)
-        launch = asked(image, settings)
-        if isinstance(launch, Request):
-            launch = assume_platform(launch, found.platform).plan()
-        return stage.verify(
-            launch, measure(launch), found, trust, wanted, events, path_of(evidence)
-        )
 
 
 def asked(image: Image | Plan, settings: Settings) -> Plan | Request:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
 import typer
 
@@ -22,36 +22,53 @@ from cvmplan.cli.options import (
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError
+from cvmplan.core.files import Files
 from cvmplan.emit import VERIFICATION
+from cvmplan.evidence.pins import PINS
+from cvmplan.planning.read import option as place
 from cvmplan.planning.request import assume_platform
 
 if TYPE_CHECKING:
-    from cvmplan.evidence.evidence import Evidence
+    from collections.abc import Callable
 
-T = TypeVar("T")
+    from cvmplan.evidence.evidence import Evidence
+    from cvmplan.operations.measure import Measurement
+    from cvmplan.operations.plan import Plan
+
 app = make_app()
 Format = Annotated[str, format_of(VERIFICATION)]
 _TEXT, _MANY = Optional[str], Optional[list[str]]
 EVIDENCE = "SNP report, TDX quote or TDREPORT, raw or wrapped; - reads stdin."
-_CERTS = "Certificates in PEM or DER, the signer's first, each signed by the next (repeatable)."
+_CERTS = "Certificates in PEM, DER or base64, in any order (repeatable)."
 _PIN = "SHA-256 of a public key (SPKI) to trust instead of the vendor's (repeatable)."
+_AT = "Time at which certificates and collateral must be valid.  [assumed: now]"
+_COLLATERAL = "What Intel publishes of the platform: TCB info, QE identity, CRLs (repeatable)."
+_ACCEPT = "Accepted status of a TDX TCB (repeatable).  [assumed: UpToDate]"
 OWN: Shared = {
     "plan": (option(_TEXT, "plan", "PLAN", "Plan to compare with, instead of IMAGE."), None),
     "certs": (option(_MANY, "certs", "FILE", _CERTS), None),
     "pin": (option(_MANY, "pin", "HEX", _PIN), None),
-    "at": (
-        option(_TEXT, "at", "TIME", "Time at which certificates must be valid.  [assumed: now]"),
+    "at": (option(_TEXT, "at", "TIME", _AT), None),
+    "crl": (option(_MANY, "crl", "FILE", "Certificate revocation list (repeatable)."), None),
+    "collateral": (option(_MANY, "collateral", "FILE", _COLLATERAL), None),
+    "accept": (option(_MANY, "accept", "STATUS", _ACCEPT), None),
+    "policy_file": (
+        option(_TEXT, "policy_file", "FILE", "What the evidence must say (cvmplan.policy/1)."),
         None,
+    ),
+    "provisional": (
+        option(bool, "provisional", "", "Accept SNP firmware that is not committed."),
+        False,
+    ),
+    "no_signature": (
+        option(bool, "no_signature", "", "Accept evidence whose signature cannot be checked."),
+        False,
     ),
     "ignore_trailing": (
         option(bool, "ignore_trailing", "", "Accept bytes after the quote."),
         False,
     ),
     "select": (option(_TEXT, "select", "NAME", "Which of several pieces in one file."), None),
-    "report_data": (option(_TEXT, "report_data", "HEX", "Expected REPORT_DATA, 64 bytes."), None),
-    "vmpl": (option(_TEXT, "vmpl", "N", "Expected VMPL of the requester."), None),
-    "mrseam": (option(_TEXT, "mrseam", "HEX", "Expected MRSEAM (TDX module), 48 bytes."), None),
-    "mrservicetd": (option(_TEXT, "mrservicetd", "HEX", "Expected MRSERVICETD, 48 bytes."), None),
     "event_log": (
         option(_TEXT, "event_log", "FILE", "CCEL or JSON event log to replay into the RTMRs."),
         None,
@@ -62,63 +79,114 @@ OWN: Shared = {
 
 
 class Asked(NamedTuple):
-    """The evidence, what launches the guest, and the verb's own options by their names."""
+    """
+    The evidence and its path, the verb's own options by their names, and pins as typed.
+
+    `request` is what launches the guest, None for evidence alone.
+    """
 
     evidence: Evidence
-    request: Request
-    own: Typed
     path: str
+    own: Typed
+    pins: dict[str, Any]
+    files: Files
+    request: Request | None
+
+
+def _pin_options() -> Shared:
+    """Return an option for each pin that is not one of a launch."""
+    made: Shared = {}
+    for name, pin in PINS.items():
+        kind = _MANY if pin.many else _TEXT if pin.metavar else bool
+        made[name] = option(kind, name, pin.metavar, pin.text), None if pin.metavar else False
+    return made
 
 
 def _shared() -> Shared:
     argument = Annotated[str, typer.Argument(metavar="EVIDENCE", help=EVIDENCE)]
-    return {"evidence": (argument, ...), **launch_options(), **OWN}
+    return {"evidence": (argument, ...), **OWN, **_pin_options(), **launch_options()}
 
 
 def _asked(typed: Typed) -> Asked:
-    """Return what is asked; the platform is that of the evidence where none is given."""
-    from cvmplan.core.files import Files
+    """
+    Return what is asked; the platform is that of the evidence where none is given.
+
+    Settings of a launch that are pins as well are pins where there is no launch.
+    """
     from cvmplan.evidence import evidence
 
-    own, launch = typed.only(*OWN), typed.without(*OWN, "evidence")
+    own = typed.only(*OWN)
     path = typed.text("evidence") or "-"
-    if path == "-" and "-" in (launch.text("path"), own.text("plan")):
+    if path == "-" and "-" in (typed.text("path"), own.text("plan")):
         raise ConfigError("only one of EVIDENCE and IMAGE can be stdin", at="-")
+    if own.text("plan") is not None:
+        if typed.given("path", "example"):
+            raise ConfigError("cannot be combined with IMAGE", at="--plan")
+        typed = Typed({**typed, "path": own.text("plan")})
+    alone = not typed.given("path", "example")
+    settings = set(launch_options())
+    pins = {n: v for n, v in typed.only(*PINS).items() if alone or n not in settings}
+    launch = typed.without(*OWN, "evidence", *pins)
+    if alone:
+        for name in launch.given():
+            if name not in ("quiet", "verbose", "jobs"):
+                raise ConfigError("needs IMAGE", at=place(name))
+    asked_for = None if alone else request(launch)
+    files = Files() if asked_for is None else asked_for.files
     blob = Files().open(path, "evidence")
     found = evidence.read(blob, trailing=own.flag("ignore_trailing"), select=own.text("select"))
-    if own.text("plan") is not None:
-        if launch.given("path", "example"):
-            raise ConfigError("cannot be combined with IMAGE", at="--plan")
-        launch["path"] = own.text("plan")
-    return Asked(found, assume_platform(request(launch), found.platform), own, path)
+    if asked_for is not None:
+        asked_for = assume_platform(asked_for, found.platform)
+    return Asked(found, path, own, pins, files, asked_for)
+
+
+def _launched(asked: Request | None) -> Callable[[], tuple[Plan, Measurement]] | None:
+    """Return what makes and measures the plan, with progress; None where there is no launch."""
+    if asked is None:
+        return None
+    from cvmplan.operations.measure import measure
+
+    def launched() -> tuple[Plan, Measurement]:
+        plan = asked.plan()
+        return plan, measure(plan, watch_for(plan, quiet=asked.quiet))
+
+    return launched
 
 
 @app.command()
 @partial(with_options, shared=_shared(), make=_asked)
 def verify(asked: Asked) -> None:
     """
-    Verify an attestation report or quote against a planned launch; exit 1 if anything differs.
+    Verify an attestation report or a quote, alone or against a launch.
+
+    Without IMAGE: what the evidence says, whether hardware signed it, and whether it is what the
+    options, or --policy-file, ask for.  With IMAGE: whether it is of this launch.  Exit 1 if
+    anything differs, or if nothing shows that hardware signed it.
 
     Signatures are checked with the given certificates, or with those that come with the
     evidence; nothing is fetched.  A chain must end at a built-in key of AMD or Intel, or at a
     key that --pin names.
     """
-    from cvmplan.api import answers
-    from cvmplan.evidence import verify as stage
-    from cvmplan.operations.measure import measure
+    from cvmplan.api.evidence import Judging, judge
 
     printer = VERIFICATION.printer(asked.own.text("format") or "text")
-    own, evidence, files = asked.own, asked.evidence, asked.request.files
-    certificates = [files.open(path, "certificate") for path in own.texts("certs")]
-    trust = answers.trust(evidence, certificates, own.texts("pin"), own.text("at"))
-    asked_for = {n: own.text(n) for n in ("report_data", "vmpl", "mrseam", "mrservicetd")}
-    wanted = answers.wanted(evidence.platform, **asked_for)
-    log = own.text("event_log")
-    events = answers.event_log(evidence, None if log is None else files.open(log, "event log"))
-    plan = asked.request.plan()
-    result = measure(plan, watch_for(plan, quiet=asked.request.quiet))
+    own, files = asked.own, asked.files
+    log, policy = own.text("event_log"), own.text("policy_file")
+    judging = Judging(
+        certificates=[files.open(path, "certificate") for path in own.texts("certs")],
+        keys=own.texts("pin"),
+        at=own.text("at"),
+        crls=[files.open(path, "list of revocations") for path in own.texts("crl")],
+        collateral=[files.open(path, "collateral") for path in own.texts("collateral")],
+        pins=asked.pins,
+        policy=None if policy is None else files.open(policy, "policy"),
+        provisional=own.flag("provisional"),
+        accept=own.texts("accept"),
+        no_signature=own.flag("no_signature"),
+        event_log=None if log is None else files.open(log, "event log"),
+    )
     path = None if asked.path == "-" else asked.path
-    found = stage.verify(plan, result, asked.evidence, trust, wanted, events, path)
-    write(printer.verification(found), asked.own.text("output"))
+    found = judge(asked.evidence, judging, _launched(asked.request), path)
+    write(printer.verification(found), own.text("output"))
     if not found.holds:
         raise typer.Exit(1)

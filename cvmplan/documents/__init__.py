@@ -27,6 +27,7 @@ DOCUMENTS: Final = {
     "matrix": ("cvmplan.documents.matrix", "Matrix"),
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),
     "verification": ("cvmplan.documents.verification", "VerificationDocument"),
+    "policy": ("cvmplan.documents.policy", "PolicyDocument"),
     "idblock": ("cvmplan.documents.identity", "IdBlockDocument"),
     "td-params": ("cvmplan.documents.td", "TdParamsDocument"),
     "td-info": ("cvmplan.documents.td", "TdInfoDocument"),

@@ -13,12 +13,17 @@ Id16 = Annotated[str, Field(pattern="^[0-9a-f]{32}$")]
 
 
 class LineDocument(Document):
-    """What was planned, what was found, and whether it holds; `why` names the error."""
+    """
+    What was expected, what was found, and whether it holds; `why` names the error.
+
+    "not in plan": nothing was expected.  "assumed": not what the plan assumed, which nobody
+    asked for.  "unsigned": nothing shows that hardware wrote it.
+    """
 
     name: str
     expected: str | None
     found: str
-    status: Literal["ok", "differs", "not in plan"]
+    status: Literal["ok", "differs", "not in plan", "assumed", "unsigned"]
     why: str
 
 

@@ -24,7 +24,12 @@ class CertificateDocument(Document):
 
 
 class VerificationDocument(Document):
-    """cvmplan.verification/1: evidence beside a plan; `explain` are the words of a command."""
+    """
+    cvmplan.verification/1: evidence, beside a plan where `planned`.
+
+    `verdict` "unsigned": nothing differs, and nothing shows that hardware wrote the evidence;
+    `holds` is true then only where that was accepted.  `explain` are the words of a command.
+    """
 
     model_config = ConfigDict(title="cvmplan.verification/1")
     schema_: Literal["cvmplan.verification/1"] = Field(alias="schema")
@@ -38,5 +43,7 @@ class VerificationDocument(Document):
     lines: list[LineDocument]
     events: list[EventDocument]
     not_checked: list[str]
+    verdict: Literal["ok", "differs", "unsigned"] = "ok"
+    planned: bool = True
     holds: bool
     explain: list[str]

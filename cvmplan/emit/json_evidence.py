@@ -23,7 +23,7 @@ def verification(found: Verification) -> str:
             "platform": evidence.platform,
             "kind": evidence.kind,
             "wrappers": list(evidence.source.how),
-            "notes": [*evidence.notes, *trust.notes],
+            "notes": list(found.notes),
             "certificates": [
                 {
                     "subject": one.subject,
@@ -39,6 +39,8 @@ def verification(found: Verification) -> str:
             "lines": [compared_line(line) for line in found.lines],
             "events": [] if found.replay is None else event_documents(found.replay),
             "not_checked": list(found.not_checked),
+            "verdict": found.verdict,
+            "planned": found.planned,
             "holds": found.holds,
             "explain": list(found.explain),
         }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from cvmplan.core.field import listed
 from cvmplan.core.values import Json
 from cvmplan.emit.documents import finding
 from cvmplan.emit.json import dumps, inputs_of
 from cvmplan.emit.text_td import INFO_OFFSETS, MASKS
-from cvmplan.platforms.tdx import bits
 from cvmplan.platforms.tdx.params import OFFSETS, Described
 from cvmplan.platforms.tdx.report import Identity
 
@@ -29,7 +29,7 @@ def td_params(answer: Described) -> str:
             "given": dict(answer.given),
             "assumed": dict(answer.assumed),
             "td_params": {**fields, "cpuid_config": _cpuids(answer)},
-            "names": {n: bits.listed(getattr(params, n), table) for n, table in MASKS.items()},
+            "names": {n: listed(getattr(params, n), table) for n, table in MASKS.items()},
             "hex": None if data is None else data.hex(),
             "findings": [finding(f) for f in answer.findings],
         }
@@ -50,7 +50,7 @@ def td_info(answer: Identity) -> str:
             "given": answer.given,
             "assumed": answer.assumed,
             "tdinfo": {name: _value(name, getattr(info, name)) for name in INFO_OFFSETS},
-            "names": {n: bits.listed(getattr(info, n), MASKS[n]) for n in ("attributes", "xfam")},
+            "names": {n: listed(getattr(info, n), MASKS[n]) for n in ("attributes", "xfam")},
             "rtmrs_given": list(answer.extended),
             "service_td": None
             if bound is None

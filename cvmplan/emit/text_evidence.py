@@ -22,7 +22,7 @@ def _verification(found: Verification) -> Iterator[str]:
     yield f"evidence: {found.evidence.kind}"
     for one in found.trust.chain:
         yield f"certificate: {one.subject}, {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
-    for note in (*found.evidence.notes, *found.trust.notes):
+    for note in found.notes:
         yield f"note: {note}"
     if found.evidence.trailing:
         yield f"ignored: {found.evidence.trailing} bytes after the quote"
@@ -30,10 +30,23 @@ def _verification(found: Verification) -> Iterator[str]:
         from cvmplan.emit.text_events import event_rows
 
         yield from event_rows(found.replay)
-    yield from compared_lines(found.lines)
-    yield f"not checked: {'; '.join(found.not_checked)}"
-    wrong = [line.name for line in found.lines if line.differs]
-    yield f"differs: {', '.join(wrong)}" if wrong else "OK: evidence matches the plan"
+    yield from compared_lines(found.lines, unplanned="not in plan" if found.planned else "")
+    if found.not_checked:
+        yield f"not checked: {'; '.join(found.not_checked)}"
+    yield _verdict(found)
     if found.explain:
         yield "to find the reason:"
         yield Command(f"  {shlex.join(found.explain)}")
+
+
+def _verdict(found: Verification) -> str:
+    """Return the last word: what differs, or what was shown."""
+    wrong = [line.name for line in found.lines if line.differs]
+    if wrong:
+        return f"differs: {', '.join(wrong)}"
+    if found.verdict == "unsigned":
+        accepted = "accepted" if found.holds else "--certs FILE, or --no-signature accepts it"
+        return f"unsigned: nothing shows that hardware wrote this ({accepted})"
+    if found.planned:
+        return "OK: evidence matches the plan"
+    return "OK: signed by hardware, and nothing differs from what was asked for"

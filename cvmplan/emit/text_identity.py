@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from cvmplan.emit.lines import aligned, joined
 from cvmplan.evidence.idblock import Shown
-from cvmplan.evidence.lines import Line
+from cvmplan.evidence.lines import Line, Status
 
 
 def identity(shown: Shown) -> str:
@@ -40,14 +40,20 @@ def _identity(shown: Shown) -> Iterator[str]:
         yield from compared_lines(shown.checks)
 
 
-def compared_lines(lines: Iterable[Line]) -> Iterator[str]:
-    """Yield lines of a comparison, each with what was expected where that differs."""
+def compared_lines(lines: Iterable[Line], unplanned: str = "not in plan") -> Iterator[str]:
+    """
+    Yield lines of a comparison, each with what was expected where that is another value.
+
+    `unplanned` is the word for a value that nobody expected anything of.
+    """
     rows: list[tuple[str, ...]] = []
     for line in lines:
         why = f"  ({line.why})" if line.why else ""
-        rows.append((line.status, f"{line.name}:", f"{_shown(line.found)}{why}"))
-        if line.differs:
-            rows.append(("", "", f"expected {_shown(line.expected)}"))
+        status = unplanned if line.status is Status.NOT_IN_PLAN else line.status
+        rows.append((status, f"{line.name}:", f"{_shown(line.found)}{why}"))
+        if line.differs or line.status is Status.ASSUMED:
+            word = "expected" if line.differs else "assumed"
+            rows.append(("", "", f"{word} {_shown(line.expected)}"))
     yield from aligned(rows, "  ") if rows else ()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from cvmplan.core.blob import offsets
+from cvmplan.core.field import names
 from cvmplan.core.inputs import Input
 from cvmplan.core.values import Json
 from cvmplan.emit import text
@@ -87,7 +88,7 @@ def _meaning(name: str, value: int | bytes) -> str:
     if isinstance(value, bytes):
         return ""
     if name in MASKS:
-        return bits.names(value, MASKS[name])
+        return names(value, MASKS[name])
     if name == "eptp_controls":
         kind = "write-back" if value & 7 == 6 else f"memory type {value & 7}"
         return f"{kind}, {(value >> 3 & 7) + 1} levels"
@@ -107,9 +108,9 @@ def _info(answer: Identity) -> Iterator[tuple[str, ...]]:
     info: TdInfo = answer.info
     for name, offset in INFO_OFFSETS.items():
         value = getattr(info, name)
-        meaning = bits.names(value, MASKS[name]) if name in MASKS else ""
+        meaning = names(value, MASKS[name]) if name in MASKS else ""
         if name in answer.asked and value != answer.asked[name]:
-            added = bits.names(value & ~answer.asked[name], MASKS[name])
+            added = names(value & ~answer.asked[name], MASKS[name])
             meaning += f" (added because the module requires it: {added})"
         if name == "servtd_hash":
             bound = answer.service_td

@@ -8,11 +8,18 @@ from typing import Final, NamedTuple
 
 
 class Status(StrEnum):
-    """Whether a line holds, as documents write it."""
+    """
+    Whether a line holds, as documents write it.
+
+    ASSUMED: another value than the plan assumed, which nobody asked for.  UNSIGNED: nothing shows
+    that hardware wrote the evidence.
+    """
 
     OK = "ok"
     DIFFERS = "differs"
     NOT_IN_PLAN = "not in plan"
+    ASSUMED = "assumed"
+    UNSIGNED = "unsigned"
 
 
 class Line(NamedTuple):
@@ -38,18 +45,30 @@ class Line(NamedTuple):
 
 NAMES: Final = {
     "attestation_key": "attestation key",
+    "attestation_key_type": "attestation key type",
     "attributes": "attributes",
     "author_key_digest": "author key digest",
     "authors_signature": "author's signature",
     "certificate_chain": "certificate chain",
+    "certificates_algorithm": "certificate's algorithm",
     "certificates_bootloader_spl": "certificate's bootloader SPL",
     "certificates_chip_id": "certificate's chip ID",
+    "certificates_csp_id": "certificate's CSP ID",
+    "certificates_fields": "certificate's fields",
     "certificates_fmc_spl": "certificate's fmc SPL",
     "certificates_microcode_spl": "certificate's microcode SPL",
+    "certificates_names": "certificates' names",
     "certificates_snp_spl": "certificate's snp SPL",
     "certificates_tee_spl": "certificate's tee SPL",
     "chip_id": "chip ID",
+    "collateral": "collateral",
+    "committed_tcb": "committed TCB",
+    "committed_version": "committed version",
     "cpu": "CPU",
+    "cpu_svn": "CPU SVN",
+    "current_mitigations": "current mitigations",
+    "current_tcb": "current TCB",
+    "current_version": "current version",
     "debug": "debug",
     "family_id": "family ID",
     "guest_svn": "guest SVN",
@@ -57,8 +76,20 @@ NAMES: Final = {
     "id_blocks_signature": "ID block's signature",
     "id_key_digest": "ID key digest",
     "image_id": "image ID",
+    "key_info": "key info",
     "launch_digest": "launch digest",
+    "launch_mitigations": "launch mitigations",
+    "launch_tcb": "launch TCB",
     "measurement": "measurement",
+    "min_build": "least build",
+    "min_guest_svn": "least guest SVN",
+    "min_launch_tcb": "least launch TCB",
+    "min_pce_svn": "least PCE SVN",
+    "min_qe_svn": "least QE SVN",
+    "min_tcb": "least TCB",
+    "min_tee_tcb_svn": "least TEE_TCB_SVN",
+    "min_version": "least version",
+    "module_status": "TDX module status",
     "mrconfigid": "MRCONFIGID",
     "mrowner": "MROWNER",
     "mrownerconfig": "MROWNERCONFIG",
@@ -66,15 +97,33 @@ NAMES: Final = {
     "mrservicetd": "MRSERVICETD",
     "mrsignerseam": "MRSIGNERSEAM",
     "mrtd": "MRTD",
+    "pce_svn": "PCE SVN",
+    "pck_fmspc": "FMSPC",
+    "pck_pce_id": "PCE ID",
+    "platform_info": "platform info",
+    "platform_status": "platform status",
     "policy": "policy",
+    "product": "product",
+    "qe_cpu_svn": "QE CPU SVN",
     "qe_debug": "QE debug",
+    "qe_identity": "QE identity",
+    "qe_isv_svn": "QE ISV SVN",
     "qe_miscselect": "QE MISCSELECT",
+    "qe_mrenclave": "QE MRENCLAVE",
     "qe_product": "QE product",
     "qe_report": "QE report",
     "qe_signer": "QE signer",
+    "qe_status": "QE status",
+    "qe_svn": "QE SVN",
     "qe_vendor": "QE vendor",
+    "qe_vendor_id": "QE vendor ID",
     "report_data": "report data",
+    "report_id": "report ID",
+    "report_id_ma": "report ID MA",
     "reported_tcb": "reported TCB",
+    "require_author_key": "author key required",
+    "require_id_block": "ID block required",
+    "revocation": "revocation",
     "rtmr0": "RTMR0",
     "rtmr1": "RTMR1",
     "rtmr2": "RTMR2",
@@ -82,10 +131,18 @@ NAMES: Final = {
     "runtime_data": "runtime data",
     "seam_attributes": "SEAM attributes",
     "signature": "signature",
+    "signature_algorithm": "signature algorithm",
     "signers_certificate": "signer's certificate",
     "signers_issuer": "signer's issuer",
+    "tcb_info": "TCB info",
+    "tcb_order": "TCB order",
+    "tcb_status": "TCB status",
     "tee_info_hash": "TEE_INFO_HASH",
     "tee_tcb_info_hash": "TEE_TCB_INFO_HASH",
+    "tee_tcb_svn": "TEE_TCB_SVN",
+    "tee_tcb_svn2": "TEE_TCB_SVN2",
+    "user_data": "user data",
+    "version": "version",
     "vmpl": "VMPL",
     "xfam": "xfam",
 }
@@ -121,3 +178,8 @@ def compared(
 def all_hold(lines: Iterable[Line]) -> bool:
     """Whether no line differs."""
     return not any(line.differs for line in lines)
+
+
+def is_unsigned(lines: Iterable[Line]) -> bool:
+    """Whether nothing shows that hardware wrote the evidence."""
+    return any(line.status is Status.UNSIGNED for line in lines)

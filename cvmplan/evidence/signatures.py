@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
 
 from cvmplan.evidence import certificates, snp_signatures, tdx_signatures
 from cvmplan.evidence.certificates import Found
@@ -12,10 +11,16 @@ from cvmplan.evidence.lines import Line
 from cvmplan.evidence.trust import Trust
 from cvmplan.platforms.tdx import quote
 
-UNCHECKED: Final = {
-    "report": ("revocation of certificates", "whether the reported TCB is recent"),
-    "quote": ("TCB level of platform, QE and TDX module", "revocation of certificates"),
-}
+
+def unchecked(evidence: Evidence, trust: Trust) -> Iterator[str]:
+    """Yield what is not looked at, of what a verifier may want to know."""
+    if evidence.report is not None:
+        if not trust.revocations:
+            yield "revocation of certificates (--crl)"
+        return
+    if trust.collateral is None:
+        yield "TCB level of platform, QE and TDX module (--collateral)"
+        yield "revocation of certificates (--collateral)"
 
 
 def lines(evidence: Evidence, trust: Trust) -> Iterator[Line]:
@@ -23,7 +28,7 @@ def lines(evidence: Evidence, trust: Trust) -> Iterator[Line]:
     if evidence.report is not None:
         yield from snp_signatures.lines(evidence, evidence.report, trust)
     elif evidence.quote is not None:
-        yield from tdx_signatures.lines(evidence.quote.signed, trust)
+        yield from tdx_signatures.lines(evidence.quote, trust)
     elif evidence.mac is not None:
         yield from tdx_signatures.lines_of_mac(bytes(evidence.source.body.data), evidence.mac)
 

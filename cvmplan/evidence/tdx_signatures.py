@@ -12,19 +12,20 @@ from hashlib import sha256, sha384
 from typing import Final
 
 from cvmplan.core.errors import UnsupportedError
-from cvmplan.evidence import chains
+from cvmplan.evidence import chains, tdx_collateral
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import Line, Status, compared, line
 from cvmplan.evidence.trust import Trust, chain_line, verdict
 from cvmplan.platforms.tdx import enclave, quote
-from cvmplan.platforms.tdx.quote import ReportMac, Signed
+from cvmplan.platforms.tdx.quote import Quote, ReportMac
 
 PCK: Final = "Intel SGX PCK Certificate"  # Intel, SGX PCK certificate profile, subject CN
 _QE_REPORT_DATA: Final = slice(320, 384)
 
 
-def lines(signed: Signed, trust: Trust) -> Iterator[Line]:
+def lines(quoted: Quote, trust: Trust) -> Iterator[Line]:
     """Yield what holds of the signatures of a quote; UnsupportedError without certificates."""
+    signed = quoted.signed
     if not trust.chain:
         problem = f"certification data of type {signed.certification_type}"
         hint = "--certs FILE, with the PCK certificate first"
@@ -49,6 +50,8 @@ def lines(signed: Signed, trust: Trust) -> Iterator[Line]:
     yield chain_line(trust, "P-256", serial_0=False)
     named = chains.common_name(trust.chain[0]) or trust.chain[0].subject
     yield compared("signers_certificate", PCK, named)
+    if trust.collateral is not None:
+        yield from tdx_collateral.lines(quoted, trust, trust.collateral)
 
 
 def _pair(data: bytes) -> tuple[int, int]:
@@ -57,7 +60,7 @@ def _pair(data: bytes) -> tuple[int, int]:
 
 def lines_of_mac(data: bytes, mac: ReportMac) -> Iterator[Line]:
     """Yield what the MAC of TDREPORT `data` covers, and that it cannot be checked elsewhere."""
-    yield line("signature", None, "a MAC, which only its platform can check", Status.NOT_IN_PLAN)
+    yield line("signature", None, "a MAC, which only its platform can check", Status.UNSIGNED)
     tcb, info = data[quote.TCB_INFO], data[quote.TDINFO_AT :]
     yield compared("tee_tcb_info_hash", sha384(tcb).hexdigest(), mac.tee_tcb_info_hash.hex())
     yield compared("tee_info_hash", sha384(info).hexdigest(), mac.tee_info_hash.hex())

@@ -12,20 +12,29 @@ from typing import NamedTuple
 
 from cvmplan.evidence import chains
 from cvmplan.evidence.chains import Certificate
+from cvmplan.evidence.collateral import Collateral
 from cvmplan.evidence.lines import Line, Status, line
+from cvmplan.evidence.revocation import Revocations
 
 
 class Trust(NamedTuple):
     """
     Certificates from the signer's upwards, the pinned keys by hash, and the time, in UTC.
 
-    `notes` are certificates that could not be read, a line each.
+    `notes` are certificates that could not be read, a line each.  `revocations` are lists of
+    revoked certificates, and `collateral` is what Intel publishes of a platform.
+    `provisional`: firmware that is not committed is accepted; `accepted` are the statuses of a
+    TCB that are.
     """
 
     chain: Sequence[Certificate]
     pins: Mapping[str, str]
     at: datetime
     notes: tuple[str, ...] = ()
+    revocations: tuple[Revocations, ...] = ()
+    collateral: Collateral | None = None
+    provisional: bool = False
+    accepted: tuple[str, ...] = ("UpToDate",)
 
 
 def verdict(which: str, holds: bool, by: str, why: str) -> Line:

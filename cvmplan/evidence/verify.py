@@ -1,4 +1,4 @@
-"""Evidence compared with a plan: signatures, planned fields, registers of an event log."""
+"""Evidence judged: its signatures, what a plan and pins say, registers of an event log."""
 
 from __future__ import annotations
 
@@ -9,27 +9,35 @@ from cvmplan.core.documented import as_document, summary
 from cvmplan.eventlog import rtmr
 from cvmplan.eventlog.event import EventLog
 from cvmplan.eventlog.rtmr import Replay
-from cvmplan.evidence import certificates, planned, signatures, tdx_signatures
+from cvmplan.evidence import certificates, held, planned, signatures, tdx_signatures
 from cvmplan.evidence.chains import Certificate, anchor
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.evidence.lines import Line, Status, all_hold, compared, line
-from cvmplan.evidence.signatures import UNCHECKED
+from cvmplan.evidence.lines import Line, Status, all_hold, compared, is_unsigned
+from cvmplan.evidence.pins import Pins
 from cvmplan.evidence.trust import Trust
 from cvmplan.launch.commands import explain_command
 from cvmplan.operations.measure import Measurement
 from cvmplan.operations.plan import Plan
+from cvmplan.platforms.snp import bulletins
 
 MEASUREMENTS = ("measurement", "mrtd")
 
 
 class Verification(NamedTuple):
-    """What was compared; `explain` is the command that would search for the reason, if any."""
+    """
+    What was compared; `explain` is the command that would search for the reason, if any.
+
+    `planned`: there was a plan to compare with.  `unsigned_holds`: evidence that nobody signed
+    is accepted.
+    """
 
     evidence: Evidence
     trust: Trust
     lines: tuple[Line, ...]
     explain: tuple[str, ...]
     replay: Replay | None = None
+    planned: bool = True
+    unsigned_holds: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""
@@ -41,8 +49,20 @@ class Verification(NamedTuple):
 
     @property
     def holds(self) -> bool:
-        """Whether nothing differs."""
-        return all_hold(self.lines)
+        """Whether nothing differs, and hardware signed it where that is asked for."""
+        return self.verdict == "ok" or (self.verdict == "unsigned" and self.unsigned_holds)
+
+    @property
+    def verdict(self) -> str:
+        """Return "ok", "differs", or "unsigned" where nothing shows that hardware wrote it."""
+        if not all_hold(self.lines):
+            return "differs"
+        return "unsigned" if is_unsigned(self.lines) else "ok"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What people should know: how it was read, and what AMD asks of its TCB."""
+        return (*self.evidence.notes, *self.trust.notes, *_bulletins(self.evidence))
 
     @property
     def anchor(self) -> str | None:
@@ -52,50 +72,72 @@ class Verification(NamedTuple):
     @property
     def not_checked(self) -> tuple[str, ...]:
         """What was not looked at, the signature first."""
-        signed = all(
-            one.status is not Status.NOT_IN_PLAN for one in self.lines if one.id == "signature"
-        )
-        return (
-            *(() if signed else ("the signature",)),
-            *UNCHECKED[self.evidence.platform.evidence],
-        )
+        unsigned = ("the signature",) if is_unsigned(self.lines) else ()
+        return (*unsigned, *signatures.unchecked(self.evidence, self.trust))
 
 
 def verify(
-    plan: Plan,
-    result: Measurement,
+    against: tuple[Plan, Measurement] | None,
     evidence: Evidence,
     trust: Trust,
-    wanted: planned.Wanted,
+    pins: Pins,
     log: EventLog | None = None,
     path: str | None = None,
+    *,
+    unsigned_holds: bool = False,
 ) -> Verification:
     """
-    Return what holds of `evidence` under a plan and its measurement.
+    Return what holds of `evidence`, under a plan and its measurement where there is one.
 
     `path` is the file of the evidence, which the search for a reason can read.  `log` is
-    replayed into the RTMRs of a TD.  MismatchError for another platform, MalformedError and
-    UnsupportedError for evidence that cannot be checked.
+    replayed into the RTMRs of a TD.  `unsigned_holds`: evidence that nobody signed is accepted.
+    MismatchError for another platform, MalformedError and UnsupportedError for evidence that
+    cannot be checked.
     """
+    expected = {} if against is None else planned.expected(*against, evidence)
     registers = dict(enumerate(evidence.td.rtmrs if evidence.td else ()))
     replay = None if log is None else rtmr.replayed(log, registers)
-    found = (*planned.lines(plan, result, evidence, wanted), *_rtmrs(evidence, replay))
+    found = tuple(held.lines(evidence, expected, pins))
+    if replay is not None:
+        found = (*_with_replay(found, replay, pins), *_events(replay))
     lines = (*signatures.lines(evidence, trust), *found)
     differs = any(one.differs and one.id in MEASUREMENTS for one in lines)
     told = ("--expect", evidence.digest.hex()) if path is None else ("--report", path)
-    command = (*explain_command(plan), *told) if differs else ()
-    return Verification(evidence, trust, lines, command, replay)
+    command = (*explain_command(against[0]), *told) if differs and against is not None else ()
+    return Verification(
+        evidence, trust, lines, command, replay, against is not None, unsigned_holds
+    )
 
 
-def _rtmrs(evidence: Evidence, replay: Replay | None) -> Iterator[Line]:
-    """Yield the registers of a TD beside what a log leads to, and events that are not theirs."""
-    if replay is None:
-        for number, value in enumerate(evidence.td.rtmrs if evidence.td else ()):
-            yield line(f"rtmr{number}", None, value.hex(), Status.NOT_IN_PLAN)
-        return
-    for one in replay.compared:
-        replayed = one.value.hex()
-        yield compared(f"rtmr{one.register}", replayed, one.expected.hex(), one.why, "replayed")
+def _bulletins(evidence: Evidence) -> Iterator[str]:
+    """Yield what AMD's bulletins ask of the TCB of a report, as far as it has less."""
+    missed = bulletins.missed(evidence.report) if evidence.report is not None else []
+    asked = ", ".join(f"{one.bulletin} {one.part} {one.level}" for one in missed)
+    if asked:
+        yield f"the reported TCB is below AMD's bulletins: {asked}; see --min-tcb bulletin"
+
+
+def _with_replay(lines: Sequence[Line], replay: Replay, pins: Pins) -> Iterator[Line]:
+    """
+    Yield the lines with the registers beside what a log leads to.
+
+    A pin is before the log: run-time extends of a register may be in no log.
+    """
+    registers = {f"rtmr{one.register}": one for one in replay.compared}
+    for line in lines:
+        one = registers.get(line.id)
+        if one is None:
+            yield line
+        elif line.id not in pins:
+            replayed = one.value.hex()
+            yield compared(line.id, replayed, one.expected.hex(), one.why, "replayed")
+        else:
+            same = one.value == one.expected
+            yield line._replace(why="replayed" if same else f"the log does not: {one.why}")
+
+
+def _events(replay: Replay) -> Iterator[Line]:
+    """Yield the events whose digests are not those of their data."""
     for event, told in replay.wrong:
         name, digest = f"event {event.number}", event.digest.hex()
         wanted = "the digest of its data"

@@ -19,6 +19,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 BEGIN, END = datetime(2024, 1, 1, tzinfo=UTC), datetime(2034, 1, 1, tzinfo=UTC)
+AMD = (  # AMD 57230: where the subject of each certificate says that AMD is
+    (NameOID.COUNTRY_NAME, "US"), (NameOID.STATE_OR_PROVINCE_NAME, "CA"),
+    (NameOID.LOCALITY_NAME, "Santa Clara"), (NameOID.ORGANIZATION_NAME, "Advanced Micro Devices"),
+    (NameOID.ORGANIZATIONAL_UNIT_NAME, "Engineering"),
+)  # fmt: skip
 PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA384()), salt_length=48)
 
 
@@ -29,6 +34,7 @@ class Signer:
     name: str
     key: Any
     der: bytes
+    place: bool = False
 
     @property
     def pin(self) -> str:
@@ -64,18 +70,24 @@ def certify(
     serial: int = 7,
     extensions: Sequence[tuple[x509.ExtensionType, bool]] = (),
     path_length: int | None = None,
+    place: bool = False,
 ) -> Signer:
-    """A certificate of `name`, signed by `issuer`, or by itself; AMD's by RSA-PSS SHA-384."""
+    """
+    A certificate of `name`, signed by `issuer`, or by itself; AMD's by RSA-PSS SHA-384.
+
+    `place`: its subject says where AMD is.
+    """
     key = new_key(kind, name)
     by, by_name = (issuer.key, issuer.name) if issuer else (key, name)
 
-    def named(common: str) -> x509.Name:
-        return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common)])
+    def named(common: str, whole: bool) -> x509.Name:
+        said = [(NameOID.COMMON_NAME, common), *(AMD if whole else ())]
+        return x509.Name([x509.NameAttribute(oid, value) for oid, value in said])
 
     builder = (
         x509.CertificateBuilder()
-        .subject_name(named(name))
-        .issuer_name(named(by_name))
+        .subject_name(named(name, place))
+        .issuer_name(named(by_name, issuer.place if issuer else place))
         .public_key(key.public_key())
         .serial_number(serial or 7)
         .not_valid_before(begin)
@@ -89,7 +101,7 @@ def certify(
     hashed = hashes.SHA384() if pss else hashes.SHA256()
     made = builder.sign(by, hashed, rsa_padding=PSS if pss else None)
     der = made.public_bytes(Encoding.DER)
-    return Signer(name, key, der if serial else without_serial(der, made, by))
+    return Signer(name, key, der if serial else without_serial(der, made, by), place)
 
 
 def without_serial(der: bytes, made: x509.Certificate, by: Any) -> bytes:
@@ -100,12 +112,49 @@ def without_serial(der: bytes, made: x509.Certificate, by: Any) -> bytes:
     return der.replace(made.tbs_certificate_bytes, tbs).replace(made.signature, signature)
 
 
-def amd(leaf: str = "VCEK", kind: str = "P-384", **changed: Any) -> list[Signer]:
-    """A chain like AMD's, the signer's certificate first; `changed` is of the signer's."""
-    ark = certify("ARK-Milan", "RSA")
-    middle = "SEV-Milan" if leaf == "VCEK" else "SEV-VLEK-Milan"
-    ask = certify(middle, "RSA", ark, path_length=0)
-    own = {"ca": False, "serial": 0, **changed}
+def of_amd(last: str, value: bytes) -> tuple[x509.ExtensionType, bool]:
+    """An extension of AMD's certificates by the end of its OID (AMD 57230)."""
+    oid = x509.ObjectIdentifier(f"1.3.6.1.4.1.3704.1.{last}")
+    return x509.UnrecognizedExtension(oid, value), False
+
+
+def number(level: int) -> bytes:
+    """An INTEGER of 0 to 255 in DER."""
+    return bytes([2, 1, level]) if level < 0x80 else bytes([2, 2, 0, level])
+
+
+SPLS = {"3.1": 0, "3.2": 1, "3.4": 2, "3.5": 3, "3.6": 4, "3.7": 5, "3.3": 6, "3.8": 7}
+"""End of an SPL's OID to its byte in a TCB_VERSION of Milan and Genoa."""
+
+
+def claims(
+    leaf: str = "VCEK", tcb: bytes = bytes(8), chip: bytes = bytes(64), product: str = "Milan-B1"
+) -> dict[str, bytes]:
+    """What a VCEK's or VLEK's certificate says, by the ends of the OIDs."""
+    named = product if leaf == "VCEK" else product.partition("-")[0]
+    made = {"1": number(0), "2": bytes([0x16, len(named)]) + named.encode()}
+    made |= {last: number(tcb[at]) for last, at in SPLS.items()}
+    return made | ({"4": chip} if leaf == "VCEK" else {"5": b"\x16\x05cloud"})
+
+
+def amd(
+    leaf: str = "VCEK",
+    kind: str = "P-384",
+    line: str = "Milan",
+    said: Mapping[str, bytes] | None = None,
+    **changed: Any,
+) -> list[Signer]:
+    """
+    A chain like AMD's, the signer's certificate first.
+
+    `said` is what the signer's certificate says, and `changed` is of it.
+    """
+    ark = certify(f"ARK-{line}", "RSA", place=True)
+    middle = f"SEV-{line}" if leaf == "VCEK" else f"SEV-VLEK-{line}"
+    ask = certify(middle, "RSA", ark, path_length=0, place=True)
+    own = {"ca": False, "serial": 0, "place": True, **changed}
+    told = claims(leaf) if said is None else said
+    own["extensions"] = [*(of_amd(*one) for one in told.items()), *own.get("extensions", ())]
     return [certify(f"SEV-{leaf}", kind, ask, **own), ask, ark]
 
 

@@ -31,6 +31,17 @@ TCB_PARTS: Final = {
 }
 """Security patch levels in a TCB_VERSION to their byte; True for family 1Ah."""
 _WITH_CPU: Final = 3  # the first version that names the processor
+WITH_MITIGATIONS: Final = 5  # the first version that has the mitigation vectors
+LINES: Final = {
+    (0x19, range(0x10)): "Milan", (0x19, range(0x10, 0x20)): "Genoa",
+    (0x19, range(0xA0, 0xB0)): "Genoa", (0x1A, range(0x20)): "Turin",
+}  # fmt: skip
+"""
+Family and models to the line of products whose keys sign: Bergamo and Siena have Genoa's.
+
+Source: AMD 57230, "Product Name"; AMD 57095, 55901, 58268 (families and models).
+"""
+AUTHOR_KEY_EN, MASK_CHIP_KEY = 1 << 0, 1 << 1  # of KEY_INFO
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +106,36 @@ class AttestationReport:
         return SIGNERS.get(self.key_info >> 2 & 7, "")
 
     @property
+    def product(self) -> str:
+        """The line of products, "Milan", "Genoa" or "Turin"; "" where the report names none."""
+        if self.version < _WITH_CPU:
+            return ""
+        family, model = self.cpuid_fam_id, self.cpuid_mod_id
+        return next((n for (f, models), n in LINES.items() if f == family and model in models), "")
+
+    @property
+    def names_cpu(self) -> bool:
+        """Whether the report says which processor it is of."""
+        return self.version >= _WITH_CPU
+
+    @property
+    def parts(self) -> dict[str, int]:
+        """The byte of each security patch level in the TCB_VERSIONs of this report."""
+        return TCB_PARTS[self.version >= _WITH_CPU and self.cpuid_fam_id == _TURIN]
+
+    def levels(self, tcb: int) -> dict[str, int]:
+        """Return the security patch levels of a TCB_VERSION, by their names in TCB_PARTS."""
+        return {name: tcb >> 8 * at & 0xFF for name, at in self.parts.items()}
+
+    @property
     def tcb(self) -> dict[str, int]:
-        """The security patch levels of the reported TCB, by their names in TCB_PARTS."""
-        parts = TCB_PARTS[self.version >= _WITH_CPU and self.cpuid_fam_id == _TURIN]
-        return {name: self.reported_tcb >> 8 * at & 0xFF for name, at in parts.items()}
+        """The security patch levels of the reported TCB."""
+        return self.levels(self.reported_tcb)
+
+    @property
+    def key_is_masked(self) -> bool:
+        """Whether MASK_CHIP_KEY is set: firmware then writes zeros for a signature."""
+        return bool(self.key_info & MASK_CHIP_KEY)
 
 
 def read(blob: Blob) -> AttestationReport:

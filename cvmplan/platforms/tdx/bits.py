@@ -9,7 +9,6 @@ CONFIG_FLAGS: intel/tdx-module 1666adc td_control_structures.h (CONFIG_FLAGS_FIX
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 ATTRIBUTES: Final[dict[int, str]] = {
@@ -25,16 +24,6 @@ CONFIG_FLAGS: Final[dict[int, str]] = {
     0: "GPAW", 1: "FLEXIBLE_PENDING_VE", 2: "NO_RBP_MOD", 3: "MAXPA_VIRT", 4: "MAXGPA_VIRT",
 }  # fmt: skip
 MSR_CONFIG_CTLS: Final[dict[int, str]] = {0: "IA32_ARCH_CAP"}
-
-
-def listed(mask: int, table: Mapping[int, str]) -> list[str]:
-    """Return the names of the bits that are set in `mask`, lowest first; "bit N" without one."""
-    return [table.get(n, f"bit {n}") for n in range(mask.bit_length()) if mask >> n & 1]
-
-
-def names(mask: int, table: Mapping[int, str]) -> str:
-    """Return the names of the bits that are set in `mask`, with spaces between; "none" for 0."""
-    return " ".join(listed(mask, table)) or "none"
 
 
 def mask_of(*bits: int) -> int:

@@ -45,9 +45,14 @@ class EnclaveReport:
     report_data: bytes
 
 
+def read(signed: Signed) -> EnclaveReport:
+    """Return the report of the quoting enclave."""
+    return Blob("QE report", memoryview(signed.qe_report)).take(EnclaveReport, 0)
+
+
 def identity(signed: Signed) -> Iterator[tuple[str, str, str, str]]:
     """Yield (id, Intel's value, the quote's, why it matters) of what identifies the QE."""
-    report = Blob("QE report", memoryview(signed.qe_report)).take(EnclaveReport, 0)
+    report = read(signed)
     header = Blob("quote", memoryview(signed.message)).take(Header, 0)
     yield "qe_signer", MRSIGNER, report.mrsigner.hex(), WHY
     yield "qe_product", str(PRODUCT), str(report.isv_prod_id), WHY

@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from cvmplan.core.blob import Blob, offsets, pack
 from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.field import names
 from cvmplan.core.findings import Finding, has_errors
 from cvmplan.core.inputs import Input
 from cvmplan.core.records import Frozen, record
@@ -184,7 +185,7 @@ def xfam_findings(xfam: int, module: Module, at: str) -> Iterator[Finding]:
     for together in ((5, 6, 7), (11, 12), (17, 18)):
         mask = bits.mask_of(*together)
         if xfam & mask not in (0, mask):
-            group = bits.names(mask, bits.XFAM)
+            group = names(mask, bits.XFAM)
             problem = f"xfam {xfam:#x} sets only some of {group}; set all or none"
             yield Finding("td-xfam", problem, at=at)
     if xfam & 1 << 5 and not xfam & 1 << 2:
@@ -224,10 +225,10 @@ def _fixed(rule: str, mask: int, fixed0: int, fixed1: int, at: str) -> Iterator[
     name = rule.removeprefix("td-")
     table = bits.XFAM if name == "xfam" else bits.ATTRIBUTES
     if mask & ~fixed0:
-        refused = bits.names(mask & ~fixed0, table)
+        refused = names(mask & ~fixed0, table)
         yield Finding(rule, f"{name} {mask:#x} has bits that must be 0: {refused}", at=at)
     if ~mask & fixed1:
-        wanted = bits.names(~mask & fixed1, table)
+        wanted = names(~mask & fixed1, table)
         yield Finding(rule, f"{name} {mask:#x} lacks bits that must be 1: {wanted}", at=at)
 
 
@@ -261,7 +262,7 @@ def _limits(params: TdParams, module: Module, at: Place) -> Iterator[Finding]:
 def _flags(params: TdParams, module: Module, at: str) -> Iterator[Finding]:
     flags = params.config_flags
     if flags & ~module.config_flags:
-        unknown = bits.names(flags & ~module.config_flags, bits.CONFIG_FLAGS)
+        unknown = names(flags & ~module.config_flags, bits.CONFIG_FLAGS)
         problem = f"config_flags {flags:#x} has bits that module {module.name} lacks: {unknown}"
         yield Finding("td-config-flags", problem, at=at)
     pairs = module.config_exclusive

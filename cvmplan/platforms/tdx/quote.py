@@ -147,6 +147,8 @@ class Td(NamedTuple):
     report_data: bytes
     mrsignerseam: bytes
     seam_attributes: int
+    tee_tcb_svn: bytes
+    tee_tcb_svn2: bytes | None
 
 
 class Signed(NamedTuple):
@@ -169,10 +171,15 @@ class Signed(NamedTuple):
 class Quote(NamedTuple):
     """A quote of a TD; `end` is where it ends in its blob."""
 
-    version: int
+    header: Header
     td: Td
     signed: Signed
     end: int
+
+    @property
+    def version(self) -> int:
+        """The version of the format, 4 or 5."""
+        return self.header.version
 
 
 def is_quote(blob: Blob) -> bool:
@@ -206,21 +213,22 @@ def read_quote(blob: Blob) -> Quote:
     td = _td(blob, at, size)
     length = _u32(blob, end)
     signed = _signed(blob.slice(end + 4, end + 4 + length), bytes(blob.data[:end]))
-    return Quote(header.version, td, signed, end + 4 + length)
+    return Quote(header, td, signed, end + 4 + length)
 
 
 def _td(blob: Blob, at: int, size: int) -> Td:
     body = blob.take(Body, at)
     tail = blob.take(BodyTail, at + BODIES[2]) if size == BODIES[3] else None
     service = tail.mrservicetd if tail else None
-    seam = body.mrseam, body.mrsignerseam, body.seam_attributes
+    svns = body.tee_tcb_svn, tail.tee_tcb_svn2 if tail else None
+    seam = body.mrseam, body.mrsignerseam, body.seam_attributes, *svns
     return _as_td(body, body.td_attributes, seam, service, body.report_data)
 
 
 def _as_td(
     record: Any,
     attributes: int,
-    seam: tuple[bytes, bytes, int],
+    seam: tuple[bytes, bytes, int, bytes, bytes | None],
     mrservicetd: bytes | None,
     report_data: bytes,
 ) -> Td:
@@ -279,5 +287,5 @@ def read_report(blob: Blob) -> tuple[Td, ReportMac]:
     reserved = (mac.reserved_03, *mac.reserved_04, *mac.reserved_c0, *tcb.padding)
     if any((*reserved, *info.reserved)):
         raise MalformedError("reserved bytes are not zero", at=blob.name)
-    seam = tcb.mrseam, tcb.mrsignerseam, tcb.attributes
+    seam = tcb.mrseam, tcb.mrsignerseam, tcb.attributes, tcb.tee_tcb_svn, tcb.tee_tcb_svn2
     return _as_td(info, info.attributes, seam, info.servtd_hash, mac.report_data), mac

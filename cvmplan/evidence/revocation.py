@@ -1,0 +1,117 @@
+"""
+Lists of revoked certificates (CRLs), and whether a chain has one of them.
+
+Source: RFC 5280, section 5, as far as the vendors' lists have something of it: signature, names,
+validity and serial numbers; no deltas and no indirect lists.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from itertools import pairwise
+from typing import Final, NamedTuple
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.utils import CryptographyDeprecationWarning
+
+from cvmplan.core.blob import Blob
+from cvmplan.core.errors import MalformedError
+from cvmplan.evidence.chains import Certificate
+from cvmplan.evidence.wrappers.texts import decoded
+
+LARGEST: Final = 16 << 20  # bytes of one list
+_ENCODINGS: Final = 3  # nested
+_FIRST, _LAST = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
+
+
+class Revocations(NamedTuple):
+    """One list that was read, and not verified; `next_update` is None where it names none."""
+
+    at: str
+    issuer: str
+    last_update: datetime
+    next_update: datetime | None
+    parsed: x509.CertificateRevocationList
+
+
+def read(blob: Blob) -> Revocations:
+    """Return the list that is in a file: DER, PEM, hex or base64 of these; MalformedError."""
+    if len(blob) > LARGEST:
+        raise MalformedError(f"{len(blob)} bytes are not a list of revocations", at=blob.name)
+    data = bytes(blob.data).strip(b" \t\r\n\0")
+    for _ in range(_ENCODINGS):
+        if data[:1] == b"\x30":
+            return _der(data, blob.name)
+        if data.startswith(_FIRST) and data.endswith(_LAST):
+            data = data[len(_FIRST) : -len(_LAST)]
+        text = decoded(data)
+        if text is None:
+            break
+        data = text[1]
+    raise MalformedError(
+        "is not a list of revocations (CRL) in DER, PEM, hex or base64", at=blob.name
+    )
+
+
+def _der(data: bytes, at: str) -> Revocations:
+    try:
+        made = x509.load_der_x509_crl(data)
+        times = made.last_update_utc, made.next_update_utc
+        list(made.extensions)
+        return Revocations(at, made.issuer.rfc4514_string(), *times, made)
+    except (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+        raise MalformedError("is not a CRL in DER", at=at) from error
+
+
+def problems(
+    chain: Sequence[Certificate], lists: Iterable[Revocations], at: datetime
+) -> Iterator[str]:
+    """
+    Yield what is wrong with the certificates of a chain, signer's first, by these lists.
+
+    Each certificate that another one of the chain issued has to have a list of that issuer, or to
+    have the serial number 0, by which none can be revoked.
+    """
+    known = list(lists)
+    for one, issuer in pairwise(chain):
+        serial = _serial(one)
+        if serial == 0:
+            continue
+        of_issuer = [found for found in known if found.issuer == issuer.subject]
+        if not of_issuer:
+            yield f"no list of {issuer.subject}"
+        for found in of_issuer:
+            yield from _list(found, issuer, at)
+            revoked = found.parsed.get_revoked_certificate_by_serial_number(serial)
+            if revoked is not None:
+                day = f"{revoked.revocation_date_utc:%Y-%m-%d}"
+                yield f"{one.subject}, serial number {serial:#x}, was revoked on {day}"
+
+
+def _list(found: Revocations, issuer: Certificate, at: datetime) -> Iterator[str]:
+    """Yield what is wrong with a list itself."""
+    key = issuer.parsed.public_key()
+    try:
+        signed = isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey) and (
+            found.parsed.is_signature_valid(key)
+        )
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        signed = False
+    if not signed:
+        yield f"{found.at}: not signed by {issuer.subject}"
+    if at < found.last_update or (found.next_update is not None and at > found.next_update):
+        end = "" if found.next_update is None else f" to {found.next_update:%Y-%m-%d}"
+        yield f"{found.at}: valid from {found.last_update:%Y-%m-%d}{end}"
+    for extension in found.parsed.extensions:
+        if extension.critical:
+            yield f"{found.at}: critical extension {extension.oid.dotted_string} is not known"
+
+
+def _serial(one: Certificate) -> int:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        return one.parsed.serial_number
