@@ -106,7 +106,9 @@ def problems(
     last = chain[-1]
     if last.subject == last.issuer or pins.get(last.spki, "").startswith(_ROOTS):
         yield from _link(last, last)
-    if anchor(chain, pins) is None:
+    if anchor(chain, pins) is None and last.subject != last.issuer:
+        yield f"ends at {last.subject}: the certificate of {last.issuer} is not there"
+    elif anchor(chain, pins) is None:
         yield f"ends at {chain[-1].subject}, whose key {chain[-1].spki} is not pinned"
 
 
