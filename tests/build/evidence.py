@@ -189,10 +189,10 @@ def snp_report(signer: Signer | None, version: int = 2, **fields: Any) -> bytes:
 
 # Offsets in a TD10 body: Intel DCAP, "Quote Format", version 4.
 BODY = {
-    "mrseam": 16, "mrsignerseam": 64, "seam_attributes": 112,
+    "tee_tcb_svn": 0, "mrseam": 16, "mrsignerseam": 64, "seam_attributes": 112,
     "td_attributes": 120, "xfam": 128, "mrtd": 136, "mrconfigid": 184,
     "mrowner": 232, "mrownerconfig": 280, "rtmr0": 328, "rtmr1": 376, "rtmr2": 424,
-    "rtmr3": 472, "report_data": 520, "mrservicetd": 600,
+    "rtmr3": 472, "report_data": 520, "tee_tcb_svn2": 584, "mrservicetd": 600,
 }  # fmt: skip
 
 
