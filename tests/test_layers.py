@@ -26,6 +26,7 @@ FLOORS = [
     ["boot", "calls", "comparison", "evidence", "readers"],
     ["planning"],
     ["explanation", "reference", "sweep"],
+    ["catalogue"],
     ["api", "emit"],
     ["host"],
     ["cli"],

@@ -8,8 +8,7 @@ verdict of the verb that has its name.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TypeAlias, Unpack
 
 from cvmplan.api import answers
@@ -222,13 +221,14 @@ def diff(
 
 
 def explain(
-    image: Image,
+    image: Image | None = None,
     /,
     *,
     expect: str | bytes | None = None,
     report: Image | None = None,
     tries: Iterable[Image] = (),
     lines: Iterable[str] = (),
+    catalogues: Iterable[str] = (),
     budget: float = 60,
     **settings: Unpack[Settings],
 ) -> Explanation:
@@ -237,49 +237,44 @@ def explain(
 
     `expect` is the measurement (hex, base64 or bytes), or `report` the SNP report or TDX quote
     that has it.  `tries` are other images, kernels or initrds that it may be, `lines` other
-    command lines; the search ends after `budget` seconds.  Errors as `plan_image`.
+    command lines; the search ends after `budget` seconds.  Without an image the firmware of the
+    catalogue is tried, and of the files `catalogues`.  Errors as `plan_image`.
 
     >>> digest = measure(plan_image("example:snp", vcpus=2)).digest
     >>> explain("example:snp", expect=digest).changes[0].typed
     '--vcpus 2'
     """
+    from cvmplan.catalogue.known import load
+    from cvmplan.catalogue.search import Beside, search
     from cvmplan.evidence import evidence
     from cvmplan.explanation import ask, explain_measurement
+    from cvmplan.explanation.search import clock
 
+    named = [*catalogues]
+    if image is not None and named:
+        raise ConfigError("cannot be combined with an image", at="catalogues")
     if (expect is None) == (report is None):
         raise ConfigError("missing expect or report (exactly one)", at="explain")
     with naming_parameters():
-        request = make_request(image, settings)
-        files = request.files
+        files = Files(allow_outside=settings.get("allow_outside", False))
+        options = read_parameters(settings, files.open)
         if report is not None:
             wanted = evidence.read(open_image(report, files, "report"))
             asked_for: bytes | evidence.Evidence = wanted
         else:
             asked_for = expect if isinstance(expect, bytes) else _digest(str(expect))
         others = [open_image(one, files) for one in tries]
-        asked = ask(request.image, request.options, files.open, others, asked_for, tuple(lines))
+        if image is None:
+            known = load(named)
+            beside = Beside(others, tuple(lines))
+            return search(known, asked_for, options, files.open, beside, clock(budget))
+        blob = open_image(image, files)
+        asked = ask(blob, options, files.open, others, asked_for, tuple(lines))
         return explain_measurement(asked, asked_for, clock(budget))
 
 
 def _digest(written: str) -> bytes:
     return read_value(lambda text: digest(str(text)), written, "--expect")
-
-
-def clock(budget: float, advance: Callable[[float], None] = lambda _: None) -> Callable[[], None]:
-    """Return what tells `advance` the seconds, and ends a search after `budget` of them."""
-    from cvmplan.explanation.search import OverBudgetError
-
-    begun = seen = monotonic()
-
-    def tick() -> None:
-        nonlocal seen
-        now = monotonic()
-        advance(now - seen)
-        seen = now
-        if now - begun > budget:
-            raise OverBudgetError
-
-    return tick
 
 
 def asked(image: Image | Plan, settings: Settings) -> Plan | Request:

@@ -52,6 +52,7 @@ GROUPS: Final = (
         {
             "diff": "Compare two launches page by page.",
             "explain": "Find the settings that produce a measurement.",
+            "catalogue": "List, show or add firmware known by its digests.",
             "sweep": "Measure many configurations.",
             "reference": "Write reference values for a verifier.",
         },

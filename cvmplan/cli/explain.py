@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Annotated, NamedTuple, Optional
 
@@ -10,24 +11,29 @@ import typer
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Output,
-    Request,
     Shared,
     digest_option,
     format_of,
     launch_options,
     option,
     request,
+    settings,
     with_options,
     write,
 )
 from cvmplan.cli.progress import bar
 from cvmplan.cli.typed import Typed
+from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.emit import EXPLANATION
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explanation import ask, explain_measurement
+from cvmplan.explanation.answer import Explanation
+from cvmplan.explanation.search import clock
 from cvmplan.images import edk2_tables
+from cvmplan.launch.given import Given
+from cvmplan.planning.request import choose_vmm
 
 app = make_app()
 Format = Annotated[str, format_of(EXPLANATION)]
@@ -49,16 +55,27 @@ Try = Annotated[
         "--try", metavar="FILE", help="Alternative image, kernel or initrd to try (repeatable)."
     ),
 ]
+Catalogues = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--catalogue",
+        metavar="FILE",
+        help="Catalogue to search before the others where IMAGE is missing (repeatable).",
+    ),
+]
 Budget = Annotated[
     float, typer.Option("--budget", metavar="SECONDS", min=0.1, help="Time limit of the search.")
 ]
 
 
 class Wanted(NamedTuple):
-    """The request, and further command lines to try."""
+    """Image (None: one of the catalogue) and settings, and further command lines to try."""
 
-    request: Request
+    image: Blob | None
+    options: Given
+    files: Files
     lines: tuple[str, ...]
+    quiet: bool
 
 
 def _request(typed: Typed) -> Wanted:
@@ -71,9 +88,15 @@ def _request(typed: Typed) -> Wanted:
         lines.append(bytes(blob.data).decode("utf-8", "surrogateescape"))
     launch = typed.without("append_file")
     launch["append"] = lines[0] if lines else None
-    if not launch.given("path", "example") and launch.text("firmware_digest"):
+    named = launch.given("path", "example")
+    if not named and launch.text("firmware_digest"):
         launch["path"] = edk2_tables.PREFIX + next(iter(edk2_tables.TABLES))
-    return Wanted(request(launch), tuple(lines[1:]))
+    elif not named:
+        files, options = settings(launch)
+        options = choose_vmm(options, files.open)
+        return Wanted(None, options, files, tuple(lines[1:]), launch.flag("quiet"))
+    made = request(launch)
+    return Wanted(made.image, made.options, made.files, tuple(lines[1:]), made.quiet)
 
 
 def _shared() -> Shared:
@@ -97,6 +120,7 @@ def explain(
     expect: Expect = None,
     report: Report = None,
     others: Try = None,
+    catalogues: Catalogues = None,
     budget: Budget = BUDGET,
     format: Format = "text",
     output: Output = None,
@@ -105,27 +129,44 @@ def explain(
     Find the settings that produce a measurement; exit 1 if none do.
 
     The search starts with the given settings and varies everything that the digest depends on,
-    likely and cheap changes first.  Without IMAGE, --firmware-digest is tried with the section
-    tables of the edk2 releases.
+    likely and cheap changes first.  Without IMAGE, the firmware of the catalogue is tried, or with
+    --firmware-digest the section tables of the edk2 releases.
     """
-    from cvmplan.api.request import clock
-
-    request = asked_for.request
     if (expect is None) == (report is None):
         raise ConfigError("missing --expect HEX or --report FILE (exactly one)", at="explain")
+    if catalogues and asked_for.image is not None:
+        raise ConfigError("cannot be combined with IMAGE", at="--catalogue")
     printer = EXPLANATION.printer(format)
+    files = asked_for.files
     wanted: bytes | Evidence
     if report is not None:
         from cvmplan.evidence import evidence
 
-        wanted = evidence.read(request.files.open(report, "report"))
+        wanted = evidence.read(files.open(report, "report"))
     else:
         wanted = digest_option(expect or "")
-    tries = [request.files.open(path, "image") for path in others or ()]
-    files = request.files
-    asked = ask(request.image, request.options, files.open, tries, wanted, asked_for.lines)
-    with bar("searching", budget, quiet=request.quiet) as advance:
-        answer = explain_measurement(asked, wanted, clock(budget, advance))
+    tries = [files.open(path, "image") for path in others or ()]
+    with bar("searching", budget, quiet=asked_for.quiet) as advance:
+        tick = clock(budget, advance)
+        answer = _explained(asked_for, wanted, tries, catalogues or [], tick)
     write(printer.explanation(answer), output)
     if not answer.explained:
         raise typer.Exit(1)
+
+
+def _explained(
+    asked_for: Wanted,
+    wanted: bytes | Evidence,
+    tries: list[Blob],
+    catalogues: list[str],
+    tick: Callable[[], None],
+) -> Explanation:
+    """Return the answer for the image, or for the catalogues where none was given."""
+    options, open_file, lines = asked_for.options, asked_for.files.open, asked_for.lines
+    if asked_for.image is None:
+        from cvmplan.catalogue.known import load
+        from cvmplan.catalogue.search import Beside, search
+
+        return search(load(catalogues), wanted, options, open_file, Beside(tries, lines), tick)
+    asked = ask(asked_for.image, options, open_file, tries, wanted, lines)
+    return explain_measurement(asked, wanted, tick)

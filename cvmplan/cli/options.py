@@ -168,16 +168,21 @@ def with_options(
 
 def request(typed: Typed) -> Request:
     """Return what was asked for; ConfigError, InputError."""
+    files, options = settings(typed)
+    image = _open(files, typed.text("path"), typed.text("example"))
+    jobs = typed.number("jobs") or 1
+    return Request(image, choose_vmm(options, files.open), files, typed.flag("quiet"), jobs)
+
+
+def settings(typed: Typed) -> tuple[Files, Given]:
+    """Return what opens files, and the settings of a launch as they were given; ConfigError."""
     files = Files(
         allow_outside=typed.flag("allow_outside"),
         folders=tuple(typed.texts("inputs")),
         tell=_tell if typed.flag("verbose") else lambda _: None,
     )
     named = Given({n: v for n in TOP if (v := typed.text(n)) is not None})
-    options = named | read_options(typed.without(*TOP, *_NO_SETTINGS))
-    image = _open(files, typed.text("path"), typed.text("example"))
-    jobs = typed.number("jobs") or 1
-    return Request(image, choose_vmm(options, files.open), files, typed.flag("quiet"), jobs)
+    return files, named | read_options(typed.without(*TOP, *_NO_SETTINGS))
 
 
 _NO_SETTINGS = ("path", "example", "inputs", "quiet", "verbose", "jobs", "allow_outside")

@@ -30,7 +30,8 @@ from cvmplan.core.mapped import map_whole
 
 AnyPath: TypeAlias = str | os.PathLike[str]
 EXAMPLES = {"example:snp": "snp.fd", "example:tdx": "tdx.fd"}  # images that ship in the package
-MADE = {"edk2:": "cvmplan.images.edk2_tables"}  # by prefix: whose contents(rest) makes the bytes
+MADE = {"edk2:": "cvmplan.images.edk2_tables", "catalogue:": "cvmplan.catalogue.known"}
+"""By prefix the module whose contents(rest) makes the bytes."""
 PACKAGE = os.path.dirname(os.path.dirname(__file__))
 HELD = 1 << 24  # bytes of a file that is read into memory, larger ones are mapped
 TOGETHER = 1 << 26  # bytes of all files that are read at one time
@@ -129,6 +130,19 @@ class Files:
                     hint="--allow-outside allows it",
                 )
         return joined
+
+
+def own_file(name: str) -> str | None:
+    """Return the path of a file of the user's own data (XDG_DATA_HOME); None without a home."""
+    base = os.environ.get("XDG_DATA_HOME", "")
+    if not os.path.isabs(base):  # the XDG Base Directory Specification: others are ignored
+        base = os.path.join(os.path.expanduser("~"), ".local", "share")
+    return os.path.join(base, "cvmplan", name) if os.path.isabs(base) else None
+
+
+def is_there(path: str) -> bool:
+    """Whether a path names anything that exists."""
+    return os.path.exists(path)
 
 
 def _names(folder: str) -> list[str]:

@@ -98,6 +98,14 @@ def file_beside(target: str) -> Iterator[str]:
             os.unlink(temporary)
 
 
+def make_folder_of(path: str) -> None:
+    """Make the folder in which `path` is, where it is not there; InputError."""
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make its folder: {error.strerror}", at=path) from None
+
+
 def new_mode() -> int:
     """Return the permissions that a new file gets."""
     mask = os.umask(0)

@@ -37,6 +37,7 @@ DOCUMENTS: Final = {
     "launch-measure": ("cvmplan.documents.session", "LaunchMeasureDocument"),
     "session": ("cvmplan.documents.session", "SessionDocument"),
     "profile": ("cvmplan.documents.profile", "ProfileDocument"),
+    "firmware": ("cvmplan.documents.firmware", "FirmwareDocument"),
     "reference": ("cvmplan.documents.reference", "ReferenceDocument"),
 }
 

@@ -24,6 +24,17 @@ class SearchedDocument(Document):
     values: str
 
 
+class StartedDocument(Document):
+    """The firmware of a catalogue with which the launch begins."""
+
+    name: str
+    version: str
+    source: str
+    file: str
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size: Count
+
+
 class ExplanationDocument(Document):
     """cvmplan.explanation/1: the settings that produce a measurement, or what was searched."""
 
@@ -40,3 +51,5 @@ class ExplanationDocument(Document):
     not_searched: list[str]
     evidence: str
     doubts: list[str]
+    settings: dict[str, str | int | list[str]] = {}
+    firmware: StartedDocument | None = None

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cvmplan.emit import csv as _csv
     from cvmplan.emit import json as _json
     from cvmplan.emit import json_answers as _json_answers
+    from cvmplan.emit import json_catalogue as _json_catalogue
     from cvmplan.emit import json_events as _json_events
     from cvmplan.emit import json_evidence as _json_evidence
     from cvmplan.emit import json_identity as _json_identity
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cvmplan.emit import jsonl as _jsonl
     from cvmplan.emit import text as _text
     from cvmplan.emit import text_answers as _text_answers
+    from cvmplan.emit import text_catalogue as _text_catalogue
     from cvmplan.emit import text_events as _text_events
     from cvmplan.emit import text_evidence as _text_evidence
     from cvmplan.emit import text_identity as _text_identity
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from cvmplan.emit.protocols import (
         AbiPrinter,
         AbisPrinter,
+        CataloguePrinter,
         ComparisonPrinter,
         EventsPrinter,
         ExplanationPrinter,
@@ -133,6 +136,9 @@ PROFILE: Final[Output[ProfilePrinter]] = Output("profile", text="text_tables", j
 ABIS: Final[Output[AbisPrinter]] = Output("abis", text="text_tables", json="json_tables")
 ABI: Final[Output[AbiPrinter]] = Output("abi", text="text_tables", json="json_tables")
 RULES: Final[Output[RulesPrinter]] = Output("rules", text="text_tables", json="json_tables")
+CATALOGUE: Final[Output[CataloguePrinter]] = Output(
+    "catalogue", text="text_catalogue", json="json_catalogue"
+)
 VALUE: Final[Output[ValuePrinter]] = Output("value", jsonl="jsonl", csv="csv")
 REFERENCE: Final[Output[ReferencePrinter]] = Output(
     "reference",
@@ -172,6 +178,7 @@ if TYPE_CHECKING:
     _ABIS: tuple[AbisPrinter, ...] = (_text_tables, _json_tables)
     _ABI: tuple[AbiPrinter, ...] = (_text_tables, _json_tables)
     _RULES: tuple[RulesPrinter, ...] = (_text_tables, _json_tables)
+    _CATALOGUE: tuple[CataloguePrinter, ...] = (_text_catalogue, _json_catalogue)
     _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)
     _REFERENCE: tuple[ReferencePrinter, ...] = (
         _coco,

@@ -29,8 +29,18 @@ def explanation(answer: Explanation) -> str:
             "not_searched": [one.words for one in answer.not_searched],
             "evidence": answer.evidence,
             "doubts": list(answer.doubts),
+            "settings": dict(answer.settings),
+            **_firmware(answer),
         }
     )
+
+
+def _firmware(answer: Explanation) -> dict[str, Json]:
+    one = answer.firmware
+    if one is None:
+        return {}
+    named = {"name": one.name, "version": one.version, "source": one.source, "file": one.file}
+    return {"firmware": {**named, "sha256": one.sha256.hex(), "size": one.size}}
 
 
 def comparison(found: Comparison) -> str:

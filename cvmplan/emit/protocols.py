@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cvmplan.platforms.tdx.report import Identity
     from cvmplan.profiles import Profile
     from cvmplan.profiles.interfaces import Interface
+    from cvmplan.readers.firmware import Firmware
     from cvmplan.reference.values import Reference
     from cvmplan.sev_session.answers import LaunchMeasure, SessionAnswer
     from cvmplan.simulator.answers import Simulation
@@ -197,6 +198,16 @@ class RulesPrinter(Protocol):
 
     def rules(self, known: Mapping[str, Rule]) -> str:
         """Return all of them."""
+
+
+class CataloguePrinter(Protocol):
+    """Prints firmware that is known by its digests."""
+
+    def catalogue(self, known: Sequence[Firmware]) -> str:
+        """Return all of them."""
+
+    def firmware(self, one: Firmware) -> str:
+        """Return one in full."""
 
 
 class ValuePrinter(Protocol):

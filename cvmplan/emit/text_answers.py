@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from cvmplan.comparison.found import Comparison, Difference
 from cvmplan.emit.lines import Command, aligned, joined
 from cvmplan.explanation.answer import Explanation
+from cvmplan.readers.firmware import Firmware
 
 
 def explanation(answer: Explanation) -> str:
@@ -21,7 +23,9 @@ def _head(answer: Explanation) -> Iterator[str]:
 
 
 def _found(answer: Explanation) -> Iterator[str]:
-    if not answer.changes:
+    if answer.firmware:
+        yield from _launched(answer, answer.firmware)
+    elif not answer.changes:
         yield "explained: the given settings produce this measurement"
     else:
         yield "explained: these settings produce the measurement"
@@ -35,6 +39,29 @@ def _found(answer: Explanation) -> Iterator[str]:
     yield ""
     yield from (f"also: {doubt}" for doubt in answer.doubts)
     yield f"compared {answer.candidates} candidates"
+
+
+_MEASURED: Final = (
+    "vcpus", "cpu", "cpu_signature", "sev_features", "page_order", "kernel_hashes", "kernel_hash",
+    "initrd_hash", "append", "append_hash",
+)  # fmt: skip
+"""Settings that people know, of those that a digest depends on."""
+
+
+def _launched(answer: Explanation, firmware: Firmware) -> Iterator[str]:
+    """Yield the firmware that was launched, and how."""
+    yield "explained: firmware of the catalogue produces the measurement"
+    rows = [
+        ("firmware", firmware.name),
+        ("version", firmware.version),
+        ("source", firmware.source),
+        ("sha256", firmware.sha256.hex()),
+        ("platform", answer.platform),
+    ]
+    known = answer.settings
+    rows = [row for row in rows if row[1]]
+    rows += [(name, str(known[name])) for name in ("vmm", *_MEASURED) if name in known]
+    yield from aligned(rows)
 
 
 def _missed(answer: Explanation) -> Iterator[str]:

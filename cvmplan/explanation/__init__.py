@@ -39,6 +39,21 @@ def ask(
     platform's, InputError and UnsupportedError for what is no image.
     """
     source = open_source(image, open_file, options.text("platform"))
+    shown = Candidate(source, image.name)
+    return ask_candidate(shown, options, open_file, tries, wanted, lines)
+
+
+def ask_candidate(
+    image: Candidate,
+    options: Given,
+    open_file: Opener,
+    tries: Sequence[Blob],
+    wanted: bytes | Evidence,
+    lines: Sequence[str] = (),
+    others: Sequence[Candidate] = (),
+) -> Asked:
+    """Return what is to be explained of an open image, or one of `others`; as `ask`."""
+    source = image.source
     size = len(wanted.digest if isinstance(wanted, Evidence) else wanted)
     if isinstance(wanted, Evidence):
         options = Given({"platform": wanted.platform}) | options
@@ -57,8 +72,7 @@ def ask(
             digest = sha256(open_file(path, name).data).digest()
             settings = settings.without(name) | {f"{name}_hash": digest}
             named[digest] = path
-    shown = Candidate(source, image.name)
-    return Asked(shown, settings, platform, tries, named, open_file, lines)
+    return Asked(image, settings, platform, tries, named, open_file, lines, others)
 
 
 def _platform(source: Source, options: Given, size: int) -> Platform:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.documented import as_document, summary
@@ -15,10 +15,11 @@ from cvmplan.explanation.rules import RULES
 from cvmplan.explanation.search import Found, Search
 from cvmplan.explanation.states import FEATURES
 from cvmplan.kvm.abi import ABIS
-from cvmplan.launch.documented import document_settings, document_value
+from cvmplan.launch.documented import Said, document_settings, document_value
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Launch
 from cvmplan.profiles import PROFILES, Profile, cpus
+from cvmplan.readers.firmware import Firmware
 
 STATES: Final = {
     "vcpus": "each vCPU adds one measured VMSA",
@@ -63,7 +64,8 @@ class Explanation(NamedTuple):
     What came out: the `command` and `changes` where the digest was reproduced, else empty.
 
     `complete`: everything that was to be searched was.  `doubts`: what evidence says otherwise
-    than the launch, and is not measured.
+    than the launch, and is not measured.  `settings` are those of the launch that was found,
+    `firmware` is what it starts with where no image was given.
     """
 
     expected: str
@@ -76,6 +78,8 @@ class Explanation(NamedTuple):
     not_searched: tuple[Omitted, ...]
     evidence: str = ""
     doubts: tuple[str, ...] = ()
+    settings: Mapping[str, Said] = {}
+    firmware: Firmware | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""
@@ -118,6 +122,8 @@ def explanation(
         tuple(_not_searched(asked, search)),
         kind,
         tuple(_doubts(found.launch, evidence)) if found and evidence else (),
+        document_settings(found.launch.assumed | found.launch.given) if found else {},
+        found.image.firmware if found else None,
     )
 
 
@@ -161,6 +167,8 @@ def _thought(asked: Asked, search: Search) -> Given:
 
 def _changes(asked: Asked, before: Given, found: Found) -> Iterator[Change]:
     for choice in found.choices:
+        if found.image.firmware and "image" in choice.changes:
+            continue  # which of a catalogue: the firmware of the answer
         yield _change(asked, choice, before, found)
     for name, why in STATES.items():
         value = found.options.value(name)
@@ -254,9 +262,14 @@ def _named(choice: Choice) -> str:
 
 
 def _not_searched(asked: Asked, search: Search) -> Iterator[Omitted]:
-    yield Omitted(
-        "image", "different bytes of the image: each build has its own digest (--try FILE)"
-    )
+    if asked.image.firmware:
+        yield Omitted(
+            "catalogue", "firmware that is not in the catalogue ('cvmplan catalogue add FILE')"
+        )
+    else:
+        yield Omitted(
+            "image", "different bytes of the image: each build has its own digest (--try FILE)"
+        )
     if asked.platform.policy is not None and asked.image.source.format != "igvm":
         if all(asked.given(name) is None for name in _KERNEL) and not asked.tries:
             yield Omitted(

@@ -24,6 +24,7 @@ from cvmplan.launch.model import Opener
 from cvmplan.planning.source import Source, open_source
 from cvmplan.platforms.snp.hashes import NO_INITRD
 from cvmplan.profiles import DEFAULTS, PROFILES
+from cvmplan.readers.firmware import Firmware
 
 VARIABLE_STORES: Final = {0x84000: "4 MiB", 0x20000: "2 MiB"}
 """
@@ -34,10 +35,11 @@ Source: edk2 8139dec2, OvmfPkg/Include/Fdf/OvmfPkgDefines.fdf.inc.
 
 
 class Candidate(NamedTuple):
-    """An image, and how its name is typed."""
+    """An image, and how its name is typed; `firmware` where it is one of a catalogue."""
 
     source: Source
     shown: str
+    firmware: Firmware | None = None
 
 
 Changes: TypeAlias = Mapping[str, "Value | Candidate | None"]
@@ -76,6 +78,7 @@ class Asked(NamedTuple):
     to try in place of those that were given; `lines` are further command lines to try.
 
     Kernel and initrd are given by hash; `named` has the path to the SHA-256 of each file.
+    `others` are images as likely as the first: the rest of a catalogue.
     """
 
     image: Candidate
@@ -85,6 +88,7 @@ class Asked(NamedTuple):
     named: Mapping[bytes, str]
     open_file: Opener
     lines: Sequence[str] = ()
+    others: Sequence[Candidate] = ()
 
     @property
     def settings(self) -> Given:
@@ -100,6 +104,7 @@ def axes(asked: Asked) -> list[Axis]:
     """Return what may be otherwise; an axis has one choice at least."""
     images, others = _sorted(asked)
     found = [
+        Axis("catalogue", "firmware of the catalogue", tuple(map(_other, asked.others))),
         Axis("boot", "command line, kernel, initrd", tuple(_boot(asked, others))),
         Axis("coupled", "vCPUs with nr_cpus=", tuple(_coupled(asked)), alone=True),
         Axis("page-order", "page order", tuple(_page_orders(asked))),
@@ -111,6 +116,10 @@ def axes(asked: Asked) -> list[Axis]:
         Axis("platform", "platform", tuple(_platforms(asked))),
     ]
     return [axis for axis in found if axis.choices]
+
+
+def _other(image: Candidate) -> Choice:
+    return Choice(f"image:{image.shown}", {"image": image}, image.shown)
 
 
 def _sorted(asked: Asked) -> tuple[list[Candidate], list[Blob]]:
@@ -231,10 +240,7 @@ def _page_orders(asked: Asked) -> Iterator[Choice]:
     named = asked.settings.text("abi")
     extend = abis.find(named).tdx_extend if named else "either"
     for order, why in (
-        (
-            "two-pass",
-            "the kernels of 2024 (Ubuntu 24.04) add a section, then extend it",
-        ),
+        ("two-pass", "the kernels of 2024 (Ubuntu 24.04) add a section, then extend it"),
         ("single-pass", "released kernels extend each page as they add it"),
     ):
         if order != asked.given("page_order"):
@@ -278,11 +284,11 @@ def _images(asked: Asked, tries: Sequence[Candidate]) -> Iterator[Choice]:
             {"image": candidate},
             f"a different image, {candidate.shown}",
         )
-    if asked.given("firmware_digest") is not None and asked.platform.page_info:
+    if "firmware_digest" in asked.options and asked.platform.page_info:
         yield from _section_tables(asked)
         return
     firmware = asked.image.source.declared.firmware
-    plain = firmware is asked.image.source.image
+    plain = firmware is asked.image.source.image and not asked.image.firmware
     if firmware is None or not plain or asked.platform.policy is None:
         return
     name = asked.image.shown

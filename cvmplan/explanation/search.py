@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, product
+from time import monotonic
 from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.errors import CvmplanError
@@ -58,6 +59,21 @@ class Found(NamedTuple):
 
 class OverBudgetError(Exception):
     """The time is over; not an error of the user's."""
+
+
+def clock(budget: float, advance: Callable[[float], None] = lambda _: None) -> Callable[[], None]:
+    """Return what tells `advance` the seconds, and ends a search after `budget` of them."""
+    begun = seen = monotonic()
+
+    def tick() -> None:
+        nonlocal seen
+        now = monotonic()
+        advance(now - seen)
+        seen = now
+        if now - begun > budget:
+            raise OverBudgetError
+
+    return tick
 
 
 class Refused(NamedTuple):

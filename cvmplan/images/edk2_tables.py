@@ -29,8 +29,9 @@ class SectionTable(NamedTuple):
     title: str
     sections: tuple[tuple[int, int, int], ...]
     source: str
-    hash_table: int = 0x810C00  # 0x400 bytes; 0: none
-    reset_eip: int = 0x80B004
+    hash_table: int = 0x810C00  # 0: none
+    reset_eip: int = 0x80B004  # 0: none
+    hash_table_size: int = 0x400
 
 
 _BEGIN = (0x800000, 0x9000, SEC_MEM), (0x80A000, 0x3000, SEC_MEM)
@@ -117,16 +118,22 @@ def contents(name: str) -> bytes:
     if name not in TABLES:
         hint = f"choose from {', '.join((*TABLES, *ALIASES))}"
         raise ConfigError(f"unknown section table {name!r}", at=PREFIX + name, hint=hint)
-    table = TABLES[name]
+    return page_of(TABLES[name])
+
+
+def page_of(table: SectionTable) -> bytes:
+    """Return the last 4096 bytes of a firmware image that has `table`, at most 64 sections."""
     page = bytearray(SIZE)
     sections = b"".join(_SECTION.pack(*section) for section in table.sections)
     length = _HEADER.size + len(sections)
     metadata = _HEADER.pack(b"ASEV", length, 1, len(table.sections)) + sections
     page[-METADATA_END : length - METADATA_END] = metadata
     entries = _entry(guids.SEV_METADATA, _WORD.pack(METADATA_END))
-    entries += _entry(guids.SEV_ES_RESET_BLOCK, _WORD.pack(table.reset_eip))
+    if table.reset_eip:
+        entries += _entry(guids.SEV_ES_RESET_BLOCK, _WORD.pack(table.reset_eip))
     if table.hash_table:
-        entries += _entry(guids.SEV_HASH_TABLE, _PAIR.pack(table.hash_table, 0x400))
+        hashes = _PAIR.pack(table.hash_table, table.hash_table_size)
+        entries += _entry(guids.SEV_HASH_TABLE, hashes)
     whole = len(entries) + _ENTRY.size
     guid_table = entries + _ENTRY.pack(whole, guids.TABLE_FOOTER)
     page[-FOOTER_END - whole : -FOOTER_END] = guid_table

@@ -22,7 +22,7 @@ from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.regions import Region, Role
 from cvmplan.planning.read import Place
 from cvmplan.profiles import Profile
-from cvmplan.readers import recognise
+from cvmplan.readers import DOCUMENTS, recognise
 
 
 @record
@@ -116,14 +116,14 @@ def open_source(
     name, reader = recognised or recognise(image, platform)
     if name == "plan":
         raise UnsupportedError("a plan is not an image", at=image.name)
-    if name != "manifest":
+    if name not in DOCUMENTS:
         return Source(image, Declared(Given(), firmware=image), reader, format=name)
     declared: Declared = reader.read(image, open_file)
     if declared.firmware is None:
         return Source(image, declared, None, image.name)
     chosen = platform or declared.settings.text("platform")
     name, reader = recognise(declared.firmware, chosen)
-    if name in ("manifest", "plan"):
+    if name in DOCUMENTS:
         raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
     return Source(image, declared, reader, image.name, name)
 

@@ -1,4 +1,4 @@
-"""Our own documents read back: manifest, plan, profile, matrix, trace, recordings, calls."""
+"""Our own documents read back: manifest, firmware, plan, profile, trace, recordings, calls."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ READERS: Final = {
     "ovmf": "cvmplan.images.ovmf",
     "tdvf": "cvmplan.images.tdvf",
     "plan": "cvmplan.readers.plan",
+    "firmware": "cvmplan.readers.firmware",
     "manifest": "cvmplan.readers.manifest",
     "rom": "cvmplan.images.rom",
 }
+
+
+DOCUMENTS: Final = frozenset({"plan", "manifest", "firmware"})
+"""Formats that are documents, not images."""
 
 
 def recognise(blob: Blob, platform: object = None) -> tuple[str, ModuleType]:

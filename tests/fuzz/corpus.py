@@ -78,6 +78,7 @@ MADE: Final[dict[str, Callable[[], bytes]]] = {
             {"gpa": 8192, "size": "4 KiB", "type": "zero"},
         ],
     }).encode(),
+    "firmware": lambda: printed("catalogue", "example-snp", "--format", "json"),
     "manifest-toml": lambda: (
         b'schema = "cvmplan.manifest/1"\nplatform = "snp"\n'
         b'[[regions]]\ngpa = 8192\nsize = "4 KiB"\ntype = "zero"\n'

@@ -31,7 +31,9 @@ from cvmplan.images import (
 from cvmplan.platforms.snp import idblock, report
 from cvmplan.platforms.tdx import params, quote
 from cvmplan.readers import (
+    DOCUMENTS,
     calls,
+    firmware,
     manifest,
     matrix,
     plan,
@@ -60,7 +62,7 @@ def all_of(found: Any) -> object:
 def recognised(blob: Blob) -> object:
     """What each platform's reader makes of an image that is recognised."""
     name, reader = recognise(blob)
-    if name in ("plan", "manifest"):
+    if name in DOCUMENTS:
         return reader.inspect(blob)
     return [reader.inspect(blob), *(reader.read(blob, p) for p in reader.platforms(blob))]
 
@@ -109,6 +111,8 @@ READERS: Final[dict[str, Reader]] = {
     "guid-table": guid_table.read_guid_table,
     "manifest": lambda blob: [manifest.recognises(blob), manifest.read(blob, Files().open)],
     "manifest-inspect": manifest.inspect,
+    "firmware": lambda blob: [firmware.recognises(blob), firmware.read(blob, Files().open)],
+    "firmware-inspect": firmware.inspect,
     "plan": lambda blob: [plan.recognises(blob), plan.read(blob, Files().find)],
     "plan-inspect": plan.inspect,
     "calls": lambda blob: calls.read(blob, Files().find),
@@ -168,6 +172,12 @@ VERBS: Final[dict[str, list[str]]] = {
     "session": ["session", "--pdh", "{}", "--godh-key", "{}", "--policy", "1", "-o", "{}.d"],
     "diff": ["diff", "{}", "{}"],
     "explain": ["explain", "--example", "snp", "--report", "{}", "--budget", "0.1"],
+    "explain with a catalogue": [
+        "explain", "--catalogue", "{}", "--expect", "00" * 48, "--budget", "0.1",
+    ],
+    "explain without an image": ["explain", "--report", "{}", "--budget", "0.1"],
+    "catalogue": ["catalogue", "--catalogue", "{}"],
+    "catalogue, added to": ["catalogue", "add", "{}", "--catalogue", "{}.json"],
     "explain, trying": ["explain", "{}", "--expect", "00" * 48, "--budget", "0.1"],
     "reference": ["reference", "{}", "--vcpus", "1-2", "--to", "rvps"],
     "sweep": ["sweep", "{}", "--vcpus", "1-2"],
