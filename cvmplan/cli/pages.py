@@ -43,6 +43,11 @@ EXAMPLES: Final = {
     "explain": (
         "cvmplan explain OVMF.fd --platform snp --vcpus 4 --expect HEX",
         "cvmplan explain OVMF.fd --report report.bin --try older/OVMF.fd",
+        "cvmplan explain --report report.bin",
+    ),
+    "catalogue": (
+        "cvmplan catalogue debian-2026.08+ds-2-amdsev",
+        "cvmplan catalogue add OVMF.fd --version 7 --source https://example.org/OVMF.fd",
     ),
     "sweep": ("cvmplan sweep OVMF.fd --vcpus 1-64 --cpu EPYC-Milan,EPYC-Genoa --format csv",),
     "reference": (

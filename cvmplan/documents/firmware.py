@@ -87,7 +87,7 @@ class KnownDocument(Document):
 
 
 class FirmwareDocument(Document):
-    """cvmplan.firmware/1."""
+    """cvmplan.firmware/1: firmware known by its digests, a catalogue of it or one alone."""
 
     model_config = ConfigDict(title="cvmplan.firmware/1")
     schema_: Literal["cvmplan.firmware/1"] = Field(alias="schema")
