@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from cvmplan.core.blob import Blob
@@ -16,9 +16,13 @@ from cvmplan.planning.read import option
 from cvmplan.planning.request import Request
 
 if TYPE_CHECKING:
+    from cvmplan.catalogue.search import Beside
     from cvmplan.comparison.found import Comparison, Difference
     from cvmplan.comparison.held_calls import CallsCompared
     from cvmplan.comparison.sides import Side
+    from cvmplan.evidence.evidence import Evidence
+    from cvmplan.explanation.answer import Explanation
+    from cvmplan.launch.model import Opener
     from cvmplan.memory.owners import Owners
     from cvmplan.operations.outcome import Trace
     from cvmplan.simulator.answers import Simulation
@@ -45,6 +49,33 @@ def check(plan: Plan | Request) -> Findings:
     if promises(made):
         found += tuple(broken_promises(made, measure(made)))
     return Findings(found)
+
+
+def explanation(
+    image: Blob | None,
+    options: Given,
+    open_file: Opener,
+    wanted: bytes | Evidence,
+    beside: Beside,
+    tick: Callable[[], None],
+) -> Explanation:
+    """
+    Return which settings have the measurement `wanted`: of the image, or of known firmware.
+
+    Without an image the catalogues are searched, among them those that `beside` names.
+    ConfigError, InputError, UnsupportedError.
+    """
+    if image is None:
+        from cvmplan.catalogue.known import load
+        from cvmplan.catalogue.search import search
+
+        return search(load(beside.catalogues), wanted, options, open_file, beside, tick)
+    from cvmplan.explanation import ask, explain_measurement
+
+    if beside.catalogues:
+        raise ConfigError("cannot be combined with an image", at="--catalogue")
+    asked = ask(image, options, open_file, beside.tries, wanted, beside.lines)
+    return explain_measurement(asked, wanted, tick)
 
 
 def trace(plan: Plan) -> Trace:

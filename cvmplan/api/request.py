@@ -244,15 +244,10 @@ def explain(
     >>> explain("example:snp", expect=digest).changes[0].typed
     '--vcpus 2'
     """
-    from cvmplan.catalogue.known import load
-    from cvmplan.catalogue.search import Beside, search
+    from cvmplan.catalogue.search import Beside
     from cvmplan.evidence import evidence
-    from cvmplan.explanation import ask, explain_measurement
     from cvmplan.explanation.search import clock
 
-    named = [*catalogues]
-    if image is not None and named:
-        raise ConfigError("cannot be combined with an image", at="catalogues")
     if (expect is None) == (report is None):
         raise ConfigError("missing expect or report (exactly one)", at="explain")
     with naming_parameters():
@@ -264,13 +259,9 @@ def explain(
         else:
             asked_for = expect if isinstance(expect, bytes) else _digest(str(expect))
         others = [open_image(one, files) for one in tries]
-        if image is None:
-            known = load(named)
-            beside = Beside(others, tuple(lines))
-            return search(known, asked_for, options, files.open, beside, clock(budget))
-        blob = open_image(image, files)
-        asked = ask(blob, options, files.open, others, asked_for, tuple(lines))
-        return explain_measurement(asked, asked_for, clock(budget))
+        blob = None if image is None else open_image(image, files)
+        beside = Beside(others, tuple(lines), tuple(catalogues))
+        return answers.explanation(blob, options, files.open, asked_for, beside, clock(budget))
 
 
 def _digest(written: str) -> bytes:

@@ -31,10 +31,11 @@ _NOT_THERE = Omitted(
 
 
 class Beside(NamedTuple):
-    """What else may be tried: kernels and initrds, further command lines."""
+    """What else may be tried: kernels and initrds, further command lines, catalogues by path."""
 
     tries: Sequence[Blob] = ()
     lines: Sequence[str] = ()
+    catalogues: Sequence[str] = ()
 
 
 NOTHING: Final = Beside()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import Annotated, NamedTuple, Optional
 
 import typer
 
+from cvmplan.api import answers
+from cvmplan.catalogue.search import Beside
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Output,
@@ -28,8 +29,6 @@ from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.emit import EXPLANATION
 from cvmplan.evidence.evidence import Evidence
-from cvmplan.explanation import ask, explain_measurement
-from cvmplan.explanation.answer import Explanation
 from cvmplan.explanation.search import clock
 from cvmplan.images import edk2_tables
 from cvmplan.launch.given import Given
@@ -134,8 +133,6 @@ def explain(
     """
     if (expect is None) == (report is None):
         raise ConfigError("missing --expect HEX or --report FILE (exactly one)", at="explain")
-    if catalogues and asked_for.image is not None:
-        raise ConfigError("cannot be combined with IMAGE", at="--catalogue")
     printer = EXPLANATION.printer(format)
     files = asked_for.files
     wanted: bytes | Evidence
@@ -146,27 +143,11 @@ def explain(
     else:
         wanted = digest_option(expect or "")
     tries = [files.open(path, "image") for path in others or ()]
+    beside = Beside(tries, asked_for.lines, catalogues or ())
     with bar("searching", budget, quiet=asked_for.quiet) as advance:
-        tick = clock(budget, advance)
-        answer = _explained(asked_for, wanted, tries, catalogues or [], tick)
+        answer = answers.explanation(
+            asked_for.image, asked_for.options, files.open, wanted, beside, clock(budget, advance)
+        )
     write(printer.explanation(answer), output)
     if not answer.explained:
         raise typer.Exit(1)
-
-
-def _explained(
-    asked_for: Wanted,
-    wanted: bytes | Evidence,
-    tries: list[Blob],
-    catalogues: list[str],
-    tick: Callable[[], None],
-) -> Explanation:
-    """Return the answer for the image, or for the catalogues where none was given."""
-    options, open_file, lines = asked_for.options, asked_for.files.open, asked_for.lines
-    if asked_for.image is None:
-        from cvmplan.catalogue.known import load
-        from cvmplan.catalogue.search import Beside, search
-
-        return search(load(catalogues), wanted, options, open_file, Beside(tries, lines), tick)
-    asked = ask(asked_for.image, options, open_file, tries, wanted, lines)
-    return explain_measurement(asked, wanted, tick)

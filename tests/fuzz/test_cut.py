@@ -60,7 +60,8 @@ def test_what_is_whole_is_read() -> None:
         "made/chain": "certificates", "made/certificate": "certificates", "made/plan-snp": "plan",
         "made/plan-tdx": "calls", "made/plan-kvm": "plan", "made/trace": "trace",
         "made/trace-lines": "trace", "made/profile": "profile", "made/manifest": "manifest",
-        "made/firmware": "firmware", "made/manifest-toml": "manifest", "made/manifest-yaml": "manifest",
+        "made/firmware": "firmware", "made/manifest-toml": "manifest",
+        "made/manifest-yaml": "manifest",
         "made/matrix": "matrix-files", "made/recording": "recorded",
         "made/ioctls-snp": "recorded", "made/ioctls-tdx": "recorded", "made/qemu-log": "recorded",
     }  # fmt: skip
