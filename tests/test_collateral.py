@@ -321,6 +321,7 @@ def parts(folder: Path) -> list[str]:
     """The same collateral as the answers of Intel's PCS, each in a file of its own."""
     document = Published().document()
     info, identity = document["tcb_info"], document["qe_identity"]
+    document["qe_identity_signature"]
     files = {
         "tcb.json": '{{"tcbInfo":{},"signature":"{}"}}'.format(
             info, document["tcb_info_signature"]

@@ -795,7 +795,7 @@ def test_a_signer_that_is_no_pck_certificate_fails(tmp_path: Path) -> None:
     chain = intel()
     for wrong in (chain[2:], chain[1:]):
         found = differing(verify(tmp_path, quote(wrong), platform="tdx", pin=chain[-1].pin))
-        assert found == {"certificate_chain", "signers_certificate"}
+        assert found == {"certificate_chain", "signers_certificate", "pck_fmspc"}
 
 
 @pytest.mark.parametrize(

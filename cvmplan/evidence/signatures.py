@@ -20,7 +20,8 @@ def unchecked(evidence: Evidence, trust: Trust) -> Iterator[str]:
         return
     if trust.collateral is None:
         yield "TCB level of platform, QE and TDX module (--collateral)"
-        yield "revocation of certificates (--collateral)"
+        if not trust.revocations:
+            yield "revocation of certificates (--collateral)"
 
 
 def lines(evidence: Evidence, trust: Trust) -> Iterator[Line]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
 from cvmplan.core.errors import MalformedError
 from cvmplan.evidence import certificates, chains, pck, revocation, tcb_level
+from cvmplan.evidence.chains import Certificate
 from cvmplan.evidence.collateral import Collateral, Signed
 from cvmplan.evidence.keys import is_signed
 from cvmplan.evidence.lines import Line, Status, compared, line
 from cvmplan.evidence.pck import Platform
+from cvmplan.evidence.revocation import Revocations
 from cvmplan.evidence.tcb_level import Level, NoLevelError, member
 from cvmplan.evidence.trust import Trust
 from cvmplan.platforms.tdx import enclave
@@ -23,22 +25,34 @@ _MODULE, _QE = "TDX module", "quoting enclave"
 _ABOUT: Final = {"tcb_info": ("TDX", (3,)), "qe_identity": ("TD_QE", (2, 3))}
 
 
-def lines(quote: Quote, trust: Trust, collateral: Collateral) -> Iterator[Line]:
-    """Yield what Intel's collateral says of a quote and of its certificates."""
-    yield _document("tcb_info", collateral.tcb_info, trust, collateral)
-    yield _document("qe_identity", collateral.identity, trust, collateral)
-    yield _revocation(trust, collateral)
+def lines(quote: Quote, trust: Trust) -> Iterator[Line]:
+    """Yield of which platform a quote is, and what Intel's collateral says of it where given."""
+    collateral = trust.collateral
+    if collateral is not None:
+        yield _document("tcb_info", collateral.tcb_info, trust, collateral)
+        yield _document("qe_identity", collateral.identity, trust, collateral)
+        yield _revocation(trust, collateral.certificates, collateral.lists)
+    elif trust.revocations:
+        yield _revocation(trust, (), ())
     platform = _platform(trust)
     if isinstance(platform, Line):
         yield platform
         return
-    info, at = collateral.tcb_info.document, collateral.tcb_info.at
     for name, key, found in (
         ("pck_fmspc", "fmspc", platform.fmspc), ("pck_pce_id", "pceId", platform.pce_id),
     ):  # fmt: skip
-        wanted = member(info, key, str, at).lower()
-        yield compared(name, wanted, found, "the TCB info is of other platforms")
-    yield from _levels(quote, platform, trust, collateral)
+        yield _platforms(name, key, found, collateral)
+    if collateral is not None:
+        yield from _levels(quote, platform, trust, collateral)
+
+
+def _platforms(name: str, key: str, found: str, collateral: Collateral | None) -> Line:
+    """Return the line of what names the platforms that a TCB info is of."""
+    wanted = None
+    if collateral is not None:
+        info = collateral.tcb_info
+        wanted = member(info.document, key, str, info.at).lower()
+    return compared(name, wanted, found, "the TCB info is of other platforms")
 
 
 def _platform(trust: Trust) -> Platform | Line:
@@ -100,11 +114,13 @@ def _time(written: str, place: str) -> datetime:
     return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
-def _revocation(trust: Trust, collateral: Collateral) -> Line:
+def _revocation(
+    trust: Trust, others: Sequence[Certificate], published: Sequence[Revocations]
+) -> Line:
     """Return the line of the lists of revocations, which both chains are held against."""
     expected = f"none at {trust.at:%Y-%m-%d %H:%M:%S} UTC"
-    signers = certificates.order([*collateral.certificates, *trust.chain[1:]], _SIGNER)
-    lists = (*collateral.lists, *trust.revocations)
+    signers = certificates.order([*others, *trust.chain[1:]], _SIGNER) if others else []
+    lists = (*published, *trust.revocations)
     wrong: list[str] = []
     for chain in (trust.chain, signers):
         wrong += revocation.problems(chain, lists, trust.at)

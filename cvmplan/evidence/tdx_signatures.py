@@ -50,8 +50,7 @@ def lines(quoted: Quote, trust: Trust) -> Iterator[Line]:
     yield chain_line(trust, "P-256", serial_0=False)
     named = chains.common_name(trust.chain[0]) or trust.chain[0].subject
     yield compared("signers_certificate", PCK, named)
-    if trust.collateral is not None:
-        yield from tdx_collateral.lines(quoted, trust, trust.collateral)
+    yield from tdx_collateral.lines(quoted, trust)
 
 
 def _pair(data: bytes) -> tuple[int, int]:

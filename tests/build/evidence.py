@@ -160,9 +160,13 @@ def amd(
 
 def intel(kind: str = "P-256", **changed: Any) -> list[Signer]:
     """A chain like that of a PCK certificate."""
+    from tests.build.intel import sgx_extension
+
     root = certify("Intel SGX Root CA", "P-256")
     ca = certify("Intel SGX PCK Platform CA", "P-256", root)
-    return [certify("Intel SGX PCK Certificate", kind, ca, **{"ca": False, **changed}), ca, root]
+    own = {"ca": False, **changed}
+    own["extensions"] = [sgx_extension(), *own.get("extensions", ())]
+    return [certify("Intel SGX PCK Certificate", kind, ca, **own), ca, root]
 
 
 def numbers(key: Any, message: bytes, hashed: Any, size: int, order: Any) -> bytes:

@@ -78,10 +78,24 @@ def authority() -> list[Signer]:
     return [certify("Intel SGX PCK Platform CA", "P-256", root, **own), root]
 
 
+def extensions(issuer: Signer) -> list[tuple[x509.ExtensionType, bool]]:
+    """What Intel's PCK certificates say beside the SGX extension."""
+    key = issuer.key.public_key()
+    name = x509.UniformResourceIdentifier("https://crl.invalid/")
+    point = x509.DistributionPoint([name], None, None, None)
+    return [
+        (x509.AuthorityKeyIdentifier.from_issuer_public_key(key), False),
+        (x509.CRLDistributionPoints([point]), False),
+        (x509.SubjectKeyIdentifier.from_public_key(key), False),
+        (USAGE, True),
+        (x509.BasicConstraints(False, None), True),
+    ]
+
+
 def pck(serial: int = 77, **platform: Any) -> list[Signer]:
     """The chain of a PCK certificate with all that Intel's say."""
     ca, root = authority()
-    said = [(USAGE, True), sgx_extension(**platform), (x509.BasicConstraints(False, None), True)]
+    said = [*extensions(ca), sgx_extension(**platform)]
     leaf = certify(
         "Intel SGX PCK Certificate", "P-256", ca, ca=False, extensions=said, serial=serial
     )
