@@ -22,7 +22,7 @@ from tests.pages import PARTS
 from tests.run import assert_refused, run
 
 NAMES = {path: path.relative_to(ROOT).as_posix() for path in PAGES}
-KINDS = {"sh", "console", "python", "json", "yaml"}
+KINDS = {"sh", "console", "python", "json", "toml", "yaml"}
 LINK = re.compile(r"\]\(([^)]+)\)")
 TOPIC = re.compile(r"cvmplan help ([a-z][a-z-]*)")
 

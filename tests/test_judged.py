@@ -354,3 +354,19 @@ def test_bulletins_are_a_note_and_an_error_where_that_is_asked_for(tmp_path: Pat
     evidence = Report(at, chain=lambda: chain(said={"3.3": b"\2\1\x1d"}))
     result, found = judged(tmp_path, evidence, "--min-tcb", "bulletin")
     assert (result.code, found["min_tcb"]) == (0, "ok")
+
+
+# --- which firmware it was ---------------------------------------------------------------------
+
+
+def test_firmware_of_the_catalogue_is_named_where_nothing_is_pinned(tmp_path: Path) -> None:
+    measured = bytes.fromhex(run("measure", "--example", "tdx", "--bare").out)
+    result, _ = judged(tmp_path, Quoted({"mrtd": measured}))
+    assert json.loads(result.out)["launched"]["name"] == "example-tdx"
+    for more in (("--mrtd", measured.hex()), ("--budget", "0")):
+        result, _ = judged(tmp_path, Quoted({"mrtd": measured}), *more)
+        assert json.loads(result.out)["launched"] is None
+    result, _ = judged(tmp_path, Quoted())
+    told = json.loads(result.out)["launched"]
+    assert (told["name"], told["command"], told["complete"]) == ("", [], True)
+    assert result.code == 0

@@ -13,6 +13,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.core.platform import Platform
+from cvmplan.launch.given import Given
 from cvmplan.launch.settings import Settings
 from cvmplan.operations.measure import Measurement, measure
 from cvmplan.operations.plan import Plan
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from cvmplan.eventlog.event import EventLog
     from cvmplan.evidence.evidence import Evidence
     from cvmplan.evidence.trust import Trust
-    from cvmplan.evidence.verify import Verification
+    from cvmplan.evidence.verify import Launched, Verification
 
 
 class Judging(NamedTuple):
@@ -39,6 +40,8 @@ class Judging(NamedTuple):
 
     `keys` are SHA-256 of public keys in place of the vendor's; `at` None: now.  `pins` are
     as they were written, by the names of `evidence.pins.PINS`; `policy` is a file of them.
+    Without a plan and without a pinned measurement, firmware of the `catalogues` that makes the
+    measurement is searched for, for `budget` seconds.
     """
 
     certificates: Sequence[Blob] = ()
@@ -52,6 +55,8 @@ class Judging(NamedTuple):
     accept: Sequence[str] = ()
     no_signature: bool = False
     event_log: Blob | None = None
+    catalogues: Sequence[str] = ()
+    budget: float = 0
 
 
 def judge(
@@ -82,7 +87,29 @@ def judge(
     log = event_log(evidence, judging.event_log)
     against = None if launched is None else launched()
     unsigned = judging.no_signature
-    return stage.verify(against, evidence, made, pins, log, path, unsigned_holds=unsigned)
+    found = stage.verify(against, evidence, made, pins, log, path, unsigned_holds=unsigned)
+    searches = judging.budget and launched is None and found.verdict != "differs"
+    if not searches or any(name in pins for name in stage.MEASUREMENTS):
+        return found
+    return found._replace(launched=_search(evidence, judging))
+
+
+def _search(evidence: Evidence, judging: Judging) -> Launched:
+    """Return which firmware of the catalogues makes the measurement of evidence."""
+    from cvmplan.catalogue.known import load
+    from cvmplan.catalogue.search import search
+    from cvmplan.core.files import Files
+    from cvmplan.evidence.verify import Launched
+    from cvmplan.explanation.search import clock
+
+    known = load(judging.catalogues)
+    found = search(known, evidence, Given(), Files().open, tick=clock(judging.budget))
+    firmware = found.firmware
+    if firmware is None:
+        return Launched("", "", "", (), found.complete)
+    return Launched(
+        firmware.name, firmware.version, firmware.sha256.hex(), tuple(found.command), found.complete
+    )
 
 
 def trust(evidence: Evidence, judging: Judging) -> Trust:

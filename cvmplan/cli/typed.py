@@ -27,6 +27,11 @@ class Typed(dict[str, Written]):
         value = self.get(name)
         return value if isinstance(value, int) else 0
 
+    def seconds(self, name: str) -> float:
+        """Return the number of seconds of an option that typer reads as a number."""
+        value: object = self.get(name)
+        return float(value) if isinstance(value, int | float) else 0.0
+
     def only(self, *names: str) -> Typed:
         """Return these options."""
         return Typed({n: v for n, v in self.items() if n in names})

@@ -44,6 +44,9 @@ _PIN = "SHA-256 of a public key (SPKI) to trust instead of the vendor's (repeata
 _AT = "Time at which certificates and collateral must be valid.  [assumed: now]"
 _COLLATERAL = "What Intel publishes of the platform: TCB info, QE identity, CRLs (repeatable)."
 _ACCEPT = "Accepted status of a TDX TCB (repeatable).  [assumed: UpToDate]"
+_CATALOGUE = "Further catalogue of firmware to search without IMAGE (repeatable)."
+_BUDGET = "Time limit of that search; 0: do not search."
+BUDGET = 1.0
 OWN: Shared = {
     "plan": (option(_TEXT, "plan", "PLAN", "Plan to compare with, instead of IMAGE."), None),
     "certs": (option(_MANY, "certs", "FILE", _CERTS), None),
@@ -69,6 +72,11 @@ OWN: Shared = {
         False,
     ),
     "select": (option(_TEXT, "select", "NAME", "Which of several pieces in one file."), None),
+    "catalogue": (option(_MANY, "catalogue", "FILE", _CATALOGUE), None),
+    "budget": (
+        Annotated[float, typer.Option("--budget", metavar="SECONDS", min=0, help=_BUDGET)],
+        BUDGET,
+    ),
     "event_log": (
         option(_TEXT, "event_log", "FILE", "CCEL or JSON event log to replay into the RTMRs."),
         None,
@@ -184,6 +192,8 @@ def verify(asked: Asked) -> None:
         accept=own.texts("accept"),
         no_signature=own.flag("no_signature"),
         event_log=None if log is None else files.open(log, "event log"),
+        catalogues=own.texts("catalogue"),
+        budget=own.seconds("budget"),
     )
     path = None if asked.path == "-" else asked.path
     found = judge(asked.evidence, judging, _launched(asked.request), path)

@@ -23,6 +23,16 @@ class CertificateDocument(Document):
     not_after: Time
 
 
+class LaunchedDocument(Document):
+    """Firmware of the catalogue that makes the measurement; `name` is empty where none does."""
+
+    name: str
+    version: str
+    sha256: str
+    command: list[str]
+    complete: bool
+
+
 class VerificationDocument(Document):
     """
     cvmplan.verification/1: evidence, beside a plan where `planned`.
@@ -45,5 +55,6 @@ class VerificationDocument(Document):
     not_checked: list[str]
     verdict: Literal["ok", "differs", "unsigned"] = "ok"
     planned: bool = True
+    launched: LaunchedDocument | None = None
     holds: bool
     explain: list[str]

@@ -41,6 +41,7 @@ def verification(found: Verification) -> str:
             "not_checked": list(found.not_checked),
             "verdict": found.verdict,
             "planned": found.planned,
+            "launched": None if found.launched is None else found.launched._asdict(),
             "holds": found.holds,
             "explain": list(found.explain),
         }

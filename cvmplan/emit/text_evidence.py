@@ -10,7 +10,7 @@ from cvmplan.emit.lines import Command, joined
 from cvmplan.emit.text_identity import compared_lines
 
 if TYPE_CHECKING:
-    from cvmplan.evidence.verify import Verification
+    from cvmplan.evidence.verify import Launched, Verification
 
 
 def verification(found: Verification) -> str:
@@ -31,12 +31,24 @@ def _verification(found: Verification) -> Iterator[str]:
 
         yield from event_rows(found.replay)
     yield from compared_lines(found.lines, unplanned="not in plan" if found.planned else "")
+    if found.launched is not None:
+        yield from _launched(found.launched)
     if found.not_checked:
         yield f"not checked: {'; '.join(found.not_checked)}"
     yield _verdict(found)
     if found.explain:
         yield "to find the reason:"
         yield Command(f"  {shlex.join(found.explain)}")
+
+
+def _launched(found: Launched) -> Iterator[str]:
+    """Yield which firmware of the catalogue it is, and how it was started."""
+    if found.name:
+        yield f"launched: {' '.join(one for one in (found.name, found.version) if one)}, by"
+        yield Command(f"  {shlex.join(found.command)}")
+    else:
+        more = "" if found.complete else "; 'cvmplan explain --report' searches longer"
+        yield f"launched: with no firmware of the catalogue that was found{more}"
 
 
 def _verdict(found: Verification) -> str:

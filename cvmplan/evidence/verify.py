@@ -23,12 +23,26 @@ from cvmplan.platforms.snp import bulletins
 MEASUREMENTS = ("measurement", "mrtd")
 
 
+class Launched(NamedTuple):
+    """
+    A known firmware that makes the measurement of evidence, and the command that shows it.
+
+    `name` is "" where none was found; `complete`: all that could be tried was.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    command: tuple[str, ...]
+    complete: bool
+
+
 class Verification(NamedTuple):
     """
     What was compared; `explain` is the command that would search for the reason, if any.
 
     `planned`: there was a plan to compare with.  `unsigned_holds`: evidence that nobody signed
-    is accepted.
+    is accepted.  `launched`: what was searched for where there was no plan and no pin.
     """
 
     evidence: Evidence
@@ -38,6 +52,7 @@ class Verification(NamedTuple):
     replay: Replay | None = None
     planned: bool = True
     unsigned_holds: bool = False
+    launched: Launched | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""
