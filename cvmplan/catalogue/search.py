@@ -16,7 +16,7 @@ from cvmplan.core.errors import ConfigError
 from cvmplan.core.platform import WITH_PAGE_INFO, WITH_SECURE_EPT, Platform, find
 from cvmplan.evidence.evidence import Evidence
 from cvmplan.explanation import ask_candidate, explain_measurement
-from cvmplan.explanation.answer import Explanation, Omitted, Searched
+from cvmplan.explanation.answer import MOST_NAMED, Explanation, Omitted, Searched
 from cvmplan.explanation.axes import Candidate
 from cvmplan.images import ovmf
 from cvmplan.launch.given import Given
@@ -67,7 +67,9 @@ def search(
         return answer
     first, others = images[0], images[1:]
     asked = ask_candidate(first, options, open_file, beside.tries, wanted, beside.lines, others)
-    return explain_measurement(asked, wanted, tick)
+    found = explain_measurement(asked, wanted, tick)
+    looked_up = answer.searched if len(platforms) > 1 else ()
+    return found._replace(searched=(*looked_up, *found.searched))
 
 
 def _looked_up(
@@ -81,8 +83,10 @@ def _looked_up(
         (one.firmware, order, mrtd) for one in known for order, mrtd in one.firmware.mrtd.items()
     ]
     kind = f"{evidence.kind}; its signature was not looked at" if evidence else ""
-    names = ", ".join(dict.fromkeys(firmware.name for firmware, _, _ in orders))
-    searched = (Searched("catalogue", "firmware of the catalogue", names),)
+    names = [*dict.fromkeys(firmware.name for firmware, _, _ in orders)]
+    more = len(names) - MOST_NAMED
+    names[MOST_NAMED:] = [f"and {more} more"] if more > 0 else []
+    searched = (Searched("mrtd", "MRTD of the catalogue", "; ".join(names)),)
     answer = Explanation(
         digest.hex(), platforms[-1], (), (), len(orders), True, searched, (_NOT_THERE,), kind
     )

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from cvmplan.core.values import PAGE
 from cvmplan.documents.fields import Address32, Document, Many, Octets32, Octets48
 
-MOST_KNOWN = 10_000  # firmware of one catalogue
+MOST_KNOWN = 1000  # firmware of one catalogue
 MOST_SECTIONS = 64  # of one table, as readers of images take them
 MOST_SECTION = 16 << 20  # bytes of a section
 

@@ -27,6 +27,7 @@ STATES: Final = {
     "sev_features": "SEV_FEATURES are in each VMSA",
 }
 DEBUG_SWAP: Final = 1 << 5
+MOST_NAMED: Final = 40  # choices of an axis that an answer lists
 FILES: Final = ("kernel_hash", "initrd_hash")
 _KERNEL: Final = ("kernel", "kernel_hash")
 
@@ -237,7 +238,10 @@ def _escaped(byte: int) -> str:
 
 def _searched(asked: Asked, axes: Sequence[Axis], search: Search) -> Iterator[Searched]:
     for axis in axes:
-        yield Searched(axis.id, axis.name, "; ".join(map(_named, axis.choices)))
+        names = [*map(_named, axis.choices[:MOST_NAMED])]
+        more = len(axis.choices) - len(names)
+        names += [f"and {more} more"] if more else []
+        yield Searched(axis.id, axis.name, "; ".join(names))
     if asked.platform.vmsa and search.done:
         yield Searched("vcpus", "vCPUs", _reaches(search))
         signatures = map(hex, sorted({*cpus.SIGNATURES.values(), *cpus.CHIPS}))
