@@ -11,9 +11,8 @@ import functools
 import inspect
 import io
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
@@ -39,7 +38,7 @@ T = TypeVar("T")
 PLATFORM = "Platform to launch the image on.  [assumed: the one that it supports]"
 JOBS = "Number of processes that hash page contents (SNP only)."
 MOST_JOBS = 64
-AT_ONCE = 4096  # lines that are printed together
+AT_ONCE = 1 << 18  # characters that are printed together
 
 
 Image = Annotated[
@@ -249,11 +248,25 @@ def write(text: str | Iterable[str], output: str | None) -> None:
     lines = iter((text,) if isinstance(text, str) else text)
     path = output_file(output)
     if path is None:
-        while piece := "".join(islice(lines, AT_ONCE)):
+        for piece in _pieces(lines):
             _print(piece)
         return
     with whole_file(path) as file:
         file.writelines(lines)
+
+
+def _pieces(lines: Iterator[str]) -> Iterator[str]:
+    """Yield what is printed together: some lines, or as many characters as `AT_ONCE`."""
+    held: list[str] = []
+    size = 0
+    for line in lines:
+        held.append(line)
+        size += len(line)
+        if size >= AT_ONCE:
+            yield "".join(held)
+            held, size = [], 0
+    if held:
+        yield "".join(held)
 
 
 def write_bytes(data: bytes, output: str | None) -> None:

@@ -83,6 +83,18 @@ class Blob(Frozen):
             )
         return Blob(self.name, self.data[start:end], self.base + start)
 
+    def words(self, layout: Struct, offset: int) -> tuple[Any, ...]:
+        """Unpack what a layout has at `offset`; TruncatedError when it does not fit."""
+        if offset < 0 or offset + layout.size > len(self.data):
+            self.slice(offset, offset + layout.size)
+        return layout.unpack_from(self.data, offset)
+
+    def copy(self, start: int, end: int) -> bytes:
+        """Return a copy of bytes [start, end); TruncatedError when they are not all there."""
+        if not 0 <= start <= end <= len(self.data):
+            self.slice(start, end)
+        return bytes(self.data[start:end])
+
     def take(self, record: type[R], offset: int) -> R:
         """Unpack the record at `offset`; TruncatedError when it does not fit."""
         span = self.slice(offset, offset + record.LAYOUT.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from cvmplan.core.findings import Finding
@@ -27,11 +27,23 @@ def dumps(document: Json) -> str:
 
 def listed(document: Mapping[str, Json], key: str) -> str:
     """Return a document as text, with one line for each entry of its list `key`."""
-    text = dumps({**document, key: []})
     rows = document[key]
-    entries = rows if isinstance(rows, list) else ()
-    lines = ",\n  ".join(json.dumps(entry) for entry in entries)
-    return text.replace(f'"{key}": []', f'"{key}": [\n  {lines}\n ]', 1)
+    return "".join(streamed(document, key, rows if isinstance(rows, list) else ()))
+
+
+def streamed(document: Mapping[str, Json], key: str, rows: Iterable[Json]) -> Iterator[str]:
+    """
+    Yield a document as text, with one line for each entry of its list `key`, which are `rows`.
+
+    The entries are written one by one: they need not fit into memory.
+    """
+    head, _, tail = dumps({**document, key: []}).partition(f'"{key}": []')
+    mark = f'"{key}": [\n  '
+    yield head
+    for row in rows:
+        yield mark + json.dumps(row)
+        mark = ",\n  "
+    yield f"{mark}\n ]{tail}" if mark[0] == '"' else f"\n ]{tail}"
 
 
 def measurement(plan: Plan, result: Measurement) -> str:

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from cvmplan.core.values import Json
-from cvmplan.emit.json import dumps, listed
+from cvmplan.emit.json import dumps, streamed
 from cvmplan.eventlog.difference import LogDifference
 from cvmplan.eventlog.event import Event, Header
 from cvmplan.eventlog.rtmr import Comparison, Fit, Replay, describe
 
 
-def events(replay: Replay) -> str:
-    """Return cvmplan.events/1."""
+def events(replay: Replay) -> Iterator[str]:
+    """Yield cvmplan.events/1."""
     log = replay.log
-    return listed(
+    yield from streamed(
         {
             "schema": "cvmplan.events/1",
             "form": log.form,
             "complete": log.complete,
             "header": None if log.header is None else _header(log.header),
             "fill": None if log.fill is None else _fill(*log.fill),
-            "events": event_documents(replay),
+            "events": [],
             "registers": [
                 {
                     "register": f"RTMR{number}",
@@ -33,6 +33,7 @@ def events(replay: Replay) -> str:
             "compared": [_compared(one) for one in replay.compared],
         },
         "events",
+        event_documents(replay),
     )
 
 
@@ -51,9 +52,10 @@ def _fill(byte: int, size: int) -> dict[str, Json]:
     return {"byte": hex(byte), "size": size}
 
 
-def event_documents(replay: Replay) -> list[dict[str, Json]]:
-    """Return the events."""
-    return [_event(*both) for both in zip(replay.log.events, replay.fits, strict=True)]
+def event_documents(replay: Replay) -> Iterator[Json]:
+    """Yield the events."""
+    for both in zip(replay.log.events, replay.fits, strict=True):
+        yield _event(*both)
 
 
 def _event(event: Event, found: Fit) -> dict[str, Json]:

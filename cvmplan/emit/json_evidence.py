@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from cvmplan.emit.json import dumps
+from cvmplan.emit.json import streamed
 from cvmplan.emit.json_events import event_documents
 from cvmplan.emit.json_identity import compared_line
 
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 _TIME = "%Y-%m-%dT%H:%M:%SZ"
 
 
-def verification(found: Verification) -> str:
-    """Return cvmplan.verification/1."""
+def verification(found: Verification) -> Iterator[str]:
+    """Yield cvmplan.verification/1."""
     evidence, trust = found.evidence, found.trust
-    return dumps(
+    yield from streamed(
         {
             "schema": "cvmplan.verification/1",
             "platform": evidence.platform,
@@ -37,12 +38,14 @@ def verification(found: Verification) -> str:
             "anchor": found.anchor,
             "at": trust.at.strftime(_TIME),
             "lines": [compared_line(line) for line in found.lines],
-            "events": [] if found.replay is None else event_documents(found.replay),
+            "events": [],
             "not_checked": list(found.not_checked),
             "verdict": found.verdict,
             "planned": found.planned,
             "launched": None if found.launched is None else found.launched._asdict(),
             "holds": found.holds,
             "explain": list(found.explain),
-        }
+        },
+        "events",
+        () if found.replay is None else event_documents(found.replay),
     )

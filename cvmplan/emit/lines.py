@@ -27,14 +27,21 @@ def width() -> int:
 
 
 def joined(several: Iterable[str]) -> str:
+    """Return lines as one text, as `wrapped` yields them."""
+    return "".join(wrapped(several))
+
+
+def wrapped(several: Iterable[str]) -> Iterator[str]:
     """
-    Return lines as one text, none of them wider than the terminal, nor with spaces at its end.
+    Yield lines, none of them wider than the terminal, nor with spaces at its end.
 
     A word that is wider, such as a digest, stays whole on a line of its own, and so does a
     command.
     """
     most = width()
-    return "".join(f"{line}\n" for one in several for line in _wrapped(one, most))
+    for one in several:
+        for line in _wrapped(one, most):
+            yield f"{line}\n"
 
 
 def _wrapped(one: str, most: int) -> list[str]:

@@ -104,8 +104,8 @@ class ExplanationPrinter(Protocol):
 class VerificationPrinter(Protocol):
     """Prints evidence beside a plan."""
 
-    def verification(self, found: Verification) -> str:
-        """Return what was compared."""
+    def verification(self, found: Verification) -> str | Iterable[str]:
+        """Return what was compared, or yield it."""
 
 
 class IdentityPrinter(Protocol):
@@ -118,8 +118,8 @@ class IdentityPrinter(Protocol):
 class EventsPrinter(Protocol):
     """Prints an event log."""
 
-    def events(self, replay: Replay) -> str:
-        """Return the events, and the registers that they lead to."""
+    def events(self, replay: Replay) -> str | Iterable[str]:
+        """Return the events, and the registers that they lead to, or yield them."""
 
     def log_differences(self, found: Sequence[LogDifference]) -> str:
         """Return where two logs differ."""

@@ -28,7 +28,7 @@ PRINTERS: Final[Mapping[str, Callable[[Any], str]]] = {
     "Simulation": lambda one: emit.SIMULATION.printer("json").simulation(one),
     "Comparison": lambda one: emit.COMPARISON.printer("json").comparison(one),
     "Explanation": lambda one: emit.EXPLANATION.printer("json").explanation(one),
-    "Verification": lambda one: emit.VERIFICATION.printer("json").verification(one),
+    "Verification": lambda one: "".join(emit.VERIFICATION.printer("json").verification(one)),
 }
 """Name of the class of an answer to what writes its document."""
 

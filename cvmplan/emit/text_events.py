@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 
-from cvmplan.emit.lines import aligned, joined
+from cvmplan.emit.lines import aligned, joined, wrapped
 from cvmplan.eventlog.difference import LogDifference
 from cvmplan.eventlog.event import Event, EventLog
 from cvmplan.eventlog.rtmr import Fit, Replay, describe
@@ -25,10 +26,11 @@ CHECKED = {
 }
 
 
-def events(replay: Replay) -> str:
-    """Return every event, the registers after the last, and what was compared."""
+def events(replay: Replay) -> Iterator[str]:
+    """Yield every event, the registers after the last, and what was compared."""
     rows = event_rows(replay)
-    return joined([*_head(replay.log), "", *rows, *_registers(replay), *_verdict(replay)])
+    lines = chain(_head(replay.log), [""], rows, _registers(replay), _verdict(replay))
+    yield from wrapped(lines)
 
 
 def _head(log: EventLog) -> Iterator[str]:

@@ -37,6 +37,7 @@ ALGORITHMS: Final = {
 }  # fmt: skip
 """TPM_ALG_ID to name and digest size: TCG Algorithm Registry, TPM_ALG_ID."""
 
+_WORD, _SHORT = Struct("<I"), Struct("<H")  # the size of an event's data, a digest's algorithm
 _SIGNATURE: Final = b"Spec ID Event03\0"
 _TABLE: Final = b"CCEL"  # ACPI 6.5, table 5.5: the signature of a table comes first
 _RECNUM: Final = b"\0\0\0\0\x08"  # TCG Canonical Event Log 1.0, TLV: RECNUM of 8 bytes
@@ -86,22 +87,6 @@ class PcrEvent2(Frozen):
     pcr_index: int
     event_type: int
     digest_count: int
-
-
-@record
-class Word(Frozen):
-    """A number that stands alone: the size of an event's data."""
-
-    LAYOUT: ClassVar = Struct("<I")
-    value: int
-
-
-@record
-class Short(Frozen):
-    """The algorithm of a digest."""
-
-    LAYOUT: ClassVar = Struct("<H")
-    value: int
 
 
 def recognises(blob: Blob) -> bool:
@@ -221,30 +206,29 @@ def _fill(blob: Blob, at: int) -> tuple[int, int] | None:
 def _event(blob: Blob, at: int, number: int, sizes: dict[int, int]) -> tuple[Event, int]:
     """Return the event that begins at `at`, and where it ends."""
     where = blob.where(at)
-    head = blob.take(PcrEvent2, at)
-    if head.pcr_index >= len(REGISTERS):
-        problem = f"event {number} is of register index {head.pcr_index:#x}, expected 0 to 4"
-        hint = "the log of a TPM has PCRs up to 23" if head.pcr_index <= LAST_PCR else ""
+    index, kind, count = blob.words(PcrEvent2.LAYOUT, at)
+    if index >= len(REGISTERS):
+        problem = f"event {number} is of register index {index:#x}, expected 0 to 4"
+        hint = "the log of a TPM has PCRs up to 23" if index <= LAST_PCR else ""
         raise MalformedError(problem, at=where, hint=hint)
-    if not 1 <= head.digest_count <= len(sizes):
-        problem = f"event {number} has {head.digest_count} digests, expected 1 to {len(sizes)}"
+    if not 1 <= count <= len(sizes):
+        problem = f"event {number} has {count} digests, expected 1 to {len(sizes)}"
         raise MalformedError(problem, at=blob.where(at + 8))
     digests: dict[int, bytes] = {}
     at += PcrEvent2.LAYOUT.size
-    for _ in range(head.digest_count):
-        one = blob.take(Short, at).value
+    for _ in range(count):
+        (one,) = blob.words(_SHORT, at)
         if one not in sizes or one in digests:
             twice = "is given twice" if one in digests else "is not declared by the log"
             problem = f"event {number}: algorithm {one:#x} {twice}"
             raise MalformedError(problem, at=blob.where(at))
-        at += Short.LAYOUT.size
-        digests[one] = bytes(blob.slice(at, at + sizes[one]).data)
+        at += _SHORT.size
+        digests[one] = blob.copy(at, at + sizes[one])
         at += sizes[one]
     if SHA384 not in digests:
         raise MalformedError(f"event {number} has no SHA-384", at=where)
-    size = blob.take(Word, at).value
-    at += Word.LAYOUT.size
-    data = bytes(blob.slice(at, at + size).data)
+    (size,) = blob.words(_WORD, at)
+    at += _WORD.size
+    data = blob.copy(at, at + size)
     others = tuple((name_of(a), d) for a, d in digests.items() if a != SHA384)
-    told = head.pcr_index, head.event_type, digests[SHA384], data, others
-    return Event(number, where, *told), at + size
+    return Event(number, where, index, kind, digests[SHA384], data, others), at + size

@@ -13,7 +13,7 @@ from cvmplan.core.errors import MalformedError
 from cvmplan.eventlog import ccel, dstack, pasted, trustee
 from cvmplan.eventlog.event import EventLog
 
-MOST_LOG: Final = 16 << 20  # bytes; firmware sets aside 64 KiB and more
+MOST_LOG: Final = 64 << 20  # bytes; firmware sets aside 64 KiB and more
 FORMS: Final = {"trustee": trustee, "pasted": pasted, "dstack": dstack}
 """Name of a form to its module, the most particular first."""
 

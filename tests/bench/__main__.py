@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 
-from tests.bench import checks, folds, igvm, programs, search
+from tests.bench import checks, evidence, folds, igvm, programs, search
 from tests.bench.ratios import FULL, QUICK
 
 BENCHMARKS = (
@@ -13,6 +13,7 @@ BENCHMARKS = (
     *checks.BENCHMARKS,
     *igvm.BENCHMARKS,
     *search.BENCHMARKS,
+    *evidence.BENCHMARKS,
 )
 HEAD = ("name", "what is compared", "median", "min", "max", "goal", "verdict")
 

@@ -30,10 +30,12 @@ class Sizes:
     big: int = 1024 * MIB
     big_pairs: int = 5
     vcpus: int = 512
+    log: int = 59 * MIB
+    log_pairs: int = 7
 
     def words(self) -> dict[str, str]:
         """Name the sizes as the table writes them."""
-        spans = {n: getattr(self, n) for n in ("fold", "image", "sparse", "igvm", "big")}
+        spans = {n: getattr(self, n) for n in ("fold", "image", "sparse", "igvm", "big", "log")}
         counts = {"regions": f"{self.regions}", "digests": f"{32 * self.vcpus}"}
         return {n: f"{s // MIB} MiB" for n, s in spans.items()} | counts
 
@@ -53,6 +55,8 @@ QUICK: Final = Sizes(
     big=64 * MIB,
     big_pairs=2,
     vcpus=16,
+    log=4 * MIB,
+    log_pairs=2,
 )
 
 

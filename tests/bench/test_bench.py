@@ -28,6 +28,9 @@ NAMES = [
     "sweep",
     "explain, snp",
     "explain, tdx",
+    "quote",
+    "log",
+    "log, memory",
 ]
 
 
