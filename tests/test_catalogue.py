@@ -250,6 +250,14 @@ def test_python_searches_without_an_image_too() -> None:
         explain("example:snp", expect=digest, catalogues=["x"])
 
 
+def test_evidence_of_one_platform_is_not_looked_for_on_another(tmp_path: Path) -> None:
+    quote = tmp_path / "quote.dat"
+    quote.write_bytes(td_quote(intel(), mrtd=bytes(48)))
+    result = run("explain", "--report", str(quote), "--platform", "snp")
+    assert_refused(result, {2})
+    assert "the evidence is of tdx" in result.err
+
+
 WITHOUT_IMAGE: Final = {
     "a digest of SEV": ("--expect", "ab" * 32),
     "a platform that catalogues do not have": ("--expect", "ab" * 48, "--platform", "sev-es"),
@@ -389,6 +397,8 @@ WRONG: Final[dict[str, list[Any]]] = {
     "a section of 32 MiB": [snp_with(sections=[{**SECTION, "size": 32 << 20}])],
     "a section of half a page": [snp_with(sections=[{**SECTION, "size": 2048}])],
     "a digest of 32 bytes": [snp_with(digest="ab" * 32)],
+    "a file with an escape": [entry_with(file="\x1b[31m.fd")],
+    "a source of two lines": [entry_with(source="a\nb")],
     "one page order": [entry_with(tdx={"single-pass": "ab" * 48})],
     "an unknown key": [entry_with(more=1)],
     "too many": [{}] * 1001,
@@ -401,6 +411,16 @@ def test_a_catalogue_with_one_thing_wrong_is_malformed(name: str, tmp_path: Path
     file.write_text(json.dumps({"schema": "cvmplan.firmware/1", "firmware": WRONG[name]}))
     assert_refused(run("catalogue", "--catalogue", str(file)), {3})
     assert_refused(run("explain", "--expect", "ab" * 48, "--catalogue", str(file)), {3})
+
+
+def test_a_file_that_begins_like_an_option_is_no_option_of_the_command(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    entries = [{**ENTRIES["example-tdx"], "file": "--output=x", "tdx": dict.fromkeys(
+        ("single-pass", "two-pass"), "ab" * 48
+    )}]  # fmt: skip
+    file.write_text(json.dumps({"schema": "cvmplan.firmware/1", "firmware": entries}))
+    document = found("--expect", "ab" * 48, "--catalogue", str(file))
+    assert document["command"][2] == "./--output=x"
 
 
 def test_a_large_file_is_refused_before_it_is_parsed(tmp_path: Path) -> None:

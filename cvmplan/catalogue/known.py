@@ -51,7 +51,9 @@ def _usual() -> tuple[str, ...]:
 
 def find(known: Iterable[Known], name: str, at: str) -> Known:
     """Return the firmware that is called `name`, in any case; ConfigError names the nearest."""
-    by_name = {one.firmware.name.lower(): one for one in known}
+    by_name: dict[str, Known] = {}
+    for one in known:
+        by_name.setdefault(one.firmware.name.lower(), one)
     if name.lower() in by_name:
         return by_name[name.lower()]
     near = get_close_matches(name.lower(), by_name, n=1)

@@ -92,14 +92,13 @@ def _looked_up(
     )
     for firmware, order, mrtd in orders:
         if mrtd == digest and platforms[-1].secure_ept:
-            settings = {"platform": platforms[-1], "page_order": order}
-            words = (
-                word
-                for name, value in settings.items()
-                for word in (f"--{name.replace('_', '-')}", value)
+            file = f"./{firmware.file}" if firmware.file.startswith("-") else firmware.file
+            told = ("--platform", platforms[-1], "--page-order", order)
+            return answer._replace(
+                command=("cvmplan", "measure", file, *told),
+                settings={"platform": platforms[-1], "page_order": order},
+                firmware=firmware,
             )
-            command = ("cvmplan", "measure", firmware.file, *words)
-            return answer._replace(command=command, settings=settings, firmware=firmware)
     return answer
 
 
@@ -115,6 +114,8 @@ def _platforms(wanted: bytes | Evidence, options: Given, size: int) -> tuple[Pla
     named = options.text("platform")
     if isinstance(wanted, Evidence):
         found: tuple[Platform, ...] = (wanted.platform,)
+        if named not in (None, wanted.platform):
+            raise ConfigError(f"the evidence is of {wanted.platform}", at="--platform")
     else:
         found = ANSWERED if named is None else (find(named),)
     fitting = tuple(p for p in found if p in ANSWERED and p.digest_size == size)

@@ -16,7 +16,14 @@ MOST_SECTION = 16 << 20  # bytes of a section
 MOST_TEXT = 400  # characters
 NAME = "^[A-Za-z0-9][A-Za-z0-9._+~-]{0,99}$"
 
-Text = Annotated[str, Field(max_length=MOST_TEXT)]
+
+def _printable(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError(f"{value[:40]!r} is not printable")
+    return value
+
+
+Text = Annotated[str, Field(max_length=MOST_TEXT), AfterValidator(_printable)]
 
 
 def _section_size(value: int) -> int:
