@@ -597,10 +597,10 @@ def test_more_events_than_65536_are_refused() -> None:
     assert "more than 65536 events" in result.err
 
 
-def test_a_log_of_more_than_16_mib_is_refused() -> None:
-    result = seen(Log(fill=b"\xff" * (16 << 20)).build())
+def test_a_log_of_more_than_64_mib_is_refused() -> None:
+    result = seen(Log(fill=b"\xff" * (64 << 20)).build())
     assert_refused(result, {3})
-    assert "more than 16 MiB" in result.err
+    assert "more than 64 MiB" in result.err
 
 
 @pytest.mark.parametrize("kind", [4, 5, 6, 10, 13, build.BOOT, build.APPLICATION, build.TABLES2])

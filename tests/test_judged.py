@@ -370,3 +370,36 @@ def test_firmware_of_the_catalogue_is_named_where_nothing_is_pinned(tmp_path: Pa
     told = json.loads(result.out)["launched"]
     assert (told["name"], told["command"], told["complete"]) == ("", [], True)
     assert result.code == 0
+
+
+# --- folders and pieces ------------------------------------------------------------------------
+
+
+def test_the_certificates_of_a_folder_are_taken(tmp_path: Path) -> None:
+    data, chain = Report().build()
+    folder = tmp_path / "certs"
+    (folder / "below").mkdir(parents=True)
+    for number, one in enumerate(chain):
+        (folder / f"{number}.pem").write_bytes(one.pem)
+    (folder / "README").write_text("these are the certificates")
+    (tmp_path / "r").write_bytes(data[:1184])
+    args = (str(tmp_path / "r"), "--pin", chain[-1].pin, "--at", "2026-01-01")
+    code, said = answer(*args, "--certs", str(folder))
+    assert (code, said["verdict"]) == (0, "ok")
+    assert any("README: not a certificate" in note for note in said["notes"])
+    for number in range(300):
+        (folder / f"n{number}").write_bytes(b"")
+    result = run("verify", *args, "--certs", str(folder))
+    assert (result.code, result.out) == (3, "")
+
+
+def test_explain_takes_one_piece_of_several(tmp_path: Path) -> None:
+    measured = run("measure", "--example", "snp", "--vcpus", "2", "--bare").out
+    right = snp_report(None, 3, measurement=bytes.fromhex(measured))
+    other = snp_report(None, 3, measurement=b"\1" * 48)
+    (tmp_path / "two").write_text(json.dumps({"a": other.hex(), "b": right.hex()}))
+    args = ("explain", "--example", "snp", "--report", str(tmp_path / "two"))
+    assert run(*args).code == 2
+    found = run(*args, "--select", "b", "--format", "json")
+    assert (found.code, json.loads(found.out)["changes"][0]["typed"]) == (0, "--vcpus 2")
+    assert run("explain", "--example", "snp", "--expect", measured, "--select", "b").code == 2

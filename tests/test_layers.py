@@ -40,6 +40,7 @@ OUTSIDE = {
     "pydantic": {"documents", "readers"},
     "yaml": {"documents"},
     "cbor2": {"evidence"},
+    "msgpack": {"evidence"},
     "cryptography": {"evidence", "sev_session"},
 }
 WORLD = {"os", "io", "sys", "pathlib", "logging", "subprocess", "mmap", "tempfile", "signal"}

@@ -38,6 +38,7 @@ class Judging(NamedTuple):
     """
     What evidence is judged with beside a plan: files that were opened, and what was written.
 
+    `beside` are the files of a folder, in which others than certificates may be.
     `keys` are SHA-256 of public keys in place of the vendor's; `at` None: now.  `pins` are
     as they were written, by the names of `evidence.pins.PINS`; `policy` is a file of them.
     Without a plan and without a pinned measurement, firmware of the `catalogues` that makes the
@@ -45,6 +46,7 @@ class Judging(NamedTuple):
     """
 
     certificates: Sequence[Blob] = ()
+    beside: Sequence[Blob] = ()
     keys: Sequence[str] = ()
     at: str | datetime | None = None
     crls: Sequence[Blob] = ()
@@ -116,11 +118,14 @@ def trust(evidence: Evidence, judging: Judging) -> Trust:
     """Return the chain that is checked, the keys at which it may end, and the time; ConfigError."""
     from cvmplan.evidence import certificates, collateral, revocation
     from cvmplan.evidence.anchors import PINNED
+    from cvmplan.evidence.certificates import Found
     from cvmplan.evidence.signatures import certificates_in
     from cvmplan.evidence.trust import Trust
     from cvmplan.evidence.verify import chain_of
 
-    given = certificates.read_given(judging.certificates)
+    named = certificates.read_given(judging.certificates)
+    found = certificates.read_all(judging.beside)
+    given = Found((*named.certificates, *found.certificates), (*named.unread, *found.unread))
     kind = evidence.platform.evidence
     known: Mapping[str, str] = PINNED[kind]
     if judging.keys:
@@ -205,7 +210,7 @@ def verify(
         found = reader.read(own.image, trailing=ignore_trailing, select=select)
         opened = partial(_opened, own.files)
         judging = Judging(
-            opened("certificate", certs), list(pin), at, opened("CRL", crls),
+            opened("certificate", certs), (), list(pin), at, opened("CRL", crls),
             opened("collateral", collateral), _known(pins or {}),
             next(iter(opened("policy", [policy_file])), None), provisional, list(accept),
             no_signature, next(iter(opened("event log", [event_log])), None),

@@ -48,6 +48,10 @@ Report = Annotated[
         help="SNP attestation report or TDX quote that contains the measurement.",
     ),
 ]
+Select = Annotated[
+    Optional[str],
+    typer.Option("--select", metavar="NAME", help="Which of several pieces in the report's file."),
+]
 Try = Annotated[
     Optional[list[str]],
     typer.Option(
@@ -118,6 +122,7 @@ def explain(
     asked_for: Wanted,
     expect: Expect = None,
     report: Report = None,
+    select: Select = None,
     others: Try = None,
     catalogues: Catalogues = None,
     budget: Budget = BUDGET,
@@ -139,7 +144,9 @@ def explain(
     if report is not None:
         from cvmplan.evidence import evidence
 
-        wanted = evidence.read(files.open(report, "report"))
+        wanted = evidence.read(files.open(report, "report"), select=select)
+    elif select is not None:
+        raise ConfigError("needs --report FILE", at="--select")
     else:
         wanted = digest_option(expect or "")
     tries = [files.open(path, "image") for path in others or ()]

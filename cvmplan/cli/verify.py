@@ -21,6 +21,7 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.typed import Typed
+from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.emit import VERIFICATION
@@ -39,7 +40,7 @@ app = make_app()
 Format = Annotated[str, format_of(VERIFICATION)]
 _TEXT, _MANY = Optional[str], Optional[list[str]]
 EVIDENCE = "SNP report, TDX quote or TDREPORT, raw or wrapped; - reads stdin."
-_CERTS = "Certificates in PEM, DER or base64, in any order (repeatable)."
+_CERTS = "Certificates in PEM, DER or base64, or their folder (repeatable)."
 _PIN = "SHA-256 of a public key (SPKI) to trust instead of the vendor's (repeatable)."
 _AT = "Time at which certificates and collateral must be valid.  [assumed: now]"
 _COLLATERAL = "What Intel publishes of the platform: TCB info, QE identity, CRLs (repeatable)."
@@ -49,7 +50,7 @@ _BUDGET = "Time limit of that search; 0: do not search."
 BUDGET = 1.0
 OWN: Shared = {
     "plan": (option(_TEXT, "plan", "PLAN", "Plan to compare with, instead of IMAGE."), None),
-    "certs": (option(_MANY, "certs", "FILE", _CERTS), None),
+    "certs": (option(_MANY, "certs", "PATH", _CERTS), None),
     "pin": (option(_MANY, "pin", "HEX", _PIN), None),
     "at": (option(_TEXT, "at", "TIME", _AT), None),
     "crl": (option(_MANY, "crl", "FILE", "Certificate revocation list (repeatable)."), None),
@@ -148,6 +149,19 @@ def _asked(typed: Typed) -> Asked:
     return Asked(found, path, own, pins, files, asked_for)
 
 
+def _certificates(files: Files, paths: list[str]) -> tuple[list[Blob], list[Blob]]:
+    """Return the files that are named, and those of the folders that are."""
+    named: list[Blob] = []
+    beside: list[Blob] = []
+    for path in paths:
+        folder = files.open_folder(path, "certificate")
+        if folder is None:
+            named.append(files.open(path, "certificate"))
+        else:
+            beside += folder
+    return named, beside
+
+
 def _launched(asked: Request | None) -> Callable[[], tuple[Plan, Measurement]] | None:
     """Return what makes and measures the plan, with progress; None where there is no launch."""
     if asked is None:
@@ -180,8 +194,10 @@ def verify(asked: Asked) -> None:
     printer = VERIFICATION.printer(asked.own.text("format") or "text")
     own, files = asked.own, asked.files
     log, policy = own.text("event_log"), own.text("policy_file")
+    certificates, beside = _certificates(files, own.texts("certs"))
     judging = Judging(
-        certificates=[files.open(path, "certificate") for path in own.texts("certs")],
+        certificates=certificates,
+        beside=beside,
         keys=own.texts("pin"),
         at=own.text("at"),
         crls=[files.open(path, "list of revocations") for path in own.texts("crl")],

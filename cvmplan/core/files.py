@@ -41,6 +41,9 @@ PIECE = 1 << 20
 MOST_UNMAPPED = 1 << 29  # bytes of what cannot be mapped: standard input, pipes
 
 
+MOST_FILES = 256  # of a folder whose files are all read
+
+
 class Files:
     """
     The inputs of one run.
@@ -79,6 +82,20 @@ class Files:
             self.inputs[path] = Input(role, None if path == "-" else path, blob)
             self.tell(f"{role}: {blob.name}, {len(blob)} bytes")
         return self.inputs[path].blob
+
+    def open_folder(self, path: str, role: str) -> list[Blob] | None:
+        """
+        Return the files in the folder `path`, by their names; None where it is no folder.
+
+        Folders in it are left out.  InputError where one cannot be read, or there are too many.
+        """
+        if path == "-" or not os.path.isdir(path):
+            return None
+        names = [os.path.join(path, name) for name in _names(path)]
+        found = [name for name in names if os.path.isfile(name)]
+        if len(found) > MOST_FILES:
+            raise InputError(f"{len(found)} files, at most {MOST_FILES}", at=path)
+        return [self.open(name, role) for name in found]
 
     def keep(self, blob: Blob, role: str) -> Blob:
         """Note bytes that come from no file as an input of `role`, and return them."""

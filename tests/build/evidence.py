@@ -314,3 +314,39 @@ def trustee_snp(report: bytes, chain: Sequence[Signer] = (), *, older: bool = Fa
     kinds = dict(zip(("VCEK", "ASK", "ARK"), chain, strict=False))
     entries = [{"cert_type": k, "data": list(s.der)} for k, s in reversed(kinds.items())]
     return json.dumps({"attestation_report": fields, "cert_chain": entries or None}).encode()
+
+
+def compact(length: int) -> bytes:
+    """A length in SCALE."""
+    if length < 1 << 6:
+        return bytes([length << 2])
+    if length < 1 << 14:
+        return (length << 2 | 1).to_bytes(2, "little")
+    return (length << 2 | 2).to_bytes(4, "little")
+
+
+def dstack_0(quote: bytes, events: Sequence[Mapping[str, Any]]) -> bytes:
+    """dstack's attestation of version 0: SCALE (dstack-attest/src/attestation.rs)."""
+
+    def vector(data: bytes) -> bytes:
+        return compact(len(data)) + data
+
+    made = b"\0\0" + vector(quote) + compact(len(events))
+    for one in events:
+        made += struct.pack("<II", one["imr"], one["event_type"]) + vector(one["digest"])
+        made += vector(one["event"].encode()) + vector(one["event_payload"])
+    return made + compact(0) + bytes(64) + compact(2) + b"{}"
+
+
+def dstack_1(quote: bytes, events: Sequence[Mapping[str, Any]], *, numbers: bool = True) -> bytes:
+    """dstack's attestation of version 1: MessagePack (dstack-attest/src/v1.rs)."""
+    import msgpack
+
+    data = {"quote": list(quote) if numbers else quote, "event_log": list(events)}
+    stack = {"report_data": list(bytes(64)), "runtime_events": [], "config": "{}"}
+    document = {
+        "version": 1,
+        "platform": {"kind": "tdx", "data": data},
+        "stack": {"kind": "dstack", "data": stack},
+    }
+    return bytes(msgpack.packb(document))

@@ -12,7 +12,7 @@ from typing import Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
-from cvmplan.evidence.wrappers import documents, hardware, hcl, texts
+from cvmplan.evidence.wrappers import documents, dstack, hardware, hcl, texts
 from cvmplan.evidence.wrappers.piece import DEEPEST, MOST, Decoder, Inside, Unwrapped
 
 __all__ = ["DECODERS", "DEEPEST", "Decoder", "Inside", "Unwrapped", "pieces", "unwrap"]
@@ -23,7 +23,8 @@ DECODERS: Final = (
     Decoder("extended report", "AMD 56421", hardware.is_extended, hardware.extended),
     Decoder("MSG_REPORT_RSP", "AMD 56860", hardware.is_response, hardware.response),
     Decoder("HCL", "Microsoft, attestation report format", hcl.is_hcl, hcl.hcl),
-    Decoder("dstack", "dstack-attest/src/attestation.rs", texts.is_dstack, texts.dstack),
+    Decoder("dstack 0", "dstack-attest/src/attestation.rs", dstack.is_scale, dstack.scale),
+    Decoder("dstack 1", "dstack-attest/src/v1.rs", dstack.is_packed, dstack.packed),
     Decoder(
         "JSON", "RFC 8259, and evidence/wrappers/members.py", documents.is_json, documents.json
     ),

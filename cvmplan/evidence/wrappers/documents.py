@@ -52,27 +52,29 @@ def cbor(blob: Blob, inside: Inside) -> list[Unwrapped]:
         document = cbor2.loads(bytes(blob.data))
     except (cbor2.CBORDecodeError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         raise MalformedError("is not CBOR", at=blob.name) from error
-    plain = _Plain(blob.name).of(document, 0)
+    plain = Plain(blob.name, MOST_CBOR).of(document, 0)
     check_values(plain, blob.name)
     return pieces(blob, plain, inside, "CBOR")
 
 
-class _Plain:
+class Plain:
     """
-    Values of CBOR as maps, arrays, text and bytes; other values have no evidence and are None.
+    Values as maps, arrays, text and bytes; other values have no evidence and are None.
 
-    Shared references (tags 28 and 29) may make much of little, or a circle: values are counted.
+    `most` values are taken: shared references of CBOR (tags 28 and 29) may make much of little,
+    or a circle.  `numbers`: integers are kept, since bytes are written as arrays of them.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, most: int, *, numbers: bool = False) -> None:
         self.name = name
-        self.left = MOST_CBOR  # no document has more values than bytes
+        self.left = most
+        self.kept = (str, bytes, int) if numbers else (str, bytes)
 
     def of(self, value: Any, depth: int) -> Any:
         """Return a value that is `depth` deep; MalformedError where there are too many."""
         self.left -= 1
         if depth > DEEPEST_CBOR or self.left < 0:
-            problem = f"CBOR nested deeper than {DEEPEST_CBOR}, or with too many values"
+            problem = f"nested deeper than {DEEPEST_CBOR}, or with too many values"
             raise MalformedError(problem, at=self.name)
         if isinstance(value, dict):
             return {
@@ -82,4 +84,4 @@ class _Plain:
             }
         if isinstance(value, list):
             return [self.of(one, depth + 1) for one in value]
-        return value if isinstance(value, (str, bytes)) else None
+        return value if isinstance(value, self.kept) and not isinstance(value, bool) else None

@@ -15,6 +15,7 @@ pairs only the first counts.  Sources of the names:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from json import dumps
 from typing import Any, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
@@ -171,13 +172,15 @@ def _certificate(place: str, value: Any) -> Iterator[Blob]:
 
 
 def _event_log(place: str, document: Mapping[str, Any]) -> Blob | None:
-    """Return the event log of a document: base64 of TCG2, or JSON in a string."""
+    """Return the event log of a document: base64 of TCG2, or JSON, in a string or as it is."""
     for key in _LOGS:
         value, at = document.get(key), f"{place}: {key}"
         if value is None or value == "":
             continue
         if isinstance(value, bytes):
             return Blob(at, memoryview(value))
+        if isinstance(value, list):
+            return Blob(at, memoryview(as_json(value)))
         if not isinstance(value, str):
             raise InputError("is not text", at=at)
         data = value.encode("utf-8", "surrogatepass")
@@ -188,3 +191,22 @@ def _event_log(place: str, document: Mapping[str, Any]) -> Blob | None:
             raise MalformedError("is neither JSON nor base64", at=at)
         return Blob(at, memoryview(found[1]))
     return None
+
+
+def as_json(events: list[Any]) -> bytes:
+    """Return the events of a log that a document has as objects as JSON, bytes in hex."""
+    return dumps(
+        [
+            {name: _shown(value) for name, value in one.items()} if isinstance(one, dict) else None
+            for one in events
+        ]
+    ).encode()
+
+
+def _shown(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list):
+        numbers = _is_bytes(value) and all(0 <= one <= 255 for one in value)
+        return bytes(value).hex() if numbers else ""
+    return value
