@@ -32,7 +32,7 @@ from cvmplan.core.errors import MalformedError
 _KNOWN: Final = {ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE}
 _ROOTS: Final = ("ARK", "Intel SGX Root")  # names of pinned keys whose certificates sign themselves
 _HASHES: Final = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
-_MADE: Final = (
+MADE: Final = (
     ValueError, TypeError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.InvalidVersion,
     x509.UnsupportedGeneralNameType,
 )  # fmt: skip
@@ -72,7 +72,7 @@ def parse_der(data: bytes, at: str) -> Certificate:
             times = made.not_valid_before_utc, made.not_valid_after_utc
             list(made.extensions)
             made.signature_hash_algorithm  # noqa: B018 read, so that an unknown one is seen here
-        except _MADE as error:
+        except MADE as error:
             raise MalformedError("is not a PEM or DER certificate", at=at) from error
     return Certificate(at, *names, sha256(spki).hexdigest(), *times, made)
 

@@ -20,7 +20,7 @@ from cryptography.utils import CryptographyDeprecationWarning
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
-from cvmplan.evidence.chains import Certificate
+from cvmplan.evidence.chains import MADE, Certificate
 from cvmplan.evidence.wrappers.texts import decoded
 
 LARGEST: Final = 16 << 20  # bytes of one list
@@ -63,7 +63,7 @@ def _der(data: bytes, at: str) -> Revocations:
         times = made.last_update_utc, made.next_update_utc
         list(made.extensions)
         return Revocations(at, made.issuer.rfc4514_string(), *times, made)
-    except (ValueError, TypeError, x509.DuplicateExtension, UnsupportedAlgorithm) as error:
+    except MADE as error:
         raise MalformedError("is not a CRL in DER", at=at) from error
 
 

@@ -1,4 +1,9 @@
-"""`python -m tests.fuzz [NAME…]`: every reader and verb on every input, cut off at 64 places."""
+"""
+`python -m tests.fuzz [NAME…]`: every reader and verb on every input, cut off at 64 places.
+
+`python -m tests.fuzz --seconds N [NAME…]`: each decoder of evidence for so long on inputs that are
+changed at random.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +11,12 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import typer
 
-from tests.fuzz import harness
+from tests.fuzz import harness, mutated
 from tests.fuzz.corpus import cut, inputs
 
 MOST_SHOWN = 5  # of what one reader or verb does wrong
@@ -43,5 +49,18 @@ def main(names: list[str]) -> int:
     return bool(wrong)
 
 
+def changed(seconds: float, names: list[str]) -> int:
+    """Run the decoders of evidence, or those of `names`; return 1 when anything is wrong."""
+    bad = False
+    for name in names or mutated.READERS:
+        for one in islice(mutated.wrong(name, seconds=seconds), MOST_SHOWN):
+            bad = True
+            typer.echo(one)
+        typer.echo(f"{name}: {mutated.COUNTED.get(name, 'stopped early')} cases")
+    return bool(bad)
+
+
 if __name__ == "__main__":
+    if sys.argv[1:2] == ["--seconds"]:
+        sys.exit(changed(float(sys.argv[2]), sys.argv[3:]))
     sys.exit(main(sys.argv[1:]))
