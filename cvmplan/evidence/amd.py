@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding
 from cryptography.x509.oid import ExtensionOID, NameOID, SignatureAlgorithmOID
 
-from cvmplan.evidence.chains import Certificate, extension
+from cvmplan.evidence.chains import MADE, Certificate, extension
 
 _OID: Final = "1.3.6.1.4.1.3704.1."
 _VERSION, _PRODUCT, _HWID, _CSP_ID = (f"{_OID}{n}" for n in (1, 2, 4, 5))
@@ -170,7 +170,10 @@ def other_algorithm(one: Certificate) -> str:
     """Return the algorithm that signs a certificate, "" where it is AMD's `ALGORITHM`."""
     if one.parsed.signature_algorithm_oid != SignatureAlgorithmOID.RSASSA_PSS:
         return f"OID {one.parsed.signature_algorithm_oid.dotted_string}"
-    used = one.parsed.signature_algorithm_parameters
+    try:
+        used = one.parsed.signature_algorithm_parameters
+    except MADE:
+        return "RSASSA-PSS with parameters that are not known"
     hashed = one.parsed.signature_hash_algorithm
     if not isinstance(hashed, hashes.SHA384) or not isinstance(used, padding.PSS):
         return f"RSASSA-PSS with {hashed.name.upper() if hashed else 'no hash'}"

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from hashlib import sha256
 from itertools import pairwise
@@ -59,10 +60,23 @@ class Certificate(NamedTuple):
         return parse_der, (self.parsed.public_bytes(serialization.Encoding.DER), self.at)
 
 
+@contextmanager
+def serials_of_any_sign() -> Iterator[None]:
+    """Let the serial numbers 0 and below be read without a warning; they are judged elsewhere."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
+        yield
+
+
+def serial_number(one: Certificate) -> int:
+    """Return the serial number of a certificate."""
+    with serials_of_any_sign():
+        return one.parsed.serial_number
+
+
 def parse_der(data: bytes, at: str) -> Certificate:
     """Return the certificate that is these bytes of DER; MalformedError, with the place `at`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)  # serial number 0
+    with serials_of_any_sign():
         try:
             made = x509.load_der_x509_certificate(data)
             spki = made.public_key().public_bytes(
@@ -116,9 +130,7 @@ def _alone(one: Certificate, depth: int, at: datetime, serial_0: bool) -> Iterat
     """Yield what is wrong with one certificate, `depth` links above the signer's."""
     if not one.not_before <= at <= one.not_after:
         yield f"{one.at}: valid from {one.not_before:%Y-%m-%d} to {one.not_after:%Y-%m-%d}"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        serial = one.parsed.serial_number
+    serial = serial_number(one)
     if serial < 0 or (serial == 0 and not serial_0):
         yield f"{one.at}: serial number {serial}"
     extensions: Extensions = {e.oid: e for e in one.parsed.extensions}

@@ -7,7 +7,6 @@ validity and serial numbers; no deltas and no indirect lists.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -16,11 +15,10 @@ from typing import Final, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.utils import CryptographyDeprecationWarning
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
-from cvmplan.evidence.chains import MADE, Certificate
+from cvmplan.evidence.chains import MADE, Certificate, serial_number, serials_of_any_sign
 from cvmplan.evidence.wrappers.texts import decoded
 
 LARGEST: Final = 16 << 20  # bytes of one list
@@ -58,13 +56,15 @@ def read(blob: Blob) -> Revocations:
 
 
 def _der(data: bytes, at: str) -> Revocations:
-    try:
-        made = x509.load_der_x509_crl(data)
-        times = made.last_update_utc, made.next_update_utc
-        list(made.extensions)
-        return Revocations(at, made.issuer.rfc4514_string(), *times, made)
-    except MADE as error:
-        raise MalformedError("is not a CRL in DER", at=at) from error
+    with serials_of_any_sign():
+        try:
+            made = x509.load_der_x509_crl(data)
+            times = made.last_update_utc, made.next_update_utc
+            list(made.extensions)
+            list(made)
+            return Revocations(at, made.issuer.rfc4514_string(), *times, made)
+        except MADE as error:
+            raise MalformedError("is not a CRL in DER", at=at) from error
 
 
 def problems(
@@ -78,7 +78,7 @@ def problems(
     """
     known = list(lists)
     for one, issuer in pairwise(chain):
-        serial = _serial(one)
+        serial = serial_number(one)
         if serial == 0:
             continue
         of_issuer = [found for found in known if found.issuer == issuer.subject]
@@ -86,7 +86,8 @@ def problems(
             yield f"no list of {issuer.subject}"
         for found in of_issuer:
             yield from _list(found, issuer, at)
-            revoked = found.parsed.get_revoked_certificate_by_serial_number(serial)
+            with serials_of_any_sign():
+                revoked = found.parsed.get_revoked_certificate_by_serial_number(serial)
             if revoked is not None:
                 day = f"{revoked.revocation_date_utc:%Y-%m-%d}"
                 yield f"{one.subject}, serial number {serial:#x}, was revoked on {day}"
@@ -109,9 +110,3 @@ def _list(found: Revocations, issuer: Certificate, at: datetime) -> Iterator[str
     for extension in found.parsed.extensions:
         if extension.critical:
             yield f"{found.at}: critical extension {extension.oid.dotted_string} is not known"
-
-
-def _serial(one: Certificate) -> int:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CryptographyDeprecationWarning)
-        return one.parsed.serial_number
