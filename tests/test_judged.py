@@ -403,3 +403,11 @@ def test_explain_takes_one_piece_of_several(tmp_path: Path) -> None:
     found = run(*args, "--select", "b", "--format", "json")
     assert (found.code, json.loads(found.out)["changes"][0]["typed"]) == (0, "--vcpus 2")
     assert run("explain", "--example", "snp", "--expect", measured, "--select", "b").code == 2
+
+
+def test_a_tdx_module_is_named_by_its_mrseam() -> None:
+    """MRSEAM 7bf06328… is 1.5.16: tinfoilsh/verifier, attestation/tdx.go."""
+    told = run("inspect", str(shared("vectors/rtmr/dstack-quote-report.json")), "--format", "json")
+    rows = {row["field"]: row for row in json.loads(told.out)["tables"][0]["rows"]}
+    assert rows["mrseam"]["meaning"] == "TDX module 1.5.16"
+    assert rows["tee_tcb_svn"]["meaning"] == "module TDX_01 with SVN 11, late microcode SVN 4"

@@ -14,6 +14,7 @@ from cvmplan.eventlog import ccel, dstack, pasted, trustee
 from cvmplan.eventlog.event import EventLog
 
 MOST_LOG: Final = 64 << 20  # bytes; firmware sets aside 64 KiB and more
+MOST_TEXT: Final = 8 << 20  # bytes of a log in a text: many small values take more memory
 FORMS: Final = {"trustee": trustee, "pasted": pasted, "dstack": dstack}
 """Name of a form to its module, the most particular first."""
 
@@ -30,9 +31,14 @@ def read(blob: Blob) -> EventLog:
 
     TruncatedError, MalformedError, and UnsupportedError for another kind of log.
     """
-    if len(blob) > MOST_LOG:
-        raise MalformedError(f"a log of more than {MOST_LOG >> 20} MiB", at=blob.name)
     for name, form in FORMS.items():
         if form.recognises(blob):
+            _bound(blob, MOST_TEXT)
             return EventLog(name, form.read(blob))
+    _bound(blob, MOST_LOG)
     return ccel.read(blob)
+
+
+def _bound(blob: Blob, most: int) -> None:
+    if len(blob) > most:
+        raise MalformedError(f"a log of more than {most >> 20} MiB", at=blob.name)

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple, TypeAlias
 from cvmplan.core.blob import Blob
 
 DEEPEST: Final = 6  # wrappers nested
-LARGEST: Final = 16 << 20  # bytes of a text or a document
+LARGEST: Final = 8 << 20  # bytes of a text or a document
 MOST_PADDING: Final = 1 << 20  # bytes
 MOST: Final = 16  # pieces of evidence in one file
 

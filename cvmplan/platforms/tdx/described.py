@@ -9,11 +9,29 @@ the module's version, [0] its SVN; `tdxtcbcomponents`: [2] is the SVN of late mi
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from cvmplan.core.field import Field, names
 from cvmplan.platforms.tdx.bits import ATTRIBUTES, XFAM
 from cvmplan.platforms.tdx.enclave import VENDOR, read
 from cvmplan.platforms.tdx.quote import Quote, ReportMac, Td
+
+MODULES: Final = {
+    "49b66faa451d19ebbdbe89371b8daf2b65aa3984ec90110343e9e2eec116af08"
+    "850fa20e3b1aa9a874d77a65380ee7e6": "1.5.08",
+    "7bf063280e94fb051f5dd7b1fc59ce9aac42bb961df8d44b709c9b0ff87a7b4d"
+    "f648657ba6d1189589feab1d5a3c9a9d": "1.5.16",
+    "685f891ea5c20e8fa27b151bf34bf3b50fbaf7143cc53662727cbdb167c0ad83"
+    "85f1f6f3571539a91e104a1c96d75e04": "2.0.02",
+    "476a2997c62bccc78370913d0a80b956e3721b24272bc66c4d6307ced4be2865"
+    "c40e26afac75f12df3425b03eb59ea7c": "2.0.08",
+}
+"""
+MRSEAM to the version of Intel's TDX module, as far as it is known.
+
+Source: the policy of tinfoilsh/verifier (attestation/tdx.go), which names releases; the same
+values stand in other verifiers' policies.
+"""
 
 
 def of_quote(quote: Quote) -> Iterator[Field]:
@@ -42,7 +60,8 @@ def of_report(td: Td, mac: ReportMac) -> Iterator[Field]:
 def of_td(td: Td) -> Iterator[Field]:
     """Yield what a quote and a TDREPORT both say."""
     yield _svn("tee_tcb_svn", td.tee_tcb_svn)
-    yield Field("mrseam", td.mrseam.hex())
+    known = MODULES.get(td.mrseam.hex())
+    yield Field("mrseam", td.mrseam.hex(), f"TDX module {known}" if known else "")
     yield Field("mrsignerseam", td.mrsignerseam.hex(), "" if any(td.mrsignerseam) else "Intel")
     yield Field("seam_attributes", hex(td.seam_attributes))
     yield Field("attributes", hex(td.attributes), names(td.attributes, ATTRIBUTES))
