@@ -26,7 +26,7 @@ from cvmplan.evidence import certificates, revocation
 from cvmplan.evidence.chains import Certificate
 from cvmplan.evidence.revocation import Revocations
 
-LARGEST: Final = 16 << 20  # bytes of one file
+LARGEST: Final = 2 << 20  # bytes of one file
 _SIGNATURE: Final = 64  # bytes
 _DEEPEST: Final = 3  # documents in strings of documents
 _TCB_INFO, _IDENTITY = "TCB info", "QE identity"

@@ -21,7 +21,7 @@ from cvmplan.core.errors import MalformedError
 from cvmplan.evidence.chains import MADE, Certificate, serial_number, serials_of_any_sign
 from cvmplan.evidence.wrappers.texts import decoded
 
-LARGEST: Final = 16 << 20  # bytes of one list
+LARGEST: Final = 8 << 20  # bytes of one list
 _ENCODINGS: Final = 3  # nested
 _FIRST, _LAST = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 
