@@ -165,7 +165,7 @@ def test_a_policy_file_is_all_pins_at_once(name: str, tmp_path: Path) -> None:
         ('schema = "cvmplan.policy/1"\n[snp]\nmrtd = "00"\n', 3),
         ('schema = "cvmplan.policy/1"\n[snp.min_tcb]\nmicrocod = 1\n', 3),
         ('schema = "cvmplan.policy/1"\n[snp]\nmin_version = "1"\n', 3),
-        ('schema = "cvmplan.policy/1"\n[snp]\npolicy_mask = 1\n', 3),
+        ('schema = "cvmplan.policy/1"\n[snp]\npolicy_mask = 1\n', 2),
         ('schema = "cvmplan.policy/1"\n[tdx]\nmrtd = "00"\n', 1),
         ('schema = "cvmplan.policy/2"\n', 3),
         ("[snp]\n", 3),
@@ -236,6 +236,8 @@ def test_an_assumed_policy_does_not_differ_and_a_given_one_does(tmp_path: Path) 
     assert planned(tmp_path, report, "snp", "--policy", "0x30000")["policy"] == "differs"
     assert planned(tmp_path, report, "snp", "--policy", "0x130000")["policy"] == "ok"
     assert planned(tmp_path, report, "snp")["measurement"] == "differs"  # always counts
+    masked = ("--policy", "0x30000", "--policy-mask", "0x30000")
+    assert planned(tmp_path, report, "snp", *masked)["policy"] == "ok"
     for weaker in (0xB0000, 0x70000):
         report = Report({0x08: weaker.to_bytes(8, "little")})
         assert planned(tmp_path, report, "snp")["policy"] == "differs"
@@ -411,3 +413,13 @@ def test_a_tdx_module_is_named_by_its_mrseam() -> None:
     rows = {row["field"]: row for row in json.loads(told.out)["tables"][0]["rows"]}
     assert rows["mrseam"]["meaning"] == "TDX module 1.5.16"
     assert rows["tee_tcb_svn"]["meaning"] == "module TDX_01 with SVN 11, late microcode SVN 4"
+
+
+def test_a_pin_counts_beside_the_measurement_of_a_plan(tmp_path: Path) -> None:
+    """The plan's measurement is another one than that of the evidence, whatever is pinned."""
+    pin = ("--measurement", MEASUREMENT.hex())
+    result, _ = judged(tmp_path, Report(), "--example", "snp", *pin)
+    told = [one for one in json.loads(result.out)["lines"] if one["name"] == "measurement"]
+    assert [one["status"] for one in told] == ["differs", "ok"]
+    assert result.code == 1
+    assert judged(tmp_path, Report(), *pin)[0].code == 0

@@ -81,6 +81,8 @@ def judge(
     if judging.policy is not None:
         pins, how = policy.from_file(evidence.platform, judging.policy)
     pins = {**pins, **policy.read(evidence.platform, judging.pins, place)}
+    if "policy_mask" in pins and "policy" not in pins and launched is None:
+        raise ConfigError("needs --policy", at=place("policy_mask"))
     accept = tuple(judging.accept or how.get("accept", ()))
     made = trust(evidence, judging)._replace(
         provisional=judging.provisional or how.get("provisional", False),

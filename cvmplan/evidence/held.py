@@ -43,24 +43,34 @@ def fields(evidence: Evidence) -> tuple[Field, ...]:
 
 
 def lines(evidence: Evidence, planned: Mapping[str, Expected], pins: Pins) -> Iterator[Line]:
-    """Yield each field beside what a plan and pins say of it; pins are before the plan."""
+    """
+    Yield each field beside what a plan and pins say of it.
+
+    A pin takes the place of what the plan assumed; beside what was given to the plan it counts too.
+    """
     bound = evidence.source.bound
     if bound:
         data = evidence.report.report_data if evidence.report else b""
         data = evidence.td.report_data if evidence.td else data
         why = "the report is part of a different HCL report"
         yield compared("runtime_data", bound.hex(), data[: len(bound)].hex(), why)
-    wanted = {**planned, **_pinned(pins)}
+    pinned = _pinned(pins)
     found = {field.id: field for field in fields(evidence)}
     for field in found.values():
-        if field.id not in RULES or not pins.get(field.id):
-            yield _line(field, wanted.get(field.id), pins)
+        if field.id in RULES and pins.get(field.id):
+            continue
+        told = [one for one in (planned.get(field.id), pinned.get(field.id)) if one is not None]
+        asked = [one for one in told if not one.assumed]
+        if not told:
+            yield _line(field, None, pins)
+        for wanted in asked or told:
+            yield _line(field, wanted, pins)
     if evidence.td is not None:
-        yield _debug(evidence.td.attributes, wanted.get("attributes"))
-    for name in pins:
-        if name in wanted and name not in found:
+        yield _debug(evidence.td.attributes, pinned.get("attributes", planned.get("attributes")))
+    for name, wanted in pinned.items():
+        if name not in found:
             missing = f"not in this {'quote' if evidence.quote else 'report'}"
-            yield line(name, " or ".join(wanted[name].values), missing, Status.DIFFERS)
+            yield line(name, " or ".join(wanted.values), missing, Status.DIFFERS)
     yield from rules(evidence, pins)
 
 
@@ -106,10 +116,11 @@ def _policy(field: Field, wanted: Expected | None, mask: int | None) -> Line:
     planned = None if wanted is None else int(wanted.values[0], 0)
     if not found & _RESERVED_1:
         return line("policy", "bit 17 set", field.value, Status.DIFFERS, "bit 17 is reserved, 1")
+    asked = 0 if planned is None or (wanted and wanted.assumed) else planned
     weaker = [
         why
         for bit, why in _WEAKER.items()
-        if found & bit and not (planned or 0) & bit and (mask is None or not mask & bit)
+        if found & bit and not asked & bit and (mask is None or not mask & bit)
     ]
     if mask is not None and planned is not None:
         expected = f"{planned & mask:#x} in the bits of {mask:#x}"

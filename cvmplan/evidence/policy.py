@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError, MismatchError
@@ -11,6 +11,8 @@ from cvmplan.core.platform import Platform
 from cvmplan.documents import text
 from cvmplan.evidence.pins import PINS
 from cvmplan.evidence.tcb_level import REVOKED, STATUSES
+
+LARGEST: Final = 1 << 20  # bytes of a policy file
 
 
 def read(
@@ -37,8 +39,6 @@ def read(
         except ValueError as error:
             raise ConfigError(str(error), at=at(name)) from None
         made[name] = found if pin.many else found[0]
-    if "policy_mask" in made and "policy" not in made:
-        raise ConfigError("needs --policy", at=at("policy_mask"))
     return made
 
 
@@ -49,6 +49,8 @@ def from_file(platform: Platform, blob: Blob) -> tuple[dict[str, Any], Mapping[s
     MalformedError for a document that is none; MismatchError where it has nothing for the
     platform.
     """
+    if len(blob) > LARGEST:
+        raise MalformedError(f"{len(blob)} bytes are not a policy", at=blob.name)
     document = text.validate(blob, text.parse(blob), "policy")
     table = document.of(str(platform))
     if table is None:

@@ -86,7 +86,7 @@ def _unsigned(signed: Signed, trust: Trust, collateral: Collateral) -> Iterator[
         int.from_bytes(signed.signature[:32], "big"),
         int.from_bytes(signed.signature[32:], "big"),
     )
-    if key is None or not is_signed(signed.data, numbers, key[1], "P-256"):
+    if key is None or key[0] != "P-256" or not is_signed(signed.data, numbers, key[1], "P-256"):
         yield "its signature does not match: different data or a different key"
     yield from chains.problems(chain, trust.pins, "P-256", trust.at, serial_0=False)
 
