@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from sevsnpmeasure import guest, vcpu_types, vmm_types
 from sevsnpmeasure.sev_mode import SevMode
 
-from cvmplan.core.platform import SNP, TDX
+from cvmplan.core.blob import Blob
+from cvmplan.core.platform import SNP, TDX, VBS, Platform
 from cvmplan.documents import model
-from cvmplan.emit.references import go_tdx_guest
+from cvmplan.emit.references import corim, go_tdx_guest
+from cvmplan.evidence import certificates, cose
 from cvmplan.reference.targets import TARGETS
 from cvmplan.reference.values import Reference, Value, Wanted
+from tests.build.evidence import certify
 from tests.build.ovmf import example
-from tests.consumers import build, check, python
+from tests.consumers import build, check, python, rust
 from tests.run import run
 
 SHARED: Final = Path("../shared")
@@ -296,7 +300,7 @@ def test_the_texts_of_other_tools() -> None:
     assert out("--example", "snp", "--to", "sev-snp-measure") == f"{text}\n"
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", [name for name in TARGETS if name != "corim"])
 def test_the_same_input_gives_the_same_bytes(target: str) -> None:
     options = ("--example", "tdx" if TDX in TARGETS[target].platforms else "snp", "--to", target)
     assert out(*options) == out(*options)
@@ -335,3 +339,113 @@ def test_a_combination_that_is_no_launch_writes_nothing_and_all_are_listed(tmp_p
 def test_every_platform_of_a_target_is_measured() -> None:
     assert {SNP, TDX} <= {one for target in TARGETS.values() for one in target.platforms}
     assert all(one.measured for target in TARGETS.values() for one in target.platforms)
+
+
+# --- CoRIM ---------------------------------------------------------------------------------------
+
+CORIM: Final = SHARED / "consumers/examples/corim"
+
+
+@pytest.mark.parametrize("platform", [SNP, TDX, VBS])
+def test_a_corim_is_that_of_the_profile(platform: Platform) -> None:
+    """The examples are of another program: digests of 0xAA, SVN 1."""
+    example = CORIM / f"profile-a-{platform}.cbor"
+    if not example.exists():
+        pytest.skip("../shared is absent")
+    digest = b"\xaa" * platform.digest_size
+    value = Value(platform, "", platform.algorithm, digest, "image", "0" * 64, {})
+    assert corim.reference(Reference((value,), Wanted(svn=1))) == [example.read_bytes()]
+    other = corim.reference(Reference((value,), Wanted(svn=2)))
+    assert other != [example.read_bytes()]
+
+
+def keys(folder: Path) -> dict[str, tuple[Path, Path]]:
+    """A key and its certificate in PEM, of each kind that signs."""
+    made = {}
+    for name, kind in (("es384", "P-384"), ("ps384", "RSA")):
+        signer = certify(f"{name} signer", kind, ca=False)
+        key, cert = folder / f"{name}.key", folder / f"{name}.pem"
+        text = signer.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        key.write_bytes(text)
+        cert.write_bytes(signer.pem)
+        made[name] = key, cert
+    return made
+
+
+def corim_of(folder: Path, *more: str) -> Path:
+    target = folder / "out.corim"
+    args = ("--example", "snp", "--to", "corim", "--svn", "3", "-o", str(target))
+    result = run("reference", *args, *more)
+    assert (result.code, result.out) == (0, ""), result.err
+    return target
+
+
+def test_a_corim_is_the_same_each_time_and_has_the_digest(tmp_path: Path) -> None:
+    one = corim_of(tmp_path).read_bytes()
+    assert corim_of(tmp_path).read_bytes() == one
+    assert bytes.fromhex(ONE) in one
+
+
+@pytest.mark.parametrize("kind", ["es384", "ps384"])
+def test_a_signed_corim_is_verified_by_its_certificate_alone(kind: str, tmp_path: Path) -> None:
+    key, cert = keys(tmp_path)[kind]
+    data = corim_of(tmp_path, "--key", str(key), "--cert", str(cert)).read_bytes()
+    found = cose.read(Blob("c", memoryview(data)))
+    (own,) = certificates.read_all([Blob("p", memoryview(cert.read_bytes()))]).certificates
+    assert cose.is_signed(found, own)
+    assert found.payload == corim_of(tmp_path).read_bytes()
+    spoiled = data.replace(bytes.fromhex(ONE), b"\0" * 48)
+    assert not cose.is_signed(cose.read(Blob("c", memoryview(spoiled))), own)
+    other = keys(tmp_path)["ps384" if kind == "es384" else "es384"][1]
+    (stranger,) = certificates.read_all([Blob("p", memoryview(other.read_bytes()))]).certificates
+    assert not cose.is_signed(found, stranger)
+
+
+@pytest.mark.parametrize("name", ["signed-es384", "signed-es384-leaf", "signed-ps384"])
+def test_signatures_of_another_program_are_verified(name: str) -> None:
+    path = CORIM / f"{name}.cose"
+    if not path.exists():
+        pytest.skip("../shared is absent")
+    found = cose.read(Blob(name, memoryview(path.read_bytes())))
+    chain = certificates.read_all(
+        [Blob("x5chain", memoryview(one)) for one in found.chain]
+    ).certificates
+    assert cose.is_signed(found, chain[0])
+    changed = found._replace(payload=found.payload + b"\0")
+    assert not cose.is_signed(changed, chain[0])
+
+
+def test_the_crate_corim_takes_it_and_refuses_it_spoiled(tmp_path: Path) -> None:
+    unsigned = corim_of(tmp_path).read_bytes()
+    paths = {"unsigned": unsigned}
+    for name, (key, cert) in keys(tmp_path).items():
+        paths[name] = corim_of(tmp_path, "--key", str(key), "--cert", str(cert)).read_bytes()
+    for name, data in paths.items():
+        (tmp_path / name).write_bytes(data)
+        assert rust("corim", str(tmp_path / name)).returncode == 0, name
+        untagged = data[3:] if name == "unsigned" else b"\xd1" + data[1:]
+        (tmp_path / name).write_bytes(untagged)
+        assert rust("corim", str(tmp_path / name)).returncode == 1, name
+        (tmp_path / name).write_bytes(data[:-1])
+        assert rust("corim", str(tmp_path / name)).returncode == 1, name
+
+
+@pytest.mark.parametrize(
+    ("args", "at"),
+    [
+        ((), "--svn: missing"),
+        (("--svn", "1", "--vcpus", "1-2"), "--to: corim takes one value"),
+        (("--svn", "1", "--key", "k"), "--cert: missing"),
+        (("--svn", "1", "--cert", "c"), "--key: missing"),
+        (("--svn", "1", "--key", "es384.key", "--cert", "ps384.pem"), "--cert: the first"),
+    ],
+)
+def test_a_corim_that_cannot_be_made_is_refused(
+    args: tuple[str, ...], at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    result = run("reference", "--example", "snp", "--to", "corim", "-o", "o", *args)
+    assert (result.code, result.out, Path("o").exists()) == (2, "", False)
+    assert result.err.startswith(f"error: {at}")
+    assert run("reference", "--example", "snp", "--to", "rvps", "--key", "es384.key").code == 2

@@ -19,6 +19,7 @@ from cvmplan.cli.options import (
     output_file,
     with_options,
     write,
+    write_bytes,
 )
 from cvmplan.cli.process import tell
 from cvmplan.cli.progress import bar
@@ -26,6 +27,7 @@ from cvmplan.cli.sweep import Asked, Jobs, Quiet, axes, computed, read_axes
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
+from cvmplan.core.files import Files
 from cvmplan.core.platform import SNP
 from cvmplan.core.processes import in_order
 from cvmplan.core.values import Json, printable
@@ -44,6 +46,7 @@ WANTED: Final = {
     "name": ("NAME", "Name of the values (rvps, rego).  [assumed: that of Trustee's policy]"),
     "policy": ("BITS", f"Guest policy (go-sev-guest).  [assumed: {SNP.policy:#x}]"),
     "min_tcb": ("TCB", "Least reported TCB_VERSION (go-sev-guest)."),
+    "svn": ("N", "Security version that the value stands for (corim)."),
     **{f"rtmr{n}": ("HEX", f"Accepted value of RTMR{n}.") for n in range(4)},
     "xfam": ("BITS", "Accepted XFAM of a TD."),
     "td_attributes": ("BITS", "Accepted ATTRIBUTES of a TD (go-tdx-guest)."),
@@ -83,6 +86,7 @@ def _order(typed: Typed) -> Order:
         name=typed.text("name"),
         policy=read("policy", bits),
         min_tcb=read("min_tcb", bits),
+        svn=read("svn", bits),
         rtmrs=tuple(read(f"rtmr{n}", values.octets(48)) for n in range(4)),
         xfam=read("xfam", bits),
         td_attributes=read("td_attributes", bits),
@@ -91,6 +95,14 @@ def _order(typed: Typed) -> Order:
     return Order(read_axes(typed), wanted)
 
 
+Key = Annotated[
+    Optional[str],
+    typer.Option("--key", metavar="FILE", help="Private key that signs (corim): P-384 or RSA."),
+]
+Cert = Annotated[
+    Optional[list[str]],
+    typer.Option("--cert", metavar="FILE", help="Certificate of the key, then its issuers."),
+]
 To = Annotated[str, typer.Option("--to", metavar="TARGET", help=f"{', '.join(TARGETS)}.")]
 Beside = Annotated[
     Optional[str],
@@ -110,6 +122,8 @@ def reference(
     jobs: Jobs = 1,
     quiet: Quiet = False,
     force: Force = False,
+    key: Key = None,
+    cert: Cert = None,
     output: Output = None,
 ) -> None:
     """
@@ -121,25 +135,63 @@ def reference(
     if to not in TARGETS:
         hint = f"choose from {', '.join(TARGETS)}"
         raise ConfigError(f"unknown target {to!r}", at="--to", hint=hint)
+    signs = _signer(to, key, cert or [])
     printer = REFERENCE.printer(to)
     made = Reference(_values(order.asked, jobs, quiet=quiet), order.wanted, __version__)
     check(to, made)
     _warn(to, made)
-    _write(printer.reference(made), output, force=force)
+    documents = printer.reference(made)
+    _write([signs(one) for one in documents] if signs else documents, output, force=force)
     if provenance is not None:
         (beside,) = REFERENCE.printer("predicate").reference(made)
-        write(beside, provenance)
+        _write_one(beside, provenance)
 
 
-def _write(documents: list[str], output: str | None, *, force: bool) -> None:
+def _signer(to: str, key: str | None, certs: list[str]) -> Callable[[str | bytes], bytes] | None:
+    """Return what signs a document, None where nothing is to be signed; ConfigError, InputError."""
+    if key is None and not certs:
+        return None
+    if to not in SIGNED:
+        raise ConfigError(f"{to} is not signed", at="--key" if key else "--cert")
+    if key is None or not certs:
+        problem = "missing: a signature needs the key and its certificate"
+        raise ConfigError(problem, at="--cert" if key else "--key")
+    from cvmplan.evidence import certificates, chains, cose
+
+    files = Files()
+    private = cose.private_key(files.open(key, "key"))
+    found = certificates.read_given([files.open(path, "certificate") for path in certs])
+    name = chains.common_name(found.certificates[0]) or found.certificates[0].subject
+
+    def sign(document: str | bytes) -> bytes:
+        data = document.encode() if isinstance(document, str) else document
+        return cose.sign(data, private, found.certificates, name)
+
+    return sign
+
+
+SIGNED: Final = ("corim",)
+
+
+def _write_one(document: str | bytes, output: str | None) -> None:
+    if isinstance(document, str):
+        write(document, output)
+    else:
+        write_bytes(document, output)
+
+
+def _write(
+    documents: list[str] | list[bytes] | list[str | bytes], output: str | None, *, force: bool
+) -> None:
     """Write one document, or one file for each into a folder; ConfigError, InputError."""
     if not documents[1:]:
-        write(documents[0], output)
+        _write_one(documents[0], output)
         return
     if output is None or output_file(output) is None:
         problem = f"{len(documents)} values are {len(documents)} files"
         raise ConfigError(problem, at="--output", hint="-o FOLDER")
-    files = {f"{n:03}.textproto": Contents(one.encode()) for n, one in enumerate(documents, 1)}
+    texts = (one if isinstance(one, bytes) else one.encode() for one in documents)
+    files = {f"{n:03}.textproto": Contents(one) for n, one in enumerate(texts, 1)}
     write_folder(output, files, force=force)
 
 

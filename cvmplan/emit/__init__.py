@@ -67,6 +67,7 @@ if TYPE_CHECKING:
         VerificationPrinter,
     )
     from cvmplan.emit.references import coco as _coco
+    from cvmplan.emit.references import corim as _corim
     from cvmplan.emit.references import go_sev_guest as _go_sev_guest
     from cvmplan.emit.references import go_tdx_guest as _go_tdx_guest
     from cvmplan.emit.references import in_toto as _in_toto
@@ -145,7 +146,7 @@ REFERENCE: Final[Output[ReferencePrinter]] = Output(
     **{
         name: f"references.{name.replace('-', '_')}"
         for name in (
-            "rvps", "coco", "rego", "go-sev-guest", "go-tdx-guest", "in-toto", "predicate",
+            "rvps", "coco", "corim", "rego", "go-sev-guest", "go-tdx-guest", "in-toto", "predicate",
             "snpguest", "sev-snp-measure",
         )
     },
@@ -182,6 +183,7 @@ if TYPE_CHECKING:
     _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)
     _REFERENCE: tuple[ReferencePrinter, ...] = (
         _coco,
+        _corim,
         _go_sev_guest,
         _go_tdx_guest,
         _in_toto,

@@ -223,5 +223,5 @@ class ValuePrinter(Protocol):
 class ReferencePrinter(Protocol):
     """Prints reference values for a verifier."""
 
-    def reference(self, made: Reference) -> list[str]:
+    def reference(self, made: Reference) -> list[str] | list[bytes]:
         """Return the documents: one, or one for each value where there is room for one."""

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from cvmplan.core.errors import ConfigError
-from cvmplan.core.platform import POLICED, SNP, TDX, Platform
+from cvmplan.core.platform import POLICED, SNP, TDX, VBS, Platform
 from cvmplan.reference.values import Reference, Wanted
 
 MEASURED: Final = tuple(one for one in Platform if one.measured)
@@ -23,11 +23,13 @@ class Target(NamedTuple):
     platforms  those whose values it has room for
     takes      what of `Wanted` it has room for
     single     it has room for one value
+    needs      what of `Wanted` has to be given
     """
 
     platforms: tuple[Platform, ...] = MEASURED
     takes: tuple[str, ...] = ()
     single: bool = False
+    needs: tuple[str, ...] = ()
 
 
 TARGETS: Final = {
@@ -38,6 +40,7 @@ TARGETS: Final = {
     "go-tdx-guest": Target(
         (TDX,), takes=("rtmr0", "rtmr1", "rtmr2", "rtmr3", "xfam", "td_attributes")
     ),
+    "corim": Target((SNP, TDX, VBS), takes=("svn",), single=True, needs=("svn",)),
     "in-toto": Target(),
     "predicate": Target(),
     "snpguest": Target((SNP,)),
@@ -67,13 +70,16 @@ def check(target: str, reference: Reference) -> None:
         if name not in chosen.takes:
             at = f"--{name.replace('_', '-')}"
             raise ConfigError(f"is not supported by --to {target}", at=at)
+    for name in chosen.needs:
+        if getattr(reference.wanted, name) is None:
+            raise ConfigError(f"missing, and --to {target} needs it", at=f"--{name}")
     for platform in reference.platforms:
         if platform not in chosen.platforms:
             hint = f"it takes values of {', '.join(chosen.platforms)}"
             raise ConfigError(f"{target} takes no values of {platform}", at="--to", hint=hint)
     if reference.wanted.name is not None and reference.platforms[1:]:
         raise ConfigError("names the values of one platform", at="--name")
-    count = len({one.digest for one in reference.values})
+    count = len({(one.platform, one.digest) for one in reference.values})
     if chosen.single and count > 1:
         problem = f"{target} takes one value, and these are {count}"
         raise ConfigError(problem, at="--to")

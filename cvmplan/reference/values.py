@@ -36,6 +36,7 @@ class Wanted(NamedTuple):
     name: str | None = None
     policy: int | None = None
     min_tcb: int | None = None
+    svn: int | None = None
     rtmrs: tuple[bytes | None, ...] = (None, None, None, None)
     xfam: int | None = None
     td_attributes: int | None = None

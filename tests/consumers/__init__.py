@@ -39,6 +39,16 @@ def check(module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+def rust(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a reader in Rust."""
+    program = consumers() / "rust" / name
+    if not program.exists():
+        pytest.skip(f"{program} is absent: .ci/consumers builds it where cargo is")
+    return subprocess.run(
+        [str(program), *arguments], check=False, capture_output=True, text=True, timeout=60
+    )
+
+
 def build(source: Path, modules: tuple[str, ...], folder: Path) -> Path:
     """Return a program in Go, built against modules; skipped where they are not to be had."""
     if shutil.which("go") is None:
