@@ -423,8 +423,9 @@ def test_the_crate_corim_takes_it_and_refuses_it_spoiled(tmp_path: Path) -> None
     for name, data in paths.items():
         (tmp_path / name).write_bytes(data)
         assert rust("corim", str(tmp_path / name)).returncode == 0, name
-        untagged = data[3:] if name == "unsigned" else b"\xd1" + data[1:]
-        (tmp_path / name).write_bytes(untagged)
+        tag, kind = (b"\xd9\x01\xfa", b"\xd9\x01\xfb"), (b"rim+cbor", b"rim+cbox")
+        wrong = data.replace(*(tag if name == "unsigned" else kind))
+        (tmp_path / name).write_bytes(wrong)
         assert rust("corim", str(tmp_path / name)).returncode == 1, name
         (tmp_path / name).write_bytes(data[:-1])
         assert rust("corim", str(tmp_path / name)).returncode == 1, name

@@ -46,7 +46,7 @@ WANTED: Final = {
     "name": ("NAME", "Name of the values (rvps, rego).  [assumed: that of Trustee's policy]"),
     "policy": ("BITS", f"Guest policy (go-sev-guest).  [assumed: {SNP.policy:#x}]"),
     "min_tcb": ("TCB", "Least reported TCB_VERSION (go-sev-guest)."),
-    "svn": ("N", "Security version that the value stands for (corim)."),
+    "svn": ("N", "Security version of a guest with this value (corim)."),
     **{f"rtmr{n}": ("HEX", f"Accepted value of RTMR{n}.") for n in range(4)},
     "xfam": ("BITS", "Accepted XFAM of a TD."),
     "td_attributes": ("BITS", "Accepted ATTRIBUTES of a TD (go-tdx-guest)."),
