@@ -5,19 +5,40 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Output, Request, digest_option, format_of, launch_verb, write
+from cvmplan.cli.process import tell
 from cvmplan.cli.progress import Watch, watch_for
 from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.core.files import Files
+from cvmplan.core.values import printable
 from cvmplan.emit import MEASUREMENT
 from cvmplan.operations.plan import Plan
 
+if TYPE_CHECKING:
+    from cvmplan.operations.measure import Measurement
+    from cvmplan.reference.found import Found
+
 app = make_app()
 Format = Annotated[str, format_of(MEASUREMENT)]
+Against = Annotated[
+    Optional[str],
+    typer.Option(
+        "--against",
+        metavar="FILE",
+        help="Reference values to compare with (any form of 'reference --to').",
+    ),
+]
+Certs = Annotated[
+    Optional[list[str]],
+    typer.Option(
+        "--certs", metavar="FILE", help="Certificates that vouch for --against (repeatable)."
+    ),
+]
 
 
 @app.command()
@@ -32,6 +53,8 @@ def measure(
             help="Expected digest (hex, base64, @FILE); exit 1 if different.",
         ),
     ] = None,
+    against: Against = None,
+    certs: Certs = None,
     bare: Annotated[
         bool, typer.Option("--bare", help="Print only the digest: lower-case hex, no newline.")
     ] = False,
@@ -47,6 +70,7 @@ def measure(
     from cvmplan.operations.measure import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
+    references = _references(against, certs or [])
     if bare and format != "text":
         raise ConfigError("cannot be combined with --format", at="--bare")
     printer = None if bare else MEASUREMENT.printer(format)
@@ -62,8 +86,42 @@ def measure(
             at=request.image.name,
             hint=shlex.join([*explain_command(plan), "--expect", wanted.hex()]),
         )
+    if references is not None:
+        _compare(references, plan, result)
     text = printer.measurement(plan, result) if printer else result.digest.hex()
     write(text, output)
+
+
+def _references(path: str | None, certs: list[str]) -> Found | None:
+    """Return the reference values of a file, None without one; ConfigError, InputError."""
+    if path is None:
+        if certs:
+            raise ConfigError("needs --against FILE", at="--certs")
+        return None
+    from cvmplan.evidence import certificates
+    from cvmplan.reference.read import read
+
+    files = Files()
+    anchors = certificates.read_given([files.open(one, "certificate") for one in certs])
+    return read(files.open(path, "reference values"), anchors.certificates)
+
+
+def _compare(found: Found, plan: Plan, result: Measurement) -> None:
+    """Say which reference value it is; MismatchError where it is none."""
+    from cvmplan.reference.found import nearest
+
+    values = found.of(plan.platform)
+    checked = " (its signature was checked)" if found.checked else ""
+    signed = f", signed by {found.signature}, not checked" if found.signature else ""
+    kind = f"{found.kind}{checked or signed}"
+    for number, one in enumerate(values, 1):
+        if one.digest == result.digest:
+            tell(f"reference: {printable(one.name)}, value {number} of {len(values)}; {kind}")
+            return
+    settings = {**plan.assumed, **plan.given}
+    near = nearest(values, {n: v for n, v in settings.items() if isinstance(v, str | int)})
+    problem = f"{result.register} {result.digest.hex()} is none of {len(values)} reference values"
+    raise MismatchError(f"{problem} ({kind})", at="--against", hint=near)
 
 
 @contextmanager

@@ -19,11 +19,13 @@ from cvmplan.cli.options import (
     with_options,
     write,
 )
+from cvmplan.cli.process import tell
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.typed import Typed
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
+from cvmplan.core.values import printable
 from cvmplan.emit import VERIFICATION
 from cvmplan.evidence.pins import PINS
 from cvmplan.planning.read import option as place
@@ -46,6 +48,8 @@ _AT = "Time at which certificates and collateral must be valid.  [assumed: now]"
 _COLLATERAL = "What Intel publishes of the platform: TCB info, QE identity, CRLs (repeatable)."
 _ACCEPT = "Accepted status of a TDX TCB (repeatable).  [assumed: UpToDate]"
 _CATALOGUE = "Further catalogue of firmware to search without IMAGE (repeatable)."
+_REFERENCE = "Reference values, one of which the measurement must be."
+_VOUCHES = "Certificates that vouch for --reference (repeatable)."
 _BUDGET = "Time limit of that search; 0: do not search."
 BUDGET = 1.0
 OWN: Shared = {
@@ -60,6 +64,8 @@ OWN: Shared = {
         option(_TEXT, "policy_file", "FILE", "What the evidence must say (cvmplan.policy/1)."),
         None,
     ),
+    "reference": (option(_TEXT, "reference", "FILE", _REFERENCE), None),
+    "reference_certs": (option(_MANY, "reference_certs", "FILE", _VOUCHES), None),
     "provisional": (
         option(bool, "provisional", "", "Accept SNP firmware that is not committed."),
         False,
@@ -162,6 +168,34 @@ def _certificates(files: Files, paths: list[str]) -> tuple[list[Blob], list[Blob
     return named, beside
 
 
+def _reference(asked: Asked) -> dict[str, list[str]]:
+    """Return the pins of the measurement that a file of reference values makes."""
+    path, certs = asked.own.text("reference"), asked.own.texts("reference_certs")
+    if path is None:
+        if certs:
+            raise ConfigError("needs --reference FILE", at="--reference-certs")
+        return {}
+    name = MEASUREMENTS[asked.evidence.platform.evidence]
+    if asked.pins.get(name):
+        raise ConfigError(f"cannot be combined with {place(name)}", at="--reference")
+    from cvmplan.evidence import certificates
+    from cvmplan.reference.read import read
+
+    files = asked.files
+    anchors = certificates.read_given([files.open(one, "certificate") for one in certs])
+    found = read(files.open(path, "reference values"), anchors.certificates)
+    values = found.of(asked.evidence.platform)
+    if not values:
+        problem = f"{found.kind} without values of {asked.evidence.platform}"
+        raise MismatchError(problem, at=path)
+    if found.signature and not found.checked:
+        tell(f"note: {path}: signed by {printable(found.signature)}, not checked")
+    return {name: [one.digest.hex() for one in values]}
+
+
+MEASUREMENTS = {"report": "measurement", "quote": "mrtd"}
+
+
 def _launched(asked: Request | None) -> Callable[[], tuple[Plan, Measurement]] | None:
     """Return what makes and measures the plan, with progress; None where there is no launch."""
     if asked is None:
@@ -202,7 +236,7 @@ def verify(asked: Asked) -> None:
         at=own.text("at"),
         crls=[files.open(path, "list of revocations") for path in own.texts("crl")],
         collateral=[files.open(path, "collateral") for path in own.texts("collateral")],
-        pins=asked.pins,
+        pins={**asked.pins, **_reference(asked)},
         policy=None if policy is None else files.open(policy, "policy"),
         provisional=own.flag("provisional"),
         accept=own.texts("accept"),

@@ -14,15 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtensionOID
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError, InputError, MalformedError
 from cvmplan.documents.text import parse
 from cvmplan.evidence import guid_table
-from cvmplan.evidence.chains import Certificate, common_name, parse_der
+from cvmplan.evidence.chains import Certificate, common_name, is_authority, parse_der, signs
 from cvmplan.evidence.wrappers.texts import decoded
 
 MOST: Final = 64  # certificates of one file
@@ -98,7 +96,7 @@ def order(found: Sequence[Certificate], name: str) -> list[Certificate]:
         {one.parsed.public_bytes(Encoding.DER): one for one in reversed(found)}.values()
     )
     distinct.reverse()
-    ends = [one for one in distinct if not _is_authority(one)] or distinct
+    ends = [one for one in distinct if not is_authority(one)] or distinct
     if not ends:
         return []
     chain = [next((one for one in ends if common_name(one) == name), ends[0])]
@@ -107,23 +105,8 @@ def order(found: Sequence[Certificate], name: str) -> list[Certificate]:
         issuers = [one for one in distinct if one.subject == last.issuer and one not in chain]
         if not issuers:
             break
-        chain.append(next((one for one in issuers if _signs(one, last)), issuers[0]))
+        chain.append(next((one for one in issuers if signs(one, last)), issuers[0]))
     return chain
-
-
-def _is_authority(one: Certificate) -> bool:
-    for extension in one.parsed.extensions:
-        if extension.oid == ExtensionOID.BASIC_CONSTRAINTS:
-            return bool(getattr(extension.value, "ca", False))
-    return one.subject == one.issuer
-
-
-def _signs(issuer: Certificate, one: Certificate) -> bool:
-    try:
-        one.parsed.verify_directly_issued_by(issuer.parsed)
-    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
-        return False
-    return True
 
 
 def _first_line(error: CvmplanError) -> str:

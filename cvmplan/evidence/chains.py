@@ -184,3 +184,20 @@ def extension(one: Certificate, oid: str) -> bytes | None:
         if found.oid.dotted_string == oid and isinstance(found.value, x509.UnrecognizedExtension):
             return found.value.value
     return None
+
+
+def is_authority(one: Certificate) -> bool:
+    """Whether a certificate says that it may issue others, or signs itself without a word."""
+    for extension in one.parsed.extensions:
+        if extension.oid == ExtensionOID.BASIC_CONSTRAINTS:
+            return bool(getattr(extension.value, "ca", False))
+    return one.subject == one.issuer
+
+
+def signs(issuer: Certificate, one: Certificate) -> bool:
+    """Whether a certificate is issued by another, by name and signature."""
+    try:
+        one.parsed.verify_directly_issued_by(issuer.parsed)
+    except (InvalidSignature, ValueError, TypeError, UnsupportedAlgorithm):
+        return False
+    return True

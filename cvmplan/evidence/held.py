@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from cvmplan.core.field import Field, names
@@ -25,6 +25,7 @@ _RESERVED_1: Final = 1 << 17
 _ALLOWED: Final = {"attributes": bits.mask_of(0, 28, 30, 63), "xfam": 0x6DBE7}
 _FORCED: Final = {"attributes": 0, "xfam": 0x3}
 _TABLES: Final = {"attributes": bits.ATTRIBUTES, "xfam": bits.XFAM}
+MOST_SHOWN: Final = 4  # values that are expected of a field
 DEBUG: Final = 1  # of the ATTRIBUTES of a TD; Intel 348551, "ATTRIBUTES"
 # DCAP: both are 0 for the modules that Intel signs for production.
 _OF_INTEL: Final = {"mrsignerseam": bytes(48).hex(), "seam_attributes": hex(0)}
@@ -70,7 +71,7 @@ def lines(evidence: Evidence, planned: Mapping[str, Expected], pins: Pins) -> It
     for name, wanted in pinned.items():
         if name not in found:
             missing = f"not in this {'quote' if evidence.quote else 'report'}"
-            yield line(name, " or ".join(wanted.values), missing, Status.DIFFERS)
+            yield line(name, _several(wanted.values), missing, Status.DIFFERS)
     yield from rules(evidence, pins)
 
 
@@ -107,7 +108,13 @@ def _held(field: Field, wanted: Expected | None, why: str = "") -> Line:
     if field.value in wanted.values:
         return line(field.id, field.value, field.value, Status.OK, said)
     status = Status.ASSUMED if wanted.assumed else Status.DIFFERS
-    return line(field.id, " or ".join(wanted.values), field.value, status, said)
+    return line(field.id, _several(wanted.values), field.value, status, said)
+
+
+def _several(values: Sequence[str]) -> str:
+    """Return values as text, the first of many and how many more."""
+    more = f" or {len(values) - MOST_SHOWN} more" if values[MOST_SHOWN:] else ""
+    return " or ".join(values[:MOST_SHOWN]) + more
 
 
 def _policy(field: Field, wanted: Expected | None, mask: int | None) -> Line:

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, utils
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
@@ -130,6 +130,18 @@ def is_signed(
     try:
         key = ec.EllipticCurvePublicNumbers(*point, CURVES[curve]()).public_key()
         key.verify(utils.encode_dss_signature(*signature), message, ec.ECDSA(HASHES[curve]()))
+    except (InvalidSignature, ValueError):
+        return False
+    return True
+
+
+def is_pss(message: bytes, signature: bytes, key: object) -> bool:
+    """Whether `signature` is RSASSA-PSS with SHA-256 and a salt of 32 bytes, by an RSA key."""
+    if not isinstance(key, rsa.RSAPublicKey):
+        return False
+    pss = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256.digest_size)
+    try:
+        key.verify(signature, message, pss, hashes.SHA256())
     except (InvalidSignature, ValueError):
         return False
     return True

@@ -16,7 +16,7 @@ from cvmplan.core.files import Files
 from cvmplan.core.platform import Platform
 from cvmplan.documents import text
 from cvmplan.eventlog import forms, rtmr
-from cvmplan.evidence import certificates, evidence, keys, signatures, wrappers
+from cvmplan.evidence import certificates, cose, evidence, keys, signatures, wrappers
 from cvmplan.images import (
     firmware_volume,
     gpt,
@@ -43,6 +43,7 @@ from cvmplan.readers import (
     trace,
     vmm_errors,
 )
+from cvmplan.reference import read as references
 from cvmplan.sev_session import session
 from cvmplan.sweep.matrix import read_matrix
 from tests.run import run
@@ -132,6 +133,8 @@ READERS: Final[dict[str, Reader]] = {
     "tdreport": lambda blob: [quote.is_report(blob), quote.read_report(blob)],
     "events": events,
     "certificates": certificates.read,
+    "references": references.read,
+    "cose": cose.read,
     **{f"wrapper-{one.name}": partial(taken_off, one) for one in wrappers.DECODERS},
     "private-key": lambda blob: [keys.is_key(blob), keys.private_key(blob, lambda: b"")],
     "public-key": keys.public_key,
@@ -167,6 +170,7 @@ VERBS: Final[dict[str, list[str]]] = {
     "measure with a profile": ["measure", "--example", "snp", "--vmm", "{}"],
     "measure with a kernel": ["measure", "--example", "snp", "--kernel", "{}", "--initrd", "{}"],
     "measure with an SVSM": ["measure", "--example", "snp", "--svsm", "{}"],
+    "measure, against": ["measure", "--example", "snp", "--against", "{}", "--certs", "{}"],
     "measure, expecting": ["measure", "--example", "snp", "--expect", "@{}"],
     "launch-measure": ["launch-measure", "{}", "--tik", "{}", "--platform", "sev"],
     "session": ["session", "--pdh", "{}", "--godh-key", "{}", "--policy", "1", "-o", "{}.d"],
@@ -185,6 +189,9 @@ VERBS: Final[dict[str, list[str]]] = {
     "sweep of lines": ["sweep", "--example", "snp", "--append-file", "{}"],
     "sweep into a database": ["sweep", "--example", "snp", "--format", "sqlite", "-o", "{}"],
     "verify": ["verify", "{}", "--example", "snp"],
+    "verify alone": ["verify", "{}", "--budget", "0"],
+    "verify with collateral": ["verify", "{}", "--collateral", "{}", "--crl", "{}"],
+    "verify with a policy": ["verify", "{}", "--policy-file", "{}", "--reference", "{}"],
     "verify a plan": ["verify", "{}", "--plan", "{}"],
     "verify with certificates": ["verify", "{}", "--example", "tdx", "--certs", "{}"],
     "verify with a log": ["verify", "{}", "--example", "tdx", "--event-log", "{}"],

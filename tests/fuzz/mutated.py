@@ -18,12 +18,14 @@ from cvmplan.eventlog import forms, rtmr
 from cvmplan.evidence import (
     certificates,
     collateral,
+    cose,
     evidence,
     inspection,
     policy,
     revocation,
     wrappers,
 )
+from cvmplan.reference import read as references
 from tests.build import eventlog, intel
 from tests.build import evidence as made
 from tests.forgeries import Quoted, Report
@@ -58,6 +60,8 @@ READERS: Final[dict[str, Reader]] = {
     "collateral": lambda blob: collateral.read([blob]),
     "policy": lambda blob: policy.from_file(Platform.SNP, blob),
     "events": replayed,
+    "references": references.read,
+    "cose": cose.read,
 }
 """What takes evidence, or what it is judged with, from outside."""
 
