@@ -55,6 +55,7 @@ GROUPS: Final = (
             "catalogue": "List, show or add firmware known by its digests.",
             "sweep": "Measure many configurations.",
             "reference": "Write reference values for a verifier.",
+            "config": "Write what makes a VMM do a launch.",
         },
     ),
     (

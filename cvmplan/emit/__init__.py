@@ -39,11 +39,15 @@ if TYPE_CHECKING:
     from cvmplan.emit import text_session as _text_session
     from cvmplan.emit import text_tables as _text_tables
     from cvmplan.emit import text_td as _text_td
+    from cvmplan.emit.configs import kata as _kata
+    from cvmplan.emit.configs import libvirt as _libvirt
+    from cvmplan.emit.configs import qemu as _qemu
     from cvmplan.emit.protocols import (
         AbiPrinter,
         AbisPrinter,
         CataloguePrinter,
         ComparisonPrinter,
+        ConfigPrinter,
         EventsPrinter,
         ExplanationPrinter,
         FindingsPrinter,
@@ -151,6 +155,9 @@ REFERENCE: Final[Output[ReferencePrinter]] = Output(
         )
     },
 )  # fmt: skip
+CONFIG: Final[Output[ConfigPrinter]] = Output(
+    "config", qemu="configs.qemu", libvirt="configs.libvirt", kata="configs.kata"
+)
 FORMATS: Final = frozenset(
     name for made in tuple(vars().values()) if isinstance(made, Output) for name in made.modules
 )
@@ -181,6 +188,7 @@ if TYPE_CHECKING:
     _RULES: tuple[RulesPrinter, ...] = (_text_tables, _json_tables)
     _CATALOGUE: tuple[CataloguePrinter, ...] = (_text_catalogue, _json_catalogue)
     _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)
+    _CONFIG: tuple[ConfigPrinter, ...] = (_qemu, _libvirt, _kata)
     _REFERENCE: tuple[ReferencePrinter, ...] = (
         _coco,
         _corim,

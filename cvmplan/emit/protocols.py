@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cvmplan.evidence.verify import Verification
     from cvmplan.explanation.answer import Explanation
     from cvmplan.images.inspection import Inspection
+    from cvmplan.launch.configuration import Configuration
     from cvmplan.memory.owners import Owners
     from cvmplan.operations.measure import Measurement
     from cvmplan.operations.outcome import Trace
@@ -225,3 +226,10 @@ class ReferencePrinter(Protocol):
 
     def reference(self, made: Reference) -> list[str] | list[bytes]:
         """Return the documents: one, or one for each value where there is room for one."""
+
+
+class ConfigPrinter(Protocol):
+    """Prints what makes a VMM do a launch."""
+
+    def config(self, made: Configuration) -> str:
+        """Return the configuration; UnsupportedError where its form has no room for one."""

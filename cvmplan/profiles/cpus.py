@@ -76,3 +76,16 @@ def find(name: str) -> int:
         if nearest
         else f"choose from {', '.join(SIGNATURES)}; or give a signature such as 0xa00f11",
     )
+
+
+def name_of(written: str | None, value: int) -> str | None:
+    """
+    Return the model to start a guest with whose signature is `value`, None where none has it.
+
+    That is the model `written` names, without flags.  A processor that is no model of its own is
+    the "host".
+    """
+    model = (written or "").partition(",")[0].strip().lower()
+    named = [name for name in SIGNATURES if name.lower() == model]
+    of_value = [name for name, one in SIGNATURES.items() if one == value]
+    return next(iter((*named, *of_value)), "host" if value in CHIPS else None)

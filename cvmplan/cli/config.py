@@ -1,0 +1,56 @@
+"""cvmplan config."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Output, Request, launch_verb, write
+from cvmplan.cli.progress import watch_for
+from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
+from cvmplan.emit import CONFIG
+from cvmplan.profiles.managers import MANAGERS
+
+app = make_app()
+To = Annotated[str, typer.Option("--to", metavar="TARGET", help=f"{', '.join(MANAGERS)}.")]
+
+
+@app.command()
+@launch_verb
+def config(request: Request, to: To, output: Output = None) -> None:
+    """
+    Write what makes a VMM do this launch.
+
+    TARGET is qemu (a command for a shell), libvirt (domain XML) or kata (configuration.toml).  A
+    launch that the target has no means to start is refused.
+    """
+    from cvmplan.launch.configuration import configure
+    from cvmplan.operations.measure import broken_promises, measure
+    from cvmplan.readers import recognise
+
+    if to not in MANAGERS:
+        hint = f"choose from {', '.join(MANAGERS)}"
+        raise ConfigError(f"unknown target {to!r}", at="--to", hint=hint)
+    manager, printer = MANAGERS[to], CONFIG.printer(to)
+    kind, _ = recognise(request.image, request.options.text("platform"))
+    plan = request.plan()
+    result = measure(plan, watch_for(plan, quiet=request.quiet))
+    for finding in broken_promises(plan, result):
+        raise MismatchError(finding.message, at=finding.at)
+    made = configure(plan, result, kind, manager, _absolute if manager.absolute else str)
+    for text in (made.firmware, made.kernel, made.initrd, made.append):
+        _check_text(text or "")
+    write(printer.config(made), output)
+
+
+def _absolute(path: str) -> str:
+    return os.path.abspath(path)
+
+
+def _check_text(text: str) -> None:
+    """Raise UnsupportedError for text that no argument of a program can be."""
+    if "\0" in text or not text.isascii() and text.encode(errors="replace").decode() != text:
+        raise UnsupportedError("is not text that a program can be given", at="--to")
