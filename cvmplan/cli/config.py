@@ -11,6 +11,7 @@ from cvmplan.cli import make_app
 from cvmplan.cli.options import Output, Request, launch_verb, write
 from cvmplan.cli.progress import watch_for
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
+from cvmplan.core.values import printable
 from cvmplan.emit import CONFIG
 from cvmplan.profiles.managers import MANAGERS
 
@@ -52,5 +53,9 @@ def _absolute(path: str) -> str:
 
 def _check_text(text: str) -> None:
     """Raise UnsupportedError for text that no argument of a program can be."""
-    if "\0" in text or not text.isascii() and text.encode(errors="replace").decode() != text:
-        raise UnsupportedError("is not text that a program can be given", at="--to")
+    try:
+        broken = b"\0" in text.encode()
+    except UnicodeEncodeError:
+        broken = True
+    if broken:
+        raise UnsupportedError("has a NUL, or is not UTF-8", at=printable(text)[:60])

@@ -109,7 +109,8 @@ def idblock(asked: Asked) -> None:
 
     The block contains the planned launch digest and policy.  The private key can stay
     elsewhere: --emit-tbs writes the bytes to sign, --signature and --id-public-key take the
-    result.  With -o, write raw files, base64, and the forms for QEMU, libvirt and IGVM.
+    result.  With -o, write raw files, base64, and the forms for
+    QEMU, libvirt, Kata and IGVM.
     """
     own = asked.own
     printer = IDENTITY.printer(own.text("format") or "text")
@@ -140,13 +141,15 @@ def _make(asked: Asked, printer: IdentityPrinter) -> None:
     from cvmplan.core.blob import pack
     from cvmplan.emit import identity
     from cvmplan.evidence.idblock import authenticated, block_for, shown
+    from cvmplan.launch.configuration import protection
     from cvmplan.platforms.snp.idblock import key_bytes
 
     own = asked.own
     family, image = (_sixteen(own.text(n), _flag(n)) for n in ("family_id", "image_id"))
     svn = read_value(values.within(0, 0xFFFFFFFF), own.text("guest_svn") or 0, "--guest-svn")
     mask = read_value(values.within(1, 0xFFFFFFFF), own.text("igvm_mask") or 1, "--igvm-mask")
-    made = block_for(*_measured(asked.request), family, image, svn)
+    plan, result = _measured(asked.request)
+    made = block_for(plan, result, family, image, svn)
     if own.text("emit_tbs"):
         write_bytes(pack(made), own.text("emit_tbs"))
         return
@@ -157,7 +160,7 @@ def _make(asked: Asked, printer: IdentityPrinter) -> None:
     folder = own.text("output")
     answer = shown(made, proof)
     if folder:
-        names = _written(folder, identity.files(answer, mask))
+        names = _written(folder, identity.files(answer, protection(plan), mask))
         answer = answer._replace(files=tuple(names))
     write(printer.identity(answer), None)
 

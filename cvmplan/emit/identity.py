@@ -6,53 +6,46 @@ from base64 import b64encode
 from struct import Struct
 from typing import Final
 
+from cvmplan.emit.configs import kata, libvirt, qemu
 from cvmplan.evidence.idblock import Shown
+from cvmplan.launch.configuration import Protection
 from cvmplan.platforms.snp.idblock import IdAuth, IdBlock, has_author
 
 DIRECTIVE: Final = 0x30B  # igvm, igvm_defs/src/lib.rs, IGVM_VHT_SNP_ID_BLOCK
 _DIRECTIVE: Final = Struct("<III B3x 48s16s16sIIII 144s I4x144s 144s I4x144s")
 
 
-def files(shown: Shown, mask: int) -> dict[str, bytes]:
+def files(shown: Shown, launch: Protection, mask: int) -> dict[str, bytes]:
     """
     Return the files of an identity, by name.
 
+    `launch` is the guest that has it, whose object VMMs are told of as `cvmplan config` does.
     `mask` is the compatibility mask of the platform to which an IGVM file gives it.
     """
-    first, second = _base64(shown)
+    first, second = (b64encode(data).decode() for data in (shown.block_bytes, shown.auth_bytes))
+    guest = launch._replace(
+        id_block=shown.block_bytes,
+        id_auth=shown.auth_bytes,
+        author_key=shown.author_key_digest is not None,
+    )
     return {
         "id-block.bin": shown.block_bytes,
         "id-auth.bin": shown.auth_bytes,
         "id-block.b64": f"{first}\n".encode(),
         "id-auth.b64": f"{second}\n".encode(),
-        "qemu.txt": f"{qemu(shown)}\n".encode(),
-        "libvirt.xml": libvirt(shown).encode(),
+        "qemu.txt": f"{qemu.guest_object(guest)}\n".encode(),
+        "libvirt.xml": libvirt.launch_security(guest).encode(),
+        **_kata(guest),
         "igvm-id-block.bin": directive(shown.block, shown.auth, mask),
     }
 
 
-def _base64(shown: Shown) -> tuple[str, str]:
-    return b64encode(shown.block_bytes).decode(), b64encode(shown.auth_bytes).decode()
-
-
-def qemu(shown: Shown) -> str:
-    """Return the properties of QEMU's object (qapi/qom.json, SevSnpGuestProperties)."""
-    first, second = _base64(shown)
-    author = ",author-key-enabled=on" if shown.author_key_digest else ""
-    return f"sev-snp-guest,policy={shown.block.policy:#x},id-block={first},id-auth={second}{author}"
-
-
-def libvirt(shown: Shown) -> str:
-    """Return the element of libvirt's domain XML (docs/formatdomain.rst, "Launch Security")."""
-    first, second = _base64(shown)
-    author = " authorKey='yes'" if shown.author_key_digest else ""
-    return (
-        f"<launchSecurity type='sev-snp'{author}>\n"
-        f"  <policy>{shown.block.policy:#010x}</policy>\n"
-        f"  <idBlock>{first}</idBlock>\n"
-        f"  <idAuth>{second}</idAuth>\n"
-        "</launchSecurity>\n"
-    )
+def _kata(guest: Protection) -> dict[str, bytes]:
+    """Return Kata's settings; none with an author key, of which Kata can say nothing."""
+    if guest.author_key:
+        return {}
+    lines = ("[hypervisor.qemu]", "confidential_guest = true", *kata.identity(guest))
+    return {"kata.toml": "".join(f"{line}\n" for line in lines).encode()}
 
 
 def directive(block: IdBlock, auth: IdAuth, mask: int) -> bytes:

@@ -131,7 +131,7 @@ def _check(plan: Plan, kind: str, manager: Manager) -> None:
         raise UnsupportedError("takes no IGVM files", at="--to")
     if kind not in ("igvm", "ovmf", "tdvf"):
         hint = "give the firmware or IGVM file that the VMM loads"
-        raise UnsupportedError(f"a {kind} is no file that a VMM loads", at="IMAGE", hint=hint)
+        raise UnsupportedError(f"a VMM does not load a {kind}", at="IMAGE", hint=hint)
     for name, value in plan.given.items():
         if name in manager.takes or manager.fixed.get(name) == value:
             continue
@@ -149,7 +149,7 @@ def _check(plan: Plan, kind: str, manager: Manager) -> None:
 def _path(path: str | None, role: str) -> str:
     """Return the path of an input as text; UnsupportedError where nobody else could open it."""
     if path is None or path.startswith("example:"):
-        raise UnsupportedError("is no file that a VMM could open", at=path or role)
+        raise UnsupportedError("not a file that a VMM can open", at=path or role)
     return path
 
 

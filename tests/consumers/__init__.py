@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -68,3 +68,45 @@ def build(source: Path, modules: tuple[str, ...], folder: Path) -> Path:
         if told.returncode:
             pytest.skip(f"go {step[0]}: {told.stderr.strip()[-200:]}")
     return folder / "driver"
+
+
+def unpacked(root: str, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the Debian packages that were unpacked to `root`."""
+    folder = consumers() / root
+    if not (folder / "packages").exists():
+        pytest.skip(f"{folder} is absent: .ci/consumers fetches it")
+    loader = folder / "usr/lib64/ld-linux-x86-64.so.2"
+    command = [loader, "--library-path", folder / "usr/lib/x86_64-linux-gnu"]
+    return subprocess.run(
+        [*map(str, command), str(folder / "usr/bin" / program), *arguments], check=False,
+        capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+
+
+def qmp(vmm: str, *commands: dict[str, Any], arguments: tuple[str, ...] = ()) -> Spoken:
+    """Return what a QEMU without a machine answers, started with arguments."""
+    folder = consumers() / vmm
+    if not (folder / "packages").exists():
+        pytest.skip(f"{folder} is absent: .ci/consumers fetches it")
+    told = [{"execute": "qmp_capabilities"}, *commands, {"execute": "quit"}]
+    share = [word for name in ("qemu", "seabios") for word in ("-L", folder / "usr/share" / name)]
+    command = [
+        folder / "usr/lib64/ld-linux-x86-64.so.2", "--library-path",
+        folder / "usr/lib/x86_64-linux-gnu", folder / "usr/bin/qemu-system-x86_64", *share,
+        "-machine", "none", "-display", "none", "-nodefaults", "-qmp", "stdio", *arguments,
+    ]  # fmt: skip
+    done = subprocess.run(
+        [*map(str, command)], input="".join(json.dumps(one) for one in told), check=False,
+        capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    answers = [one["return"] for one in lines if "return" in one]
+    return Spoken(done.returncode, answers[1:-1], done.stderr)
+
+
+class Spoken(NamedTuple):
+    """How QEMU ended, what it returned for each command, and what it said on stderr."""
+
+    code: int
+    answers: list[Any]
+    said: str

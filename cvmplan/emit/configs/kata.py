@@ -109,7 +109,9 @@ def _lines(made: Configuration) -> Iterator[str]:
     yield f"firmware = {_text(made.firmware)}"
     yield f"default_vcpus = {made.vcpus}"
     yield f"default_memory = {made.memory // MIB}"
-    yield from (f"{name} = {_text(path)}" for name in ("kernel", "initrd") if (path := getattr(made, name)))
+    yield from (
+        f"{name} = {_text(path)}" for name in ("kernel", "initrd") if (path := getattr(made, name))
+    )
     if made.guest.platform.page_info:
         yield from identity(made.guest)
         yield from _command_line(made)
@@ -162,7 +164,10 @@ def _command_line(made: Configuration) -> Iterator[str]:
 def _own(line: str, *, image: bool) -> tuple[Own, str]:
     """Return how Kata makes a command line, and `kernel_params`; UnsupportedError."""
     found = _VERITY.search(line)
-    verity = found and Verity(*map(int, found.groups()[:3]), *found.groups()[3:])
+    verity = None
+    if found:
+        data, hashes, blocks = map(int, found.groups()[:3])
+        verity = Verity(data, hashes, blocks, found[4], found[5])
     for scsi, debug, selinux, rootfs in product(
         (True, False), (False, True), (False, True), FLAGS if image else ("",)
     ):
