@@ -17,6 +17,7 @@ import pytest
 
 from cvmplan.profiles import cpus
 from cvmplan.profiles.managers import MANAGERS
+from tests.build.ovmf import example
 from tests.consumers import qmp, unpacked
 from tests.recorder.judge import folded, measured, simulated
 from tests.recorder.kept import Kept
@@ -446,6 +447,17 @@ REFUSED: Final = {
         ("snp.fd", "--platform", "snp", "--kernel-hash", "ab" * 32),
         "--kernel-hash",
     ),
+    "the hash of a line": (
+        "qemu",
+        ("snp.fd", "--platform", "snp", "--kernel", "kernel", "--append-hash", "ab" * 32),
+        "--append-hash",
+    ),
+    "a size": ("qemu", ("short.fd", "--platform", "snp"), "65536"),
+    "a policy that no kernel takes": (
+        "qemu",
+        ("snp.fd", "--platform", "snp", "--policy", "0x70000"),
+        "policy",
+    ),
     "an example": ("qemu", ("example:snp", "--platform", "snp"), "example:snp"),
     "a command line": ("kata", ("snp.fd", "--platform", "snp", *LINE), "--append"),
     "no kernel": ("kata", ("snp.fd", "--platform", "snp"), "kernel"),
@@ -457,11 +469,25 @@ REFUSED: Final = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_a_launch_that_cannot_be_had_is_refused(name: str, folder: Path) -> None:
-    del folder
+    (folder / "short.fd").write_bytes(example("snp"))
     target, given, says = REFUSED[name]
     told = run("config", *given, "--to", target)
-    assert_refused(told, {2, 4})
+    assert_refused(told, {1, 2, 4})
     assert says in told.err
+
+
+def test_a_profile_of_ones_own_is_no_vmm_that_is_configured(folder: Path) -> None:
+    profile = json.loads(run("profiles", "qemu", "--format", "json").out)
+    profile["policies"] = {"snp": "0xb0000"}
+    (folder / "own.json").write_text(json.dumps(profile))
+    told = run("config", "snp.fd", "--platform", "snp", "--vmm", "./own.json", "--to", "qemu")
+    assert_refused(told, {4})
+    assert "from a file" in told.err
+
+
+def test_no_command_line_is_a_command_line(folder: Path) -> None:
+    text = out("snp.fd", "--platform", "snp", "--kernel", "kernel", "--to", "qemu")
+    assert "-append" not in words(text, folder)
 
 
 def test_what_a_manager_starts_are_models_of_qemu() -> None:

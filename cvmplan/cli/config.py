@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -13,7 +14,10 @@ from cvmplan.cli.progress import watch_for
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.core.values import printable
 from cvmplan.emit import CONFIG
-from cvmplan.profiles.managers import MANAGERS
+from cvmplan.kvm import abi as abis
+from cvmplan.operations.plan import Plan
+from cvmplan.profiles import PROFILES, Profile
+from cvmplan.profiles.managers import MANAGERS, Manager
 
 app = make_app()
 To = Annotated[str, typer.Option("--to", metavar="TARGET", help=f"{', '.join(MANAGERS)}.")]
@@ -26,7 +30,8 @@ def config(request: Request, to: To, output: Output = None) -> None:
     Write what makes a VMM do this launch.
 
     TARGET is qemu (a command for a shell), libvirt (domain XML) or kata (configuration.toml).  A
-    launch that the target has no means to start is refused.
+    launch that the target has no means to start is refused.  The newest released kernel is
+    assumed.
     """
     from cvmplan.launch.configuration import configure
     from cvmplan.operations.measure import broken_promises, measure
@@ -37,7 +42,7 @@ def config(request: Request, to: To, output: Output = None) -> None:
         raise ConfigError(f"unknown target {to!r}", at="--to", hint=hint)
     manager, printer = MANAGERS[to], CONFIG.printer(to)
     kind, _ = recognise(request.image, request.options.text("platform"))
-    plan = request.plan()
+    plan = _plan(request, manager)
     result = measure(plan, watch_for(plan, quiet=request.quiet))
     for finding in broken_promises(plan, result):
         raise MismatchError(finding.message, at=finding.at)
@@ -45,6 +50,19 @@ def config(request: Request, to: To, output: Output = None) -> None:
     for text in (made.firmware, made.kernel, made.initrd, made.append):
         _check_text(text or "")
     write(printer.config(made), output)
+
+
+def _plan(request: Request, manager: Manager) -> Plan:
+    """Return the plan, for the newest released kernel where no other is named."""
+    chosen = request.options.value("vmm")
+    if isinstance(chosen, Profile) and chosen not in PROFILES.values():
+        problem = f"{manager.name} starts launches of {manager.vmm}, not of a profile from a file"
+        raise UnsupportedError(problem, at="--vmm")
+    plan = request.plan()
+    if "abi" not in plan.assumed or plan.vmm != manager.vmm:
+        return plan
+    newest = {"abi": abis.newest(plan.platform).name}
+    return replace(request, options=request.options | newest).plan()
 
 
 def _absolute(path: str) -> str:

@@ -24,6 +24,7 @@ def files(shown: Shown, launch: Protection, mask: int) -> dict[str, bytes]:
     """
     first, second = (b64encode(data).decode() for data in (shown.block_bytes, shown.auth_bytes))
     guest = launch._replace(
+        policy=shown.block.policy,
         id_block=shown.block_bytes,
         id_auth=shown.auth_bytes,
         author_key=shown.author_key_digest is not None,

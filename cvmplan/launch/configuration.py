@@ -7,7 +7,8 @@ What cannot be told of is refused: a configuration that leaves out a setting is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from hashlib import sha256
+from typing import Final, NamedTuple
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.platform import Platform
@@ -108,7 +109,7 @@ def configure(
     return Configuration(
         heading=(*_heading(plan, result),),
         guest=protection(plan),
-        firmware=path(_path(names.get("image"), "image")),
+        firmware=path(_firmware(plan, kind, manager)),
         igvm=kind == "igvm",
         kernel=path(_path(names.get("kernel"), "kernel")) if "kernel" in guest else None,
         initrd=path(_path(names.get("initrd"), "initrd")) if "initrd" in guest else None,
@@ -120,30 +121,55 @@ def configure(
 
 
 def _check(plan: Plan, kind: str, manager: Manager) -> None:
-    """Raise UnsupportedError for what cannot be told of."""
+    """Raise UnsupportedError for a launch that `manager` has no means to start."""
+    name = manager.name
     if plan.vmm != manager.vmm:
-        problem = f"starts launches of {manager.vmm}, and this is one of {plan.vmm}"
+        problem = f"{name} starts launches of {manager.vmm}, not of {plan.vmm}"
         raise UnsupportedError(problem, at="--to", hint=f"--vmm {manager.vmm}")
     if plan.platform not in manager.platforms:
         known = ", ".join(manager.platforms)
-        raise UnsupportedError(f"has no configurations of {plan.platform}, only {known}", at="--to")
+        problem = f"no configurations of {plan.platform} for {name}, only of {known}"
+        raise UnsupportedError(problem, at="--to")
     if kind == "igvm" and not manager.igvm:
-        raise UnsupportedError("takes no IGVM files", at="--to")
+        raise UnsupportedError(f"{name} takes no IGVM files", at="--to")
     if kind not in ("igvm", "ovmf", "tdvf"):
         hint = "give the firmware or IGVM file that the VMM loads"
         raise UnsupportedError(f"a VMM does not load a {kind}", at="IMAGE", hint=hint)
+    if manager.boots and plan.platform.page_info and "kernel_hash" not in plan.given:
+        problem = f"{name} always boots a kernel with its hashes"
+        raise UnsupportedError(problem, at="--to", hint="--kernel")
+    _check_settings(plan, manager)
+
+
+def _check_settings(plan: Plan, manager: Manager) -> None:
+    """Raise UnsupportedError for a setting that `manager` cannot pass on."""
     for name, value in plan.given.items():
         if name in manager.takes or manager.fixed.get(name) == value:
             continue
-        only = f", only {manager.fixed[name]}" if name in manager.fixed else ""
         at = f"--{name.replace('_', '-')}"
-        raise UnsupportedError(f"{value}: --to has no setting for it{only}", at=at)
+        if name in manager.fixed:
+            problem = f"{value}: {manager.name} has no value but {manager.fixed[name]}"
+            raise UnsupportedError(problem, at=at)
+        raise UnsupportedError(f"{manager.name} has no setting for it", at=at)
     for name in ("kernel", "initrd", "append"):
-        if f"{name}_hash" in plan.given and name not in plan.given and name != "append":
+        told = plan.given.get(f"{name}_hash", NO_TEXT)
+        if told != NO_TEXT and name not in plan.given:
             problem = f"a hash starts nothing: give --{name}"
             raise UnsupportedError(problem, at=f"--{name}-hash")
-    if manager.boots and plan.platform.page_info and "kernel" not in plan.given:
-        raise UnsupportedError("always boots a kernel with its hashes", at="--to", hint="--kernel")
+
+
+NO_TEXT: Final = sha256(b"\0").hexdigest()
+"""The hash of no command line: its NUL."""
+
+
+def _firmware(plan: Plan, kind: str, manager: Manager) -> str:
+    """Return the path of the firmware; UnsupportedError for a file that the VMM does not load."""
+    image = next(one for one in plan.inputs if one.role == "image")
+    path = _path(image.path, "image")
+    if kind != "igvm" and image.size % manager.rom:
+        problem = f"{image.size} bytes, {manager.vmm} takes firmware of multiples of {manager.rom}"
+        raise UnsupportedError(problem, at=path)
+    return path
 
 
 def _path(path: str | None, role: str) -> str:
@@ -160,7 +186,7 @@ def _cpu(plan: Plan, manager: Manager) -> str:
     value = integer(plan.guest["cpu_signature"])
     name = cpus.name_of(plan.guest.get("cpu"), value)
     if manager.cpu and value != cpus.find(manager.cpu):
-        problem = f"{name or hex(value)}: --to starts guests as {manager.cpu}"
+        problem = f"{name or hex(value)}: {manager.name} starts guests as {manager.cpu}"
         raise UnsupportedError(problem, at="--cpu")
     if name is None:
         raise UnsupportedError(f"no CPU model has the signature {value:#x}", at="--cpu")
@@ -169,7 +195,8 @@ def _cpu(plan: Plan, manager: Manager) -> str:
 
 def _heading(plan: Plan, result: Measurement) -> Iterator[str]:
     """Yield what this is, and what the measurement does not cover."""
-    yield f"{plan.platform} launch of {plan.vmm}, {result.register} ({result.algorithm}):"
+    yield f"{plan.platform} launch of {plan.vmm} on {plan.abi}"
+    yield f"{result.register} ({result.algorithm}):"
     yield result.digest.hex()
     free = ["memory", "devices"]
     if plan.platform.page_info:

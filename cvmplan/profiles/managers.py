@@ -32,6 +32,7 @@ class Manager:
     """
     What starts a VMM.
 
+    name       what it is called, as a target
     vmm        the profile whose launch it makes
     platforms  that it has configurations for
     takes      settings that it passes on, by name
@@ -39,9 +40,12 @@ class Manager:
     igvm       it takes IGVM files
     absolute   it takes absolute paths only
     cpu        the CPU model that SNP guests have with it, "" for any
-    boots      it always boots a kernel of its own choice, with hashes
+    boots      it always boots a kernel, with its hashes
+    rom        firmware is a multiple of so many bytes (qemu hw/i386/x86-common.c
+               x86_bios_rom_init)
     """
 
+    name: str
     vmm: str = "qemu"
     platforms: tuple[Platform, ...] = (SNP, TDX)
     takes: tuple[str, ...] = _ALL
@@ -50,19 +54,20 @@ class Manager:
     absolute: bool = True
     cpu: str = ""
     boots: bool = False
+    rom: int = 0x10000
 
 
 _FIXED: Final = {
     "sev_features": "0x1", "page_order": "single-pass", "gpaw": 48, "tsc_khz": 0, "pad": "refuse",
 }  # fmt: skip
-MANAGERS: Final = {
-    "qemu": Manager(fixed=_FIXED, igvm=True, absolute=False),
-    "libvirt": Manager(fixed=_FIXED),
-    "kata": Manager(
-        takes=(*_LAUNCH, *_CPU, *_KERNEL, *_CALLS, *_SNP, "mrconfigid"),
-        fixed={**_FIXED, "attributes": "0x10000000", "c_bit": 51},
-        cpu="EPYC-v4",
-        boots=True,
-    ),
-}
+_QEMU: Final = Manager("qemu", fixed=_FIXED, igvm=True, absolute=False)
+_LIBVIRT: Final = Manager("libvirt", fixed=_FIXED)
+_KATA: Final = Manager(
+    "kata",
+    takes=(*_LAUNCH, *_CPU, *_KERNEL, *_CALLS, *_SNP, "mrconfigid"),
+    fixed={**_FIXED, "attributes": "0x10000000", "c_bit": 51},
+    cpu="EPYC-v4",
+    boots=True,
+)
+MANAGERS: Final = {one.name: one for one in (_QEMU, _LIBVIRT, _KATA)}
 """Target of `config` to what it can do."""
