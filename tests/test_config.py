@@ -19,9 +19,9 @@ from cvmplan.profiles import cpus
 from cvmplan.profiles.managers import MANAGERS
 from tests.build.ovmf import example
 from tests.consumers import qmp, unpacked
-from tests.recorder.judge import folded, measured, simulated
+from tests.recorder.judge import compared, folded, measured, simulated
 from tests.recorder.kept import Kept
-from tests.recorder.launches import NEW, OLD, XFAM, Launch
+from tests.recorder.launches import FILES, NEW, OLD, XFAM, Launch
 from tests.recorder.record import compiled, compiler, consumers, package, record, write_files
 from tests.run import assert_refused, run
 
@@ -200,6 +200,7 @@ LAUNCHES: Final = {
     "snp": ("snp.fd", SNP),
     "kernel": ("snp.fd", (*SNP, *KERNEL)),
     "given": ("snp.fd", (*SNP, *GIVEN)),
+    "identity": ("snp.fd", SNP),
     "tdx": ("tdx.fd", (*TDX, "--abi", "kvm-6.18")),
 }
 
@@ -210,20 +211,36 @@ def test_qemu_makes_the_launch_that_was_planned(
 ) -> None:
     """The command as a shell has it, run by the real binary on the recorder's KVM."""
     image, options = LAUNCHES[name]
+    if name == "identity":
+        made = signed(folder, author=True)
+        options = (*options, *identity(made), "--author-key-enabled")
     if image == "tdx.fd" and vmm == OLD:
         pytest.skip("QEMU 10.0 has no TDX")
     text = out(image, *options, "--to", "qemu")
     told = [word.replace(",accel=kvm", "") for word in words(text, folder)]
     told = [word.replace("cbitpos=51,", "cbitpos=0,") for word in told]  # of this host
-    launch = Launch(f"config-{name}", tuple(told), (image, *options))
+    of_the_host = ("--xfam", hex(XFAM)) if image == "tdx.fd" else ()
+    launch = Launch(f"config-{name}", tuple(told), (image, *options, *of_the_host))
     now = record(vmm, launch, library, folder)
     kept = Kept(launch.name, vmm, "", "", " ".join(now.said.split()), now.code, tuple(now.lines))
     found = simulated(kept, launch, folder)
     assert found["finalized"], kept.said
     assert found["digest"] == measured(launch, folder)
     assert found["digest"] in text
+    assert not compared(kept, launch, folder)["calls"]["differences"]
     if name in ("snp", "tdx"):
         assert folded(kept, launch, folder) == found["digest"]
+
+
+def test_debians_firmware_is_launched_as_planned(
+    vmm: str, library: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = consumers() / "firmware/usr/share/ovmf/OVMF.amdsev.fd"
+    if not real.exists():
+        pytest.skip(f"there is no {real}")
+    monkeypatch.setitem(FILES, "snp.fd", real.read_bytes())
+    write_files(folder)
+    test_qemu_makes_the_launch_that_was_planned("kernel", vmm, library, folder)
 
 
 def test_models_are_qemus_own_whatever_was_typed(folder: Path) -> None:
@@ -251,6 +268,10 @@ def test_an_igvm_file_is_an_object_of_its_own(folder: Path) -> None:
     assert "igvm-cfg,id=igvm0,file=a,,b.igvm" in told
     assert "igvm-cfg=igvm0" in value(told, "-machine").split(",")
     assert "-bios" not in told
+    given = ("--platform", "snp", "--vmm", "qemu", "--policy", "0xb0000", "--to", "qemu")
+    own = run("config", "a,b.igvm", *given)
+    assert_refused(own, {4})
+    assert "--policy" in own.err
     for target in ("libvirt", "kata"):
         refused = run("config", "a,b.igvm", "--platform", "snp", "--vmm", "qemu", "--to", target)
         assert_refused(refused, {4})

@@ -132,6 +132,9 @@ def _check(plan: Plan, kind: str, manager: Manager) -> None:
         raise UnsupportedError(problem, at="--to")
     if kind == "igvm" and not manager.igvm:
         raise UnsupportedError(f"{name} takes no IGVM files", at="--to")
+    if kind == "igvm" and "policy" in plan.given:
+        problem = f"{manager.vmm} takes the policy of the IGVM file"
+        raise UnsupportedError(problem, at="--policy")
     if kind not in ("igvm", "ovmf", "tdvf"):
         hint = "give the firmware or IGVM file that the VMM loads"
         raise UnsupportedError(f"a VMM does not load a {kind}", at="IMAGE", hint=hint)
