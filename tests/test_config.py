@@ -339,6 +339,17 @@ def test_libvirt_is_told_what_was_given(folder: Path) -> None:
     assert (validated(path), defined(path).returncode) == (0, 0)
 
 
+def test_libvirt_keeps_the_command_line_byte_for_byte(folder: Path) -> None:
+    line = " a\n]]>\t 'b'  "
+    path = domain(folder, "snp.fd", *SNP, "--kernel", "kernel", "--append", line)
+    path.write_text(path.read_text().replace("<domain type='kvm'>", "<domain type='test'>"))
+    told = unpacked(
+        "libvirt", "virsh", "-q", "-c", "test:///default", f"define {path}; dumpxml cvm"
+    )
+    root = ET.fromstring(told.stdout[told.stdout.index("<domain") :])  # noqa: S314 libvirt's
+    assert root.findtext("os/cmdline") == line
+
+
 SPOILED_DOMAINS: Final = {
     "no policy": ("    <policy>0x00030000</policy>\n", "", 3, "policy"),
     "an attribute": ("kernelHashes='yes'", "kernelhashes='yes'", 3, None),
