@@ -137,7 +137,7 @@ def _check(plan: Plan, kind: str, manager: Manager) -> None:
         raise UnsupportedError(problem, at="--policy")
     if kind not in ("igvm", "ovmf", "tdvf"):
         hint = "give the firmware or IGVM file that the VMM loads"
-        raise UnsupportedError(f"a VMM does not load a {kind}", at="IMAGE", hint=hint)
+        raise UnsupportedError(f"a VMM does not load a document ({kind})", at="IMAGE", hint=hint)
     if manager.boots and plan.platform.page_info and "kernel_hash" not in plan.given:
         problem = f"{name} always boots a kernel with its hashes"
         raise UnsupportedError(problem, at="--to", hint="--kernel")
