@@ -24,7 +24,7 @@ from cvmplan.readers.firmware import Firmware, SevFirmware
 ORDERS: Final = ("single-pass", "two-pass")
 _TYPES: Final = {role: kind for kind, role in SECTION_ROLES.items()}
 
-
+_NAME: Final = re.compile(NAME)
 _OTHERS: Final = re.compile(r"[^A-Za-z0-9._+~-]+")  # what names of a catalogue do not have
 
 
@@ -42,7 +42,7 @@ class Names(NamedTuple):
 
     def check(self) -> None:
         """Raise ConfigError for what a catalogue cannot have."""
-        if not re.fullmatch(NAME, self.name):
+        if not _NAME.fullmatch(self.name):
             problem = f"{self.name[:60]!r} is not letters, digits and ._+~-"
             raise ConfigError(problem, at="--name")
         for option, value in (("version", self.version), ("source", self.source)):

@@ -25,7 +25,7 @@ from cvmplan.platforms.tdx.quote import Quote, Td
 Pins: TypeAlias = Mapping[str, Any]
 """Pins by name: what the reader of each returned, in a tuple where it may be repeated."""
 BULLETIN: Final = "bulletin"
-_LEVEL = re.compile(r"([a-z]+)=(0x[0-9a-fA-F]{1,2}|[0-9]{1,3})")
+_LEVEL = re.compile(r"([a-z]{1,16})=(0x[0-9a-fA-F]{1,2}|[0-9]{1,3})")
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")
 
 
