@@ -412,6 +412,15 @@ def settings(text: str) -> dict[str, Any]:
     return held
 
 
+def test_the_keys_have_the_types_of_katas_own_file() -> None:
+    if not KATA.exists():
+        pytest.skip("../shared is absent: a configuration of Kata is not at hand")
+    held = tomllib.loads((KATA / "configuration-qemu-snp.toml").read_text())["hypervisor"]["qemu"]
+    assert {name: type(held[name]) for name in KEYS if name != "initrd"} == {
+        name: kind for name, kind in KEYS.items() if name != "initrd"
+    }
+
+
 CONFIGURED: Final[dict[str, dict[str, Any]]] = {
     "image": {"image": "i"},
     "xfs": {"image": "i", "rootfs_type": "xfs", "block_device_driver": "virtio-scsi"},
