@@ -107,7 +107,7 @@ def configure(
     guest = plan.guest
     names = {one.role: one.path for one in plan.inputs}
     return Configuration(
-        heading=(*_heading(plan, result),),
+        heading=tuple(_heading(plan, result)),
         guest=protection(plan),
         firmware=path(_firmware(plan, kind, manager)),
         igvm=kind == "igvm",
