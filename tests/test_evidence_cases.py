@@ -195,3 +195,12 @@ def test_messagepack_that_is_none_is_one_line(data: bytes, tmp_path: Path) -> No
     told = run("verify", str(tmp_path / "a"))
     assert told.code in (3, 4)
     assert told.err.startswith("error: ")
+
+
+def test_an_event_whose_payload_is_a_map_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(
+        dstack_1(td_quote(intel()), [{**EVENTS[0], "event_payload": {"a": b"b"}}])
+    )
+    told = run("verify", str(tmp_path / "a"))
+    assert told.code in (1, 3)
+    assert "Traceback" not in told.err

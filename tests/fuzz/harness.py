@@ -195,6 +195,13 @@ VERBS: Final[dict[str, list[str]]] = {
     "verify a plan": ["verify", "{}", "--plan", "{}"],
     "verify with certificates": ["verify", "{}", "--example", "tdx", "--certs", "{}"],
     "verify with a log": ["verify", "{}", "--example", "tdx", "--event-log", "{}"],
+    "config": ["config", "{}", "--to", "qemu", "--policy", "0x30000"],
+    "config with a kernel": [
+        "config", "{}", "--to", "libvirt", "--policy", "0x30000", "--kernel", "{}",
+    ],
+    "config with an ID block": [
+        "config", "{}", "--to", "kata", "--id-block", "{}", "--id-auth", "{}",
+    ],
     "idblock": ["idblock", "{}", "--id-key", "{}"],
     "idblock, verified": [
         "idblock", "--example", "snp", "--verify", "--block", "{}", "--auth", "{}",

@@ -209,4 +209,4 @@ def _shown(value: Any) -> Any:
     if isinstance(value, list):
         numbers = _is_bytes(value) and all(0 <= one <= 255 for one in value)
         return bytes(value).hex() if numbers else ""
-    return value
+    return "" if isinstance(value, dict) else value
