@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError, MismatchError
@@ -16,9 +23,9 @@ from cvmplan.evidence import certificates
 from cvmplan.reference.found import Found
 from cvmplan.reference.read import read
 from cvmplan.reference.targets import TARGETS
-from tests.build.evidence import certify
+from tests.build.evidence import Signer, certify
 from tests.forgeries import MEASUREMENT, Report
-from tests.run import run
+from tests.run import Result, run
 from tests.test_forgeries import judged
 
 EXAMPLES: Final = Path("../shared/consumers/examples")
@@ -146,6 +153,27 @@ def test_a_signed_corim_is_checked_where_certificates_are_given(tmp_path: Path) 
     assert (told.code, told.out) == (1, "")
 
 
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_file_without_signature_is_refused_where_certificates_are_given(
+    target: str, tmp_path: Path
+) -> None:
+    """Who can replace the file could otherwise replace a signed one by a list of hex."""
+    (tmp_path / "cert").write_bytes(certify("root", "P-384").pem)
+    path, certs = tmp_path / "f", str(tmp_path / "cert")
+    path.write_text(run("measure", "--example", "snp", "--bare").out)
+    if target != "rego":
+        svn = ("--svn", "1") if target == "corim" else ()
+        run("reference", "--example", "snp", "--to", target, *svn, "-o", str(path))
+    told = run("measure", "--example", "snp", "--against", str(path), "--certs", certs)
+    assert (told.code, told.out) == (1, "")
+    assert "that is not signed" in told.err
+    report, made = Report().build()
+    (tmp_path / "r").write_bytes(report)
+    pin = ("--pin", made[-1].pin, "--at", "2026-01-01")
+    with_file = ("--reference", str(path), "--reference-certs", certs)
+    assert run("verify", str(tmp_path / "r"), *pin, *with_file).code == 1
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
@@ -181,3 +209,165 @@ def test_evidence_is_held_against_reference_values(tmp_path: Path) -> None:
     assert both.code == 2
     path.write_text(b"\1".hex() * 32)
     assert run("verify", str(tmp_path / "r"), "--reference", str(path)).code == 1
+
+
+# --- signatures that do not hold -----------------------------------------------------------------
+
+cbor2 = pytest.importorskip("cbor2")
+USAGE: Final = (
+    "digital_signature", "content_commitment", "key_encipherment", "data_encipherment",
+    "key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only",
+)  # fmt: skip
+OLD, END = datetime(2025, 1, 1), datetime(2026, 1, 2)  # noqa: DTZ001 as certificates have them
+
+
+def usage(one: str) -> tuple[x509.ExtensionType, bool]:
+    """A key usage of one purpose."""
+    return x509.KeyUsage(**{name: name == one for name in USAGE}), True
+
+
+ROOT: Final = certify("root", "P-384")
+UNKNOWN: Final = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\5\0"), True
+SERVER: Final = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), True
+
+
+def leaf(issuer: Signer = ROOT, *extensions: tuple[x509.ExtensionType, bool]) -> Signer:
+    return certify("leaf", "P-384", issuer, ca=False, extensions=extensions)
+
+
+def below(root: Signer, *extensions: tuple[x509.ExtensionType, bool]) -> list[Signer]:
+    middle = certify("middle", "P-384", root, extensions=extensions)
+    return [leaf(middle), middle, root]
+
+
+SHORT: Final = certify("root", "P-384", path_length=0)
+CHAINS: Final[dict[str, tuple[list[Signer], str]]] = {
+    "as it should be": ([leaf(), ROOT], ""),
+    "with one between": (below(ROOT), ""),
+    "expired root": ([leaf(old := certify("root", "P-384", end=OLD)), old], "valid from"),
+    "too long for its root": (below(SHORT), "exceeds its path length"),
+    "issuer that may not sign certificates": (
+        below(ROOT, usage("digital_signature")), "key usage does not allow"
+    ),
+    "signer that may only encipher": (
+        [leaf(ROOT, usage("key_encipherment")), ROOT], "is not one to sign with"
+    ),
+    "unknown critical extension": ([leaf(ROOT, UNKNOWN), ROOT], "1.2.3.4 is not known"),
+    "certificate of a server": ([leaf(ROOT, SERVER), ROOT], "2.5.29.37 is not known"),
+}  # fmt: skip
+"""RFC 5280, 6.1.4, and what of a chain is wrong by it."""
+
+
+def cose(
+    payload: bytes,
+    chain: list[Signer],
+    header: dict[Any, Any] = {},  # noqa: B006 never changed
+    meta: dict[int, Any] = {},  # noqa: B006
+) -> bytes:
+    """A COSE_Sign1 with ES384, RFC 9052, 4.4."""
+    told = {1: -35, 3: "application/rim+cbor", 8: cbor2.dumps({0: {0: "s"}, **meta})}
+    told |= {33: [one.der for one in chain]} | header
+    protected = cbor2.dumps({name: value for name, value in told.items() if value is not None})
+    message = cbor2.dumps(["Signature1", protected, b"", payload])
+    der = chain[0].key.sign(message, ec.ECDSA(hashes.SHA384()))
+    r, s = (number.to_bytes(48, "big") for number in decode_dss_signature(der))
+    return bytes(cbor2.dumps(cbor2.CBORTag(18, [protected, {}, payload, r + s])))
+
+
+def corim(
+    environment: Any = None, key: Any = "MEASUREMENT", number: int = 7, tag: int = 506,
+    digest: Any = MEASUREMENT, validity: Any = None,
+) -> bytes:  # fmt: skip
+    """An unsigned CoRIM with one digest; draft-ietf-rats-corim-11."""
+    of = {1: "AMD", 2: "SEV-SNP"} if environment is None else environment
+    comid = {1: {0: "x"}, 4: {0: [[{0: of}, [{0: key, 1: {2: [[number, digest]]}}]]]}}
+    more = {} if validity is None else {4: validity}
+    document = {0: "id", 1: [cbor2.CBORTag(tag, cbor2.dumps(comid))], **more}
+    return bytes(cbor2.dumps(cbor2.CBORTag(501, document)))
+
+
+def against(data: bytes, tmp_path: Path, root: Signer | None = ROOT) -> Result:
+    (tmp_path / "values").write_bytes(data)
+    (tmp_path / "r").write_bytes(Report().build()[0])
+    pin = ("--pin", Report().build()[1][-1].pin, "--at", "2026-01-01")
+    vouched: tuple[str, ...] = ()
+    if root is not None:
+        (tmp_path / "root").write_bytes(root.pem)
+        vouched = ("--reference-certs", str(tmp_path / "root"))
+    values = ("--reference", str(tmp_path / "values"))
+    return run("verify", str(tmp_path / "r"), *pin, *values, *vouched)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_the_signer_of_reference_values_is_vouched_for(name: str, tmp_path: Path) -> None:
+    chain, problem = CHAINS[name]
+    told = against(cose(corim(), chain), tmp_path, chain[-1])
+    assert told.code == (1 if problem else 0), told.err
+    assert problem in told.err
+
+
+def ending(day: int) -> dict[int, Any]:
+    return {0: cbor2.CBORTag(1, 1700000000), 1: cbor2.CBORTag(1, day)}
+
+
+_1_JANUARY_2026: Final = 1767225600
+SIGNED: Final[dict[str, tuple[Callable[[], bytes], int]]] = {
+    "both valid": (
+        lambda: cose(corim(validity=ending(_1_JANUARY_2026)), [leaf()],
+                     meta={1: ending(_1_JANUARY_2026)}), 0),
+    "document that has expired": (lambda: cose(corim(validity=ending(1767139200)), [leaf()]), 1),
+    "signature that has expired": (
+        lambda: cose(corim(), [leaf()], meta={1: ending(1767139200)}), 1),
+    "validity that is none": (lambda: cose(corim(validity={0: "x"}), [leaf()]), 3),
+    "unknown critical header": (lambda: cose(corim(), [leaf()], {2: [-70001], -70001: b"x"}), 4),
+    "text": (lambda: cose(corim(), [leaf()], {3: "text/plain"}), 3),
+    "another product": (lambda: corim({1: "NVIDIA", 2: "H100"}), 4),
+    "another key": (lambda: corim(key="mrseam"), 4),
+    "another kind of tag": (lambda: corim(tag=505), 4),
+    "another algorithm": (lambda: corim(number=1), 4),
+    "a number": (lambda: corim(digest=48), 4),
+    "a class by its OID": (
+        lambda: corim({0: cbor2.CBORTag(111, bytes.fromhex("2b060104019c780301"))}, 641), 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SIGNED)
+def test_what_a_corim_says_of_itself_is_held(name: str, tmp_path: Path) -> None:
+    """draft-ietf-rats-corim-11: rim-validity, signature-validity; RFC 9052, 3.1: crit."""
+    make, code = SIGNED[name]
+    data = make()
+    assert against(data, tmp_path, ROOT if data[:1] == b"\xd2" else None).code == code
+
+
+def test_values_are_vouched_for_at_the_time_that_is_asked_for(tmp_path: Path) -> None:
+    later = certify("leaf", "P-384", ROOT, ca=False, begin=END)
+    assert "valid from 2026-01-02" in against(cose(corim(), [later]), tmp_path).err
+
+
+REFUSING: Final = {
+    "comment": (f'package p\n# not: "{MEASUREMENT.hex()}"\nallow if {{ x == "{"11" * 48}" }}\n', 1),
+    "rule": (f'package p\ndeny if {{ x == "{MEASUREMENT.hex()}" }}\n', 4),
+    "negation": (f'package p\nallow if {{ not x == "{MEASUREMENT.hex()}" }}\n', 4),
+    "member": (json.dumps({"revoked": {"measurement": [MEASUREMENT.hex()]}}), 4),
+}
+
+
+@pytest.mark.parametrize("name", REFUSING)
+def test_values_that_are_refused_are_none_to_accept(name: str, tmp_path: Path) -> None:
+    data, code = REFUSING[name]
+    told = against(data.encode(), tmp_path, None)
+    assert (told.code, "OK: signed" in told.out) == (code, False)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\n" * 8_000_000, b"measurement:" + b" " * 400_000 + b"\n" * 4_000_000,
+        b'{"a":[' + b"0," * 3_900_000 + b"0]}", b'{"a":[' + b"[0]," * 1_000_000 + b"0]}",
+    ],
+    ids=["newlines", "blanks", "numbers", "lists"],
+)  # fmt: skip
+def test_a_file_of_eight_megabytes_is_one_line(data: bytes) -> None:
+    """Without a limit of time: what took the square of its size would not end."""
+    with pytest.raises(CvmplanError):
+        read(Blob("values", memoryview(data)))

@@ -222,7 +222,10 @@ CASES: Final[dict[str, Case]] = {
     "QE out of date": Case(lambda: qe_status("OutOfDate"), STATUS, "OutOfDate"),
     "QE revoked": Case(lambda: qe_status("Revoked"), STATUS),
     "QE that needs configuration": Case(
-        lambda: qe_status("ConfigurationNeeded"), frozenset(), "UpToDate"
+        lambda: qe_status("ConfigurationNeeded"), STATUS, "OutOfDate"
+    ),
+    "QE out of date that needs configuration": Case(
+        lambda: qe_status("OutOfDateConfigurationNeeded"), STATUS, "OutOfDate"
     ),
     "QE with a status it cannot have": Case(lambda: qe_status("SWHardeningNeeded"), STATUS),
     "QE below all levels": Case(
@@ -260,6 +263,8 @@ CASES: Final[dict[str, Case]] = {
 STRICTER: Final = {
     "signer of another name": "dcap-qvl asks for no name of the signer",
     "PCE ID": "dcap-qvl compares no PCE ID",
+    "QE that needs configuration": "dcap-qvl drops it, to Intel's QVL it is out of date",
+    "QE out of date that needs configuration": "the same",
 }
 """What is refused here and not there, each with the reason."""
 
@@ -410,3 +415,22 @@ def test_intels_collateral_says_that_a_platform_is_up_to_date() -> None:
     assert found(result, "pck_fmspc")["found"] == "b0c06f000000"
     late = run(*args, "--at", "2025-10-01")
     assert (late.code, differing(late)) == (1, set(DATED))
+
+
+@pytest.mark.parametrize("day", ["0001-01-01T00:00:00+23:59", "9999-12-31T23:59:59-23:59"])
+def test_a_time_that_no_calendar_has_is_one_line(day: str, tmp_path: Path) -> None:
+    document = Published(tcb_info(nextUpdate=day)).document()
+    told = verified(tmp_path, quote(), json.dumps(document))
+    assert (told.code, told.out) == (3, "")
+    assert "is not a time" in told.err
+
+
+def test_a_second_tcb_info_is_asked_about(tmp_path: Path) -> None:
+    """Who brings an older one beside a new one does not choose the status."""
+    for number in (17, 18):
+        document = Published(tcb_info(tcbEvaluationDataNumber=number)).document()
+        (tmp_path / str(number)).write_text(json.dumps(document))
+    (tmp_path / "q").write_bytes(quote())
+    both = [w for n in (17, 18) for w in ("--collateral", str(tmp_path / str(n)))]
+    told = run("verify", str(tmp_path / "q"), *both)
+    assert (told.code, "a second TCB info" in told.err) == (2, True)

@@ -8,6 +8,7 @@ The reports and quotes are signed by hardware or by made-up chains; what each is
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from contextlib import suppress
 from functools import partial
 from hashlib import sha384
@@ -22,7 +23,16 @@ from cvmplan.core.errors import ConfigError, CvmplanError, MalformedError
 from cvmplan.evidence import certificates, evidence
 from cvmplan.evidence.certificates import order, read
 from cvmplan.evidence.wrappers import unwrap
-from tests.build.evidence import amd, dstack_0, dstack_1, intel, snp_report, td_quote
+from tests.build.evidence import (
+    amd,
+    dstack_0,
+    dstack_1,
+    hcl,
+    intel,
+    snp_report,
+    td_quote,
+    td_report,
+)
 from tests.run import run
 
 CASES: Final = Path("../shared/cases/evidence")
@@ -204,3 +214,57 @@ def test_an_event_whose_payload_is_a_map_is_one_line(tmp_path: Path) -> None:
     told = run("verify", str(tmp_path / "a"))
     assert told.code in (1, 3)
     assert "Traceback" not in told.err
+
+
+# --- what stands beside takes nothing away -------------------------------------------------------
+
+
+def judged_json(document: Any, tmp_path: Path, pin: str, *more: str) -> tuple[int, dict[str, str]]:
+    (tmp_path / "d").write_text(json.dumps(document))
+    told = run("verify", str(tmp_path / "d"), "--pin", pin, "--format", "json", *more)
+    return told.code, {one["name"]: one["status"] for one in json.loads(told.out)["lines"]}
+
+
+@pytest.mark.parametrize("order", ["before", "after", "below"])
+def test_a_report_beside_an_hcl_report_is_held_against_it_too(order: str, tmp_path: Path) -> None:
+    """The relying party reads the vTPM's keys from the HCL report (Microsoft, vTPM of a CVM)."""
+    chain = amd()
+    report = snp_report(chain[0])
+    raw, bound = (b64encode(one).decode() for one in (report, hcl(report, 2, b'{"keys":[]}')))
+    beside: dict[str, Any] = {"report": raw, "hcl_report": bound}
+    if order == "after":
+        beside = {"hcl_report": bound, "report": raw}
+    elif order == "below":
+        with_certs = {"report": raw, "certs": [b64encode(one.der).decode() for one in chain]}
+        beside = {"hcl_report": bound, "x": with_certs}
+    for one in chain:
+        (tmp_path / one.name).write_bytes(one.pem)
+    certs = [word for one in chain for word in ("--certs", str(tmp_path / one.name))]
+    code, status = judged_json(beside, tmp_path, chain[-1].pin, *certs)
+    assert (code, status["runtime_data"]) == (1, "differs")
+
+
+def test_the_log_of_a_quote_counts_where_the_quote_stands_twice(tmp_path: Path) -> None:
+    chain = intel()
+    quote = td_quote(chain).hex()
+    log = json.dumps([{n: v.hex() if isinstance(v, bytes) else v for n, v in EVENTS[1].items()}])
+    document = {"a": {"quote": quote}, "b": {"quote": quote, "event_log": log}}
+    code, status = judged_json(document, tmp_path, chain[-1].pin)
+    assert (code, status["rtmr3"]) == (1, "differs")
+
+
+def test_azures_quote_is_held_against_the_hcl_report_beside_it(tmp_path: Path) -> None:
+    """Trustee, verifier/src/az_tdx_vtpm/mod.rs: the quote's REPORTDATA is of its runtime data."""
+    chain = intel()
+    quote, bound = td_quote(chain), hcl(td_report(), 4, b'{"keys":[]}')
+    document = {"td_quote": b64encode(quote).decode(), "hcl_report": b64encode(bound).decode()}
+    code, status = judged_json(document, tmp_path, chain[-1].pin)
+    assert (code, status["runtime_data"]) == (1, "differs")
+
+
+def test_evidence_that_is_two_things_is_asked_about(tmp_path: Path) -> None:
+    report = snp_report(amd()[0])
+    one, two = (b64encode(hcl(report, 2, told)).decode() for told in (b"{}", b'{"keys":[]}'))
+    (tmp_path / "d").write_text(json.dumps({"hcl_report": one, "x": {"hcl_report": two}}))
+    told = run("verify", str(tmp_path / "d"))
+    assert (told.code, "2 pieces of evidence" in told.err) == (2, True)

@@ -21,7 +21,7 @@ from cvmplan.platforms.snp import bulletins
 from cvmplan.platforms.snp.report import read
 from tests.build import intel
 from tests.build.evidence import PSS, Signer, amd, new_key, snp_report
-from tests.forgeries import MEASUREMENT, TCB, Quoted, Report
+from tests.forgeries import MEASUREMENT, TCB, Quoted, Report, table
 from tests.oracles import shared
 from tests.run import run
 from tests.test_forgeries import judged
@@ -192,6 +192,7 @@ def test_a_policy_that_is_wrong_is_one_line(text: str, code: int, tmp_path: Path
         (("--vmpl", "4"), "--vmpl: '4' is not between 0x0 and 0x3"),
         (("--vcpus", "2"), "--vcpus: needs IMAGE"),
         (("--accept", "Fine"), "--accept: 'Fine' is not a status to accept"),
+        (("--accept", "UpToDate"), "--accept: is about TDX quotes"),
     ],
 )
 def test_an_option_that_is_wrong_is_named(args: tuple[str, ...], told: str, tmp_path: Path) -> None:
@@ -262,7 +263,13 @@ def test_a_vmpl_above_0_differs_unless_it_is_pinned(tmp_path: Path) -> None:
 # --- revocation --------------------------------------------------------------------------------
 
 
-def crl(issuer: Signer, serials: tuple[int, ...] = (), days: int = 30, key: Any = None) -> bytes:
+def crl(
+    issuer: Signer,
+    serials: tuple[int, ...] = (),
+    days: int = 30,
+    key: Any = None,
+    extension: x509.ExtensionType | None = None,
+) -> bytes:
     """A list like AMD's: signed by the ARK, RSASSA-PSS with SHA-384."""
     begin = intel.AT - timedelta(days=1)
     made = (
@@ -274,6 +281,8 @@ def crl(issuer: Signer, serials: tuple[int, ...] = (), days: int = 30, key: Any 
     for serial in serials:
         one = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(begin)
         made = made.add_revoked_certificate(one.build())
+    if extension is not None:
+        made = made.add_extension(extension, critical=False)
     signed = made.sign(key or issuer.key, hashes.SHA384(), rsa_padding=PSS)
     return signed.public_bytes(Encoding.DER)
 
@@ -283,6 +292,7 @@ REVOCATIONS: Final[dict[str, tuple[Any, str]]] = {
     "the ASK": (lambda ark: crl(ark, (7,)), "differs"),
     "expired": (lambda ark: crl(ark, days=0), "differs"),
     "by another key": (lambda ark: crl(ark, key=new_key("RSA", "a stranger")), "differs"),
+    "of changes": (lambda ark: crl(ark, extension=x509.DeltaCRLIndicator(1)), "differs"),
     "of another authority": (lambda _: crl(amd(line="Genoa")[-1]), "differs"),
 }
 
@@ -297,6 +307,18 @@ def test_the_chain_is_held_against_a_list_of_revocations(name: str, tmp_path: Pa
         result, found = judged(tmp_path, Report(), "--crl", str(tmp_path / "crl"))
         assert (found["revocation"], result.code) == (status, int(status == "differs"))
     assert "revocation" not in judged(tmp_path, Report())[1]
+
+
+@pytest.mark.parametrize("name", REVOCATIONS)
+def test_a_chain_without_its_root_cannot_be_held_against_a_list(name: str, tmp_path: Path) -> None:
+    """RFC 5280, 6.3.3: without a list of the issuer the status of a certificate is not known."""
+    data, made = Report().build()
+    (tmp_path / "crl").write_bytes(REVOCATIONS[name][0](made[-1]))
+    (tmp_path / "r").write_bytes(data[:1184] + table(made[:2], "VCEK"))
+    keys = ("--pin", made[1].pin, "--at", "2026-01-01", "--format", "json")
+    told = run("verify", str(tmp_path / "r"), *keys, "--crl", str(tmp_path / "crl"))
+    found = {one["name"]: one["status"] for one in json.loads(told.out)["lines"]}
+    assert (found["certificate_chain"], found["revocation"], told.code) == ("ok", "differs", 1)
 
 
 @pytest.mark.parametrize("data", [b"", b"x", b"0" * 64, b"\x30\x80", amd()[0].der])
@@ -423,3 +445,51 @@ def test_a_pin_counts_beside_the_measurement_of_a_plan(tmp_path: Path) -> None:
     assert [one["status"] for one in told] == ["differs", "ok"]
     assert result.code == 1
     assert judged(tmp_path, Report(), *pin)[0].code == 0
+
+
+# --- what is asked for is looked at --------------------------------------------------------------
+
+
+def of_td(tmp_path: Path, *more: str) -> tuple[int, str]:
+    quote, made = Quoted().build()
+    (tmp_path / "q").write_bytes(quote)
+    pin = ("--pin", made[-1].pin, "--at", "2026-01-01")
+    told = run("verify", str(tmp_path / "q"), *pin, *more)
+    return told.code, told.err.splitlines()[0] if told.err else ""
+
+
+def test_a_status_is_asked_for_with_what_intel_publishes(tmp_path: Path) -> None:
+    code, said = of_td(tmp_path, "--accept", "UpToDate")
+    assert (code, said) == (2, "error: --accept: needs --collateral")
+    (tmp_path / "p").write_text('schema = "cvmplan.policy/1"\n[tdx]\naccept = ["UpToDate"]\n')
+    code, said = of_td(tmp_path, "--policy-file", str(tmp_path / "p"))
+    assert (code, said) == (2, f"error: {tmp_path / 'p'}: accept: needs --collateral")
+
+
+def test_an_empty_list_of_values_accepts_nothing(tmp_path: Path) -> None:
+    (tmp_path / "p").write_text('schema = "cvmplan.policy/1"\n[tdx]\nmrtd = []\n')
+    code, said = of_td(tmp_path, "--policy-file", str(tmp_path / "p"))
+    assert (code, said.endswith("tdx.mrtd: has no values")) == (3, True)
+    with pytest.raises(ConfigError, match="has no values"):
+        judge(Quoted().build()[0], pins={"mrtd": []})
+
+
+def test_an_empty_event_log_is_no_absent_one(tmp_path: Path) -> None:
+    (tmp_path / "log").write_bytes(b"")
+    assert of_td(tmp_path, "--event-log", str(tmp_path / "log"))[0] in (1, 3, 4)
+
+
+def test_lists_are_held_against_the_chain_of_a_quote_without_collateral(tmp_path: Path) -> None:
+    quote, made = Quoted().build()
+    (tmp_path / "q").write_bytes(quote)
+    words: list[str] = []
+    for number, issuer in enumerate(made[1:]):
+        (tmp_path / str(number)).write_bytes(intel.revocations(issuer, []))
+        words += ["--crl", str(tmp_path / str(number))]
+    pin = ("--pin", made[-1].pin, "--at", "2026-01-01", "--format", "json")
+    told = run("verify", str(tmp_path / "q"), *pin, *words)
+    found = {one["name"]: one["status"] for one in json.loads(told.out)["lines"]}
+    assert found.get("revocation") == "ok"
+    told = run("verify", str(tmp_path / "q"), *pin, *words[:2])
+    found = {one["name"]: one["status"] for one in json.loads(told.out)["lines"]}
+    assert (found["revocation"], told.code) == ("differs", 1)

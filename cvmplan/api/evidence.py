@@ -84,9 +84,17 @@ def judge(
     if "policy_mask" in pins and "policy" not in pins and launched is None:
         raise ConfigError("needs --policy", at=place("policy_mask"))
     accept = tuple(judging.accept or how.get("accept", ()))
+    accepted = policy.accepted(accept, "--accept")
+    if accept and evidence.quote is None:
+        raise ConfigError("is about TDX quotes", at=place("accept"))
+    if accept and not judging.collateral:
+        hint = "the status of a TCB is Intel's word, in what it publishes"
+        by_file = judging.policy is not None and not judging.accept
+        where = f"{judging.policy.name}: accept" if by_file and judging.policy else place("accept")
+        raise ConfigError("needs --collateral", at=where, hint=hint)
     made = trust(evidence, judging)._replace(
         provisional=judging.provisional or how.get("provisional", False),
-        accepted=policy.accepted(accept, "--accept"),
+        accepted=accepted,
     )
     log = event_log(evidence, judging.event_log)
     against = None if launched is None else launched()
@@ -144,10 +152,10 @@ def trust(evidence: Evidence, judging: Judging) -> Trust:
     published = collateral.read(judging.collateral) if judging.collateral else None
     notes = (*given.unread, *inside.unread, *(published.notes if published else ()))
     lists = tuple(revocation.read(one) for one in judging.crls)
-    return Trust(chain, known, _time(judging.at), notes, lists, published)
+    return Trust(chain, known, time_of(judging.at), notes, lists, published)
 
 
-def _time(written: str | datetime | None) -> datetime:
+def time_of(written: str | datetime | None) -> datetime:
     if written is None:
         return datetime.now(UTC)
     try:
@@ -162,7 +170,7 @@ def event_log(evidence: Evidence, log: Blob | None) -> EventLog | None:
     """Return the event log that is given, or comes with evidence; ConfigError for SNP."""
     if log is not None and evidence.td is None:
         raise ConfigError("needs the evidence of a TD", at="--event-log")
-    blob = log or evidence.source.event_log
+    blob = evidence.source.event_log if log is None else log
     if blob is None:
         return None
     from cvmplan.eventlog.forms import read
@@ -226,9 +234,11 @@ def _opened(files: Files, role: str, some: Iterable[Image | None]) -> list[Blob]
 
 
 def _known(pins: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return pins that exist; ConfigError names another one."""
+    """Return pins that exist and have values; ConfigError names another one."""
     from cvmplan.evidence.pins import PINS
+    from cvmplan.evidence.policy import check_values
 
+    check_values(pins, lambda name: name)
     for name in pins:
         if name not in PINS:
             raise ConfigError("unknown pin", at=name)

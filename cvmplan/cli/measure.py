@@ -112,7 +112,7 @@ def _compare(found: Found, plan: Plan, result: Measurement) -> None:
 
     values = found.of(plan.platform)
     checked = " (its signature was checked)" if found.checked else ""
-    signed = f", signed by {found.signature}, not checked" if found.signature else ""
+    signed = f", signed by {printable(found.signature)}, not checked" if found.signature else ""
     kind = f"{found.kind}{checked or signed}"
     for number, one in enumerate(values, 1):
         if one.digest == result.digest:

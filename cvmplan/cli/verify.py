@@ -178,12 +178,14 @@ def _reference(asked: Asked) -> dict[str, list[str]]:
     name = MEASUREMENTS[asked.evidence.platform.evidence]
     if asked.pins.get(name):
         raise ConfigError(f"cannot be combined with {place(name)}", at="--reference")
+    from cvmplan.api.evidence import time_of
     from cvmplan.evidence import certificates
     from cvmplan.reference.read import read
 
     files = asked.files
     anchors = certificates.read_given([files.open(one, "certificate") for one in certs])
-    found = read(files.open(path, "reference values"), anchors.certificates)
+    at = time_of(asked.own.text("at"))
+    found = read(files.open(path, "reference values"), anchors.certificates, at)
     values = found.of(asked.evidence.platform)
     if not values:
         problem = f"{found.kind} without values of {asked.evidence.platform}"

@@ -11,6 +11,7 @@ THIM, /metadata/THIM/amd/certification (vcekCert, certificateChain).
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -190,13 +191,13 @@ def _der_length(data: bytes, at: int) -> int | None:
 def _in_json(blob: Blob, depth: int) -> Iterator[Blob | str]:
     """Yield the certificates in the strings of JSON; short strings are other members."""
     try:
-        level: list[tuple[str, Any]] = [(blob.name, parse(blob))]
+        level: deque[tuple[str, Any]] = deque([(blob.name, parse(blob))])
     except CvmplanError as error:
         yield _first_line(error)
         return
     count = 0
     while level:
-        place, value = level.pop(0)
+        place, value = level.popleft()
         if isinstance(value, dict):
             level += [(f"{place}: {key}", one) for key, one in value.items()]
         elif isinstance(value, list) and not all(type(one) is int for one in value):

@@ -103,15 +103,22 @@ def anchor(chain: Sequence[Certificate], pins: Mapping[str, str]) -> str | None:
 
 
 def problems(
-    chain: Sequence[Certificate], pins: Mapping[str, str], curve: str, at: datetime, serial_0: bool
+    chain: Sequence[Certificate],
+    pins: Mapping[str, str],
+    curve: str | None,
+    at: datetime,
+    serial_0: bool,
 ) -> Iterator[str]:
     """
     Yield what is wrong with a chain that begins with the signer's certificate.
 
-    `curve` is the signer's, `serial_0` whether its certificate may have serial number 0.
+    `curve` is the signer's, None where its key may be of any kind; `serial_0` says whether its
+    certificate may have serial number 0.
     """
     key = chain[0].parsed.public_key()
-    if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES[curve]):
+    if curve and not (
+        isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES[curve])
+    ):
         yield f"{chain[0].at}: the signer's key is not of ECDSA {curve}"
     for depth, one in enumerate(chain):
         yield from _alone(one, depth, at, serial_0 and depth == 0)
@@ -192,6 +199,14 @@ def is_authority(one: Certificate) -> bool:
         if extension.oid == ExtensionOID.BASIC_CONSTRAINTS:
             return bool(getattr(extension.value, "ca", False))
     return one.subject == one.issuer
+
+
+def may_sign(one: Certificate) -> bool:
+    """Whether a certificate's key usage, where it has one, allows signatures of documents."""
+    for found in one.parsed.extensions:
+        if found.oid == ExtensionOID.KEY_USAGE:
+            return bool(found.value.digital_signature)
+    return True
 
 
 def signs(issuer: Certificate, one: Certificate) -> bool:

@@ -143,8 +143,10 @@ def _body(place: str, kind: str, value: Any, raw: str, parts: _Parts, depth: int
     inner = text.parse(made)
     if isinstance(inner, dict) and "signature" in inner:
         _json(made, parts, depth + 1)
-    else:
-        parts.bodies[kind] = place, data.encode()
+        return
+    at, known = parts.bodies.setdefault(kind, (place, data.encode()))
+    if known != data.encode():
+        raise ConfigError(f"a second {kind}, and one at {at}", at=place)
 
 
 def _members(document: str) -> Iterator[tuple[str, Any, str]]:

@@ -8,6 +8,7 @@ Sources: RFC 9052, 4.2 and 4.4 (COSE_Sign1, Sig_structure); RFC 9053, 2.1 (ES384
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -15,12 +16,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.core.errors import ConfigError, MalformedError, MismatchError, UnsupportedError
 from cvmplan.evidence.chains import MADE, Certificate
 
 ES384, PS384 = -35, -38
 RIM: Final = "application/rim+cbor"
-_ALGORITHM, _CONTENT, _META, _CHAIN = 1, 3, 8, 33  # of a protected header
+_ALGORITHM, _CRITICAL, _CONTENT, _META, _CHAIN = 1, 2, 3, 8, 33  # of a protected header
+_KNOWN: Final = {_ALGORITHM, _CRITICAL, _CONTENT, _META, _CHAIN}
 _SIGN1: Final = 18  # tag
 _SIZE: Final = 48  # bytes of r, and of s
 LARGEST: Final = 1 << 20  # bytes of a signed document
@@ -29,13 +31,20 @@ Key: TypeAlias = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
 class Signed(NamedTuple):
-    """A COSE_Sign1 that was read: what is signed, the header, the certificates in DER."""
+    """
+    A COSE_Sign1 that was read: what is signed, the header, the certificates in DER.
+
+    `content` is the type of what is signed, None where it is not said; `validity` is that of the
+    signature, as corim-meta has it.
+    """
 
     payload: bytes
     protected: bytes
     signature: bytes
     algorithm: int
     chain: tuple[bytes, ...]
+    content: object = None
+    validity: object = None
 
 
 def private_key(blob: Blob) -> Key:
@@ -111,6 +120,8 @@ def read(blob: Blob) -> Signed:
         header = cbor2.loads(protected)
         algorithm, chain = header[_ALGORITHM], header.get(_CHAIN, [])
         parts = (payload, protected, signature)
+        validity = cbor2.loads(header[_META]).get(1) if _META in header else None
+        unknown = set(header.get(_CRITICAL, ())) - _KNOWN
     except Exception as error:
         raise MalformedError("is not a COSE_Sign1 with a payload", at=blob.name) from error
     ders = [chain] if isinstance(chain, bytes) else chain
@@ -119,7 +130,30 @@ def read(blob: Blob) -> Signed:
         raise UnsupportedError(
             "not a COSE_Sign1 with ES384 or PS384 and a payload inside", at=blob.name
         )
-    return Signed(*parts, algorithm, tuple(ders))
+    if unknown:
+        raise UnsupportedError(f"critical header {next(iter(unknown))!r:.40}", at=blob.name)
+    return Signed(*parts, algorithm, tuple(ders), header.get(_CONTENT), validity)
+
+
+def check_validity(validity: Any, at: datetime, place: str) -> None:
+    """
+    Raise MismatchError where a validity-map does not contain the time `at`.
+
+    It has 0: not before, if anything, and 1: not after, each a time of CBOR, as draft-ietf-rats-
+    corim-11 has it.  MalformedError for others.
+    """
+    if validity is None:
+        return
+    try:
+        begin, end = (
+            one if one is None or isinstance(one, datetime) else datetime.fromtimestamp(one, UTC)
+            for one in (validity.get(0), validity[1])
+        )
+        early, late = begin is not None and at < begin, end is None or at > end
+    except Exception as error:
+        raise MalformedError("has a validity that is none", at=place) from error
+    if early or late:
+        raise MismatchError(f"is valid {f'from {begin} ' if begin else ''}to {end}", at=place)
 
 
 def is_signed(found: Signed, one: Certificate) -> bool:

@@ -42,6 +42,13 @@ def read(
     return made
 
 
+def check_values(written: Mapping[str, Any], at: Callable[[str], str]) -> None:
+    """Raise ConfigError for an empty list of values: whoever made it has nothing to accept."""
+    for name, value in written.items():
+        if isinstance(value, list | tuple) and not value:
+            raise ConfigError("has no values", at=at(name))
+
+
 def from_file(platform: Platform, blob: Blob) -> tuple[dict[str, Any], Mapping[str, Any]]:
     """
     Return the pins of a policy file for a platform, and what it says of how to judge.
@@ -55,10 +62,16 @@ def from_file(platform: Platform, blob: Blob) -> tuple[dict[str, Any], Mapping[s
     table = document.of(str(platform))
     if table is None:
         raise MismatchError(f"has no table {str(platform)!r}", at=blob.name)
+
+    def place(name: str) -> str:
+        return f"{blob.name}: {platform}.{name}"
+
     judging = {name: table.pop(name) for name in ("provisional", "accept") if name in table}
     try:
-        pins = read(platform, table, lambda name: f"{blob.name}: {platform}.{name}")
-        accepted(judging.get("accept", ()), f"{blob.name}: {platform}.accept")
+        check_values(table, place)
+        pins = read(platform, table, place)
+        check_values(judging, place)
+        accepted(judging.get("accept", ()), place("accept"))
     except ConfigError as error:
         raise MalformedError(str(error.args[0]), at=error.at) from None
     return pins, judging

@@ -15,13 +15,22 @@ from typing import Final, NamedTuple
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtensionOID
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
-from cvmplan.evidence.chains import MADE, Certificate, serial_number, serials_of_any_sign
+from cvmplan.evidence.chains import (
+    MADE,
+    Certificate,
+    serial_number,
+    serials_of_any_sign,
+    signs,
+)
 from cvmplan.evidence.wrappers.texts import decoded
 
 LARGEST: Final = 8 << 20  # bytes of one list
+_PARTIAL: Final = (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT)
+"""Extensions of lists that are not about all certificates of their issuer."""
 _ENCODINGS: Final = 3  # nested
 _FIRST, _LAST = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 
@@ -74,12 +83,16 @@ def problems(
     Yield what is wrong with the certificates of a chain, signer's first, by these lists.
 
     Each certificate that another one of the chain issued has to have a list of that issuer, or to
-    have the serial number 0, by which none can be revoked.
+    have the serial number 0, by which none can be revoked.  A chain that ends below its root has
+    a certificate of which nobody can say whether it was revoked.
     """
     known = list(lists)
     for one, issuer in pairwise(chain):
         serial = serial_number(one)
         if serial == 0:
+            continue
+        if serial < 0:
+            yield f"{one.at}: serial number {serial}"
             continue
         of_issuer = [found for found in known if found.issuer == issuer.subject]
         if not of_issuer:
@@ -91,6 +104,10 @@ def problems(
             if revoked is not None:
                 day = f"{revoked.revocation_date_utc:%Y-%m-%d}"
                 yield f"{one.subject}, serial number {serial:#x}, was revoked on {day}"
+    for last in chain[-1:]:
+        if not signs(last, last):
+            problem = f"whose list says whether {last.subject} was revoked"
+            yield f"no certificate of {last.issuer}, {problem}"
 
 
 def _list(found: Revocations, issuer: Certificate, at: datetime) -> Iterator[str]:
@@ -107,6 +124,9 @@ def _list(found: Revocations, issuer: Certificate, at: datetime) -> Iterator[str
     if at < found.last_update or (found.next_update is not None and at > found.next_update):
         end = "" if found.next_update is None else f" to {found.next_update:%Y-%m-%d}"
         yield f"{found.at}: valid from {found.last_update:%Y-%m-%d}{end}"
+    for extension in issuer.parsed.extensions:
+        if extension.oid == ExtensionOID.KEY_USAGE and not extension.value.crl_sign:
+            yield f"{found.at}: the key usage of {issuer.subject} allows no lists"
     for extension in found.parsed.extensions:
-        if extension.critical:
+        if extension.critical or extension.oid in _PARTIAL:
             yield f"{found.at}: critical extension {extension.oid.dotted_string} is not known"

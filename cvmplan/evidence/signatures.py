@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from cvmplan.evidence import certificates, snp_signatures, tdx_signatures
 from cvmplan.evidence.certificates import Found
@@ -12,16 +12,13 @@ from cvmplan.evidence.trust import Trust
 from cvmplan.platforms.tdx import quote
 
 
-def unchecked(evidence: Evidence, trust: Trust) -> Iterator[str]:
-    """Yield what is not looked at, of what a verifier may want to know."""
-    if evidence.report is not None:
-        if not trust.revocations:
-            yield "revocation of certificates (--crl)"
-        return
-    if trust.collateral is None:
+def unchecked(evidence: Evidence, trust: Trust, made: Collection[Line]) -> Iterator[str]:
+    """Yield what is not looked at, of what a verifier may want to know; `made` are all lines."""
+    is_report = evidence.report is not None
+    if trust.collateral is None and not is_report:
         yield "TCB level of platform, QE and TDX module (--collateral)"
-        if not trust.revocations:
-            yield "revocation of certificates (--collateral)"
+    if not any(one.id == "revocation" for one in made):
+        yield f"revocation of certificates ({'--crl' if is_report else '--collateral'})"
 
 
 def lines(evidence: Evidence, trust: Trust) -> Iterator[Line]:

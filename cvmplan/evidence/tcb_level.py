@@ -168,14 +168,19 @@ def _hex(document: Any, name: str, length: int, at: str) -> bytes:
 
 
 def converged(platform: str, component: str) -> str:
-    """Return the status of a platform one of whose components has a status of its own."""
-    if component == REVOKED:
+    """
+    Return the status of a platform one of whose components has a status of its own, "" for none.
+
+    A component that is not up to date is out of date, whatever its status is called.  Source:
+    intel/SGX-TDX-DCAP-QuoteVerificationLibrary, EnclaveReportVerifier.cpp.
+    """
+    if REVOKED in (component, platform):
         return REVOKED
-    if component == OUT_OF_DATE and platform in (UP_TO_DATE, _HARDENING):
+    if component in ("", UP_TO_DATE):
+        return platform
+    if platform in (UP_TO_DATE, _HARDENING):
         return OUT_OF_DATE
-    if component == OUT_OF_DATE and platform in (_CONFIGURATION, _BOTH):
-        return _OLD_CONFIGURATION
-    return platform
+    return _OLD_CONFIGURATION if platform in (_CONFIGURATION, _BOTH) else platform
 
 
 def relaunched(launch: str, current: str) -> str:

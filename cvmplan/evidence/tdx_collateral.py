@@ -109,9 +109,9 @@ _DATES: Final = ("issueDate", "nextUpdate")
 def _time(written: str, place: str) -> datetime:
     try:
         found = datetime.fromisoformat(written)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise MalformedError(f"{written[:40]!r} is not a time", at=place) from None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _revocation(

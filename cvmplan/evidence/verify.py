@@ -88,7 +88,7 @@ class Verification(NamedTuple):
     def not_checked(self) -> tuple[str, ...]:
         """What was not looked at, the signature first."""
         unsigned = ("the signature",) if is_unsigned(self.lines) else ()
-        return (*unsigned, *signatures.unchecked(self.evidence, self.trust))
+        return (*unsigned, *signatures.unchecked(self.evidence, self.trust, self.lines))
 
 
 def verify(

@@ -15,7 +15,7 @@ from cvmplan.core.errors import MalformedError
 _VARINT, _64, _BYTES, _32 = 0, 1, 2, 5  # wire types
 _FIXED: Final = {_64: 8, _32: 4}
 _MOST_VARINT: Final = 10  # bytes
-_FIELD: Final = re.compile(r'^\s*(\w+)\s*:\s*"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
+_FIELD: Final = re.compile(r'^[ \t]*+(\w++)[ \t]*+:[ \t]*+"((?:[^"\\\n]|\\.)*)"', re.MULTILINE)
 _ESCAPE: Final = re.compile(r"\\(?:x([0-9a-fA-F]{1,2})|([0-7]{1,3})|(.))")
 _PLAIN: Final = {"n": 10, "r": 13, "t": 9, "a": 7, "b": 8, "f": 12, "v": 11}
 

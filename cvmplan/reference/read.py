@@ -16,14 +16,17 @@ from __future__ import annotations
 import json
 import re
 from base64 import b64decode
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
 
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import CvmplanError, MalformedError, UnsupportedError
+from cvmplan.core.errors import CvmplanError, MalformedError, MismatchError, UnsupportedError
 from cvmplan.core.platform import SNP, TDX, VBS, Platform
 from cvmplan.documents import text
+from cvmplan.evidence import cose
 from cvmplan.evidence.chains import Certificate
 from cvmplan.reference import protobuf, signed
 from cvmplan.reference.found import MOST_ENTRIES, Entry, Found
@@ -41,27 +44,55 @@ _OTHERS: Final = ("rtmr", "xfam", "tdvfkernel", "mrseam", "pcr", "initdata", "ho
 """How names of an RVPS message begin whose values are no launch measurements."""
 _TEXTPROTO: Final = {"measurement": SNP, "mr_td": TDX, "any_mr_td": TDX}
 _POLICY: Final = re.compile(rb"^package \w+", re.MULTILINE)
-_CONFIGURATION: Final = re.compile(rb"^\s*(measurement|mr_td|any_mr_td)\s*:", re.MULTILINE)
+_CONFIGURATION: Final = re.compile(rb"^[ \t]*+(measurement|mr_td|any_mr_td)[ \t]*+:", re.MULTILINE)
 _QUOTED: Final = re.compile(r'"([0-9a-fA-F]{64}|[0-9a-fA-F]{96})"')
-_CLASSES: Final = {("AMD", "SEV-SNP"): SNP, ("Intel", "TDX"): TDX, ("Microsoft", "VBS"): VBS}
+_COMID: Final = 506  # tag
+_REFUSED: Final = ("revoked", "denied", "deny", "rejected", "blocked")
+_COMMENT: Final = re.compile(r"#.*")
+_REFUSING: Final = re.compile(r"\b(?:deny|not)\b|!=")
+_CLASSES: Final[Mapping[object, Platform]] = {
+    ("AMD", "SEV-SNP"): SNP, ("Intel", "TDX"): TDX, ("Microsoft", "VBS"): VBS,
+    b"\x2b\x06\x01\x04\x01\x9c\x78\x03\x01": SNP,
+}  # fmt: skip
+"""
+Vendor and model, or the identity of a class (an OID), to the platform.  The OID is that of
+tag:amd.com,2024:snp-corim-profile, 1.3.6.1.4.1.3704.3.1.
+"""
+_KEYS: Final[Mapping[Platform, tuple[object, ...]]] = {
+    SNP: (None, "MEASUREMENT", 641), TDX: (None, "MRTD"), VBS: (None, "MEASUREMENT"),
+}  # fmt: skip
+"""Platform to the keys of its launch measurement."""
+_SIZES: Final = {1: 32, 7: 48}  # bytes of SHA-256 and SHA-384, by RFC 6920's numbers
 
 
-def read(blob: Blob, anchors: Sequence[Certificate] = ()) -> Found:
+class Vouching(NamedTuple):
+    """Certificates at which a signature has to end, if any, and the time at which it holds."""
+
+    anchors: Sequence[Certificate]
+    at: datetime
+
+
+def read(blob: Blob, anchors: Sequence[Certificate] = (), at: datetime | None = None) -> Found:
     """
     Return the reference values of a file.
 
-    `anchors` are certificates at which the signature of a signed form has to end.  UnsupportedError
-    for another file, MalformedError, MismatchError where a signature does not hold.
+    `anchors` are certificates at which the file's signature has to end, `at` is the time at which
+    it has to hold, None: now.  UnsupportedError for another file, MalformedError, MismatchError
+    where a signature does not hold or is over, or where there is none and certificates were given.
     """
+    vouching = Vouching(anchors, at or datetime.now(UTC))
     if len(blob) > LARGEST:
         raise MalformedError(f"{len(blob)} bytes are not reference values", at=blob.name)
     data = bytes(blob.data)
     for recognises, reader in _FORMS:
         if recognises(data):
-            found = reader(blob, data, anchors)
+            found = reader(blob, data, vouching)
             break
     else:
         raise UnsupportedError("not a file of reference values that is known", at=blob.name)
+    if anchors and not found.checked:
+        hint = "without certificates its values are taken as they are"
+        raise MismatchError(f"{found.kind} that is not signed", at=blob.name, hint=hint)
     if not found.entries:
         raise UnsupportedError(f"{found.kind} without launch measurements", at=blob.name)
     if len(found.entries) > MOST_ENTRIES:
@@ -69,44 +100,58 @@ def read(blob: Blob, anchors: Sequence[Certificate] = ()) -> Found:
     return found
 
 
-def _corim(blob: Blob, data: bytes, anchors: Sequence[Certificate]) -> Found:
+def _corim(blob: Blob, data: bytes, vouching: Vouching) -> Found:
     """Return what a CoRIM says, or Azure's reference info: both are signed by COSE."""
-    signature, checked = "", False
+    signature, checked, content = "", False, None
     if data[:1] == b"\xd2":
-        data, signature, checked = signed.payload(blob, anchors)
+        whole, signature, checked = signed.payload(blob, *vouching)
+        data, content = whole.payload, whole.content
     if data.lstrip()[:1] == b"{":
         document = text.parse(Blob(blob.name, memoryview(data)))
         return Found("reference info", tuple(_members(document)), signature, checked)
-    return Found("CoRIM", tuple(_triples(blob.name, data)), signature, checked)
+    if content not in (None, cose.RIM):
+        raise MalformedError(f"signed as {content!r:.40}, expected {cose.RIM}", at=blob.name)
+    return Found("CoRIM", tuple(_triples(blob.name, data, vouching.at)), signature, checked)
 
 
-def _triples(place: str, data: bytes) -> Iterator[Entry]:
-    """Yield the digests of the reference triples of a CoRIM; MalformedError."""
+def _triples(place: str, data: bytes, at: datetime) -> Iterator[Entry]:
+    """Yield the launch digests of a CoRIM's reference triples; MalformedError, MismatchError."""
     cbor2 = signed.library(place)
     try:
         document = cbor2.loads(data).value
+        cose.check_validity(document.get(4), at, place)
         for tag in document[1]:
-            comid = cbor2.loads(tag.value)
+            comid = cbor2.loads(tag.value) if tag.tag == _COMID else {4: {}}
             for environment, measurements in comid[4].get(0, ()):
-                of = environment[0]
-                platform = _CLASSES.get((of.get(1), of.get(2)))
-                for one in measurements:
-                    for _, digest in one[1].get(2, ()):
-                        yield Entry(str(one.get(0, "digest"))[:80], bytes(digest), platform)
+                yield from _measured(environment[0], measurements)
     except CvmplanError:
         raise
     except Exception as error:
         raise MalformedError("is not a CoRIM with reference triples", at=place) from error
 
 
-def _endorsement(blob: Blob, data: bytes, anchors: Sequence[Certificate]) -> Found:
+def _measured(of: Mapping[int, Any], measurements: Any) -> Iterator[Entry]:
+    """Yield the launch digests that are said of one environment, none of other products."""
+    identity = of.get(0)
+    product = (of.get(1), of.get(2)) if identity is None else identity.value
+    platform = _CLASSES.get(product)
+    for one in measurements:
+        name = one.get(0)
+        if platform is None or name not in _KEYS[platform]:
+            continue
+        for algorithm, digest in one[1].get(2, ()):
+            if isinstance(digest, bytes) and _SIZES.get(algorithm) == len(digest):
+                yield Entry("digest" if name is None else str(name), digest, platform)
+
+
+def _endorsement(blob: Blob, data: bytes, vouching: Vouching) -> Found:
     """Return what an endorsement of Google Compute Engine says of SNP and TDX launches."""
     outer = dict(protobuf.fields(data, blob.name))
     golden, signature = outer.get(1), outer.get(2)
     if not isinstance(golden, bytes) or not isinstance(signature, bytes):
         raise MalformedError("is not an endorsement", at=blob.name)
     parts = dict(protobuf.fields(golden, blob.name))
-    who, checked = signed.endorsement(blob, golden, signature, parts.get(4), anchors)
+    who, checked = signed.endorsement(blob, golden, signature, parts.get(4), *vouching)
     return Found("endorsement of the cloud", tuple(_golden(parts, blob.name)), who, checked)
 
 
@@ -135,7 +180,7 @@ def _bytes(value: object) -> bytes:
     return value if isinstance(value, bytes) else b""
 
 
-def _json(blob: Blob, _: bytes, __: Sequence[Certificate]) -> Found:
+def _json(blob: Blob, _: bytes, __: Vouching) -> Found:
     document = text.parse(blob)
     if isinstance(document, dict) and "payload" in document and "type" in document:
         return Found("RVPS message", tuple(_message(blob.name, document)))
@@ -164,17 +209,19 @@ def _plain(name: str) -> str:
 
 def _members(document: Any) -> Iterator[Entry]:
     """Yield the values in a document by the names of their members; ours with their settings."""
-    level: list[tuple[str, Any]] = [("", document)]
+    level: deque[tuple[str, Any]] = deque([("", document)])
     while level:
-        path, value = level.pop(0)
+        path, value = level.popleft()
         if isinstance(value, list):
-            level += [(f"{path}[{n}]", one) for n, one in enumerate(value)]
+            level += ((f"{path}[{n}]", one) for n, one in enumerate(value) if one)
         elif isinstance(value, dict):
             if {"platform", "digest", "settings"} <= value.keys():
                 yield from _ours(path, value)
                 continue
             for name, one in value.items():
                 below = f"{path}.{name}" if path else str(name)
+                if _plain(str(name)) in _REFUSED:
+                    raise UnsupportedError("has values that are refused", at=below[:80])
                 if _plain(str(name)) in _NAMED:
                     yield from _digests(below, one, _NAMED[_plain(str(name))])
                 if isinstance(one, (dict, list)):
@@ -207,7 +254,7 @@ def _digest(written: Any) -> bytes | None:
         return None
 
 
-def _textproto(_: Blob, data: bytes, __: Sequence[Certificate]) -> Found:
+def _textproto(_: Blob, data: bytes, __: Vouching) -> Found:
     entries = [
         Entry(name, value, _TEXTPROTO[name])
         for name, value in protobuf.strings(data.decode(errors="replace"))
@@ -216,13 +263,19 @@ def _textproto(_: Blob, data: bytes, __: Sequence[Certificate]) -> Found:
     return Found("configuration of a verifier", tuple(entries))
 
 
-def _rego(_: Blob, data: bytes, __: Sequence[Certificate]) -> Found:
-    found = _QUOTED.findall(data.decode(errors="replace"))
+def _rego(blob: Blob, data: bytes, _: Vouching) -> Found:
+    """Return the values of a policy that only accepts; UnsupportedError for one that refuses."""
+    written = _COMMENT.sub("", data.decode(errors="replace"))
+    refused = _REFUSING.search(written)
+    if refused:
+        problem = f"a policy with {refused[0]!r}, of which nobody can say which values it accepts"
+        raise UnsupportedError(problem, at=blob.name)
+    found = _QUOTED.findall(written)
     entries = [Entry(f"value {n}", bytes.fromhex(one)) for n, one in enumerate(found, 1)]
     return Found("policy in Rego", tuple(entries))
 
 
-def _list(blob: Blob, data: bytes, _: Sequence[Certificate]) -> Found:
+def _list(blob: Blob, data: bytes, _: Vouching) -> Found:
     """Return the digests of a list, one on each line; MalformedError for another line."""
     entries = []
     for number, line in enumerate(data.decode(errors="replace").splitlines(), 1):
@@ -242,7 +295,7 @@ def _is_list(data: bytes) -> bool:
     return _digest(first.decode(errors="replace")) is not None
 
 
-_Reader = Callable[[Blob, bytes, Sequence[Certificate]], Found]
+_Reader = Callable[[Blob, bytes, Vouching], Found]
 _FORMS: Final[tuple[tuple[Callable[[bytes], bool], _Reader], ...]] = (
     (lambda data: data.startswith(_CORIM), _corim),
     (lambda data: data.lstrip()[:1] in (b"{", b"["), _json),

@@ -3,34 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, MismatchError, UnsupportedError
 from cvmplan.evidence import cose, keys
-from cvmplan.evidence.chains import Certificate, is_authority, parse_der, signs
+from cvmplan.evidence.chains import (
+    Certificate,
+    is_authority,
+    may_sign,
+    parse_der,
+    problems,
+    signs,
+)
 
 
-def payload(blob: Blob, anchors: Sequence[Certificate]) -> tuple[bytes, str, bool]:
+def payload(
+    blob: Blob, anchors: Sequence[Certificate], at: datetime
+) -> tuple[cose.Signed, str, bool]:
     """
-    Return what a COSE_Sign1 signs, who signed it, and whether that was checked.
+    Return a COSE_Sign1, who signed it, and whether that was checked.
 
-    MismatchError where certificates were given and it is not signed by them.
+    MismatchError where certificates were given and it is not signed by them, and where the
+    signature is not valid at the time `at`.
     """
     found = cose.read(blob)
     chain = [parse_der(one, f"{blob.name}: x5chain") for one in found.chain]
     if not chain:
         chain = list(anchors[:1])
     who = chain[0].subject if chain else "nobody who is named"
+    cose.check_validity(found.validity, at, f"{blob.name}: signature")
     if not anchors:
-        return found.payload, who, False
-    _hold(blob, cose.is_signed(found, chain[0]), chain, anchors)
-    return found.payload, who, True
+        return found, who, False
+    _hold(blob, cose.is_signed(found, chain[0]), chain, anchors, at)
+    return found, who, True
 
 
 def endorsement(
-    blob: Blob, golden: bytes, signature: bytes, certificate: object, anchors: Sequence[Certificate]
+    blob: Blob,
+    golden: bytes,
+    signature: bytes,
+    certificate: object,
+    anchors: Sequence[Certificate],
+    at: datetime,
 ) -> tuple[str, bool]:
     """Return who signed an endorsement, and whether that was checked; as `payload`."""
     if not isinstance(certificate, bytes):
@@ -38,28 +54,42 @@ def endorsement(
     one = parse_der(certificate, f"{blob.name}: certificate")
     if not anchors:
         return one.subject, False
-    _hold(blob, keys.is_pss(golden, signature, one.parsed.public_key()), [one], anchors)
+    _hold(blob, keys.is_pss(golden, signature, one.parsed.public_key()), [one], anchors, at)
     return one.subject, True
 
 
 def _hold(
-    blob: Blob, signed: bool, chain: Sequence[Certificate], anchors: Sequence[Certificate]
+    blob: Blob,
+    signed: bool,
+    given: Sequence[Certificate],
+    anchors: Sequence[Certificate],
+    at: datetime,
 ) -> None:
     """Raise MismatchError where a signature, or the chain to an anchor, does not hold."""
     if not signed:
         raise MismatchError("the signature is not by its certificate", at=blob.name)
-    known, now = {one.spki for one in anchors}, datetime.now(UTC)
-    last = chain[0]
-    for issuer in [*chain[1:], *anchors]:
-        if not last.not_before <= now <= last.not_after:
-            raise MismatchError(f"the certificate {last.subject} is not valid today", at=blob.name)
-        if last.spki in known:
-            return
-        if is_authority(issuer) and signs(issuer, last):
-            last = issuer
-    if last.spki not in known:
-        problem = f"signed by {chain[0].subject}, which no given certificate vouches for"
+    chain = _chain(given, anchors)
+    pins = {one.spki: one.subject for one in anchors}
+    if chain[-1].spki not in pins:
+        problem = f"signed by {given[0].subject}, which no given certificate vouches for"
         raise MismatchError(problem, at=blob.name)
+    for problem in problems(chain, pins, None, at, serial_0=False):
+        raise MismatchError(f"its signer's certificates: {problem}", at=blob.name)
+    if not may_sign(chain[0]):
+        problem = f"the certificate {chain[0].subject} is not one to sign with"
+        raise MismatchError(problem, at=blob.name)
+
+
+def _chain(given: Sequence[Certificate], anchors: Sequence[Certificate]) -> list[Certificate]:
+    """Return the signer's certificate and those above it, up to the first anchor."""
+    known = {one.spki for one in anchors}
+    chain = [given[0]]
+    for issuer in (*given[1:], *anchors):
+        if chain[-1].spki in known:
+            break
+        if is_authority(issuer) and signs(issuer, chain[-1]):
+            chain.append(issuer)
+    return chain
 
 
 def library(at: str) -> Any:

@@ -57,18 +57,47 @@ def unwrap(blob: Blob, select: str | None = None) -> Unwrapped:
 
 
 def pieces(blob: Blob) -> list[Unwrapped]:
-    """Return all pieces of evidence in `blob`, each once; UnsupportedError, MalformedError."""
+    """
+    Return all pieces of evidence in `blob`, each once; UnsupportedError, MalformedError.
+
+    What came with equal bytes is joined, and they are two pieces where that contradicts itself:
+    whoever puts a report beside another takes nothing away from what that has to be held against.
+    """
     every = _pieces(blob, 0)
     if len(every) == 1:  # which may be as large as its file
         return every
-    found: dict[bytes, Unwrapped] = {}
+    found: dict[bytes, list[Unwrapped]] = {}
     for one in every:
-        key = bytes(one.body.data).rstrip(b"\0")
-        if key not in found or len(one.certificates) > len(found[key].certificates):
-            found[key] = one
-    if len(found) > MOST:
-        raise MalformedError(f"more than {MOST} pieces of evidence", at=blob.name)
-    return [*found.values()]
+        same = found.setdefault(bytes(one.body.data).rstrip(b"\0"), [])
+        for number, other in enumerate(same):
+            if _agree(one, other):
+                same[number] = _joined(one, other)
+                break
+        else:
+            same.append(one)
+        if sum(map(len, found.values())) > MOST:
+            raise MalformedError(f"more than {MOST} pieces of evidence", at=blob.name)
+    return [one for same in found.values() for one in same]
+
+
+def _agree(one: Unwrapped, other: Unwrapped) -> bool:
+    """Whether what two finds of the same bytes have to be held against is not two things."""
+    logs = [bytes(log.data) for log in (one.event_log, other.event_log) if log is not None]
+    bounds = [bound for bound in (one.bound, other.bound) if bound]
+    return len({*logs}) < 2 and len({*bounds}) < 2
+
+
+def _joined(one: Unwrapped, other: Unwrapped) -> Unwrapped:
+    """Return two finds as one, named as the one with more certificates, else as the second."""
+    more_with_one = len(one.certificates) > len(other.certificates)
+    first, second = (one, other) if more_with_one else (other, one)
+    known = {bytes(each.data) for each in first.certificates}
+    more = [each for each in second.certificates if bytes(each.data) not in known]
+    return first._replace(
+        certificates=(*first.certificates, *more),
+        event_log=second.event_log if first.event_log is None else first.event_log,
+        bound=first.bound or second.bound,
+    )
 
 
 def _pieces(blob: Blob, depth: int) -> list[Unwrapped]:

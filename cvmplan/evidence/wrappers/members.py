@@ -107,7 +107,7 @@ def _in_object(
         }
         for first, second in _BEFORE:
             if below.get(first):
-                below.pop(second, None)
+                below[first] = _bound(below[first], below.pop(second, []))
         found = [one for some in below.values() for one in some][: MOST + 1]
     if not found:
         return []
@@ -119,6 +119,12 @@ def _in_object(
         )
         for one in found
     ]
+
+
+def _bound(found: list[Unwrapped], left_out: list[Unwrapped]) -> list[Unwrapped]:
+    """Return evidence, held against what that which is left out beside it is bound to."""
+    bound = next((one.bound for one in left_out if one.bound), b"")
+    return [one._replace(bound=one.bound or bound) for one in found]
 
 
 def _join(path: str, name: object) -> str:
