@@ -23,7 +23,8 @@ from cvmplan.evidence import certificates
 from cvmplan.reference.found import Found
 from cvmplan.reference.read import read
 from cvmplan.reference.targets import TARGETS
-from tests.build.evidence import Signer, certify
+from tests.build.evidence import BEGIN, Signer, certify
+from tests.build.evidence import END as LATE
 from tests.forgeries import MEASUREMENT, Report
 from tests.run import Result, run
 from tests.test_forgeries import judged
@@ -325,6 +326,11 @@ SIGNED: Final[dict[str, tuple[Callable[[], bytes], int]]] = {
     "another key": (lambda: corim(key="mrseam"), 4),
     "another kind of tag": (lambda: corim(tag=505), 4),
     "another algorithm": (lambda: corim(number=1), 4),
+    "chain that is a number": (lambda: cose(corim(), [leaf()], {33: 5}), 4),
+    "bytes behind it": (lambda: cose(corim(), [leaf()]) + b"\0", 3),
+    "JSON that is signed as text": (
+        lambda: cose(b'{"measurement": "' + MEASUREMENT.hex().encode() + b'"}', [leaf()],
+                     {3: "text/plain"}), 3),
     "a number": (lambda: corim(digest=48), 4),
     "a class by its OID": (
         lambda: corim({0: cbor2.CBORTag(111, bytes.fromhex("2b060104019c780301"))}, 641), 0),
@@ -337,6 +343,16 @@ def test_what_a_corim_says_of_itself_is_held(name: str, tmp_path: Path) -> None:
     make, code = SIGNED[name]
     data = make()
     assert against(data, tmp_path, ROOT if data[:1] == b"\xd2" else None).code == code
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda d: d[:-1] + bytes([d[-1] ^ 1]), lambda d: d[:-49] + d[-48:]]
+)
+def test_a_signature_that_its_certificate_contradicts_is_never_taken(
+    spoil: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    told = against(spoil(cose(corim(), [leaf()])), tmp_path, None)
+    assert told.code in (1, 3)
 
 
 def test_values_are_vouched_for_at_the_time_that_is_asked_for(tmp_path: Path) -> None:
@@ -371,3 +387,22 @@ def test_a_file_of_eight_megabytes_is_one_line(data: bytes) -> None:
     """Without a limit of time: what took the square of its size would not end."""
     with pytest.raises(CvmplanError):
         read(Blob("values", memoryview(data)))
+
+
+@pytest.mark.parametrize(
+    ("given", "problem"),
+    [(SHORT, "exceeds its path length"), (certify("root", "P-384", end=OLD), "valid from")],
+)
+def test_a_copy_of_the_anchors_key_is_not_the_anchor(
+    given: Signer, problem: str, tmp_path: Path
+) -> None:
+    """Somebody certifies the root's public key anew, without what the root says of itself."""
+    stranger, old = certify("stranger", "P-384"), x509.load_der_x509_certificate(given.der)
+    builder = x509.CertificateBuilder(
+        x509.load_der_x509_certificate(stranger.der).subject, old.subject, old.public_key(), 9,
+        BEGIN.replace(tzinfo=None), LATE.replace(tzinfo=None),
+    ).add_extension(x509.BasicConstraints(True, None), True)  # fmt: skip
+    made = builder.sign(stranger.key, hashes.SHA384()).public_bytes(Encoding.DER)
+    chain = [*below(given)[:2], Signer("root", given.key, made, False), stranger]
+    told = against(cose(corim(), chain), tmp_path, given)
+    assert (told.code, problem in told.err) == (1, True)

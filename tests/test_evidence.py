@@ -170,7 +170,7 @@ WRAPPED: Final[dict[str, Callable[[bytes], bytes]]] = {
     "base64 twice": lambda data: b64encode(b64encode(data)),
     "a quote in JSON": lambda data: in_json(quote=b64encode(data).decode(), cc_eventlog=None),
     "dstack": lambda data: in_json(quote=data.hex(), report_data="", vm_config="{}"),
-    "a list of numbers": lambda data: in_json(td_quote=list(data), hcl_report=[1, 2]),
+    "a list of numbers": lambda data: in_json(td_quote=list(data), other=[1, 2]),
     "nested": lambda data: in_json(primary_evidence={"quote": b64encode(data).decode()}),
     "nested text": lambda data: in_json(evidence=in_json(quote=data.hex()).decode()),
 }  # fmt: skip

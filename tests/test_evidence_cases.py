@@ -260,6 +260,10 @@ def test_azures_quote_is_held_against_the_hcl_report_beside_it(tmp_path: Path) -
     document = {"td_quote": b64encode(quote).decode(), "hcl_report": b64encode(bound).decode()}
     code, status = judged_json(document, tmp_path, chain[-1].pin)
     assert (code, status["runtime_data"]) == (1, "differs")
+    document["hcl_report"] = b64encode(bound + b"x").decode()  # others read it all the same
+    for form in (document, {"td_quote": document["td_quote"], "evidence": json.dumps(document)}):
+        (tmp_path / "d").write_text(json.dumps(form))
+        assert run("verify", str(tmp_path / "d"), "--pin", chain[-1].pin).code == 3
 
 
 def test_evidence_that_is_two_things_is_asked_about(tmp_path: Path) -> None:
@@ -268,3 +272,10 @@ def test_evidence_that_is_two_things_is_asked_about(tmp_path: Path) -> None:
     (tmp_path / "d").write_text(json.dumps({"hcl_report": one, "x": {"hcl_report": two}}))
     told = run("verify", str(tmp_path / "d"))
     assert (told.code, "2 pieces of evidence" in told.err) == (2, True)
+
+
+def test_two_logs_of_one_quote_are_asked_about(tmp_path: Path) -> None:
+    chain = intel()
+    document = {"quote": td_quote(chain).hex(), "cc_eventlog": "[]", "event_log": "[ ]"}
+    (tmp_path / "d").write_text(json.dumps(document))
+    assert run("verify", str(tmp_path / "d"), "--pin", chain[-1].pin).code == 3

@@ -16,11 +16,12 @@ from cvmplan import verify as judge
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
 from cvmplan.documents.policy import SnpPolicy, TdxPolicy
+from cvmplan.evidence import revocation
 from cvmplan.evidence.pins import PINS
 from cvmplan.platforms.snp import bulletins
 from cvmplan.platforms.snp.report import read
 from tests.build import intel
-from tests.build.evidence import PSS, Signer, amd, new_key, snp_report
+from tests.build.evidence import PSS, Signer, amd, certify, new_key, snp_report
 from tests.forgeries import MEASUREMENT, TCB, Quoted, Report, table
 from tests.oracles import shared
 from tests.run import run
@@ -493,3 +494,47 @@ def test_lists_are_held_against_the_chain_of_a_quote_without_collateral(tmp_path
     told = run("verify", str(tmp_path / "q"), *pin, *words[:2])
     found = {one["name"]: one["status"] for one in json.loads(told.out)["lines"]}
     assert (found["revocation"], told.code) == ("differs", 1)
+
+
+def test_a_revoked_authority_cannot_certify_itself_anew(tmp_path: Path) -> None:
+    """Who has the ASK's key signs a certificate of that key with it, which no list names."""
+    data, made = Report().build()
+    own = certify("SEV-Milan", "RSA", place=True)
+    assert own.pin == made[1].pin
+    (tmp_path / "r").write_bytes(data[:1184] + table([made[0], own], "VCEK"))
+    (tmp_path / "crl").write_bytes(crl(made[-1], (7,)))
+    keys = ("--pin", own.pin, "--pin", made[-1].pin, "--at", "2026-01-01", "--format", "json")
+    told = run("verify", str(tmp_path / "r"), *keys, "--crl", str(tmp_path / "crl"))
+    found = {one["name"]: one["status"] for one in json.loads(told.out)["lines"]}
+    assert (found["certificate_chain"], found["revocation"], told.code) == ("ok", "differs", 1)
+
+
+@pytest.mark.parametrize("last", [b"\0", b" ", b"\n", b"\r", b"\t"])
+def test_a_list_whose_last_byte_is_a_blank_is_read_whole(last: bytes) -> None:
+    """A signature may end with any byte."""
+    data = crl(amd()[-1])[:-1] + last
+    assert revocation.read(Blob("crl", memoryview(data))).parsed.signature[-1:] == last
+    padded = revocation.read(Blob("crl", memoryview(data + bytes(100))))
+    assert padded.parsed.signature[-1:] == last
+
+
+def test_a_mask_does_not_ask_for_debug(tmp_path: Path) -> None:
+    """DEBUG counts as asked for where the policy and its mask both have it."""
+    report = Report({0x08: (0xB0000).to_bytes(8, "little")})
+    asked: list[tuple[str, str | None, int]] = [
+        ("0xb0000", "0x30000", 1),
+        ("0x80000", "0", 1),
+        ("0xb0000", "0xb0000", 0),
+        ("0xb0000", None, 0),
+    ]
+    for policy, mask, code in asked:
+        words = ("--policy", policy, *(() if mask is None else ("--policy-mask", mask)))
+        result, found = judged(tmp_path, report, *words)
+        assert (result.code, found["policy"]) == (code, "differs" if code else "ok")
+
+
+def test_levels_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "r").write_bytes(Report().build()[0])
+    (tmp_path / "p").write_text('schema = "cvmplan.policy/1"\n[snp]\nmin_tcb = {}\n')
+    told = run("verify", str(tmp_path / "r"), "--policy-file", str(tmp_path / "p"))
+    assert (told.code, "has no levels" in told.err) == (3, True)

@@ -166,7 +166,7 @@ def _in_der(name: str, data: bytes, size: int) -> Iterator[Blob | str]:
     """Yield the values of DER that follow each other, `data` being without zeros at its end."""
     padded, at, number = data.ljust(size, b"\0"), 0, 1
     while at < len(data) and number <= MOST + 1:
-        length = _der_length(padded, at)
+        length = der_length(padded, at)
         place = f"{name}, certificate {number}" if at else name
         if length is None or at + length > size:
             yield f"{place}: not a PEM or DER certificate"
@@ -175,7 +175,7 @@ def _in_der(name: str, data: bytes, size: int) -> Iterator[Blob | str]:
         at, number = at + length, number + 1
 
 
-def _der_length(data: bytes, at: int) -> int | None:
+def der_length(data: bytes, at: int) -> int | None:
     """Return the bytes of the SEQUENCE at `at`, None where there is none."""
     head = data[at : at + 6]
     if len(head) < 2 or head[0] != 0x30:

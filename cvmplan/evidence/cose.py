@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from io import BytesIO
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -115,7 +116,9 @@ def read(blob: Blob) -> Signed:
     if len(blob) > LARGEST:
         raise MalformedError(f"more than {LARGEST >> 20} MiB of COSE", at=blob.name)
     try:
-        found = cbor2.loads(bytes(blob.data))
+        stream = BytesIO(bytes(blob.data))
+        found = cbor2.load(stream)
+        whole = stream.tell() == len(blob)
         protected, _, payload, signature = found.value
         header = cbor2.loads(protected)
         algorithm, chain = header[_ALGORITHM], header.get(_CHAIN, [])
@@ -124,7 +127,9 @@ def read(blob: Blob) -> Signed:
         unknown = set(header.get(_CRITICAL, ())) - _KNOWN
     except Exception as error:
         raise MalformedError("is not a COSE_Sign1 with a payload", at=blob.name) from error
-    ders = [chain] if isinstance(chain, bytes) else chain
+    if not whole:
+        raise MalformedError("more bytes follow the COSE_Sign1", at=blob.name)
+    ders = chain if isinstance(chain, list | tuple) else [chain]
     good = all(isinstance(one, bytes) for one in (*parts, *ders)) and found.tag == _SIGN1
     if not good or algorithm not in (ES384, PS384):
         raise UnsupportedError(
@@ -164,6 +169,8 @@ def is_signed(found: Signed, one: Certificate) -> bool:
         if isinstance(key, rsa.RSAPublicKey) and found.algorithm == PS384:
             key.verify(found.signature, message, _PSS, hashes.SHA384())
         elif isinstance(key, ec.EllipticCurvePublicKey) and found.algorithm == ES384:
+            if len(found.signature) != 2 * _SIZE:
+                return False
             r, s = found.signature[:_SIZE], found.signature[_SIZE:]
             numbers = int.from_bytes(r, "big"), int.from_bytes(s, "big")
             key.verify(utils.encode_dss_signature(*numbers), message, ec.ECDSA(hashes.SHA384()))

@@ -124,11 +124,9 @@ def _policy(field: Field, wanted: Expected | None, mask: int | None) -> Line:
     if not found & _RESERVED_1:
         return line("policy", "bit 17 set", field.value, Status.DIFFERS, "bit 17 is reserved, 1")
     asked = 0 if planned is None or (wanted and wanted.assumed) else planned
-    weaker = [
-        why
-        for bit, why in _WEAKER.items()
-        if found & bit and not asked & bit and (mask is None or not mask & bit)
-    ]
+    if mask is not None:
+        asked &= mask
+    weaker = [why for bit, why in _WEAKER.items() if found & bit and not asked & bit]
     if mask is not None and planned is not None:
         expected = f"{planned & mask:#x} in the bits of {mask:#x}"
         holds = found & mask == planned & mask and not weaker

@@ -59,6 +59,8 @@ def levels(written: Json) -> Any:
     if written == BULLETIN:
         return BULLETIN
     if isinstance(written, Mapping):
+        if not written:
+            raise ValueError("has no levels")
         return {_part(name): values.within(0, 255)(level) for name, level in written.items()}
     if isinstance(written, str) and "=" in written:
         found = [_LEVEL.fullmatch(one.strip()) for one in written.split(",")]

@@ -19,6 +19,7 @@ from cryptography.x509.oid import ExtensionOID
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
+from cvmplan.evidence.certificates import der_length
 from cvmplan.evidence.chains import (
     MADE,
     Certificate,
@@ -31,6 +32,7 @@ from cvmplan.evidence.wrappers.texts import decoded
 LARGEST: Final = 8 << 20  # bytes of one list
 _PARTIAL: Final = (ExtensionOID.DELTA_CRL_INDICATOR, ExtensionOID.ISSUING_DISTRIBUTION_POINT)
 """Extensions of lists that are not about all certificates of their issuer."""
+_BLANK: Final = b" \t\r\n\0"
 _ENCODINGS: Final = 3  # nested
 _FIRST, _LAST = b"-----BEGIN X509 CRL-----", b"-----END X509 CRL-----"
 
@@ -49,10 +51,11 @@ def read(blob: Blob) -> Revocations:
     """Return the list that is in a file: DER, PEM, hex or base64 of these; MalformedError."""
     if len(blob) > LARGEST:
         raise MalformedError(f"{len(blob)} bytes are not a list of revocations", at=blob.name)
-    data = bytes(blob.data).strip(b" \t\r\n\0")
+    data = bytes(blob.data).lstrip(_BLANK)
     for _ in range(_ENCODINGS):
         if data[:1] == b"\x30":
             return _der(data, blob.name)
+        data = data.strip(_BLANK)
         if data.startswith(_FIRST) and data.endswith(_LAST):
             data = data[len(_FIRST) : -len(_LAST)]
         text = decoded(data)
@@ -65,6 +68,11 @@ def read(blob: Blob) -> Revocations:
 
 
 def _der(data: bytes, at: str) -> Revocations:
+    """Return the list that the bytes begin with; nothing but padding may follow."""
+    size = der_length(data, 0) or 0
+    if data[size:].strip(_BLANK):
+        size = len(data)
+    data = data[:size]
     with serials_of_any_sign():
         try:
             made = x509.load_der_x509_crl(data)
@@ -84,9 +92,10 @@ def problems(
 
     Each certificate that another one of the chain issued has to have a list of that issuer, or to
     have the serial number 0, by which none can be revoked.  A chain that ends below its root has
-    a certificate of which nobody can say whether it was revoked.
+    a certificate of which nobody can say whether it was revoked, and so has one whose certificates
+    no list is about: a revoked authority can make a certificate of its own key anew.
     """
-    known = list(lists)
+    known, looked_at = list(lists), False
     for one, issuer in pairwise(chain):
         serial = serial_number(one)
         if serial == 0:
@@ -98,6 +107,7 @@ def problems(
         if not of_issuer:
             yield f"no list of {issuer.subject}"
         for found in of_issuer:
+            looked_at = True
             yield from _list(found, issuer, at)
             with serials_of_any_sign():
                 revoked = found.parsed.get_revoked_certificate_by_serial_number(serial)
@@ -108,6 +118,8 @@ def problems(
         if not signs(last, last):
             problem = f"whose list says whether {last.subject} was revoked"
             yield f"no certificate of {last.issuer}, {problem}"
+        elif not looked_at:
+            yield f"no list is about the certificates below {last.subject}"
 
 
 def _list(found: Revocations, issuer: Certificate, at: datetime) -> Iterator[str]:

@@ -107,6 +107,8 @@ def _corim(blob: Blob, data: bytes, vouching: Vouching) -> Found:
         whole, signature, checked = signed.payload(blob, *vouching)
         data, content = whole.payload, whole.content
     if data.lstrip()[:1] == b"{":
+        if content != "application/json":
+            raise MalformedError(f"signed as {content!r:.40}, expected JSON", at=blob.name)
         document = text.parse(Blob(blob.name, memoryview(data)))
         return Found("reference info", tuple(_members(document)), signature, checked)
     if content not in (None, cose.RIM):

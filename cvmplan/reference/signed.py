@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, MismatchError, UnsupportedError
@@ -25,8 +25,8 @@ def payload(
     """
     Return a COSE_Sign1, who signed it, and whether that was checked.
 
-    MismatchError where certificates were given and it is not signed by them, and where the
-    signature is not valid at the time `at`.
+    MismatchError where it is not signed by its own certificate, where certificates were given and
+    it is not signed by them, and where the signature is not valid at the time `at`.
     """
     found = cose.read(blob)
     chain = [parse_der(one, f"{blob.name}: x5chain") for one in found.chain]
@@ -34,9 +34,11 @@ def payload(
         chain = list(anchors[:1])
     who = chain[0].subject if chain else "nobody who is named"
     cose.check_validity(found.validity, at, f"{blob.name}: signature")
+    if chain:
+        _check_signature(blob, cose.is_signed(found, chain[0]))
     if not anchors:
         return found, who, False
-    _hold(blob, cose.is_signed(found, chain[0]), chain, anchors, at)
+    _hold(blob, chain, anchors, at)
     return found, who, True
 
 
@@ -52,22 +54,23 @@ def endorsement(
     if not isinstance(certificate, bytes):
         raise MalformedError("has no certificate of its signer", at=blob.name)
     one = parse_der(certificate, f"{blob.name}: certificate")
+    _check_signature(blob, keys.is_pss(golden, signature, one.parsed.public_key()))
     if not anchors:
         return one.subject, False
-    _hold(blob, keys.is_pss(golden, signature, one.parsed.public_key()), [one], anchors, at)
+    _hold(blob, [one], anchors, at)
     return one.subject, True
 
 
-def _hold(
-    blob: Blob,
-    signed: bool,
-    given: Sequence[Certificate],
-    anchors: Sequence[Certificate],
-    at: datetime,
-) -> None:
-    """Raise MismatchError where a signature, or the chain to an anchor, does not hold."""
-    if not signed:
+def _check_signature(blob: Blob, holds: bool) -> None:
+    """Raise MismatchError for a signature that its own certificate contradicts."""
+    if not holds:
         raise MismatchError("the signature is not by its certificate", at=blob.name)
+
+
+def _hold(
+    blob: Blob, given: Sequence[Certificate], anchors: Sequence[Certificate], at: datetime
+) -> None:
+    """Raise MismatchError where the chain to an anchor does not hold."""
     chain = _chain(given, anchors)
     pins = {one.spki: one.subject for one in anchors}
     if chain[-1].spki not in pins:
@@ -81,15 +84,24 @@ def _hold(
 
 
 def _chain(given: Sequence[Certificate], anchors: Sequence[Certificate]) -> list[Certificate]:
-    """Return the signer's certificate and those above it, up to the first anchor."""
-    known = {one.spki for one in anchors}
-    chain = [given[0]]
-    for issuer in (*given[1:], *anchors):
-        if chain[-1].spki in known:
+    """
+    Return the signer's certificate and those above it, up to the first anchor.
+
+    Of an anchor's key only the anchor's own certificate counts, which nobody else made.
+    """
+    known = {one.spki: one for one in anchors}
+    chain = [known.get(given[0].spki, given[0])]
+    left = [one for one in given[1:_MOST_CERTIFICATES] if one.spki not in known]
+    while chain[-1].spki not in known:
+        above = [one for one in (*anchors, *left) if is_authority(one) and signs(one, chain[-1])]
+        if not above:
             break
-        if is_authority(issuer) and signs(issuer, chain[-1]):
-            chain.append(issuer)
+        chain.append(above[0])
+        left = [one for one in left if one is not above[0]]
     return chain
+
+
+_MOST_CERTIFICATES: Final = 16
 
 
 def library(at: str) -> Any:

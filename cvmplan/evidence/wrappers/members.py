@@ -28,6 +28,7 @@ NAMED: Final = (
     "tee-evidence", "tee_evidence", "primary_evidence", "evidence", "attestation_report",
     "td_quote", "quote", "hcl_report", "report", "outblob", "attestation",
 )  # fmt: skip
+_VOUCHED: Final = "hcl_report"
 _BEFORE: Final = (("td_quote", "hcl_report"), ("primary_evidence", "additional_evidence"))
 _LOGS: Final = ("cc_eventlog", "event_log")
 _CERTIFICATES: Final = frozenset({
@@ -40,11 +41,22 @@ _DEEPEST: Final = 100  # as of documents
 _MOST_CERTIFICATES: Final = 64
 
 
+class VouchedError(MalformedError):
+    """What is below a name cannot be read here, and may be taken as it is elsewhere."""
+
+
 class _Search(NamedTuple):
     """The decoder of contents, and what went wrong below the names that promise evidence."""
 
     inside: Inside
     wrong: list[CvmplanError]
+
+    def failed(self, key: str, error: CvmplanError) -> None:
+        """Note what is wrong below a name; raise it where others take what is not taken here."""
+        if key == _VOUCHED or isinstance(error, VouchedError):
+            raise VouchedError(str(error.args[0]), at=error.at) from error
+        if key in NAMED:
+            self.wrong.append(error)
 
 
 def pieces(blob: Blob, document: Any, inside: Inside, kind: str) -> list[Unwrapped]:
@@ -88,8 +100,7 @@ def _in_value(
             for one in search.inside(Blob(place, memoryview(data))):
                 yield one._replace(select=f"{path}: {one.select}" if one.select else path)
         except (InputError, UnsupportedError) as error:
-            if key in NAMED:
-                search.wrong.append(error)
+            search.failed(key, error)
 
 
 def _in_object(
@@ -178,25 +189,32 @@ def _certificate(place: str, value: Any) -> Iterator[Blob]:
 
 
 def _event_log(place: str, document: Mapping[str, Any]) -> Blob | None:
-    """Return the event log of a document: base64 of TCG2, or JSON, in a string or as it is."""
-    for key in _LOGS:
-        value, at = document.get(key), f"{place}: {key}"
-        if value is None or value == "":
-            continue
-        if isinstance(value, bytes):
-            return Blob(at, memoryview(value))
-        if isinstance(value, list):
-            return Blob(at, memoryview(as_json(value)))
-        if not isinstance(value, str):
-            raise InputError("is not text", at=at)
-        data = value.encode("utf-8", "surrogatepass")
-        if data.lstrip()[:1] in (b"[", b"{"):
-            return Blob(at, memoryview(data))
-        found = decoded(data)
-        if found is None:
-            raise MalformedError("is neither JSON nor base64", at=at)
-        return Blob(at, memoryview(found[1]))
-    return None
+    """Return the event log of a document; MalformedError where it has two that differ."""
+    logs = [
+        _log(f"{place}: {key}", document[key])
+        for key in _LOGS
+        if document.get(key) not in (None, "", b"")
+    ]
+    if len({bytes(one.data) for one in logs}) > 1:
+        raise MalformedError(f"is not {logs[0].name}", at=logs[1].name)
+    return logs[0] if logs else None
+
+
+def _log(at: str, value: Any) -> Blob:
+    """Return an event log: base64 of TCG2, or JSON, in a string or as it is."""
+    if isinstance(value, bytes):
+        return Blob(at, memoryview(value))
+    if isinstance(value, list):
+        return Blob(at, memoryview(as_json(value)))
+    if not isinstance(value, str):
+        raise InputError("is not text", at=at)
+    data = value.encode("utf-8", "surrogatepass")
+    if data.lstrip()[:1] in (b"[", b"{"):
+        return Blob(at, memoryview(data))
+    found = decoded(data)
+    if found is None:
+        raise MalformedError("is neither JSON nor base64", at=at)
+    return Blob(at, memoryview(found[1]))
 
 
 def as_json(events: list[Any]) -> bytes:
