@@ -156,6 +156,7 @@ def trust(evidence: Evidence, judging: Judging) -> Trust:
 
 
 def time_of(written: str | datetime | None) -> datetime:
+    """Return a time in UTC, now for None; ConfigError for text that is none."""
     if written is None:
         return datetime.now(UTC)
     try:

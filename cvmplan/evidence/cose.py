@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from io import BytesIO
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
@@ -116,9 +115,7 @@ def read(blob: Blob) -> Signed:
     if len(blob) > LARGEST:
         raise MalformedError(f"more than {LARGEST >> 20} MiB of COSE", at=blob.name)
     try:
-        stream = BytesIO(bytes(blob.data))
-        found = cbor2.load(stream)
-        whole = stream.tell() == len(blob)
+        found = cbor2.loads(bytes(blob.data))
         protected, _, payload, signature = found.value
         header = cbor2.loads(protected)
         algorithm, chain = header[_ALGORITHM], header.get(_CHAIN, [])
@@ -127,14 +124,14 @@ def read(blob: Blob) -> Signed:
         unknown = set(header.get(_CRITICAL, ())) - _KNOWN
     except Exception as error:
         raise MalformedError("is not a COSE_Sign1 with a payload", at=blob.name) from error
-    if not whole:
-        raise MalformedError("more bytes follow the COSE_Sign1", at=blob.name)
     ders = chain if isinstance(chain, list | tuple) else [chain]
     good = all(isinstance(one, bytes) for one in (*parts, *ders)) and found.tag == _SIGN1
     if not good or algorithm not in (ES384, PS384):
         raise UnsupportedError(
             "not a COSE_Sign1 with ES384 or PS384 and a payload inside", at=blob.name
         )
+    if not bytes(blob.data).endswith(signature):
+        raise MalformedError("does not end with its signature", at=blob.name)
     if unknown:
         raise UnsupportedError(f"critical header {next(iter(unknown))!r:.40}", at=blob.name)
     return Signed(*parts, algorithm, tuple(ders), header.get(_CONTENT), validity)

@@ -141,4 +141,4 @@ def _list(found: Revocations, issuer: Certificate, at: datetime) -> Iterator[str
             yield f"{found.at}: the key usage of {issuer.subject} allows no lists"
     for extension in found.parsed.extensions:
         if extension.critical or extension.oid in _PARTIAL:
-            yield f"{found.at}: critical extension {extension.oid.dotted_string} is not known"
+            yield f"{found.at}: extension {extension.oid.dotted_string} is not known"

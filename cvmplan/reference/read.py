@@ -50,18 +50,16 @@ _COMID: Final = 506  # tag
 _REFUSED: Final = ("revoked", "denied", "deny", "rejected", "blocked")
 _COMMENT: Final = re.compile(r"#.*")
 _REFUSING: Final = re.compile(r"\b(?:deny|not)\b|!=")
-_CLASSES: Final[Mapping[object, Platform]] = {
-    ("AMD", "SEV-SNP"): SNP, ("Intel", "TDX"): TDX, ("Microsoft", "VBS"): VBS,
-    b"\x2b\x06\x01\x04\x01\x9c\x78\x03\x01": SNP,
-}  # fmt: skip
+_CLASSES: Final[Mapping[object, tuple[Platform, tuple[object, ...]]]] = {
+    ("AMD", "SEV-SNP"): (SNP, (None, "MEASUREMENT")),
+    ("Intel", "TDX"): (TDX, (None, "MRTD")),
+    ("Microsoft", "VBS"): (VBS, (None, "MEASUREMENT")),
+    b"\x2b\x06\x01\x04\x01\x9c\x78\x03\x01": (SNP, (None, 641)),
+}
 """
-Vendor and model, or the identity of a class (an OID), to the platform.  The OID is that of
-tag:amd.com,2024:snp-corim-profile, 1.3.6.1.4.1.3704.3.1.
+Vendor and model, or the identity of a class (an OID), to the platform and the keys of its launch
+measurement.  The OID is that of tag:amd.com,2024:snp-corim-profile, 1.3.6.1.4.1.3704.3.1.
 """
-_KEYS: Final[Mapping[Platform, tuple[object, ...]]] = {
-    SNP: (None, "MEASUREMENT", 641), TDX: (None, "MRTD"), VBS: (None, "MEASUREMENT"),
-}  # fmt: skip
-"""Platform to the keys of its launch measurement."""
 _SIZES: Final = {1: 32, 7: 48}  # bytes of SHA-256 and SHA-384, by RFC 6920's numbers
 
 
@@ -136,10 +134,10 @@ def _measured(of: Mapping[int, Any], measurements: Any) -> Iterator[Entry]:
     """Yield the launch digests that are said of one environment, none of other products."""
     identity = of.get(0)
     product = (of.get(1), of.get(2)) if identity is None else identity.value
-    platform = _CLASSES.get(product)
+    platform, keys = _CLASSES.get(product, (None, ()))
     for one in measurements:
         name = one.get(0)
-        if platform is None or name not in _KEYS[platform]:
+        if name not in keys:
             continue
         for algorithm, digest in one[1].get(2, ()):
             if isinstance(digest, bytes) and _SIZES.get(algorithm) == len(digest):
