@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from cvmplan import verify as judge
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.documents.policy import SnpPolicy, TdxPolicy
 from cvmplan.evidence import revocation
 from cvmplan.evidence.pins import PINS
@@ -538,3 +538,10 @@ def test_levels_that_are_none_are_refused(tmp_path: Path) -> None:
     (tmp_path / "p").write_text('schema = "cvmplan.policy/1"\n[snp]\nmin_tcb = {}\n')
     told = run("verify", str(tmp_path / "r"), "--policy-file", str(tmp_path / "p"))
     assert (told.code, "has no levels" in told.err) == (3, True)
+
+
+def test_a_key_of_several_lines_is_one_line_of_error() -> None:
+    policy = b'schema = "cvmplan.policy/1"\n[snp]\n"k\\npcy" = 1\n'
+    with pytest.raises(CvmplanError) as told:
+        judge(Report().build()[0], policy_file=policy)
+    assert str(told.value).splitlines() == ["policy: snp.k\\npcy: unknown key"]

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
-from cvmplan.core.values import Json
+from cvmplan.core.values import Json, printable
 
 Path = tuple[str | int, ...]
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\],:]|[^\s{}\[\],:"]+')
@@ -164,6 +164,7 @@ def spell(path: Path) -> str:
             text += f"[{part}]"
             continue
         shown = part if len(part) <= _LONGEST_KEY else f"{part[:_LONGEST_KEY]}…"
+        shown = printable(shown)
         text += f".{shown}" if text else shown
     return text
 
