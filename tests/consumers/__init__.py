@@ -6,7 +6,9 @@ import json
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
+from threading import Timer
 from typing import Any, NamedTuple
 
 import pytest
@@ -88,20 +90,41 @@ def qmp(vmm: str, *commands: dict[str, Any], arguments: tuple[str, ...] = ()) ->
     folder = consumers() / vmm
     if not (folder / "packages").exists():
         pytest.skip(f"{folder} is absent: .ci/consumers fetches it")
-    told = [{"execute": "qmp_capabilities"}, *commands, {"execute": "quit"}]
+    told = [{"execute": "qmp_capabilities"}, *commands]
     share = [word for name in ("qemu", "seabios") for word in ("-L", folder / "usr/share" / name)]
     command = [
         folder / "usr/lib64/ld-linux-x86-64.so.2", "--library-path",
         folder / "usr/lib/x86_64-linux-gnu", folder / "usr/bin/qemu-system-x86_64", *share,
         "-machine", "none", "-display", "none", "-nodefaults", "-qmp", "stdio", *arguments,
     ]  # fmt: skip
-    done = subprocess.run(
-        [*map(str, command)], input="".join(json.dumps(one) for one in told), check=False,
-        capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
-    answers = [one["return"] for one in lines if "return" in one]
-    return Spoken(done.returncode, answers[1:-1], done.stderr)
+    with subprocess.Popen(
+        [*map(str, command)], text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as made:  # fmt: skip
+        limit = Timer(60, made.kill)
+        limit.start()
+        answers = [answer for one in told if (answer := _asked(made, one)) is not None]
+        _, said = made.communicate(json.dumps({"execute": "quit"}))
+        limit.cancel()
+    return Spoken(made.returncode, answers[1:], said)
+
+
+def _asked(made: subprocess.Popen[str], command: dict[str, Any]) -> Any:
+    """
+    Return what QEMU answers a command, None for an error or where it has ended.
+
+    The whole answer is read before the next command: on "quit" it drops what it has not written.
+    """
+    assert made.stdin is not None
+    assert made.stdout is not None
+    with suppress(BrokenPipeError):
+        made.stdin.write(json.dumps(command))
+        made.stdin.flush()
+        for line in made.stdout:
+            found = json.loads(line)
+            if "return" in found or "error" in found:
+                return found.get("return")
+    return None
 
 
 class Spoken(NamedTuple):
