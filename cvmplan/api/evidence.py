@@ -69,7 +69,7 @@ def judge(
     place: Callable[[str], str] = option,
 ) -> Verification:
     """
-    Return what holds of evidence; `launched` makes the plan that it is held against, and
+    Return what holds of evidence; `launched` makes the plan that it is compared with, and
     measures it, once all other input is read.  ConfigError, InputError, UnsupportedError,
     MismatchError.
     """

@@ -199,7 +199,7 @@ MEASUREMENTS = {"report": "measurement", "quote": "mrtd"}
 
 
 def _launched(asked: Request | None) -> Callable[[], tuple[Plan, Measurement]] | None:
-    """Return what makes and measures the plan, with progress; None where there is no launch."""
+    """Return a function that plans and measures with progress; None without a launch."""
     if asked is None:
         return None
     from cvmplan.operations.measure import measure

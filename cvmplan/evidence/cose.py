@@ -153,7 +153,7 @@ def check_validity(validity: Any, at: datetime, place: str) -> None:
         )
         early, late = begin is not None and at < begin, end is None or at > end
     except Exception as error:
-        raise MalformedError("has a validity that is none", at=place) from error
+        raise MalformedError("has a malformed validity", at=place) from error
     if early or late:
         raise MismatchError(f"is valid {f'from {begin} ' if begin else ''}to {end}", at=place)
 

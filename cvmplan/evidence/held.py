@@ -1,4 +1,4 @@
-"""Every field of evidence, held against what is expected of it, and what no guest may be."""
+"""Every field of evidence compared with what is expected, and what no guest may be."""
 
 from __future__ import annotations
 

@@ -91,9 +91,9 @@ def problems(
     Yield what is wrong with the certificates of a chain, signer's first, by these lists.
 
     Each certificate that another one of the chain issued has to have a list of that issuer, or to
-    have the serial number 0, by which none can be revoked.  A chain that ends below its root has
-    a certificate of which nobody can say whether it was revoked, and so has one whose certificates
-    no list is about: a revoked authority can make a certificate of its own key anew.
+    have the serial number 0, by which none can be revoked.  A chain that ends below its root is
+    a problem, since the revocation of its last certificate is unknown.  So is a chain to which no
+    list applies: a revoked authority can issue itself a new certificate for the same key.
     """
     known, looked_at = list(lists), False
     for one, issuer in pairwise(chain):

@@ -1,4 +1,4 @@
-"""A quote held against Intel's collateral: signatures, validity, revocation, TCB levels."""
+"""A quote checked with Intel's collateral: signatures, validity, revocation, TCB levels."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def _time(written: str, place: str) -> datetime:
 def _revocation(
     trust: Trust, others: Sequence[Certificate], published: Sequence[Revocations]
 ) -> Line:
-    """Return the line of the lists of revocations, which both chains are held against."""
+    """Return the line of the lists of revocations, which both chains are checked with."""
     expected = f"none at {trust.at:%Y-%m-%d %H:%M:%S} UTC"
     signers = certificates.order([*others, *trust.chain[1:]], _SIGNER) if others else []
     lists = (*published, *trust.revocations)

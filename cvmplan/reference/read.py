@@ -268,7 +268,7 @@ def _rego(blob: Blob, data: bytes, _: Vouching) -> Found:
     written = _COMMENT.sub("", data.decode(errors="replace"))
     refused = _REFUSING.search(written)
     if refused:
-        problem = f"a policy with {refused[0]!r}, of which nobody can say which values it accepts"
+        problem = f"a policy with {refused[0]!r}: the values that it accepts are not known"
         raise UnsupportedError(problem, at=blob.name)
     found = _QUOTED.findall(written)
     entries = [Entry(f"value {n}", bytes.fromhex(one)) for n, one in enumerate(found, 1)]

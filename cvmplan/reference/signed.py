@@ -32,7 +32,7 @@ def payload(
     chain = [parse_der(one, f"{blob.name}: x5chain") for one in found.chain]
     if not chain:
         chain = list(anchors[:1])
-    who = chain[0].subject if chain else "nobody who is named"
+    who = chain[0].subject if chain else "an unnamed signer"
     cose.check_validity(found.validity, at, f"{blob.name}: signature")
     if chain:
         _check_signature(blob, cose.is_signed(found, chain[0]))
@@ -87,7 +87,7 @@ def _chain(given: Sequence[Certificate], anchors: Sequence[Certificate]) -> list
     """
     Return the signer's certificate and those above it, up to the first anchor.
 
-    Of an anchor's key only the anchor's own certificate counts, which nobody else made.
+    For an anchor's key only the given certificate is used, never one from the file.
     """
     known = {one.spki: one for one in anchors}
     chain = [known.get(given[0].spki, given[0])]

@@ -60,8 +60,8 @@ def pieces(blob: Blob) -> list[Unwrapped]:
     """
     Return all pieces of evidence in `blob`, each once; UnsupportedError, MalformedError.
 
-    What came with equal bytes is joined, and they are two pieces where that contradicts itself:
-    whoever puts a report beside another takes nothing away from what that has to be held against.
+    Finds of equal bytes are joined, with all certificates, the event log and the bound hash.  If
+    two logs or two hashes differ, they stay separate pieces: a copy removes no check.
     """
     every = _pieces(blob, 0)
     if len(every) == 1:  # which may be as large as its file
@@ -81,7 +81,7 @@ def pieces(blob: Blob) -> list[Unwrapped]:
 
 
 def _agree(one: Unwrapped, other: Unwrapped) -> bool:
-    """Whether what two finds of the same bytes have to be held against is not two things."""
+    """Whether two finds of the same bytes have the same event log and bound hash, if any."""
     logs = [bytes(log.data) for log in (one.event_log, other.event_log) if log is not None]
     bounds = [bound for bound in (one.bound, other.bound) if bound]
     return len({*logs}) < 2 and len({*bounds}) < 2

@@ -133,7 +133,7 @@ def _in_object(
 
 
 def _bound(found: list[Unwrapped], left_out: list[Unwrapped]) -> list[Unwrapped]:
-    """Return evidence, held against what that which is left out beside it is bound to."""
+    """Return evidence with the hash that the omitted piece is bound to, to be compared later."""
     bound = next((one.bound for one in left_out if one.bound), b"")
     return [one._replace(bound=one.bound or bound) for one in found]
 
