@@ -56,6 +56,7 @@ GROUPS: Final = (
             "sweep": "Measure many configurations.",
             "reference": "Write reference values for a verifier.",
             "config": "Write what makes a VMM do a launch.",
+            "igvm": "Write launches as an IGVM file.",
         },
     ),
     (

@@ -121,7 +121,7 @@ def idblock(asked: Asked) -> None:
         from cvmplan.platforms.snp.idblock import key_bytes
 
         key = _Keys(asked).point(asked.signer("id", "signature"))
-        write_bytes(key_bytes(key), own.text("emit_author_tbs"))
+        write_bytes((key_bytes(key),), own.text("emit_author_tbs"))
     else:
         _make(asked, printer)
 
@@ -151,7 +151,7 @@ def _make(asked: Asked, printer: IdentityPrinter) -> None:
     plan, result = _measured(asked.request)
     made = block_for(plan, result, family, image, svn)
     if own.text("emit_tbs"):
-        write_bytes(pack(made), own.text("emit_tbs"))
+        write_bytes((pack(made),), own.text("emit_tbs"))
         return
     keys, author = _Keys(asked), asked.signer("author", "author_signature")
     signed = keys.signed(asked.signer("id", "signature"), pack(made))

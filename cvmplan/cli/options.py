@@ -269,17 +269,18 @@ def _pieces(lines: Iterator[str]) -> Iterator[str]:
         yield "".join(held)
 
 
-def write_bytes(data: bytes, output: str | None) -> None:
-    """Print `data` as it is, or put it into the file `output`, whole or not at all."""
+def write_bytes(pieces: Iterable[bytes | memoryview], output: str | None) -> None:
+    """Print bytes as they are, or put them into the file `output`, whole or not at all."""
     path = output_file(output)
     if path is None:
-        _print(data)
+        for piece in pieces:
+            _print(piece)
         return
     with whole_bytes(path) as file:
-        file.write(data)
+        file.writelines(pieces)
 
 
-def _print(answer: str | bytes) -> None:
+def _print(answer: str | bytes | memoryview) -> None:
     """Write `answer` to standard output; a reader that has gone ends the program quietly."""
     confirm_all()
     if sys.stdout is None:
@@ -287,10 +288,10 @@ def _print(answer: str | bytes) -> None:
     try:
         if isinstance(sys.stdout, io.TextIOWrapper):
             sys.stdout.reconfigure(errors="backslashreplace")
-        if isinstance(answer, bytes):
-            sys.stdout.buffer.write(answer)
-        else:
+        if isinstance(answer, str):
             sys.stdout.write(answer)
+        else:
+            sys.stdout.buffer.write(answer)
         sys.stdout.flush()
     except OSError as error:
         discard(sys.stdout)  # the rest goes nowhere

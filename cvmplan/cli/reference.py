@@ -177,7 +177,7 @@ def _write_one(document: str | bytes, output: str | None) -> None:
     if isinstance(document, str):
         write(document, output)
     else:
-        write_bytes(document, output)
+        write_bytes((document,), output)
 
 
 def _write(

@@ -151,7 +151,7 @@ def _print(wanted: Wanted, found: Sequence[Register], format: str, output: str |
     from cvmplan.boot.log import ccel
 
     if format == "ccel":
-        write_bytes(ccel(nodes_of(wanted.matches)), output)
+        write_bytes((ccel(nodes_of(wanted.matches)),), output)
     else:
         told = RTMR.printer(format).rtmr(wanted.matches, found, wanted.differences)
         write(told, output)

@@ -299,7 +299,7 @@ def answer_in(
         if one.severity == "error":
             raise PlanError(one.text, at=one.at, hint="--format text prints all findings")
     if format == "raw":
-        write_bytes(data, output)
+        write_bytes((data,), output)
     else:
         encoded = data.hex() if format == "hex" else b64encode(data).decode()
         write(f"{encoded}\n", output)

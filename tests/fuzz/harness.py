@@ -202,6 +202,7 @@ VERBS: Final[dict[str, list[str]]] = {
     "config with an ID block": [
         "config", "{}", "--to", "kata", "--id-block", "{}", "--id-auth", "{}",
     ],
+    "igvm": ["igvm", "{}", "-o", "{}.igvm", "--beside", "{}"],
     "idblock": ["idblock", "{}", "--id-key", "{}"],
     "idblock, verified": [
         "idblock", "--example", "snp", "--verify", "--block", "{}", "--auth", "{}",
