@@ -91,7 +91,8 @@ def test_firmware_measures_as_sev_snp_measure_has_it(mode: str, tmp_path: Path, 
     written(file, str(image), "--platform", mode, *SNP[2:], *options, *boot)
     features = int(mode == "snp")
     machine = Machine(mode=mode, vcpus=3, features=features, boot=Boot(b"") if boot else None)
-    expected = theirs(str(image), *(boot[1::2] or ("", "")), machine)
+    kernel, initrd = boot[1::2] or ("", "")
+    expected = theirs(str(image), kernel, initrd, machine)
     loader, again = ("cloud-hypervisor", ()) if mode == "snp" else ("qemu", options)
     assert digest(file, mode, loader, *again) == expected
 
