@@ -18,13 +18,13 @@ from sevsnpmeasure.sev_mode import SevMode
 from cvmplan.core.blob import Blob
 from cvmplan.core.platform import SNP, TDX, VBS, Platform
 from cvmplan.documents import model
-from cvmplan.emit.references import corim, go_tdx_guest
+from cvmplan.emit.references import corim, go_tdx_guest, predicate
 from cvmplan.evidence import certificates, cose
 from cvmplan.reference.targets import TARGETS
 from cvmplan.reference.values import Reference, Value, Wanted
 from tests.build.evidence import certify
 from tests.build.ovmf import example
-from tests.consumers import build, check, python, rust
+from tests.consumers import build, check, python, rust, unpacked
 from tests.run import run
 
 SHARED: Final = Path("../shared")
@@ -188,20 +188,40 @@ def test_a_configuration_for_each_value_in_a_folder(tmp_path: Path) -> None:
 GO_SEV_GUEST: Final = "github.com/google/go-sev-guest"
 
 
-@pytest.mark.slow
-def test_go_sev_guest_accepts_a_report_with_the_value_and_no_other(tmp_path: Path) -> None:
-    """A report that its own test package signs, under a chain that it makes."""
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report that go-sev-guest's own test package signs, under a chain that it makes."""
+    folder = tmp_path_factory.mktemp("reported")
     driver = build(
         SHARED / "consumers/harness/mkreport.go",
         (f"{GO_SEV_GUEST}@v0.15.0", f"{GO_SEV_GUEST}/testing@v0.15.0"),
-        tmp_path,
+        folder,
     )
-    report, chain, config = (tmp_path / name for name in ("r.bin", "chain.pem", "c.textproto"))
     made = subprocess.run(
-        [str(driver), ONE, "0x30000", str(report), str(chain)], check=False, capture_output=True,
-        text=True,
+        [str(driver), ONE, "0x30000", "r.bin", "chain.pem", "certs"], cwd=folder, check=False,
+        capture_output=True, text=True,
     )  # fmt: skip
     assert made.returncode == 0, made.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_snpguest_accepts_a_report_with_the_value_and_no_other(reported: Path) -> None:
+    told = out("--example", "snp", "--to", "snpguest").strip()
+    folder = reported / "certs"
+    words = ("verify", "attestation", str(folder), str(folder / "report.bin"), "-p", "milan", "-m")
+    good = rust("snpguest", *words, told)
+    assert good.returncode == 0, good.stdout + good.stderr
+    other = "0" if told[-1] != "0" else "1"
+    for wrong in (told[:-1] + other, told.removeprefix("0x")):
+        assert rust("snpguest", *words, wrong).returncode == 1
+
+
+@pytest.mark.slow
+def test_go_sev_guest_accepts_a_report_with_the_value_and_no_other(
+    reported: Path, tmp_path: Path
+) -> None:
+    report, chain, config = reported / "r.bin", reported / "chain.pem", tmp_path / "c.textproto"
     told = out("--example", "snp", "--to", "go-sev-guest")
     root = f'root_of_trust {{ cabundle_paths: "{chain}" disallow_network: true }}\n'
     config.write_text(told[: told.index("root_of_trust")] + root)
@@ -282,6 +302,33 @@ def test_the_statement_is_valid_and_names_the_images() -> None:
     held = json.loads(told)
     assert held["_type"] == "https://in-toto.io/Statement/v1"
     model("reference").model_validate(held["predicate"])
+
+
+def test_cosign_verifies_the_statement_for_the_image_and_for_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COSIGN_PASSWORD", "")
+    monkeypatch.chdir(tmp_path)
+    image = tmp_path / "snp.fd"
+    image.write_bytes(example("snp"))
+
+    def cosign(*arguments: str) -> int:
+        return unpacked("cosign", "cosign", *arguments).returncode
+
+    def verified(kind: str = predicate.TYPE) -> int:
+        key = ("--key", "key.pub", "--bundle", "bundle.json", "--insecure-ignore-tlog")
+        return cosign("verify-blob-attestation", *key, "--type", kind, image.name)
+
+    told = out(image.name, "--platform", "snp", "--vcpus", "1-2", "--to", "in-toto")
+    (tmp_path / "statement.json").write_text(told)
+    assert cosign("generate-key-pair", "--output-key-prefix", "key") == 0
+    signed = ("--key", "key.key", "--statement", "statement.json", "--bundle", "bundle.json")
+    offline = ("-y", "--use-signing-config=false", "--tlog-upload=false")
+    assert cosign("attest-blob", *offline, *signed) == 0
+    assert verified() == 0
+    assert verified("https://example.org/other") == 1
+    image.write_bytes(image.read_bytes()[::-1])
+    assert verified() == 1
 
 
 def test_the_predicate_alone_and_the_provenance_beside_are_one_document(tmp_path: Path) -> None:
