@@ -35,6 +35,7 @@ from cvmplan.platforms.snp.idblock import (
     signature_bytes,
 )
 from tests.build.igvm import Igvm, good_snp
+from tests.consumers import rust
 from tests.run import assert_refused, run
 
 LAUNCH = ("--example", "snp")
@@ -272,6 +273,19 @@ def test_the_directive_verifies_in_an_igvm_file(folder: Path, tmp_path: Path, au
     image.write_bytes(igvm_with(spoiled, good_snp()))
     result = run("idblock", str(image), "--platform", "snp", "--verify", "--format", "json")
     assert failures(result) == {"id_blocks_signature": "BAD_SIGNATURE"}
+
+
+def test_snpguest_makes_the_same_block_and_its_signatures_verify(
+    folder: Path, tmp_path: Path
+) -> None:
+    keys = [str(folder / f"{name}.pem") for name in NAMES]
+    given = ("-p", "0x30000", "-s", "7", "-f", FAMILY, "-m", IMAGE)
+    out = ("-i", str(tmp_path / "block.b64"), "-a", str(tmp_path / "auth.b64"))
+    told = rust("snpguest", "generate", "id-block", *keys, f"0x{digest().hex()}", *given, *out)
+    assert told.returncode == 0, told.stderr
+    block, auth = (b64decode((tmp_path / f"{n}.b64").read_bytes()) for n in ("block", "auth"))
+    assert block == written(folder / "out")[0]
+    assert failures(verify(tmp_path, block, auth)) == {}
 
 
 def test_the_identity_of_a_manifest_and_of_a_plan_is_verified(folder: Path, tmp_path: Path) -> None:
