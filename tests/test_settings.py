@@ -17,13 +17,21 @@ from cvmplan import plan_image
 from cvmplan.core.errors import ConfigError, CvmplanError
 from cvmplan.core.platform import Platform
 from cvmplan.documents.manifest import BootDocument, GuestDocument, Manifest
-from cvmplan.launch.settings import SETTINGS, TOP, Kind, Setting, Settings
+from cvmplan.launch.settings import READ_WITH, SETTINGS, TOP, Kind, Setting, Settings
 from cvmplan.planning import read
 from tests import manifests
+from tests.build.boot import kernel, pe_image
 from tests.build.ovmf import good_snp, good_tdx
 from tests.run import run
 
 HERE: Final = Path(__file__).parent
+UKI: Final = "uki.efi"
+UKI_PARTS: Final = pe_image(
+    [
+        (".linux", kernel()), (".initrd", b"initrd"), (".cmdline", b"quiet"),
+        (".profile", b"ID=main"), (".profile", b"ID=debug"), (".cmdline", b"debug"),
+    ]
+)  # fmt: skip
 # One value of each setting that is not what is assumed; "@" stands for a file.
 VALUES: Final[dict[str, object]] = {
     "vcpus": 3, "cpu": "EPYC-Milan", "family": 25, "model": 17, "stepping": 1,
@@ -36,6 +44,7 @@ VALUES: Final[dict[str, object]] = {
     "attributes": 0x40000000, "xfam": 0x7, "mrconfigid": "55" * 48, "mrowner": "66" * 48,
     "mrownerconfig": "77" * 48, "host_data": "88" * 32, "id_block": "00" * 96,
     "id_auth": "00" * 4096, "author_key_enabled": True, "vcek_disabled": True, "gosvw": "99" * 16,
+    "uki_sections": True, "uki_profile": "debug",
 }  # fmt: skip
 # What a setting needs beside it to mean anything.
 BESIDE: Final[Mapping[str, dict[str, object]]] = {
@@ -45,9 +54,10 @@ BESIDE: Final[Mapping[str, dict[str, object]]] = {
     "append_hash": {"kernel_hash": "22" * 32}, "firmware_size": {"firmware_digest": "11" * 48},
     "id_block": {"id_auth": "00" * 4096}, "id_auth": {"id_block": "00" * 96},
     "reset_eip": {"vcpus": 2},
+    "uki_sections": {"kernel": UKI}, "uki_profile": {"kernel": UKI, "uki_sections": True},
     "author_key_enabled": {"id_block": "00" * 96, "id_auth": "00" * 4096},
 }  # fmt: skip
-REPORTED: Final = {"machine"}  # in what was given, by its help: nothing else depends on it
+REPORTED: Final = {"machine", *READ_WITH}  # in what was given: nothing else depends on it here
 
 
 def image(platform: Platform, name: str = "") -> bytes:
@@ -96,6 +106,9 @@ def value_of(name: str, folder: Path) -> object:
 def changed(name: str, folder: Path) -> list[Platform]:
     """Return the platforms that know a setting on which it changes what is done."""
     value, beside = value_of(name, folder), dict(BESIDE.get(name, {}))
+    if beside.get("kernel") == UKI:
+        (folder / UKI).write_bytes(UKI_PARTS)
+        beside["kernel"] = str(folder / UKI)
     without = {} if name in ("family", "model", "stepping") else beside
     known = SETTINGS[name].platforms or tuple(Platform)
     able = [p for p in known if p.vm_type is not None]
@@ -118,7 +131,7 @@ def test_a_setting_is_refused_where_it_means_nothing(name: str, tmp_path: Path) 
 
 
 def test_what_is_only_reported_says_so() -> None:
-    assert all("reported" in SETTINGS[name].help for name in REPORTED)
+    assert all("reported" in SETTINGS[name].help for name in REPORTED - {*READ_WITH})
 
 
 def test_a_setting_that_nothing_uses_is_found(
@@ -148,7 +161,7 @@ def test_the_typed_settings_are_those_of_the_table() -> None:
             wanted = {bool}
         elif setting.kind is Kind.RANGES:
             wanted |= {list[str]}
-        elif name in ("kernel", "initrd", "svsm"):
+        elif name in ("kernel", "initrd", "svsm", "pod"):
             wanted |= {PathLike[str]}
         assert kinds == wanted, name
 
@@ -158,6 +171,7 @@ def test_a_manifest_has_every_setting() -> None:
     boot = {n for n in SETTINGS if n.removesuffix("_hash") in read.BOOT}
     assert set(BootDocument.model_fields) == boot
     elsewhere = {*boot, "firmware_digest", "firmware_size", "backing", "memory", "prefault"}
+    elsewhere |= {*READ_WITH}
     assert set(GuestDocument.model_fields) == {*SETTINGS} - elsewhere
     assert {"backing", "prefault", "firmware", "boot", *TOP} <= set(Manifest.model_fields)
 

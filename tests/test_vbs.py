@@ -15,8 +15,8 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import CvmplanError, MapError, PlanError
 from cvmplan.core.platform import VBS
 from cvmplan.kvm.abi import IMPORT
+from cvmplan.launch.guest import Guest
 from cvmplan.launch.model import Image, Launch
-from cvmplan.launch.settings import Guest
 from cvmplan.memory.contents import Contents, DigestAfter, Filled, Made, Zeros
 from cvmplan.memory.gpamap import GpaMap
 from cvmplan.memory.regions import Region, Role

@@ -53,6 +53,12 @@ Example = Annotated[
         "--example", metavar="snp|tdx", help="Use a small built-in image instead of IMAGE."
     ),
 ]
+Base = Annotated[
+    Optional[str],
+    typer.Option(
+        "--base", metavar="DIR", help="Folder below which the files of a launch description lie."
+    ),
+]
 Output = Annotated[
     Optional[str],
     typer.Option("--output", "-o", metavar="FILE", help="Output file (written atomically)."),
@@ -107,6 +113,13 @@ def launch_options() -> Shared:
         else:
             kind = Optional[list[str]] if setting.kind is Kind.RANGES else text
             shared[name] = (option(kind, name, setting.metavar, setting.help), None)
+    return shared | _around()
+
+
+def _around() -> Shared:
+    """Return what is asked beside the settings: files, progress, processes."""
+    shared: Shared = {}
+    shared["base"] = (Base, None)
     shared["inputs"] = (
         option(
             Optional[list[str]],
@@ -178,13 +191,14 @@ def settings(typed: Typed) -> tuple[Files, Given]:
     files = Files(
         allow_outside=typed.flag("allow_outside"),
         folders=tuple(typed.texts("inputs")),
+        base=typed.text("base"),
         tell=_tell if typed.flag("verbose") else lambda _: None,
     )
     named = Given({n: v for n in TOP if (v := typed.text(n)) is not None})
     return files, named | read_options(typed.without(*TOP, *_NO_SETTINGS))
 
 
-_NO_SETTINGS = ("path", "example", "inputs", "quiet", "verbose", "jobs", "allow_outside")
+_NO_SETTINGS = ("path", "example", "base", "inputs", "quiet", "verbose", "jobs", "allow_outside")
 
 
 def digest_option(written: str) -> bytes:

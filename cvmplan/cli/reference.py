@@ -200,7 +200,7 @@ def _values(asked: Asked, jobs: int, *, quiet: bool) -> tuple[Value, ...]:
     total = sum(product.size for product in asked.products)
     if total > MOST_VALUES:
         raise ConfigError(f"{total} combinations, at most {MOST_VALUES} fit", at="IMAGE")
-    parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus)
+    parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus, asked.reading)
     with ExitStack() as stack, bar("measuring", total, quiet=quiet) as advance:
         rows = []
         for found in in_order(computed(stack, parcels, None, jobs)):

@@ -12,6 +12,7 @@ import typer
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     MOST_JOBS,
+    Base,
     Example,
     Shared,
     example_path,
@@ -27,7 +28,9 @@ from cvmplan.core.files import Files
 from cvmplan.core.outputs import whole_file
 from cvmplan.core.processes import in_order
 from cvmplan.emit import VALUE
-from cvmplan.launch.settings import SETTINGS
+from cvmplan.launch.given import Given
+from cvmplan.launch.settings import READ_WITH, SETTINGS
+from cvmplan.planning.read import read_options
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.matrix import COMMAS, ORDER, Product
 
@@ -44,10 +47,11 @@ _TOP = {
 
 
 class Asked(NamedTuple):
-    """What is to be measured, and the files that it may name."""
+    """What is to be measured, the files that it may name, and how descriptions are read."""
 
     products: list[Product]
     files: Callable[[], Files]
+    reading: Given
 
 
 def axes() -> Shared:
@@ -69,6 +73,10 @@ def axes() -> Shared:
         shared[name] = (option(kind, name, f"{metavar},…" if commas else metavar, text), None)
     text = "File with one kernel command line per line."
     shared["append_file"] = (option(kind, "append_file", "FILE", text), None)
+    for name in READ_WITH:
+        setting = SETTINGS[name]
+        shared[name] = (option(Optional[str], name, setting.metavar, setting.help), None)
+    shared["base"] = (Base, None)
     outside = "Allow a manifest or matrix to name files outside its folder."
     shared["allow_outside"] = (option(bool, "allow_outside", "", outside), False)
     return shared
@@ -76,7 +84,9 @@ def axes() -> Shared:
 
 def read_axes(typed: Typed) -> Asked:
     """Return what is to be measured; ConfigError."""
-    files = partial(Files, allow_outside=typed.flag("allow_outside"))
+    outside = typed.flag("allow_outside")
+    files = partial(Files, allow_outside=outside, base=typed.text("base"))
+    reading = read_options(typed.only(*READ_WITH))
     images, document, example = typed.texts("images"), typed.text("matrix"), typed.text("example")
     images += [example_path(example)] if example is not None else []
     lines = [line for path in typed.texts("append_file") for line in _lines(files(), path)]
@@ -86,12 +96,12 @@ def read_axes(typed: Typed) -> Asked:
     if document is None:
         if not images:
             raise ConfigError("missing IMAGE (or --matrix)", at="IMAGE")
-        return Asked([matrix.read(images, written, files().open)], files)
+        return Asked([matrix.read(images, written, files().open)], files, reading)
     if images or written:
         at = "IMAGE" if images else f"--{next(iter(written)).replace('_', '-')}"
         raise ConfigError("cannot be combined with --matrix", at=at)
     opened = files()
-    return Asked(matrix.read_matrix(opened.open(document, "matrix"), opened), files)
+    return Asked(matrix.read_matrix(opened.open(document, "matrix"), opened), files, reading)
 
 
 def _lines(files: Files, path: str) -> list[str]:
@@ -147,12 +157,12 @@ def sweep(
             from cvmplan.sweep.store import Store
 
             store = stack.enter_context(Store(str(output)))
-            parcels = run.parcels(asked.products, asked.files, store.missing)
+            parcels = run.parcels(asked.products, asked.files, store.missing, asked.reading)
             for _, rows in tally.of(computed(stack, parcels, executor, jobs)):
                 store.put(rows)
             return
         printer = VALUE.printer(format)
-        parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus)
+        parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus, asked.reading)
         put: Callable[[str], Any] = partial(write, output=None)
         path = output_file(output)
         if path is not None:

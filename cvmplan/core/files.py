@@ -49,7 +49,8 @@ class Files:
     The inputs of one run.
 
     `allow_outside`: a manifest may name files outside its folder.  `folders`: where else
-    the inputs of a plan may lie.  `tell` hears of each file that is opened.
+    the inputs of a plan may lie.  `base`: where those of a launch description do, by the paths that
+    it has.  `tell` hears of each file that is opened.
     """
 
     def __init__(
@@ -57,22 +58,27 @@ class Files:
         *,
         allow_outside: bool = False,
         folders: tuple[str, ...] = (),
+        base: str | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.allow_outside = allow_outside
         self.folders = folders
+        self.base = base
         self.tell = tell
         self.inputs: dict[str, Input] = {}
 
-    def open(self, path: str, role: str, beside: str | None = None) -> Blob:
+    def open(
+        self, path: str, role: str, beside: str | None = None, *, searched: bool = False
+    ) -> Blob:
         """
         Return the bytes of `path`, and note it as an input of `role`.
 
-        `beside`: the manifest that names it, to whose folder a relative path belongs and
-        which it may not leave.  InputError when it cannot be read, ConfigError when it may not.
+        `beside`: the document that names it, to whose folder a relative path belongs and
+        which it may not leave.  `searched`: it is a launch description (see `_search`).
+        InputError when it cannot be read, ConfigError when it may not.
         """
         if beside is not None:
-            path = self.inside(path, beside)
+            path = self._search(path, beside) if searched else self.inside(path, beside)
         if path == "-" and path in self.inputs and self.inputs[path].role != role:
             raise ConfigError(f"standard input is already read as {self.inputs[path].role}", at="-")
         if path != "-" and path in self.inputs and self.inputs[path].path is None:
@@ -130,6 +136,29 @@ class Files:
             hint="name its directory with --inputs DIR",
         )
 
+    def _search(self, path: str, description: str) -> str:
+        """
+        Return where the file lies that a launch description calls `path`; InputError.
+
+        Below the base, or where there is none below the folder of the description: as the path has
+        it, or by its name alone.  With `allow_outside` also the path itself.
+        """
+        if "\0" in path or not _encodes(path):
+            raise MalformedError(f"{path[:60]!r} is not a file name", at=description)
+        beside = os.path.curdir if description == "-" else os.path.dirname(description)
+        root = self.base or beside or os.path.curdir
+        for name in dict.fromkeys((path.lstrip("/"), os.path.basename(path))):
+            found = os.path.join(root, name)
+            if found in self.inputs:
+                return found
+            if name and os.path.isfile(found) and (self.allow_outside or _is_below(root, found)):
+                return found
+        if self.allow_outside and os.path.isfile(path):
+            return path
+        where = f"below {root}" if self.base else "in its folder"
+        hint = "--base DIR says below which folder its files lie"
+        raise InputError(f"{path}: not found {where}", at=description, hint=hint)
+
     def inside(self, path: str, manifest: str) -> str:
         """Return `path` beside the `manifest` that names it; ConfigError where it may not be."""
         if "\0" in path or not _encodes(path):
@@ -138,15 +167,27 @@ class Files:
         joined = os.path.join(folder, path)
         if joined == "-" or _ships(joined):
             joined = os.path.join(os.path.curdir, path)  # a file of that name
-        if not self.allow_outside:
-            root = os.path.realpath(folder or ".")
-            if os.path.commonpath([root, os.path.realpath(joined)]) != root:
-                raise ConfigError(
-                    f"{path!r} is outside the manifest's folder",
-                    at=manifest,
-                    hint="--allow-outside allows it",
-                )
+        if not self.allow_outside and not _is_below(folder or os.path.curdir, joined):
+            raise ConfigError(
+                f"{path!r} is outside the manifest's folder",
+                at=manifest,
+                hint="--allow-outside allows it",
+            )
         return joined
+
+
+def _is_below(folder: str, path: str) -> bool:
+    """Whether a file lies in a folder or below it, where links lead too."""
+    root = os.path.realpath(folder)
+    return os.path.commonpath([root, os.path.realpath(path)]) == root
+
+
+def drop_ins(path: str, folder: str) -> list[str]:
+    """Return the TOML files in a `folder` beside the file `path`, sorted; none for stdin."""
+    place = os.path.join(os.path.dirname(path), folder)
+    if path == "-" or not os.path.isdir(place):
+        return []
+    return [os.path.join(place, name) for name in _names(place) if name.endswith(".toml")]
 
 
 def own_file(name: str) -> str | None:

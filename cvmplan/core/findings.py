@@ -110,6 +110,18 @@ RULES: Final[dict[str, Rule]] = {
     "non-zero-padding": Rule("warning", "Reserved bytes are not zero."),
     "no-file-data": Rule("warning", "An IGVM file has no data: all pages are empty."),
     "relocatable": Rule("note", "An IGVM region may be loaded at a different address."),
+    "host-cpu": Rule(
+        "error",
+        "The CPU model is that of the host, or none is named; its signature is measured.",
+    ),
+    "kernel-hashes-off": Rule("warning", "A kernel is given, and its hashes are not measured."),
+    "nr-cpus": Rule(
+        "warning", "The command line has nr_cpus= with a different number than there are vCPUs."
+    ),
+    "trailing-blank": Rule("warning", "The command line ends in white space, which is measured."),
+    "unquoted-line": Rule(
+        "note", "A command line is read from words without quotes, so its parts are not certain."
+    ),
     "required-memory": Rule("note", "Memory that an IGVM file requires."),
     "id-block-mismatch": Rule(
         "error",

@@ -128,6 +128,8 @@ class GuestDocument(Document):
     id_block: Octets96 | None = None
     id_auth: Octets4096 | None = None
     author_key_enabled: bool | None = None
+    uki_sections: bool | None = None
+    uki_profile: str | None = None
     vcek_disabled: bool | None = None
     gosvw: Octets16 | None = None
     attributes: Integer | None = None

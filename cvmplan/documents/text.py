@@ -59,6 +59,13 @@ def parse(blob: Blob) -> Any:
     return raw
 
 
+def parse_toml(blob: Blob) -> dict[str, Any]:
+    """Return the TOML document that `blob` holds; MalformedError."""
+    raw: dict[str, Any] = _toml(blob.name, decode(blob))
+    check_values(raw, blob.name)
+    return raw
+
+
 def decode(blob: Blob) -> str:
     """Return the text of `blob` without a byte order mark; MalformedError, at the first NUL too."""
     for start in range(0, len(blob), _PIECE):

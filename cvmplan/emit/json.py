@@ -62,6 +62,7 @@ def measurement(plan: Plan, result: Measurement) -> str:
             "inputs": inputs_of(plan.inputs),
             "given": plan.given,
             "assumed": plan.assumed,
+            **({"places": dict(plan.places)} if plan.places else {}),
             "findings": [finding(f) for f in plan.findings],
         }
     )

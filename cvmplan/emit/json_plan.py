@@ -27,6 +27,7 @@ def plan(made: Planned) -> str:
             "inputs": inputs_of(plan.inputs),
             "given": plan.given,
             "assumed": plan.assumed,
+            **({"places": dict(plan.places)} if plan.places else {}),
             **({"practice": practice_of(plan.practice)} if plan.practice else {}),
             "ops": [_op(row, index) for row in made.rows],
             "measurement": register_of(result) if result else None,

@@ -47,7 +47,11 @@ def header(plan: Plan, without: Collection[str] = ()) -> list[str]:
     """Return the program, the inputs and the settings of a plan but those, one a line."""
     settings = []
     for word, chosen in (("given", plan.given), ("assumed", plan.assumed)):
-        settings += [(k, shown(v), word) for k, v in chosen.items() if k not in without]
+        settings += [
+            (k, shown(v), f"{word} ({plan.places[k]})" if k in plan.places else word)
+            for k, v in chosen.items()
+            if k not in without
+        ]
     return [f"cvmplan {__version__}", *input_lines(plan.inputs), *aligned(settings)]
 
 

@@ -38,7 +38,7 @@ def ask(
     Kernel and initrd are read once, here.  ConfigError where the measurement is no such
     platform's, InputError and UnsupportedError for what is no image.
     """
-    source = open_source(image, open_file, options.text("platform"))
+    source = open_source(image, open_file, options)
     shown = Candidate(source, image.name)
     return ask_candidate(shown, options, open_file, tries, wanted, lines)
 

@@ -18,16 +18,22 @@ from cvmplan.core.platform import Platform
 from cvmplan.core.records import Frozen, record
 from cvmplan.kvm.interface import Abi
 from cvmplan.launch.given import Given
-from cvmplan.launch.settings import Guest
+from cvmplan.launch.guest import Guest
 from cvmplan.memory.gpamap import Limits, Memory
 from cvmplan.memory.regions import Region
 from cvmplan.profiles import Profile
 
 
 class Opener(Protocol):
-    """Opens an input of a role; `beside` is the manifest that names it, if one does."""
+    """
+    Opens an input of a role; `beside` is the document that names it, if one does.
 
-    def __call__(self, path: str, role: str, beside: str | None = None) -> Blob:
+    `searched`: the path is of another machine, and the file is looked for here.
+    """
+
+    def __call__(
+        self, path: str, role: str, beside: str | None = None, *, searched: bool = False
+    ) -> Blob:
         """Return the bytes of `path`; InputError, ConfigError."""
 
 
@@ -91,9 +97,11 @@ class TdxSection(NamedTuple):
 
 class Declared(NamedTuple):
     """
-    What a manifest says; `settings` by their names.
+    What a document says; `settings` by their names.
 
-    `firmware` is the file, None where there is none.
+    `firmware` is the file, None where there is none.  Of a launch description `places` says where
+    it has each setting, `reads` which options it was read with, and `uncovered` what it says beside
+    the measurement.
     """
 
     settings: Given
@@ -101,6 +109,9 @@ class Declared(NamedTuple):
     memory: Memory = Memory()
     firmware: Blob | None = None
     findings: tuple[Finding, ...] = ()
+    places: Mapping[str, str] = {}
+    reads: tuple[str, ...] = ()
+    uncovered: tuple[str, ...] = ()
 
 
 @record
@@ -110,6 +121,7 @@ class Launch(Frozen):
 
     `name` is the image's, for messages.  `regions` are in launch order, page types not yet
     decided; `hash_table` are the bytes of the SEV hash table when a kernel is booted directly.
+    `places` says where a launch description has what is given.
     """
 
     platform: Platform
@@ -124,6 +136,7 @@ class Launch(Frozen):
     findings: tuple[Finding, ...] = ()
     given: Given = field(default_factory=Given)
     assumed: Given = field(default_factory=Given)
+    places: Mapping[str, str] = field(default_factory=dict)
 
 
 class Layout(NamedTuple):

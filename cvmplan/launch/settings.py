@@ -24,11 +24,13 @@ from cvmplan.core.platform import (
     Platform,
 )
 from cvmplan.core.values import Json
-from cvmplan.launch.given import Given, Ranges, Value
+from cvmplan.launch.given import Ranges, Value
 from cvmplan.profiles import Profile, cpus
 from cvmplan.profiles.machines import MACHINES, MINIMAL
 
 TOP: Final = ("platform", "vmm", "abi")  # settings that are no part of the guest
+READ_WITH: Final = ("pod", "kata_version")
+"""Settings that decide how a launch description is read; other images do not take them."""
 
 
 class Kind(Enum):
@@ -98,6 +100,10 @@ def _octets(length: int, text: str, *, firmware: bool = False) -> Setting:
     return Setting(Kind.OCTETS, read, "HEX", text, WITH_PAGE_INFO, firmware=firmware)
 
 
+def _switch(text: str, platforms: tuple[Platform, ...]) -> Setting:
+    return Setting(Kind.FLAG, _flag, "", text, platforms)
+
+
 def _hash(text: str, *, firmware: bool = False) -> Setting:
     return Setting(Kind.OCTETS, values.octets(32), "HEX", text, POLICED, firmware=firmware)
 
@@ -110,7 +116,7 @@ def _choice(
     return Setting(Kind.TEXT, read, "|".join(words), text, platforms, default, assumed)
 
 
-_NUMBER, _MASK, _TEXT, _FLAG = Kind.NUMBER, Kind.MASK, Kind.TEXT, Kind.FLAG
+_NUMBER, _MASK, _TEXT = Kind.NUMBER, Kind.MASK, Kind.TEXT
 _U64, _SIZE = values.integer, values.size
 _VCPUS = values.within(1, values.MOST_VCPUS)
 _EIP = values.within(1, 0xFFFFFFFF)
@@ -165,6 +171,12 @@ SETTINGS: Final[dict[str, Setting]] = {
     "append": Setting(
         _TEXT, _text, "TEXT", "Kernel command line, used byte for byte; needs a kernel.", POLICED
     ),
+    "uki_sections": _switch(
+        "The kernel is a UKI that the VMM unpacks: its sections count.", POLICED
+    ),
+    "uki_profile": Setting(
+        _TEXT, _text, "ID", "Profile of the UKI, for --uki-sections.", POLICED, assumed="first"
+    ),
     "kernel_hash": _hash("SHA-256 of the kernel, instead of --kernel.", firmware=True),
     "initrd_hash": _hash("SHA-256 of the initrd, instead of --initrd."),
     "append_hash": _hash("SHA-256 of the command line and its NUL, instead of --append."),
@@ -210,6 +222,12 @@ SETTINGS: Final[dict[str, Setting]] = {
         "RANGE",
         "Map FIRST+SIZE or FIRST-LAST after the guest is final (repeatable).",
     ),
+    "pod": Setting(
+        _TEXT, _text, "FILE", "Pod (YAML, JSON): its annotations and CPU limits, for Kata."
+    ),
+    "kata_version": Setting(
+        _TEXT, _text, "X.Y.Z", "Version of Kata, for its configuration.", assumed="4.1.0"
+    ),
     "machine": Setting(_TEXT, _text, "NAME", "Machine type; reported, not measured.", _TD),
     "tsc_khz": Setting(_NUMBER, _U64, "KHZ", "TSC frequency; reported, not measured.", _TD),
     "attributes": Setting(_MASK, _U64, "MASK", "TD ATTRIBUTES; not measured.", _TD),
@@ -220,10 +238,8 @@ SETTINGS: Final[dict[str, Setting]] = {
     "host_data": _octets(32, "HOST_DATA; not measured."),
     "id_block": _octets(96, "ID block; not measured."),
     "id_auth": _octets(4096, "ID authentication; not measured."),
-    "author_key_enabled": Setting(
-        _FLAG, _flag, "", "The ID authentication contains an author key.", _SNP
-    ),
-    "vcek_disabled": Setting(_FLAG, _flag, "", "Forbid reports that are signed by the VCEK.", _SNP),
+    "author_key_enabled": _switch("The ID authentication contains an author key.", _SNP),
+    "vcek_disabled": _switch("Forbid reports that are signed by the VCEK.", _SNP),
     "gosvw": _octets(16, "OS-visible workarounds; not measured."),
 }
 DECIDED: Final[dict[str, Setting]] = {
@@ -272,6 +288,8 @@ class Settings(TypedDict, total=False):
     kernel: AnyPath | None
     initrd: AnyPath | None
     append: str | None
+    uki_sections: bool
+    uki_profile: str | None
     kernel_hash: str | None
     initrd_hash: str | None
     append_hash: str | None
@@ -284,6 +302,8 @@ class Settings(TypedDict, total=False):
     backing: str | None
     memory: int | str | None
     prefault: list[str] | str | None
+    pod: AnyPath | None
+    kata_version: str | None
     machine: str | None
     tsc_khz: int | str | None
     attributes: int | str | None
@@ -297,41 +317,3 @@ class Settings(TypedDict, total=False):
     author_key_enabled: bool
     vcek_disabled: bool
     gosvw: str | None
-
-
-class Guest(NamedTuple):
-    """
-    Settings of the virtual machine; None where a setting was not given and has no default.
-
-    Sizes: digests and identities in bytes as the firmware ABI has them (host_data 32,
-    gosvw 16, id_block 96, id_auth 4096, mrconfigid, mrowner and mrownerconfig 48).
-    """
-
-    vcpus: int = 1
-    cpu_signature: int = 0
-    sev_features: int = 0
-    policy: int = 0
-    es_init: str = "legacy"
-    gpaw: int = 48
-    c_bit: int | None = None
-    page_order: str = "single-pass"
-    reset_eip: int | None = None
-    hob_gpa: int | None = None
-    firmware_digest: bytes | None = None
-    host_data: bytes | None = None
-    id_block: bytes | None = None
-    id_auth: bytes | None = None
-    author_key_enabled: bool = False
-    vcek_disabled: bool = False
-    gosvw: bytes | None = None
-    attributes: int = 0
-    xfam: int = 0
-    mrconfigid: bytes | None = None
-    mrowner: bytes | None = None
-    mrownerconfig: bytes | None = None
-    backing: str | None = None
-
-    @classmethod
-    def of(cls, settings: Given) -> Guest:
-        """Return the guest of these settings; others are of the launch."""
-        return cls(**dict(settings.only(*cls._fields).items()))  # type: ignore[arg-type]  # each is of its kind

@@ -149,7 +149,8 @@ class Plan(Frozen):
     `given` and `assumed` are the settings that the user chose and those that were filled
     in; together they are `guest`.  `recorded` is what a plan that was read says that it
     measures: register, algorithm, digest in hex, pages.  `promised` are the digests that ID
-    blocks of the image name, each with its place.  `practice` is how the VMM makes its calls, None
+    blocks of the image name, each with its place.  `places` says where a launch description has a
+    setting that is given.  `practice` is how the VMM makes its calls, None
     where it is the usual one of the platform.
     """
 
@@ -163,6 +164,7 @@ class Plan(Frozen):
     findings: tuple[Finding, ...] = ()
     recorded: tuple[str, str, str, int] | None = None
     promised: tuple[tuple[bytes, str], ...] = ()
+    places: Mapping[str, str] = field(default_factory=dict)
     practice: Practice | None = None
 
     def to_dict(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ What was not given is assumed from profile and platform, and said so: `given` an
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
@@ -19,17 +20,25 @@ from cvmplan.kvm import memory as kvm_memory
 from cvmplan.launch import igvm_loader
 from cvmplan.launch.documented import document_settings
 from cvmplan.launch.given import Given
-from cvmplan.launch.model import Launch, Layout, Opener
-from cvmplan.launch.settings import Guest
+from cvmplan.launch.guest import Guest
+from cvmplan.launch.model import Declared, Launch, Layout, Opener
+from cvmplan.launch.settings import READ_WITH
 from cvmplan.memory.gpamap import GpaMap, check_regions
 from cvmplan.memory.machine import slots_crossed
 from cvmplan.memory.regions import Region, Role
 from cvmplan.operations.lowering import MOST_ADDED
 from cvmplan.operations.plan import Plan, stage
 from cvmplan.planning.decide import Decided, decide_settings, make_hash_table
-from cvmplan.planning.kernels import kernel_findings
+from cvmplan.planning.kernels import kernel_findings, line_findings
 from cvmplan.planning.memory import lay_out, layout_findings
-from cvmplan.planning.read import Place, check_platform, merge_settings, name_places, open_files
+from cvmplan.planning.read import (
+    Place,
+    check_platform,
+    for_vcpus,
+    merge_settings,
+    name_places,
+    open_files,
+)
 from cvmplan.planning.source import Source, open_source
 
 
@@ -40,22 +49,39 @@ def launch(image: Blob, options: Given, open_file: Opener) -> Launch:
     `options` are values by the names of `settings.SETTINGS`, and "platform", "vmm" (a
     name or a Profile), "abi".  Where regions lie is not checked yet.
     """
-    source = open_source(image, open_file, options.text("platform"))
+    source = open_source(image, open_file, options)
     return launch_source(source, options, open_file)
 
 
 def launch_source(source: Source, options: Given, open_file: Opener) -> Launch:
     """Return the launch of an image that was opened before; as `launch`."""
-    place = name_places(source.name, options.names())
-    declared = source.declared.settings
+    place = name_places(source.name, options.names(), source.declared.places)
+    for name in READ_WITH:
+        if name in options and name not in source.declared.reads:
+            raise ConfigError("is not read with this image", at=place(name))
+    declared, options = for_vcpus(source.declared.settings, options)
     platform = source.platform(options)
     check_platform(declared | options, platform, place)
     given = merge_settings(
         open_files(declared, open_file, place), open_files(options, open_file, place)
     )
     decided = decide_settings(source, platform, given, place)
-    found = kernel_findings(declared, options, decided.profile, open_file)
-    return _launch(source, decided, tuple(found), place)
+    found = [
+        *kernel_findings(declared, options, decided.profile, open_file),
+        *line_findings(decided.settings, place),
+        *_of_description(source.declared, options),
+    ]
+    made = _launch(source, decided, tuple(found), place)
+    told = source.declared.places
+    return replace(
+        made, places={n: told[n] for n in decided.given if n in told and n not in options}
+    )
+
+
+def _of_description(declared: Declared, options: Given) -> Iterator[Finding]:
+    """Yield what is found in a document, but for what options have settled."""
+    settled = {"cpu", "family", "cpu_signature"} & {*options}
+    yield from (f for f in declared.findings if not (settled and f.rule == "host-cpu"))
 
 
 def _launch(source: Source, decided: Decided, found: tuple[Finding, ...], place: Place) -> Launch:
@@ -83,7 +109,7 @@ def _launch(source: Source, decided: Decided, found: tuple[Finding, ...], place:
         image=firmware,
         hash_table=make_hash_table(settings, place),
         memory=lay_out(memory, decided.platform, settings, regions, file),
-        findings=(*declared.findings, *found, *layout),
+        findings=(*found, *layout),
         given=decided.given,
         assumed=decided.assumed,
     )
@@ -157,6 +183,7 @@ def plan(launch: Launch, inputs: tuple[Input, ...] = ()) -> Plan:
         inputs,
         checked.findings,
         promised=_promised(launch),
+        places=launch.places,
         practice=launch.profile.practice(launch.platform),
     )
 

@@ -1,13 +1,15 @@
-"""Kernels for direct boot: their formats, and whether a VMM hashes them."""
+"""Kernels for direct boot: their formats and command lines, and whether a VMM hashes them."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
 from cvmplan.core.findings import Finding
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
+from cvmplan.planning.read import Place
 from cvmplan.profiles import Profile
 
 MULTIBOOT: Final = 0x1BADB002.to_bytes(4, "little")
@@ -40,6 +42,25 @@ def kernel_findings(
     if found in profile.unhashed_kernels:
         problem = f"{profile.name} does not hash {found} kernels: a launch with hashes fails"
         yield Finding("kernel-not-hashed", problem, at=kernel.name)
+
+
+def line_findings(settings: Given, place: Place) -> Iterator[Finding]:
+    """Yield what is doubtful about a command line that is measured."""
+    line = settings.text("append")
+    if line is None or "kernel_hash" not in settings:
+        return
+    if line != line.rstrip():
+        problem = "the command line ends in white space, which is measured"
+        yield Finding("trailing-blank", problem, at=place("append"))
+    vcpus = settings.number("vcpus")
+    for counted in _NR_CPUS.findall(line):
+        if vcpus is not None and int(counted) != vcpus:
+            problem = f"the command line has nr_cpus={counted}, and the launch {vcpus} vCPUs"
+            hint = "nr_cpus={vcpus} follows their number"
+            yield Finding("nr-cpus", problem, at=place("append"), hint=hint)
+
+
+_NR_CPUS: Final = re.compile(r"(?<!\S)nr_cpus=([0-9]{1,9})(?!\S)")
 
 
 def kernel_format(head: bytes) -> str:

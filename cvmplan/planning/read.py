@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, TypeVar
 
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import Json
 from cvmplan.launch.given import Given, Value
@@ -57,10 +57,19 @@ def read_options(options: Mapping[str, Written]) -> Given:
     return Given(given)
 
 
-def name_places(manifest: str, options: Collection[str]) -> Place:
-    """Return what names the place of a setting: its option, or its path in the manifest."""
+def name_places(
+    manifest: str, options: Collection[str], places: Mapping[str, str] | None = None
+) -> Place:
+    """
+    Return what names the place of a setting: its option, or its path in the manifest.
+
+    `places` are those of a launch description, by the names of settings.
+    """
+    known = places or {}
 
     def place(name: str) -> str:
+        if name in known and name not in options:
+            return f"{manifest}: {known[name]}"
         if name in (*TOP, "backing", "prefault") and manifest and name not in options:
             return f"{manifest}: {name}"
         if not manifest or name in options:
@@ -88,6 +97,10 @@ def open_files(settings: Given, open_file: Opener, place: Place) -> Given:
     given = dict(settings.without("family", "model", "stepping").items())
     if signature is not None:
         given["cpu_signature"] = signature
+    if given.get("uki_sections"):
+        _unpack(given, open_file, place)
+    elif "uki_profile" in given:
+        raise ConfigError("needs --uki-sections", at=place("uki_profile"))
     for name in BOOT:
         _hash_of(given, name, open_file, place)
     svsm = given.get("svsm")
@@ -107,6 +120,25 @@ def hash_identity(value: bytes | str | Blob, name: str, open_file: Opener) -> by
     if isinstance(value, str):
         value = open_file(value.removeprefix(values.FILE), name)
     return sha384(value.data).digest()
+
+
+def _unpack(given: dict[str, Value], open_file: Opener, place: Place) -> None:
+    """Replace a kernel that is a UKI by its parts; what is given beside it counts instead."""
+    from cvmplan.images import uki
+
+    kernel, profile = given.get("kernel"), given.get("uki_profile")
+    if not isinstance(kernel, str | Blob):
+        raise ConfigError("needs a kernel", at=place("uki_sections"))
+    blob = open_file(kernel, "kernel") if isinstance(kernel, str) else kernel
+    found = uki.parts(blob, profile if isinstance(profile, str) else None)
+    given["kernel"] = Blob(blob.name, memoryview(found[".linux"]))
+    if ".initrd" in found and "initrd" not in given and "initrd_hash" not in given:
+        given["initrd"] = Blob(f"{blob.name} .initrd", memoryview(found[".initrd"]))
+    if ".cmdline" in found and "append" not in given and "append_hash" not in given:
+        try:
+            given["append"] = found[".cmdline"].rstrip(b"\0").decode()
+        except UnicodeDecodeError:
+            raise MalformedError("section .cmdline is not UTF-8 text", at=blob.name) from None
 
 
 def _hash_of(given: dict[str, Value], name: str, open_file: Opener, place: Place) -> None:
@@ -143,6 +175,29 @@ def merge_settings(manifest: Given, options: Given) -> Given:
         if value in options and name not in options:
             gone.append(name)
     return (manifest | options).without(*gone)
+
+
+VCPUS: Final = "{vcpus}"
+"""Stands in a command line for the number of vCPUs."""
+
+
+def for_vcpus(*settings: Given) -> tuple[Given, ...]:
+    """Return settings, each beating those before, with the number of vCPUs in command lines."""
+    counts = [told for one in settings if (told := one.number("vcpus")) is not None]
+    count = str(counts[-1] if counts else SETTINGS["vcpus"].default)
+    return tuple(
+        one | {"append": line.replace(VCPUS, count)} if VCPUS in (line := _line_of(one)) else one
+        for one in settings
+    )
+
+
+def is_template(*settings: Given) -> bool:
+    """Whether a command line depends on the number of vCPUs."""
+    return any(VCPUS in _line_of(one) for one in settings)
+
+
+def _line_of(settings: Given) -> str:
+    return settings.text("append") or ""
 
 
 def cpu_signature(given: Given, place: Place) -> int | None:

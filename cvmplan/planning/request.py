@@ -54,8 +54,9 @@ class Request:
                 raise ConfigError("a plan takes no settings", at=option(setting))
             held: Plan = reader.read(self.image, self.files.find)
             return held
-        platform = self.options.text("platform")
-        source = open_source(self.image, self.files.open, platform, recognised)
+        source = open_source(self.image, self.files.open, self.options, recognised)
+        for what in source.declared.uncovered:
+            self.files.tell(f"not measured: {what}")
         found = launch_source(source, self.options, self.files.open)
         return plan(found, tuple(self.files.inputs.values()))
 

@@ -105,20 +105,24 @@ class Source(Frozen):
 def open_source(
     image: Blob,
     open_file: Opener,
-    platform: str | None = None,
+    options: Given | None = None,
     recognised: tuple[str, ModuleType] | None = None,
 ) -> Source:
     """
     Return what `image` is; InputError, UnsupportedError, ConfigError.
 
-    `platform` as for `recognise`, whose answer may be given as `recognised`.
+    `options` of the launch: how an image is read may depend on them.  What `recognise` answers may
+    be given as `recognised`.
     """
+    options = options or Given()
+    platform = options.text("platform")
     name, reader = recognised or recognise(image, platform)
     if name == "plan":
         raise UnsupportedError("a plan is not an image", at=image.name)
     if name not in DOCUMENTS:
         return Source(image, Declared(Given(), firmware=image), reader, format=name)
-    declared: Declared = reader.read(image, open_file)
+    read = (image, open_file, options) if name == "description" else (image, open_file)
+    declared: Declared = reader.read(*read)
     if declared.firmware is None:
         return Source(image, declared, None, image.name)
     chosen = platform or declared.settings.text("platform")

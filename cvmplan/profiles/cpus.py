@@ -25,6 +25,13 @@ def signature(family: int, model: int, stepping: int) -> int:
     return extended << 20 | (model >> 4) << 16 | base << 8 | (model & 0xF) << 4 | stepping
 
 
+def parts(value: int) -> tuple[int, int, int]:
+    """Return family, model and stepping of a signature."""
+    base = value >> 8 & 0xF
+    family = base + (value >> 20 & 0xFF) if base == 0xF else base
+    return family, (value >> 16 & 0xF) << 4 | value >> 4 & 0xF, value & 0xF
+
+
 _MODELS = {
     "EPYC": (signature(23, 1, 2), ("IBPB", "v1", "v2", "v3", "v4", "v5")),
     "EPYC-Rome": (signature(23, 49, 0), ("v1", "v2", "v3", "v4", "v5")),
@@ -49,6 +56,8 @@ SIGNATURES: Final = {
     for name in (model, *(f"{model}-{version}" for version in versions))
 }
 DEFAULT: Final = "EPYC-v4"
+HOST: Final = ("host", "max")
+"""Models whose signature is that of the host's processor."""
 
 
 def find(name: str) -> int:
@@ -62,7 +71,7 @@ def find(name: str) -> int:
     found = {known.lower(): value for known, value in SIGNATURES.items()}.get(model)
     if found is not None:
         return found
-    if model in ("host", "max"):
+    if model in HOST:
         chips = ", ".join(f"{value:#x} {chip}" for value, chip in CHIPS.items())
         raise ConfigError(
             f"{model!r} names no model: the signature is that of the host's processor",

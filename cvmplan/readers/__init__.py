@@ -1,4 +1,4 @@
-"""Our own documents read back: manifest, firmware, plan, profile, trace, recordings, calls."""
+"""Documents: our own read back, recordings of launches, and launch descriptions of others."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ READERS: Final = {
     "tdvf": "cvmplan.images.tdvf",
     "plan": "cvmplan.readers.plan",
     "firmware": "cvmplan.readers.firmware",
+    "description": "cvmplan.readers.descriptions",
     "manifest": "cvmplan.readers.manifest",
     "rom": "cvmplan.images.rom",
 }
 
 
-DOCUMENTS: Final = frozenset({"plan", "manifest", "firmware"})
+DOCUMENTS: Final = frozenset({"plan", "manifest", "firmware", "description"})
 """Formats that are documents, not images."""
 
 
@@ -41,6 +42,7 @@ def recognise(blob: Blob, platform: object = None) -> tuple[str, ModuleType]:
     if platform in FLAT and rom.fits(blob):
         return "rom", rom
     raise UnsupportedError(
-        "not recognised as firmware with OVMF or TDX metadata, an IGVM file, a manifest or a plan",
+        "not recognised as firmware with OVMF or TDX metadata, an IGVM file, a manifest, a plan or "
+        "a launch description",
         at=blob.name,
     )

@@ -22,6 +22,7 @@ from cvmplan.launch import igvm_loader
 from cvmplan.launch.given import Given
 from cvmplan.operations.measure import Measurement
 from cvmplan.planning.build import launch_source, plan
+from cvmplan.planning.read import is_template
 from cvmplan.planning.source import open_source
 from cvmplan.platforms.snp.digest import Chains
 from cvmplan.sweep import rows
@@ -31,16 +32,28 @@ from cvmplan.sweep.vcpus import by_vcpus, measure_shared
 
 PARCEL: Final = 2048  # results that a process computes at a time
 
-Inputs: TypeAlias = dict[str, tuple[str, bytes]]
-"""Path to (role, contents): what a process needs to open an image."""
+
+class Inputs(NamedTuple):
+    """
+    What a process needs to open an image: path to (role, contents) of its files.
+
+    `base` is where those of a launch description lie, `reading` the settings that it is read with.
+    """
+
+    files: dict[str, tuple[str, bytes]]
+    base: str | None = None
+    reading: Given | None = None
 
 
 class Image:
     """An image, the files that it names, and SVSM binaries to launch with it: opened once."""
 
-    def __init__(self, path: str, files: Files, svsms: Sequence[str] = ()) -> None:
+    def __init__(
+        self, path: str, files: Files, svsms: Sequence[str] = (), reading: Given | None = None
+    ) -> None:
         self.path, self.files, self.chains = path, files, Chains()
-        self.source = open_source(files.open(path, "image"), files.open)
+        self.reading = reading or Given()
+        self.source = open_source(files.open(path, "image"), files.open, self.reading)
         self._named = [n for n in files.inputs if n != path]
         for name in svsms:
             files.open(name, "svsm")
@@ -48,14 +61,15 @@ class Image:
     @classmethod
     def of(cls, path: str, inputs: Inputs) -> Image:
         """Return an image whose bytes came from another process."""
-        files = Files(allow_outside=True)
-        for name, (role, data) in inputs.items():
+        files = Files(allow_outside=True, base=inputs.base)
+        for name, (role, data) in inputs.files.items():
             files.inputs[name] = Input(role, name, Blob(name, memoryview(data)))
-        return cls(path, files)
+        return cls(path, files, reading=inputs.reading)
 
     def inputs(self) -> Inputs:
         """Return the bytes of all files, for another process."""
-        return {n: (i.role, bytes(i.blob.data)) for n, i in self.files.inputs.items()}
+        files = {n: (i.role, bytes(i.blob.data)) for n, i in self.files.inputs.items()}
+        return Inputs(files, self.files.base, self.reading)
 
     def confirm(self) -> None:
         """Raise InputError where one of the files has changed since it was opened."""
@@ -68,11 +82,13 @@ class Image:
 
     @cached_property
     def key(self) -> str:
-        """What stands for all files together: a hash of their paths and hashes."""
-        return sha256(repr(sorted(self.hashes.items())).encode()).hexdigest()
+        """What stands for the image: a hash of its files' paths and hashes, and of its reading."""
+        told = (sorted(self.hashes.items()), self.files.base, self.reading)
+        return sha256(repr(told).encode()).hexdigest()
 
     def row(self, settings: Given) -> Row:
         """Return the row of a launch of this image, without vCPUs and result; ConfigError."""
+        settings = self.reading | settings
         self.source.platform(settings)
         try:
             row = rows.of_launch(launch_source(self.source, settings, self.files.open))
@@ -102,7 +118,8 @@ def _at_once(image: Image, task: Task) -> list[Result]:
     """Return the results of a task from one plan, that for most vCPUs; [] where none is."""
     most = max(task.vcpus)
     try:
-        launch = launch_source(image.source, task.settings | {"vcpus": most}, image.files.open)
+        settings = image.reading | task.settings | {"vcpus": most}
+        launch = launch_source(image.source, settings, image.files.open)
         if launch.abi.imports or igvm_loader.is_igvm(launch):
             return []
         found = [*islice(by_vcpus(plan(launch), image.chains), most)]
@@ -112,7 +129,8 @@ def _at_once(image: Image, task: Task) -> list[Result]:
 
 
 def _alone(image: Image, task: Task, count: int | None) -> Result:
-    settings = task.settings if count is None else task.settings | {"vcpus": count}
+    settings = image.reading | task.settings
+    settings = settings if count is None else settings | {"vcpus": count}
     try:
         launch = launch_source(image.source, settings, image.files.open)
         vcpus = launch.guest.vcpus
@@ -157,10 +175,13 @@ Missing: TypeAlias = Callable[[Row, tuple[int, ...]], tuple[int, ...] | None]
 
 
 def parcels(
-    products: Sequence[Product], open_files: Callable[[], Files], missing: Missing
+    products: Sequence[Product],
+    open_files: Callable[[], Files],
+    missing: Missing,
+    reading: Given | None = None,
 ) -> Iterator[Parcel]:
     """
-    Yield what there is to compute, in order.
+    Yield what there is to compute, in order; `reading` are settings of launch descriptions.
 
     All files are opened before: InputError, UnsupportedError for what is no image.
     """
@@ -169,7 +190,7 @@ def parcels(
     for product in products:
         for path in product.images:
             if path not in opened:
-                opened[path] = Image(path, open_files(), product.paths("svsm"))
+                opened[path] = Image(path, open_files(), product.paths("svsm"), reading)
         for name in ("kernel", "initrd"):
             for path in product.paths(name):
                 hashed.of(path, name)
@@ -213,19 +234,33 @@ def _of_product(
     for path, settings in product.launches():
         image, known = opened[path], hashed.settings(settings)
         named = {n: settings.text(n) for n in rows.NAMES}
-        row = image.row(known) | {n: rows.text(v) for n, v in named.items() if v is not None}
-        wanted = missing(row, product.vcpus)
-        if wanted is None:
-            continue
-        if parcel and (parcel.image is not image or count >= PARCEL):
-            yield parcel
-            parcel, count = None, 0
-        parcel = parcel or Parcel(0, image, [], [], opened)
-        parcel.tasks.append(Task(known, wanted))
-        parcel.rows.append(row)
-        count += max(len(wanted), 1)
+        for alike, vcpus in _alike(image, known, product.vcpus):
+            told = {n: rows.text(v) for n, v in named.items() if v is not None and n != "append"}
+            row = image.row(alike) | told
+            wanted = missing(row, vcpus)
+            if wanted is None:
+                continue
+            if parcel and (parcel.image is not image or count >= PARCEL):
+                yield parcel
+                parcel, count = None, 0
+            parcel = parcel or Parcel(0, image, [], [], opened)
+            parcel.tasks.append(Task(alike, wanted))
+            parcel.rows.append(row)
+            count += max(len(wanted), 1)
     if parcel:
         yield parcel
+
+
+def _alike(
+    image: Image, settings: Given, vcpus: tuple[int, ...]
+) -> Iterator[tuple[Given, tuple[int, ...]]]:
+    """Yield settings with the numbers of vCPUs that share them: a command line may have that."""
+    if not is_template(image.source.declared.settings, settings):
+        yield settings, vcpus
+        return
+    for count in vcpus or (None,):
+        told = settings if count is None else settings | {"vcpus": count}
+        yield told, () if count is None else (count,)
 
 
 def serial(work: Iterable[Parcel]) -> Iterator[Finished]:

@@ -147,7 +147,8 @@ def tdx_two_pass(sizes: Sizes) -> list[float]:
 def measure_image(image: Blob, vcpus: int) -> Callable[[], object]:
     """Return what reads, plans and measures a firmware image for so many vCPUs."""
 
-    def opener(path: str, role: str, beside: str | None = None) -> Blob:
+    def opener(path: str, role: str, beside: str | None = None, *, searched: bool = False) -> Blob:
+        del searched
         raise FileNotFoundError(path, role, beside)
 
     options = Given({"platform": "snp", "vmm": "qemu", "vcpus": vcpus})

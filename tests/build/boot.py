@@ -107,18 +107,21 @@ class Firmware:
 # --- what is booted ----------------------------------------------------------------------------
 
 
-def pe_image(sections: dict[str, bytes], head: bytes = b"", tail: bytes = b"") -> bytes:
+def pe_image(
+    sections: dict[str, bytes] | Sequence[tuple[str, bytes]], head: bytes = b"", tail: bytes = b""
+) -> bytes:
     """An EFI application; `head` is what the headers hold beside PE (a kernel's setup header)."""
+    several = [*sections.items()] if isinstance(sections, dict) else [*sections]
     size = 0x400
     dos = b"MZ".ljust(0x3C, b"\0") + struct.pack("<I", 0x40)
-    coff = struct.pack("<4sHHIIIHH", b"PE\0\0", 0x8664, len(sections), 0, 0, 0, 160, 0x22)
+    coff = struct.pack("<4sHHIIIHH", b"PE\0\0", 0x8664, len(several), 0, 0, 0, 160, 0x22)
     optional = bytearray(160)
     struct.pack_into("<H", optional, 0, 0x20B)
     struct.pack_into("<III", optional, 56, 0x10000000, size, 0xAAAAAAAA)
     struct.pack_into("<H", optional, 68, 10)
     struct.pack_into("<I", optional, 108, 6)
     rows, body, address = b"", b"", 0x1000
-    for name, data in sections.items():
+    for name, data in several:
         raw = data.ljust(-(-len(data) // 512) * 512, b"\0")
         row = struct.pack("<8sIIII", name.encode(), len(data), address, len(raw), size + len(body))
         rows += row + bytes(12) + struct.pack("<I", 0)
