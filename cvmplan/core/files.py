@@ -141,20 +141,18 @@ class Files:
         Return where the file lies that a launch description calls `path`; InputError.
 
         Below the base, or where there is none below the folder of the description: as the path has
-        it, or by its name alone.  With `allow_outside` also the path itself.
+        it, or by its name alone.  With `allow_outside` anywhere.
         """
         if "\0" in path or not _encodes(path):
             raise MalformedError(f"{path[:60]!r} is not a file name", at=description)
         beside = os.path.curdir if description == "-" else os.path.dirname(description)
         root = self.base or beside or os.path.curdir
-        for name in dict.fromkeys((path.lstrip("/"), os.path.basename(path))):
-            found = os.path.join(root, name)
+        below = (os.path.join(root, n) for n in (path.lstrip("/"), os.path.basename(path)) if n)
+        for found in dict.fromkeys((*below, path)):
             if found in self.inputs:
                 return found
-            if name and os.path.isfile(found) and (self.allow_outside or _is_below(root, found)):
+            if os.path.isfile(found) and (self.allow_outside or _is_below(root, found)):
                 return found
-        if self.allow_outside and os.path.isfile(path):
-            return path
         where = f"below {root}" if self.base else "in its folder"
         hint = "--base DIR says below which folder its files lie"
         raise InputError(f"{path}: not found {where}", at=description, hint=hint)

@@ -9,6 +9,7 @@ SMBIOS 3.7; ACPI 6.5.
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from lzma import FORMAT_ALONE, compress
 from uuid import UUID

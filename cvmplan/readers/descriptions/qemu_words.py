@@ -40,18 +40,18 @@ def _names(written: str) -> frozenset[str]:
     return frozenset(written.split())
 
 
-_WITH_VALUE: Final = _names(
+WITH_VALUE: Final = _names(
     """
     accel acpitable action add-fd append async-teardown audio audiodev bios blockdev boot cdrom
     chardev compat cpu d D debugcon device dfilter display drive dtb dump-vmstate echr fda fdb
     fsdev fw_cfg gdb global hda hdb hdc hdd icount incoming initrd iscsi k kernel L loadvm m
-    machine M mem-path mon monitor msg mtdblock name net netdev nic numa object overcommit parallel
+    machine M mem-path mon monitor msg mtdblock name net netdev nic numa object option-rom overcommit parallel
     pflash pidfile plugin qmp qmp-pretty readconfig rotate rtc run-with runas sandbox sd seed
     semihosting-config serial set shim smbios smp soundhw spice tb-size tpmdev trace usbdevice uuid
     vga virtfs virtioconsole vnc watchdog-action xen-domid
     """
 )
-_WITHOUT: Final = _names(
+WITHOUT_VALUE: Final = _names(
     """
     audio-help daemonize enable-fips enable-kvm enable-sync-profile full-screen h help jitdump
     mem-prealloc no-acpi no-fd-bootchk no-hpet no-reboot no-shutdown no-user-config nodefaults
@@ -60,7 +60,7 @@ _WITHOUT: Final = _names(
     """
 )
 """Options of QEMU with a value and without, by their names."""
-_KNOWN: Final = _WITH_VALUE | _WITHOUT
+_KNOWN: Final = WITH_VALUE | WITHOUT_VALUE
 
 
 class Option(NamedTuple):
@@ -170,6 +170,8 @@ _ESCAPE: Final = re.compile(r"\\(.)")
 _QUOTE: Final = re.compile(r'(?<!\\)"')
 _QUOTED: Final = re.compile(r"""\\.|'[^']*+'|"(?:\\.|[^"\\])*+\"""")
 _EXPANDED: Final = re.compile(r"[$`]")
+_ENDS: Final = re.compile(r"[;&|<>]|(?<!\S)#")
+"""Where a command ends: before another one, a redirection, a comment."""
 
 
 def _shell_words(blob: Blob, line: str) -> list[str]:
@@ -180,17 +182,13 @@ def _shell_words(blob: Blob, line: str) -> list[str]:
         problem = f"a shell would expand {plain[found.start() :][:20]!r}, and nothing is executed"
         hint = "take the command line of the running process: /proc/PID/cmdline"
         raise UnsupportedError(problem, at=blob.name, hint=hint)
-    lexer = shlex.shlex(line, posix=True, punctuation_chars=";&|<>")
-    lexer.whitespace_split, lexer.commenters = True, ""
-    words: list[str] = []
+    masked = _QUOTED.sub(lambda m: "x" * len(m[0]), line)
+    end = _ENDS.search(masked)
     try:
-        for word in lexer:
-            if word[0] in ";&|<>" or word.startswith("#"):
-                break
-            words.append(word)
-            _check_number(blob, words)
+        words = shlex.split(line[: end.start()] if end else line)
     except ValueError as error:
         raise wrong(blob, "", f"not a line for a shell: {error}") from None
+    _check_number(blob, words)
     return [*dropwhile(lambda word: not _PROGRAM.fullmatch(word), words)]
 
 
@@ -209,7 +207,7 @@ def _options(blob: Blob, words: list[str]) -> Iterator[Option]:
         name = word.removeprefix("-").removeprefix("-")
         if not word.startswith("-") or not name:
             yield Option("", word)
-        elif name in _WITHOUT or not _takes(name, words[at : at + 1]):
+        elif name in WITHOUT_VALUE or not _takes(name, words[at : at + 1]):
             yield Option(name, "")
         elif at == len(words):
             raise wrong(blob, word, "has no value")
@@ -220,7 +218,7 @@ def _options(blob: Blob, words: list[str]) -> Iterator[Option]:
 
 def _takes(name: str, following: list[str]) -> bool:
     """Whether an option takes the next word; of one that is not known, where it is no option."""
-    return name in _WITH_VALUE or bool(following and not following[0].startswith("-"))
+    return name in WITH_VALUE or bool(following and not following[0].startswith("-"))
 
 
 def _unquoted(blob: Blob, words: list[str]) -> Line:
