@@ -118,12 +118,12 @@ class Guest:
         )
 
     def peers(self) -> str:
-        files = [self.files.get(n, "").removeprefix("/") for n in ("kernel", "initrd")]
+        kernel, initrd = (self.files.get(n, "").removeprefix("/") for n in ("kernel", "initrd"))
         boot = Boot(b"", None, self.line) if self.booted else None
         features = int(self.mode == "snp")
         cpu = self.cpu if self.mode != "sev" else "EPYC"
         machine = Machine(mode=self.mode, vcpus=self.vcpus, cpu=cpu, features=features, boot=boot)
-        return theirs("snp.fd", *files, machine)
+        return theirs("snp.fd", kernel, initrd, machine)
 
 
 @pytest.mark.parametrize("seed", range(10))

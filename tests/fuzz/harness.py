@@ -26,13 +26,16 @@ from cvmplan.images import (
     pe,
     rom,
     tdvf,
+    uki,
     variable_store,
 )
+from cvmplan.launch.given import Given
 from cvmplan.platforms.snp import idblock, report
 from cvmplan.platforms.tdx import params, quote
 from cvmplan.readers import (
     DOCUMENTS,
     calls,
+    descriptions,
     firmware,
     manifest,
     matrix,
@@ -112,6 +115,9 @@ READERS: Final[dict[str, Reader]] = {
     "guid-table": guid_table.read_guid_table,
     "manifest": lambda blob: [manifest.recognises(blob), manifest.read(blob, Files().open)],
     "manifest-inspect": manifest.inspect,
+    "description": lambda blob: descriptions.read(blob, Files().open, Given()),
+    "description-inspect": descriptions.inspect,
+    "uki-parts": uki.parts,
     "firmware": lambda blob: [firmware.recognises(blob), firmware.read(blob, Files().open)],
     "firmware-inspect": firmware.inspect,
     "plan": lambda blob: [plan.recognises(blob), plan.read(blob, Files().find)],
@@ -169,6 +175,10 @@ VERBS: Final[dict[str, list[str]]] = {
     "measure for sev": ["measure", "{}", "--platform", "sev"],
     "measure with a profile": ["measure", "--example", "snp", "--vmm", "{}"],
     "measure with a kernel": ["measure", "--example", "snp", "--kernel", "{}", "--initrd", "{}"],
+    "measure a UKI": [
+        "measure", "--example", "snp", "--kernel", "{}", "--uki-sections",
+    ],
+    "measure a description": ["measure", "{}", "--pod", "{}", "--base", "."],
     "measure with an SVSM": ["measure", "--example", "snp", "--svsm", "{}"],
     "measure, against": ["measure", "--example", "snp", "--against", "{}", "--certs", "{}"],
     "measure, expecting": ["measure", "--example", "snp", "--expect", "@{}"],

@@ -45,10 +45,10 @@ WITH_VALUE: Final = _names(
     accel acpitable action add-fd append async-teardown audio audiodev bios blockdev boot cdrom
     chardev compat cpu d D debugcon device dfilter display drive dtb dump-vmstate echr fda fdb
     fsdev fw_cfg gdb global hda hdb hdc hdd icount incoming initrd iscsi k kernel L loadvm m
-    machine M mem-path mon monitor msg mtdblock name net netdev nic numa object option-rom overcommit parallel
-    pflash pidfile plugin qmp qmp-pretty readconfig rotate rtc run-with runas sandbox sd seed
-    semihosting-config serial set shim smbios smp soundhw spice tb-size tpmdev trace usbdevice uuid
-    vga virtfs virtioconsole vnc watchdog-action xen-domid
+    machine M mem-path mon monitor msg mtdblock name net netdev nic numa object option-rom
+    overcommit parallel pflash pidfile plugin qmp qmp-pretty readconfig rotate rtc run-with
+    runas sandbox sd seed semihosting-config serial set shim smbios smp soundhw spice tb-size
+    tpmdev trace usbdevice uuid vga virtfs virtioconsole vnc watchdog-action xen-domid
     """
 )
 WITHOUT_VALUE: Final = _names(
