@@ -171,6 +171,11 @@ def main(argv: list[str]) -> int:
 
 def _run(argv: list[str]) -> int:
     """Run the command line and return its exit code, all that it prints written."""
+    if argv and argv[0].startswith("-"):
+        from cvmplan.cli import familiar
+
+        if familiar.is_like_the_tool(argv):
+            argv = ["measure", familiar.LIKE_TOOL, *argv]
     command = typer.main.get_command(app)
     code = command.main(argv or ["--help"], prog_name="cvmplan", standalone_mode=False)
     failed = flush_output()

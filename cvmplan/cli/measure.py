@@ -39,6 +39,10 @@ Certs = Annotated[
         "--certs", metavar="FILE", help="Certificates that vouch for --against (repeatable)."
     ),
 ]
+OutputFormat = Annotated[Optional[str], typer.Option("--output-format", hidden=True)]
+Title = Annotated[str, typer.Option("--title", hidden=True)]
+FirmwareOnly = Annotated[bool, typer.Option("--firmware-only", hidden=True)]
+DumpVmsa = Annotated[bool, typer.Option("--dump-vmsa", hidden=True)]
 
 
 @app.command()
@@ -60,6 +64,10 @@ def measure(
     ] = False,
     format: Format = "text",
     output: Output = None,
+    output_format: OutputFormat = None,
+    title: Title = "",
+    firmware_only: FirmwareOnly = False,
+    dump_vmsa: DumpVmsa = False,
 ) -> None:
     """
     Compute the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest.
@@ -71,25 +79,42 @@ def measure(
 
     wanted = None if expect is None else digest_option(expect)
     references = _references(against, certs or [])
-    if bare and format != "text":
-        raise ConfigError("cannot be combined with --format", at="--bare")
+    if (bare or output_format) and format != "text":
+        at = "--bare" if bare else "--output-format"
+        raise ConfigError("cannot be combined with --format", at=at)
     printer = None if bare else MEASUREMENT.printer(format)
     plan = request.plan()
     with _watch(request, plan) as watch:
         result = fold(plan, watch)
     plan = announced(plan, result)
-    if wanted is not None and wanted != result.digest:
-        from cvmplan.launch.commands import explain_command
+    if firmware_only:
+        from cvmplan.cli import familiar
 
-        raise MismatchError(
-            f"{result.register} is {result.digest.hex()}, expected {wanted.hex()}",
-            at=request.image.name,
-            hint=shlex.join([*explain_command(plan), "--expect", wanted.hex()]),
-        )
+        result = familiar.firmware_only(plan, result)
+    _check(wanted, plan, result, request.image.name)
     if references is not None:
         _compare(references, plan, result)
-    text = printer.measurement(plan, result) if printer else result.digest.hex()
+    if output_format or firmware_only or dump_vmsa:
+        from cvmplan.cli import familiar
+
+        text = familiar.as_printed(result, output_format or "hex", title)
+        output = familiar.dump_states(plan, output) if dump_vmsa else output
+    else:
+        text = printer.measurement(plan, result) if printer else result.digest.hex()
     write(text, output)
+
+
+def _check(wanted: bytes | None, plan: Plan, result: Measurement, at: str) -> None:
+    """Raise MismatchError where a digest was expected, and it is not that of `result`."""
+    if wanted is None or wanted == result.digest:
+        return
+    from cvmplan.launch.commands import explain_command
+
+    raise MismatchError(
+        f"{result.register} is {result.digest.hex()}, expected {wanted.hex()}",
+        at=at,
+        hint=shlex.join([*explain_command(plan), "--expect", wanted.hex()]),
+    )
 
 
 def _references(path: str | None, certs: list[str]) -> Found | None:

@@ -7,6 +7,9 @@ from typing import Any, Final
 
 from typer.core import TyperCommand
 
+from cvmplan.cli import words
+from cvmplan.core.errors import CvmplanError
+
 WIDEST: Final = 200  # columns that a page fills at most
 OWN, LAUNCH, GUEST = "Options", "Image and launch", "Guest"
 BOOT, AMD, INTEL, GENERAL = "Direct boot", "AMD SEV", "Intel TDX", "General"
@@ -96,8 +99,38 @@ def group_of(name: str) -> str:
     return AMD if platforms <= set(POLICED) else GUEST
 
 
+TYPED: Final = "cvmplan.typed"
+"""Where the context of a verb has options with what was typed for them."""
+
+
 class Verb(TyperCommand):
     """A verb whose options are listed in groups where it has those of a launch."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read the command line, with options of other tools in it; ConfigError for a repeat."""
+        if not ctx.resilient_parsing:
+            args = self._checked(ctx, args)
+        return super().parse_args(ctx, args)
+
+    def _checked(self, ctx: Any, args: list[str]) -> list[str]:
+        known = words.declared(self.params)
+        split = [*words.split(args, known)]
+        if any(word.name and word.name not in known for word in split):
+            from cvmplan.cli import familiar
+
+            everything = familiar.options_of_the_tool() | known
+            split, typed = familiar.translate([*words.split(args, everything)], known)
+            ctx.meta[TYPED] = typed
+        words.check_repeats(split, known, ctx.meta.get(TYPED, {}))
+        return words.join(split)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; an error names what was typed."""
+        try:
+            return super().invoke(ctx)
+        except CvmplanError as error:
+            error.at = ctx.meta.get(TYPED, {}).get(error.at, error.at)
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options by their groups, and examples."""
