@@ -100,7 +100,7 @@ def of_evidence() -> Iterator[tuple[str, ...]]:
 
 def of_tables() -> Iterator[tuple[str, ...]]:
     """Yield the command lines about what is built in."""
-    for verb in ("profiles", "abis", "rules", "schema"):
+    for verb in ("profiles", "abis", "cpus", "rules", "schema"):
         yield (verb,)
     for name in run("schema").out.split():
         yield ("schema", name)

@@ -161,7 +161,7 @@ def test_help_of_a_verb_is_its_own() -> None:
 def test_an_unknown_topic_is_refused_with_the_nearest() -> None:
     result = run("help", "mesurement")
     assert_refused(result, {2})
-    assert "'measurement'" in result.err
+    assert "did you mean measurement?" in result.err
     assert "'cvmplan help'" in run("help", "qqqqqq").err
     assert_refused(run("help", "../../README"), {2})
     assert_refused(run("help", ""), {2})

@@ -121,8 +121,9 @@ def test_each_type_of_vcpu_has_the_digest_of_the_tool(
     assert run(*line).out == theirs(monkeypatch, *line).out
 
 
+@pytest.mark.usefixtures("files")
 @pytest.mark.parametrize("verb", ["measure", "plan", "check", "map", "trace", "sweep"])
-def test_a_verb_takes_them_too(files: Path, verb: str) -> None:
+def test_a_verb_takes_them_too(verb: str) -> None:
     theirs = ("--mode", "snp", "--ovmf", "ovmf.fd", "--vcpu-type", "epyc-milan", "--vcpus", "2")
     ours = ("ovmf.fd", "--platform", "snp", "--cpu", "EPYC-Milan", "--vcpus", "2")
     taken = run(verb, *theirs)
@@ -130,7 +131,8 @@ def test_a_verb_takes_them_too(files: Path, verb: str) -> None:
     assert taken.out.lower() == run(verb, *ours).out.lower()
 
 
-def test_a_mode_is_named_in_the_output_as_our_platform(files: Path) -> None:
+@pytest.mark.usefixtures("files")
+def test_a_mode_is_named_in_the_output_as_our_platform() -> None:
     out = run("measure", "--mode", "seves", "--ovmf", "ovmf.fd", "--format", "json").out
     assert json.loads(out)["given"] == {"platform": "sev-es", "es_init": "init2"}
 
@@ -198,7 +200,8 @@ def test_what_may_be_repeated_still_may() -> None:
     assert run("measure", "--example", "snp", "--quiet", "--quiet", "--bare").code == 0
 
 
-def test_a_value_that_looks_like_an_option_is_a_value(files: Path) -> None:
+@pytest.mark.usefixtures("files")
+def test_a_value_that_looks_like_an_option_is_a_value() -> None:
     for append in ("--vcpus", "--mode", "-v", "--", "a=b --vcpus 3"):
         boot = ("--platform", "snp", "--kernel", "kernel", "--append", append)
         out = run("measure", "ovmf.fd", *boot, "--format", "json").out

@@ -89,7 +89,7 @@ def test_every_other_answer_fits(
         ("verify", "report", "example:snp", *signed), ("events", "log", "--rtmr0", "00" * 48),
         ("explain", "example:snp", "--expect", "00" * 48, "--budget", "0.3"),
         ("explain", "example:snp", "--report", "report", "--budget", "0.3"),
-        ("td-params",), ("td-info", "example:tdx"), ("profiles",), ("abis",), ("rules",),
+        ("td-params",), ("td-info", "example:tdx"), ("profiles",), ("abis",), ("rules",), ("cpus",),
         ("profiles", "qemu"), ("abis", "kvm-6.18"), ("abis", "map-memory"), ("help",),
     ):  # fmt: skip
         text = run(*arguments).out

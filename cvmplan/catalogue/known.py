@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, InputError
 from cvmplan.core.files import PACKAGE, is_there, map_file, own_file
+from cvmplan.core.names import unknown
 from cvmplan.core.outputs import make_folder_of, whole_file
 from cvmplan.readers.firmware import Firmware, document_of, read_all
 
@@ -56,13 +56,8 @@ def find(known: Iterable[Known], name: str, at: str) -> Known:
         by_name.setdefault(one.firmware.name.lower(), one)
     if name.lower() in by_name:
         return by_name[name.lower()]
-    near = get_close_matches(name.lower(), by_name, n=1)
-    hint = (
-        f"did you mean {by_name[near[0]].firmware.name}?"
-        if near
-        else "'cvmplan catalogue' lists them"
-    )
-    raise ConfigError(f"unknown firmware {name[:60]!r}", at=at, hint=hint)
+    names = [one.firmware.name for one in by_name.values()]
+    raise unknown("firmware", name, names, at, "'cvmplan catalogue' lists them")
 
 
 def add(firmware: Firmware, path: str | None) -> None:

@@ -31,6 +31,7 @@ from cvmplan.cli.process import (
 )
 from cvmplan.core.errors import CvmplanError, InputError
 from cvmplan.core.mapped import confirm_all
+from cvmplan.core.names import unknown
 from cvmplan.core.values import printable
 
 GROUPS: Final = (
@@ -76,6 +77,7 @@ GROUPS: Final = (
         {
             "profiles": "List the VMM profiles with their sources.",
             "abis": "List the kernel interfaces with their sources.",
+            "cpus": "List the CPU models with their signatures.",
             "rules": "List the rules of 'check'.",
             "schema": "Print the JSON Schema of a document.",
             "help": "Print a page of the documentation.",
@@ -103,9 +105,10 @@ class _Verbs(TyperGroup):
                 formatter.write_dl(list(verbs.items()), col_max=16)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        del ctx
         if cmd_name not in VERBS:
-            return None
+            if ctx.resilient_parsing:
+                return None
+            raise unknown("verb", cmd_name, VERBS, more="'cvmplan --help' lists the verbs")
         module = import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
         command = typer.main.get_command(module.app)
         command.name, command.short_help = cmd_name, VERBS[cmd_name]

@@ -11,7 +11,8 @@ import typer
 from cvmplan.cli import make_app
 from cvmplan.cli.options import Output, Request, launch_verb, write
 from cvmplan.cli.progress import watch_for
-from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
+from cvmplan.core.errors import MismatchError, UnsupportedError
+from cvmplan.core.names import spelled, unknown
 from cvmplan.core.values import printable
 from cvmplan.emit import CONFIG
 from cvmplan.kvm import abi as abis
@@ -37,9 +38,9 @@ def config(request: Request, to: To, output: Output = None) -> None:
     from cvmplan.operations.measure import broken_promises, measure
     from cvmplan.readers import recognise
 
+    to = spelled(to, MANAGERS)
     if to not in MANAGERS:
-        hint = f"choose from {', '.join(MANAGERS)}"
-        raise ConfigError(f"unknown target {to!r}", at="--to", hint=hint)
+        raise unknown("target", to, MANAGERS, "--to")
     manager, printer = MANAGERS[to], CONFIG.printer(to)
     kind, _ = recognise(request.image, request.options.text("platform"))
     plan = _plan(request, manager)

@@ -10,12 +10,12 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from difflib import get_close_matches
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cvmplan.cli.process import tell
 from cvmplan.cli.words import Declared, Word
 from cvmplan.core.errors import ConfigError, InputError, UnsupportedError
+from cvmplan.core.names import spelled, unknown
 from cvmplan.core.values import one_of
 from cvmplan.planning.read import read_value
 
@@ -76,9 +76,7 @@ def is_like_the_tool(argv: Sequence[str]) -> bool:
     return argv[:1] != [] and argv[0].startswith("-") and bool(names & {MODE, "--ovmf"})
 
 
-def translate(
-    words: Sequence[Word], known: Collection[str]
-) -> tuple[list[Word], dict[str, str]]:
+def translate(words: Sequence[Word], known: Collection[str]) -> tuple[list[Word], dict[str, str]]:
     """
     Return `words` with options that are `known`, and each of those with what was typed.
 
@@ -106,11 +104,12 @@ def translate(
 def _mode(words: Iterable[Word]) -> Mode | None:
     """Return the mode that is named, None without one; ConfigError."""
     name = next((word.value for word in words if word.name == MODE), None)
-    if name is None or name.lower() in MODES:
-        return None if name is None else MODES[name.lower()]
-    near = get_close_matches(name.lower(), MODES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(MODES)}"
-    raise ConfigError(f"unknown mode {name[:60]!r}", at=MODE, hint=hint)
+    if name is None:
+        return None
+    found = MODES.get(spelled(name, MODES))
+    if found is None:
+        raise unknown("mode", name, MODES, MODE)
+    return found
 
 
 def _renamed(word: Word, mode: Mode | None) -> Iterator[Word]:
@@ -125,7 +124,9 @@ def _renamed(word: Word, mode: Mode | None) -> Iterator[Word]:
         if mode is None or not any(option.name == name for option in mode.options):
             yield Word(name, vmm)
         elif vmm.lower() != "qemu":
-            raise ConfigError(f"{vmm[:60]!r} is not supported with {MODE} {mode.name}", at=word.name)
+            raise ConfigError(
+                f"{vmm[:60]!r} is not supported with {MODE} {mode.name}", at=word.name
+            )
     else:
         yield Word(name, str(_size(value)) if word.name == "--vars-file" else value)
 
@@ -148,7 +149,9 @@ def _as_the_tool(words: Iterable[Word], mode: Mode | None) -> Iterator[Word]:
         missing += ["--vcpus"] if "--vcpus" not in given else []
         typed = {"--vcpu-type", "--vcpu-sig", "--vcpu-family"} & {*given}
         vmm = (given.get("--vmm-type") or "QEMU").upper()
-        missing += ["--vcpu-type (or --vcpu-sig, or --vcpu-family)"] if not typed and vmm == "QEMU" else []
+        missing += (
+            ["--vcpu-type (or --vcpu-sig, or --vcpu-family)"] if not typed and vmm == "QEMU" else []
+        )
     if missing:
         raise ConfigError(f"missing {' and '.join(missing)}", at="cvmplan")
     yield from kept
@@ -185,7 +188,8 @@ def dump_states(plan: Plan, folder: str | None) -> str:
 
     if folder is None:
         raise ConfigError("needs a folder", at="--dump-vmsa", hint="-o DIR")
-    pages = [step.page for step in plan.trace() if hasattr(step, "vcpus") for _ in step.vcpus]
+    steps: list[Any] = [step for step in plan.trace() if hasattr(step, "vcpus")]
+    pages = [step.page for step in steps for _ in step.vcpus]
     if not pages:
         problem = "the kernel measures no vCPU states in this launch"
         raise UnsupportedError(problem, at="--dump-vmsa")

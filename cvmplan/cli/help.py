@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from difflib import get_close_matches
 from typing import Annotated, Final, Optional
 
 import typer
 
 from cvmplan.cli import VERBS, main, make_app
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.names import unknown
 
 app = make_app()
 FOLDER: Final = os.path.join(os.path.dirname(os.path.dirname(__file__)), "docs")
@@ -36,9 +35,7 @@ def show_help(topic: Topic = None) -> None:
     elif name in VERBS:
         raise typer.Exit(main([name, "--help"]))
     else:
-        near = get_close_matches(name, [*topics(), *VERBS], n=1)
-        hint = f"did you mean {near[0]!r}?" if near else "'cvmplan help' lists the pages"
-        raise ConfigError(f"unknown topic {topic!r}", hint=hint)
+        raise unknown("topic", topic, [*topics(), *VERBS], more="'cvmplan help' lists the pages")
 
 
 def topics() -> list[str]:

@@ -25,7 +25,7 @@ from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError
 from cvmplan.core.files import Files
-from cvmplan.core.platform import FLAT, Platform
+from cvmplan.core.platform import FLAT, Platform, find
 from cvmplan.core.values import Json
 from cvmplan.emit import LAUNCH_MEASURE
 from cvmplan.planning.read import read_options, read_value
@@ -170,6 +170,7 @@ def _measured(asked: Request) -> _Launched:
 def _known(typed: Typed, digest: bytes) -> _Launched:
     """Return a launch of which only the digest is known; ConfigError for settings beside it."""
     policy, platform = typed.text("policy"), typed.text("platform")
+    platform = None if platform is None else find(platform)
     for name in typed.without("policy", "platform", "quiet", "verbose").given():
         at = "IMAGE" if name == "path" else f"--{name.replace('_', '-')}"
         raise ConfigError("cannot be combined with --digest", at=at)
@@ -179,8 +180,7 @@ def _known(typed: Typed, digest: bytes) -> _Launched:
     if policy is None:
         raise ConfigError("missing --policy (required with --digest)", at="--policy")
     read = read_options({"policy": policy}).number("policy") or 0
-    named = None if platform is None else Platform(platform)
-    return _Launched("--digest", named, read, digest, None, Files())
+    return _Launched("--digest", platform, read, digest, None, Files())
 
 
 _VERSION = re.compile(r"([0-9]{1,3})\.([0-9]{1,3})")

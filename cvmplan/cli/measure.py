@@ -79,29 +79,24 @@ def measure(
 
     wanted = None if expect is None else digest_option(expect)
     references = _references(against, certs or [])
-    if (bare or output_format) and format != "text":
-        at = "--bare" if bare else "--output-format"
-        raise ConfigError("cannot be combined with --format", at=at)
-    printer = None if bare else MEASUREMENT.printer(format)
+    alone = "--bare" if bare else "--output-format" if output_format else ""
+    if alone and format != "text":
+        raise ConfigError("cannot be combined with --format", at=alone)
+    printer = None if alone else MEASUREMENT.printer(format)
     plan = request.plan()
     with _watch(request, plan) as watch:
         result = fold(plan, watch)
     plan = announced(plan, result)
-    if firmware_only:
-        from cvmplan.cli import familiar
-
-        result = familiar.firmware_only(plan, result)
-    _check(wanted, plan, result, request.image.name)
-    if references is not None:
-        _compare(references, plan, result)
+    text = printer.measurement(plan, result) if printer else result.digest.hex()
     if output_format or firmware_only or dump_vmsa:
         from cvmplan.cli import familiar
 
+        result = familiar.firmware_only(plan, result) if firmware_only else result
         text = familiar.as_printed(result, output_format or "hex", title)
-        output = familiar.dump_states(plan, output) if dump_vmsa else output
-    else:
-        text = printer.measurement(plan, result) if printer else result.digest.hex()
-    write(text, output)
+    _check(wanted, plan, result, request.image.name)
+    if references is not None:
+        _compare(references, plan, result)
+    write(text, familiar.dump_states(plan, output) if dump_vmsa else output)
 
 
 def _check(wanted: bytes | None, plan: Plan, result: Measurement, at: str) -> None:

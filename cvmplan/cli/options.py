@@ -25,13 +25,14 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, InputError
 from cvmplan.core.files import EXAMPLES, Files
 from cvmplan.core.mapped import confirm_all
+from cvmplan.core.names import unknown
 from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import printable
 from cvmplan.launch.given import Given
 from cvmplan.launch.settings import SETTINGS, TOP, Kind
 from cvmplan.planning import request as planning
-from cvmplan.planning.read import read_options
+from cvmplan.planning.read import read_name, read_options
 from cvmplan.planning.request import choose_vmm
 
 T = TypeVar("T")
@@ -194,7 +195,7 @@ def settings(typed: Typed) -> tuple[Files, Given]:
         base=typed.text("base"),
         tell=_tell if typed.flag("verbose") else lambda _: None,
     )
-    named = Given({n: v for n in TOP if (v := typed.text(n)) is not None})
+    named = Given({n: read_name(n, v) for n in TOP if (v := typed.text(n)) is not None})
     return files, named | read_options(typed.without(*TOP, *_NO_SETTINGS))
 
 
@@ -241,9 +242,9 @@ def _open(files: Files, path: str | None, example: str | None) -> Blob:
 
 def example_path(name: str) -> str:
     """Return what stands for the example `name` where a path may stand; ConfigError."""
-    path = f"example:{name}"
+    path = f"example:{name.lower()}"
     if path not in EXAMPLES:
-        raise ConfigError(f"unknown example {name!r}; choose from snp, tdx", at="--example")
+        raise unknown("example", name, (one.partition(":")[2] for one in EXAMPLES), "--example")
     return path
 
 

@@ -28,6 +28,7 @@ from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
+from cvmplan.core.names import spelled, unknown
 from cvmplan.core.platform import SNP
 from cvmplan.core.processes import in_order
 from cvmplan.core.values import Json, printable
@@ -132,9 +133,9 @@ def reference(
     The values are those of all combinations of images and settings, as for 'cvmplan sweep'.
     Where one of them cannot be launched, nothing is written and all refusals are listed.
     """
+    to = spelled(to, TARGETS)
     if to not in TARGETS:
-        hint = f"choose from {', '.join(TARGETS)}"
-        raise ConfigError(f"unknown target {to!r}", at="--to", hint=hint)
+        raise unknown("target", to, TARGETS, "--to")
     signs = _signer(to, key, cert or [])
     printer = REFERENCE.printer(to)
     made = Reference(_values(order.asked, jobs, quiet=quiet), order.wanted, __version__)

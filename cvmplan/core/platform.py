@@ -12,7 +12,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.names import spelled, unknown
 
 VMSA_GPA: Final = 0xFFFFFFFFF000
 """Where KVM measures each VMSA.  Source: linux arch/x86/kvm/svm/sev.c, INITIAL_VMSA_GPA."""
@@ -186,13 +186,11 @@ def of_state(found: Iterable[Platform], *, vmsa: bool) -> Platform:
 
 
 def find(name: str, at: str = "--platform") -> Platform:
-    """Return the platform `name`; ConfigError at `at` lists those that exist."""
+    """Return the platform `name`, in any case; ConfigError at `at` lists those that exist."""
     try:
-        return Platform(name)
+        return Platform(spelled(name, Platform))
     except ValueError:
-        raise ConfigError(
-            f"unknown platform {name!r}", at=at, hint=f"choose from {', '.join(Platform)}"
-        ) from None
+        raise unknown("platform", name, Platform, at) from None
 
 
 # Groups that tables and messages name; each follows from the facts.

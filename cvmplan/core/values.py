@@ -12,6 +12,8 @@ from base64 import b64decode
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
+from cvmplan.core.names import spelled
+
 Json: TypeAlias = "Mapping[str, Json] | Sequence[Json] | str | int | float | bool | None"
 """What a JSON document is made of."""
 
@@ -62,7 +64,7 @@ def within(low: int, high: int) -> Callable[[Json], int]:
     def read(written: Json) -> int:
         value = integer(written)
         if not low <= value <= high:
-            raise ValueError(f"{_quoted(written)} is not between {low:#x} and {high:#x}")
+            raise ValueError(f"{_quoted(written)} is not between {_bounds(written, low, high)}")
         return value
 
     return read
@@ -184,12 +186,13 @@ def hex_string(written: Json) -> bytes:
 
 
 def one_of(*names: str) -> Callable[[Json], str]:
-    """Return a reader of one of `names`."""
+    """Return a reader of one of `names`, in any case."""
 
     def read(written: Json) -> str:
-        if not isinstance(written, str) or written not in names:
+        found = spelled(written, names) if isinstance(written, str) else ""
+        if found not in names:
             raise ValueError(f"{_quoted(written)} is not one of {', '.join(names)}")
-        return written
+        return found
 
     return read
 
@@ -199,6 +202,12 @@ def printable(line: str) -> str:
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
+def _bounds(written: Json, low: int, high: int) -> str:
+    """Return two numbers in the base in which another one was written."""
+    in_hex = isinstance(written, str) and written.startswith("0x")
+    return f"{low:#x} and {high:#x}" if in_hex else f"{low} and {high}"
 
 
 def _quoted(written: Json) -> str:

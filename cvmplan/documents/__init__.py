@@ -9,7 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final
 
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.names import spelled, unknown
 
 DOCUMENTS: Final = {
     "manifest": ("cvmplan.documents.manifest", "Manifest"),
@@ -44,9 +44,10 @@ DOCUMENTS: Final = {
 
 def model(name: str) -> Any:
     """Return the pydantic model of a document; ConfigError lists those that exist."""
-    if name not in DOCUMENTS:
-        raise ConfigError(f"unknown document {name!r}", hint=f"choose from {', '.join(DOCUMENTS)}")
-    module, attribute = DOCUMENTS[name]
+    found = DOCUMENTS.get(spelled(name, DOCUMENTS))
+    if found is None:
+        raise unknown("document", name, DOCUMENTS)
+    module, attribute = found
     return getattr(import_module(module), attribute)
 
 

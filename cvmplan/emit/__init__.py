@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Final, Generic, TypeVar, cast
 
-from cvmplan.core.errors import ConfigError
+from cvmplan.core.names import spelled, unknown
 
 if TYPE_CHECKING:
     from cvmplan.emit import calls as _calls
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         CataloguePrinter,
         ComparisonPrinter,
         ConfigPrinter,
+        CpusPrinter,
         EventsPrinter,
         ExplanationPrinter,
         FindingsPrinter,
@@ -93,11 +94,10 @@ class Output(Generic[P]):
 
     def printer(self, name: str) -> P:
         """Return what prints it in the format `name`; ConfigError where nothing does."""
-        if name not in self.modules:
-            hint = f"choose from {', '.join(self.modules)}"
-            problem = f"unknown format {name!r} for {self.what}"
-            raise ConfigError(problem, at="--format", hint=hint)
-        return cast("P", import_module(f"{__name__}.{self.modules[name]}"))
+        module = self.modules.get(spelled(name, self.modules))
+        if module is None:
+            raise unknown("format", name, self.modules, "--format", of=self.what)
+        return cast("P", import_module(f"{__name__}.{module}"))
 
     @property
     def metavar(self) -> str:
@@ -140,6 +140,7 @@ PROFILES: Final[Output[ProfilesPrinter]] = Output(
 PROFILE: Final[Output[ProfilePrinter]] = Output("profile", text="text_tables", json="json_tables")
 ABIS: Final[Output[AbisPrinter]] = Output("abis", text="text_tables", json="json_tables")
 ABI: Final[Output[AbiPrinter]] = Output("abi", text="text_tables", json="json_tables")
+CPUS: Final[Output[CpusPrinter]] = Output("cpus", text="text_tables", json="json_tables")
 RULES: Final[Output[RulesPrinter]] = Output("rules", text="text_tables", json="json_tables")
 CATALOGUE: Final[Output[CataloguePrinter]] = Output(
     "catalogue", text="text_catalogue", json="json_catalogue"
@@ -185,6 +186,7 @@ if TYPE_CHECKING:
     _PROFILE: tuple[ProfilePrinter, ...] = (_text_tables, _json_tables)
     _ABIS: tuple[AbisPrinter, ...] = (_text_tables, _json_tables)
     _ABI: tuple[AbiPrinter, ...] = (_text_tables, _json_tables)
+    _CPUS: tuple[CpusPrinter, ...] = (_text_tables, _json_tables)
     _RULES: tuple[RulesPrinter, ...] = (_text_tables, _json_tables)
     _CATALOGUE: tuple[CataloguePrinter, ...] = (_text_catalogue, _json_catalogue)
     _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)

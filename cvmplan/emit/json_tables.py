@@ -14,6 +14,7 @@ from cvmplan.kvm.calls import KernelCall
 from cvmplan.kvm.interface import Bits
 from cvmplan.profiles import IGVM_FIELDS, Profile
 from cvmplan.profiles import Fact as ProfileFact
+from cvmplan.profiles.cpus import Cpu, parts
 from cvmplan.profiles.interfaces import Interface
 
 Shown: TypeAlias = "Json | Bits"
@@ -26,6 +27,21 @@ def rules(known: Mapping[str, Rule]) -> str:
         [
             {"rule": name, "severity": rule.severity, "explanation": rule.explanation}
             for name, rule in known.items()
+        ]
+    )
+
+
+def cpus(known: Sequence[Cpu]) -> str:
+    """Return the CPU models and the processors, each with its signature and its parts."""
+    return dumps(
+        [
+            {
+                "name": one.name,
+                "kind": "model" if one.is_model else "processor",
+                "signature": hex(one.signature),
+                **dict(zip(("family", "model", "stepping"), parts(one.signature), strict=True)),
+            }
+            for one in known
         ]
     )
 

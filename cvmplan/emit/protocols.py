@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cvmplan.platforms.tdx.params import Described
     from cvmplan.platforms.tdx.report import Identity
     from cvmplan.profiles import Profile
+    from cvmplan.profiles.cpus import Cpu
     from cvmplan.profiles.interfaces import Interface
     from cvmplan.readers.firmware import Firmware
     from cvmplan.reference.values import Reference
@@ -192,6 +193,13 @@ class AbiPrinter(Protocol):
 
     def abi(self, shown: Interface) -> str:
         """Return it in full."""
+
+
+class CpusPrinter(Protocol):
+    """Prints CPU models and processors with their signatures."""
+
+    def cpus(self, known: Sequence[Cpu]) -> str:
+        """Return the whole output."""
 
 
 class RulesPrinter(Protocol):

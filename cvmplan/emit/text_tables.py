@@ -12,6 +12,7 @@ from cvmplan.kvm.asked import Known
 from cvmplan.kvm.calls import KernelCall
 from cvmplan.kvm.interface import Bits
 from cvmplan.profiles import Profile
+from cvmplan.profiles.cpus import Cpu
 from cvmplan.profiles.interfaces import Interface
 
 Plain: TypeAlias = "Bits | Mapping[str, Plain] | tuple[Plain, ...] | str | int | None"
@@ -21,6 +22,19 @@ Plain: TypeAlias = "Bits | Mapping[str, Plain] | tuple[Plain, ...] | str | int |
 def rules(known: Mapping[str, Rule]) -> str:
     """Return the catalogue of rules."""
     return joined(aligned([(name, r.severity, r.explanation) for name, r in known.items()]))
+
+
+def cpus(known: Sequence[Cpu]) -> str:
+    """Return the CPU models and the processors, those of one signature on one line."""
+    parts: list[list[str]] = []
+    for title, models in (("CPU models", True), ("processors (CPU model host)", False)):
+        names: dict[int, list[str]] = {}
+        for one in known:
+            if one.is_model is models:
+                names.setdefault(one.signature, []).append(one.name)
+        rows = [(f"{value:#x}", ", ".join(several)) for value, several in names.items()]
+        parts.append([title, *aligned(rows, "  ")])
+    return joined([*parts[0], "", *parts[1]])
 
 
 def abis(known: Sequence[Interface]) -> str:

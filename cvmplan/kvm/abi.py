@@ -10,7 +10,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.names import spelled, unknown
 from cvmplan.core.platform import CONFIDENTIAL, OPEN, SNP, TDX, VBS, Platform
 from cvmplan.kvm.interface import FIRMWARE_POLICY, LARGE, PAGE, Abi, Fact
 from cvmplan.kvm.releases import (
@@ -227,14 +228,11 @@ DEFAULT: Final = MAP_MEMORY.name
 
 
 def find(name: str, at: str = "--abi") -> Abi:
-    """Return the interface `name`; ConfigError at `at` lists those that exist."""
-    if name not in ABIS:
-        raise ConfigError(
-            f"unknown kernel interface {name!r}",
-            at=at,
-            hint=f"supported: {', '.join(ABIS)}",
-        )
-    return ABIS[name]
+    """Return the interface `name`, in any case; ConfigError at `at` for others."""
+    found = ABIS.get(spelled(name, ABIS))
+    if found is None:
+        raise unknown("kernel interface", name, ABIS, at)
+    return found
 
 
 def earliest(platform: Platform) -> Abi:

@@ -7,19 +7,21 @@ path in the manifest.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from hashlib import sha256, sha384
 from typing import Final, TypeAlias, TypeVar
 
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
+from cvmplan.core.names import spelled
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import Json
+from cvmplan.kvm.abi import ABIS
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import IDENTITIES, SETTINGS, TOP
-from cvmplan.profiles import cpus
+from cvmplan.profiles import PROFILES, cpus
 
 T = TypeVar("T")
 BOOT: Final = ("kernel", "initrd", "append")
@@ -32,6 +34,12 @@ Written: TypeAlias = int | str | bool | list[str] | None
 def option(name: str) -> str:
     """Name the option of a setting."""
     return f"--{name.replace('_', '-')}"
+
+
+def read_name(name: str, written: str) -> str:
+    """Return the name of a platform, VMM or interface as we spell it; others stay as they are."""
+    known: dict[str, Iterable[str]] = {"platform": Platform, "vmm": PROFILES, "abi": ABIS}
+    return spelled(written, known[name])
 
 
 def read_value(reader: Callable[[Json], T], written: Json, at: str) -> T:

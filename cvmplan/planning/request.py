@@ -19,7 +19,7 @@ from cvmplan.launch.model import Launch, Opener
 from cvmplan.launch.settings import TOP, Settings
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.build import launch, launch_source, plan
-from cvmplan.planning.read import Written, option, read_options
+from cvmplan.planning.read import Written, option, read_name, read_options
 from cvmplan.planning.source import open_source
 from cvmplan.profiles import Profile
 from cvmplan.readers import recognise
@@ -98,7 +98,7 @@ def read_parameters(settings: Settings, open_file: Opener) -> Given:
         if name == "allow_outside":
             continue
         if name in TOP and isinstance(value, str | Profile):
-            top[name] = value
+            top[name] = read_name(name, value) if isinstance(value, str) else value
         elif name not in TOP and isinstance(value, os.PathLike):
             written[name] = os.fspath(value)
         elif name not in TOP and (value is None or isinstance(value, int | str | list)):

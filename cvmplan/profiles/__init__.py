@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.names import spelled, unknown
 from cvmplan.profiles.earlier import (
     EC2_RDX_0,
     GCE_2024,
@@ -72,14 +73,12 @@ DEFAULTS: Final = {"": QEMU.name, "igvm": HYPER_V.name}
 
 
 def find(name: str, at: str = "--vmm") -> Profile:
-    """Return the built-in profile `name`; ConfigError at `at` lists those that exist."""
-    if name not in PROFILES:
-        raise ConfigError(
-            f"unknown VMM profile {name!r}",
-            at=at,
-            hint=f"built in are {', '.join(PROFILES)}; a profile file ends in .json or .toml",
-        )
-    return PROFILES[name]
+    """Return the built-in profile `name`, in any case; ConfigError at `at` for others."""
+    found = PROFILES.get(spelled(name, PROFILES))
+    if found is None:
+        listed = f"built in are {', '.join(PROFILES)}; a profile file ends in .json or .toml"
+        raise unknown("VMM profile", name, PROFILES, at, listed)
+    return found
 
 
 def for_platform(profile: Profile, platform: str, at: str) -> Profile:

@@ -8,10 +8,10 @@ of one model share family, model and stepping.
 
 from __future__ import annotations
 
-from difflib import get_close_matches
-from typing import Final
+from typing import Final, NamedTuple
 
 from cvmplan.core.errors import ConfigError
+from cvmplan.core.names import spelled, unknown
 
 
 def signature(family: int, model: int, stepping: int) -> int:
@@ -60,6 +60,20 @@ HOST: Final = ("host", "max")
 """Models whose signature is that of the host's processor."""
 
 
+class Cpu(NamedTuple):
+    """A signature and what has it: a CPU model of a VMM, or a processor."""
+
+    name: str
+    signature: int
+    is_model: bool
+
+
+def list_cpus() -> list[Cpu]:
+    """Return all CPU models and processors that are known."""
+    models = [Cpu(name, value, is_model=True) for name, value in SIGNATURES.items()]
+    return [*models, *(Cpu(name, value, is_model=False) for value, name in CHIPS.items())]
+
+
 def find(name: str) -> int:
     """
     Return the signature of the CPU model `name`; ConfigError for unknown ones.
@@ -67,24 +81,18 @@ def find(name: str) -> int:
     The name is taken in any case, and with the flags that a VMM's command line has behind it
     ("EPYC-v4,+amd-ssbd"): they do not change the signature.
     """
-    model = name.partition(",")[0].strip().lower()
-    found = {known.lower(): value for known, value in SIGNATURES.items()}.get(model)
+    model = name.partition(",")[0].strip()
+    found = SIGNATURES.get(spelled(model, SIGNATURES))
     if found is not None:
         return found
-    if model in HOST:
+    if model.lower() in HOST:
         chips = ", ".join(f"{value:#x} {chip}" for value, chip in CHIPS.items())
         raise ConfigError(
             f"{model!r} names no model: the signature is that of the host's processor",
             hint=f"give it as --cpu 0x…; known are {chips}",
         )
-    near = get_close_matches(model, [known.lower() for known in SIGNATURES], n=1)
-    nearest = next((known for known in SIGNATURES if [known.lower()] == near), "")
-    raise ConfigError(
-        f"unknown CPU model {name[:60]!r}",
-        hint=f"did you mean {nearest}?"
-        if nearest
-        else f"choose from {', '.join(SIGNATURES)}; or give a signature such as 0xa00f11",
-    )
+    listed = "'cvmplan cpus' lists them; a signature such as 0xa00f11 is taken too"
+    raise unknown("CPU model", model, SIGNATURES, more=listed)
 
 
 def name_of(written: str | None, value: int) -> str | None:

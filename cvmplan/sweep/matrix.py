@@ -18,8 +18,8 @@ from cvmplan.core.values import MOST_VCPUS, integer
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
-from cvmplan.launch.settings import SETTINGS
-from cvmplan.planning.read import signature_of
+from cvmplan.launch.settings import SETTINGS, TOP
+from cvmplan.planning.read import read_name, signature_of
 from cvmplan.planning.request import chosen_profile, is_file
 from cvmplan.profiles import Profile
 
@@ -148,6 +148,8 @@ def _counts(piece: Piece) -> Sequence[int]:
 def _value(name: str, piece: Piece, open_file: Opener) -> Value:
     if isinstance(piece, Profile):
         return piece
+    if name in TOP:
+        piece = read_name(name, str(piece))
     if name == "vmm":
         return chosen_profile(str(piece), open_file)
     if name == "abi":
