@@ -165,6 +165,8 @@ def main() -> None:
     """Write all pages anew."""
     from tempfile import TemporaryDirectory
 
+    from tests import share
+
     for path in PAGES:
         with TemporaryDirectory() as folder:
             before = path.read_text()
@@ -172,6 +174,8 @@ def main() -> None:
             if after != before:
                 path.write_text(after)
                 sys.stdout.write(f"{path.relative_to(ROOT)}\n")
+    for path in share.write():
+        sys.stdout.write(f"{path.relative_to(ROOT)}\n")
 
 
 if __name__ == "__main__":

@@ -25,8 +25,8 @@ from cvmplan.cli.process import (
     answer_signals,
     fill_closed_streams,
     flush_output,
+    has_colours,
     leave,
-    on_terminal,
     tell,
 )
 from cvmplan.core.errors import CvmplanError, InputError
@@ -87,6 +87,8 @@ GROUPS: Final = (
 """Titles and verbs, each verb with its summary; it is a module of this package."""
 VERBS: Final = {name: text for _, verbs in GROUPS for name, text in verbs.items()}
 BUG = 70
+COMPLETE: Final = "_CVMPLAN_COMPLETE"
+"""The environment variable by which a shell asks what may follow."""
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # the class of all errors of usage
 
 
@@ -179,6 +181,10 @@ def _run(argv: list[str]) -> int:
 
         if familiar.is_like_the_tool(argv):
             argv = ["measure", familiar.LIKE_TOOL, *argv]
+    if COMPLETE in os.environ:
+        from typer.completion import completion_init  # type: ignore[attr-defined]  # re-exported
+
+        completion_init()  # typer's own shells
     command = typer.main.get_command(app)
     code = command.main(argv or ["--help"], prog_name="cvmplan", standalone_mode=False)
     failed = flush_output()
@@ -230,6 +236,6 @@ def _complain(message: str, hint: str, code: int) -> int:
 
 def _print_error(word: str, colour: str, message: str) -> None:
     label = f"{word}:"
-    if on_terminal() and not os.environ.get("NO_COLOR"):
+    if has_colours():
         label = typer.style(label, fg=colour, bold=True)
     tell(f"{label} {printable(message)}")

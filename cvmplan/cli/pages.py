@@ -57,6 +57,11 @@ EXAMPLES: Final = {
         "cvmplan reference OVMF.fd --platform snp --vcpus 1-32 --cpu EPYC-Milan --to rvps",
         "cvmplan reference OVMF.fd --platform tdx --to go-tdx-guest -o tdx.textproto",
     ),
+    "config": ("cvmplan config OVMF.fd --platform snp --vcpus 4 --cpu EPYC-Milan --to qemu",),
+    "igvm": (
+        "cvmplan igvm OVMF.fd --platform snp --vcpus 4 -o image.igvm",
+        "cvmplan igvm OVMF.fd --platform tdx --beside snp-plan.json -o image.igvm",
+    ),
     "verify": (
         "cvmplan verify report.bin --plan plan.json --certs vcek.pem --certs chain.pem",
         "cvmplan verify quote.dat OVMF.fd --event-log CCEL",
@@ -74,6 +79,8 @@ EXAMPLES: Final = {
     ),
     "profiles": ("cvmplan profiles qemu", "cvmplan profiles ec2 --format json -o own.json"),
     "abis": ("cvmplan abis kvm-6.18",),
+    "cpus": ("cvmplan cpus --format json",),
+    "rules": ("cvmplan rules",),
     "schema": ("cvmplan schema manifest",),
     "help": ("cvmplan help mismatch", "cvmplan help measure"),
 }

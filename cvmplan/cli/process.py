@@ -44,6 +44,13 @@ def on_terminal() -> bool:
     return sys.stderr is not None and not sys.stderr.closed and sys.stderr.isatty()
 
 
+def has_colours() -> bool:
+    """Whether errors are coloured: on a terminal or with FORCE_COLOR, and not with NO_COLOR."""
+    if os.environ.get("NO_COLOR"):
+        return False
+    return bool(os.environ.get("FORCE_COLOR")) or on_terminal()
+
+
 def tell(text: str) -> None:
     """Write a line to standard error; where that is closed or full, the line is dropped."""
     if sys.stderr is None:

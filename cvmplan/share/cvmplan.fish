@@ -1,0 +1,1 @@
+complete --command cvmplan --no-files --arguments "(env _CVMPLAN_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) cvmplan)" --condition "env _CVMPLAN_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) cvmplan"
