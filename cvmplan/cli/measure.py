@@ -150,7 +150,7 @@ def _watch(request: Request, plan: Plan) -> Iterator[Watch | None]:
     if request.jobs > 1 and plan.platform.page_info:
         from cvmplan.platforms.snp.parallel import hashing
 
-        with hashing(request.jobs) as watch:
-            yield watch
+        with hashing(request.jobs) as hashed:
+            yield watch_for(plan, quiet=request.quiet, first=hashed)
     else:
         yield watch_for(plan, quiet=request.quiet)

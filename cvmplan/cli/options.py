@@ -18,7 +18,7 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 import typer
 
 from cvmplan import emit
-from cvmplan.cli.process import CLOSED_PIPE, discard, tell
+from cvmplan.cli.process import CLOSED_PIPE, TICKER, discard, tell
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
@@ -298,6 +298,7 @@ def write_bytes(pieces: Iterable[bytes | memoryview], output: str | None) -> Non
 def _print(answer: str | bytes | memoryview) -> None:
     """Write `answer` to standard output; a reader that has gone ends the program quietly."""
     confirm_all()
+    TICKER.stop()
     if sys.stdout is None:
         raise InputError("standard output is closed", at="-")
     try:

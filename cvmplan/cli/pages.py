@@ -8,6 +8,7 @@ from typing import Any, Final
 from typer.core import TyperCommand
 
 from cvmplan.cli import words
+from cvmplan.cli.process import TICKER
 from cvmplan.core.errors import CvmplanError
 
 WIDEST: Final = 200  # columns that a page fills at most
@@ -132,12 +133,16 @@ class Verb(TyperCommand):
         return words.join(split)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the verb; an error names what was typed."""
+        """Run the verb, and say that it runs where it takes long; errors name what was typed."""
+        if not ctx.params.get("quiet") and not ctx.params.get("on_host"):  # KVM answers EINTR
+            TICKER.start(str(ctx.info_name))
         try:
             return super().invoke(ctx)
         except CvmplanError as error:
             error.at = ctx.meta.get(TYPED, {}).get(error.at, error.at)
             raise
+        finally:
+            TICKER.stop()
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options by their groups, and examples."""

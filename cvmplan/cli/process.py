@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from contextlib import suppress
 from types import FrameType
@@ -12,6 +13,8 @@ from typing import IO, Final, NoReturn
 
 SIGNALLED: Final = 128  # exit code of a run that signal N ended: 128 + N, as shells report it
 CLOSED_PIPE: Final = SIGNALLED + signal.SIGPIPE
+DRAW = 1.0  # seconds between two signs of life on a terminal
+TELL = 10.0  # and between two lines elsewhere
 PATIENCE: Final = 5  # seconds that cleaning up may take before a second signal ends it
 
 
@@ -51,15 +54,60 @@ def has_colours() -> bool:
     return bool(os.environ.get("FORCE_COLOR")) or on_terminal()
 
 
+class Ticker:
+    """
+    Says every ten seconds that a run goes on; on a terminal every second, in one place.
+
+    For work of which nobody knows how far it is.  A timer of the process interrupts it: none of
+    its system calls may be one that a signal ends.
+    """
+
+    def __init__(self) -> None:
+        self._what, self._begun, self._shown = "", 0.0, False
+
+    def start(self, what: str) -> None:
+        """Begin to say so of `what`; threads have no timer."""
+        if threading.current_thread() is not threading.main_thread():
+            return
+        self._what, self._begun = what, time.monotonic()
+        signal.signal(signal.SIGALRM, self._tick)
+        every = DRAW if on_terminal() else TELL
+        signal.setitimer(signal.ITIMER_REAL, every, every)
+
+    def _tick(self, _number: int, _frame: FrameType | None) -> None:
+        said = f"{self._what}: {time.monotonic() - self._begun:.0f} s"
+        if on_terminal():
+            self._shown = _write(f"\r{said}\x1b[K")
+        else:
+            tell(said)
+
+    def stop(self) -> None:
+        """Say nothing more: an answer, or a bar, follows."""
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self._shown:
+            self._shown = False
+            _write("\r\x1b[K")
+
+
+TICKER: Final = Ticker()
+
+
 def tell(text: str) -> None:
     """Write a line to standard error; where that is closed or full, the line is dropped."""
+    _write(f"{text}\n")
+
+
+def _write(text: str) -> bool:
+    """Write to standard error, and say whether that was possible."""
     if sys.stderr is None:
-        return
+        return False
     try:
-        sys.stderr.write(f"{text}\n")
+        sys.stderr.write(text)
         sys.stderr.flush()
     except (OSError, ValueError):
         discard(sys.stderr)
+        return False
+    return True
 
 
 def flush_output() -> OSError | None:

@@ -27,15 +27,17 @@ from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
 from cvmplan.core.outputs import whole_file
 from cvmplan.core.processes import in_order
-from cvmplan.emit import VALUE
+from cvmplan.emit import TABLE, VALUE
 from cvmplan.launch.given import Given
 from cvmplan.launch.settings import READ_WITH, SETTINGS
 from cvmplan.planning.read import read_options
 from cvmplan.sweep import matrix, run
 from cvmplan.sweep.matrix import COMMAS, ORDER, Product
+from cvmplan.sweep.rows import Row
 
 app = make_app()
 DATABASE = "sqlite"
+MOST_ROWS = 1 << 16  # of a table
 MOST_LINES = 16 << 20  # bytes of a file of command lines
 _TOP = {
     "platform": ("NAME,…", "Platforms to launch on.  [assumed: the one that the image supports]"),
@@ -124,7 +126,8 @@ Cluster = Annotated[
     typer.Option("--executor", metavar="dask://HOST:PORT", help="Dask cluster to use."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", help="Do not show progress.")]
-Format = Annotated[str, typer.Option("--format", metavar="jsonl|csv|sqlite", help="Output format.")]
+FORMATS = f"{VALUE.metavar}|{TABLE.metavar}|{DATABASE}"
+Format = Annotated[str, typer.Option("--format", metavar=FORMATS, help="Output format.")]
 FILE = "Output file (written atomically), or the database to fill."
 Output = Annotated[Optional[str], typer.Option("--output", "-o", metavar="FILE", help=FILE)]
 
@@ -161,6 +164,9 @@ def sweep(
             for _, rows in tally.of(computed(stack, parcels, executor, jobs)):
                 store.put(rows)
             return
+        if format in TABLE.modules:
+            write(TABLE.printer(format).table(_rows(asked, tally, stack, executor, jobs)), output)
+            return
         printer = VALUE.printer(format)
         parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus, asked.reading)
         put: Callable[[str], Any] = partial(write, output=None)
@@ -170,6 +176,18 @@ def sweep(
         put(printer.heading())
         for rows in in_order(tally.of(computed(stack, parcels, executor, jobs))):
             put("".join(map(printer.value, rows)))
+
+
+def _rows(
+    asked: Asked, tally: _Tally, stack: ExitStack, executor: str | None, jobs: int
+) -> list[Row]:
+    """Return all results; ConfigError for more than a table has."""
+    if tally.total > MOST_ROWS:
+        problem = f"{tally.total} combinations, a table has at most {MOST_ROWS}"
+        raise ConfigError(problem, at="--format", hint=f"--format {VALUE.metavar}")
+    parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus, asked.reading)
+    finished = in_order(tally.of(computed(stack, parcels, executor, jobs)))
+    return [row for rows in finished for row in rows]
 
 
 def computed(
@@ -192,13 +210,13 @@ class _Tally:
     """Counts results on their way, and shows how far they are on a terminal."""
 
     def __init__(self, total: int, *, quiet: bool) -> None:
-        self._total, self._quiet = total, quiet
+        self.total, self._quiet = total, quiet
 
     def of(self, finished: Iterable[run.Finished]) -> Iterator[run.Finished]:
         """Yield what is finished; PlanError at the end where nothing could be launched."""
         failures: list[str] = []
         measured = 0
-        with bar("measuring", self._total, quiet=self._quiet) as advance:
+        with bar("measuring", self.total, quiet=self._quiet) as advance:
             for number, rows in finished:
                 wrong = [str(row["error"]) for row in rows if row["error"]]
                 failures += wrong[: 1 - len(failures)]

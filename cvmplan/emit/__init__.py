@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from cvmplan.emit import text_plan as _text_plan
     from cvmplan.emit import text_rtmr as _text_rtmr
     from cvmplan.emit import text_session as _text_session
+    from cvmplan.emit import text_sweep as _text_sweep
     from cvmplan.emit import text_tables as _text_tables
     from cvmplan.emit import text_td as _text_td
     from cvmplan.emit.configs import kata as _kata
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
         RulesPrinter,
         SessionPrinter,
         SimulationPrinter,
+        TablePrinter,
         TdInfoPrinter,
         TdParamsPrinter,
         TracePrinter,
@@ -156,6 +158,7 @@ REFERENCE: Final[Output[ReferencePrinter]] = Output(
         )
     },
 )  # fmt: skip
+TABLE: Final[Output[TablePrinter]] = Output("table", text="text_sweep")
 CONFIG: Final[Output[ConfigPrinter]] = Output(
     "config", qemu="configs.qemu", libvirt="configs.libvirt", kata="configs.kata"
 )
@@ -190,6 +193,7 @@ if TYPE_CHECKING:
     _RULES: tuple[RulesPrinter, ...] = (_text_tables, _json_tables)
     _CATALOGUE: tuple[CataloguePrinter, ...] = (_text_catalogue, _json_catalogue)
     _VALUE: tuple[ValuePrinter, ...] = (_jsonl, _csv)
+    _TABLE: tuple[TablePrinter, ...] = (_text_sweep,)
     _CONFIG: tuple[ConfigPrinter, ...] = (_qemu, _libvirt, _kata)
     _REFERENCE: tuple[ReferencePrinter, ...] = (
         _coco,

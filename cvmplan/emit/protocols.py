@@ -229,6 +229,13 @@ class ValuePrinter(Protocol):
         """Return one result."""
 
 
+class TablePrinter(Protocol):
+    """Prints the results of a sweep together."""
+
+    def table(self, rows: Sequence[Row]) -> str:
+        """Return all of them; there is at least one."""
+
+
 class ReferencePrinter(Protocol):
     """Prints reference values for a verifier."""
 
