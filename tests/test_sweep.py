@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import sqlite3
 import subprocess
@@ -135,6 +136,38 @@ def test_fewer_vcpus_may_be_a_launch_where_more_are_not() -> None:
 
 
 # --- formats -------------------------------------------------------------------------------------
+
+
+def test_a_table_has_the_peers_digests_beside_what_differs(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ("sweep", "a.fd", "--vcpus", "1-3", "--cpu", "EPYC-v4,EPYC-Milan", "--format", "text")
+    monkeypatch.setenv("COLUMNS", "160")
+    above, _, below = run(*line).out.partition("\n\n")
+    assert {"platform  ", "vmm       "} < {row[:10] for row in above.splitlines()}
+    assert "cpu" not in above.split()
+    head, *rows = [row.split() for row in below.splitlines()]
+    assert head == ["cpu", "vcpus", "MEASUREMENT"]
+    assert rows == [
+        [cpu, str(n), theirs("a.fd", "", "", Machine(vcpus=n, cpu=cpu))]
+        for cpu in ("EPYC-v4", "EPYC-Milan")
+        for n in (1, 2, 3)
+    ]
+    monkeypatch.setenv("COLUMNS", "80")
+    narrow = run(*line).out.splitlines()
+    assert [row.strip() for row in narrow if len(row) > 80] == [row[-1] for row in rows]
+
+
+def test_a_table_says_why_there_is_no_digest_and_has_an_end() -> None:
+    (Path("empty-name")).write_text("x" * 300)
+    lines = ("--append-file", "empty-name", "--append", "b", "--kernel", "kernel")
+    out = run("sweep", "a.fd", "td.fd", *lines, "--format", "text").out
+    assert "error: --append: is not supported on tdx" in out
+    assert len({*re.findall("[0-9a-f]{96}", out)}) == 2
+    assert re.fullmatch(
+        "MEASUREMENT\n  [0-9a-f]{96}\n",
+        run("sweep", "a.fd", "--format", "text").out.partition("\n\n")[2],
+    )
+    assert_refused(run("sweep", "a.fd", "--vcpus", "1-4096", "--cpu",
+                       ",".join(map(str, range(17))), "--format", "text"), {2})  # fmt: skip
 
 
 def test_csv_has_a_column_for_everything() -> None:
