@@ -15,7 +15,7 @@ from cvmplan.documents.fields import (
 )
 
 RecordedOp = Literal[
-    "create-vcpu", "set-private", "set-shared", "map-memory", "pre-fault-memory",
+    "create-vm", "init", "create-gmem", "set-memslot", "create-vcpu", "set-private", "set-shared", "map-memory", "pre-fault-memory",
     "snp-launch-start", "snp-launch-update", "snp-launch-finish",
     "tdx-init-vm", "tdx-init-vcpu", "tdx-add", "tdx-init-mem-region", "tdx-extend",
     "tdx-page-aug", "tdx-finalize",
@@ -24,10 +24,13 @@ RecordedOp = Literal[
 ]  # fmt: skip
 RANGED = frozenset(
     {
-        "set-private", "set-shared", "map-memory", "pre-fault-memory", "snp-launch-update",
-        "tdx-add", "tdx-init-mem-region", "tdx-extend", "tdx-page-aug", "sev-launch-update-data",
+        "set-memslot", "set-private", "set-shared", "map-memory", "pre-fault-memory",
+        "snp-launch-update", "tdx-add", "tdx-init-mem-region", "tdx-extend", "tdx-page-aug", "sev-launch-update-data",
     }
 )  # fmt: skip
+
+NEEDS = {"create-vm": ["vm_type"], "create-gmem": ["size", "gmem"], "set-memslot": ["slot"]}
+MOST_TYPE = 0xFF  # of a VM; KVM has numbers up to 5
 
 
 class Left(Document):
@@ -43,11 +46,33 @@ class RecordedLine(Document):
 
     `ret` is what the call returned: 0, or an errno as a negative number; absent where it
     was not recorded.  `page_type` goes with SNP's add, `measured` with TDX's; SEV's add may
-    lack the `gpa`, which the call itself does not have.
+    lack the `gpa`, which the call itself does not have.  `n` is the number of the call, where
+    lines may be in a different order; then each line has it.
+
+    A recording that begins with the `create-vm` has all calls that set up the VM.  One without it
+    has a launch alone: its VM is assumed.
     """
 
     model_config = ConfigDict(title="cvmplan.recorded/1")
+    n: Count | None = None
     op: RecordedOp
+    vm_type: Annotated[
+        int | None, Field(ge=0, le=MOST_TYPE, description="create-vm: the argument of the call")
+    ] = None
+    legacy: Annotated[
+        bool | None, Field(description="init: by KVM_SEV_INIT or KVM_SEV_ES_INIT")
+    ] = None
+    vmsa_features: Annotated[
+        Integer | None, Field(description="init: of struct kvm_sev_init")
+    ] = None
+    slot: Annotated[int | None, Field(ge=0, lt=1 << 32, description="set-memslot")] = None
+    flags: Annotated[Count | None, Field(description="create-gmem: of the struct")] = None
+    gmem: Annotated[
+        Count | None, Field(description="number of the guest_memfd, in their order")
+    ] = None
+    gmem_offset: Annotated[Integer | None, Field(description="set-memslot: where in it")] = None
+    attributes: Annotated[Integer | None, Field(description="tdx-init-vm")] = None
+    xfam: Annotated[Integer | None, Field(description="tdx-init-vm")] = None
     gpa: Integer | None = None
     size: Integer | None = None
     measured: bool | None = None
@@ -66,6 +91,7 @@ class RecordedLine(Document):
         needs = ["gpa", "size"] if self.op in RANGED else []
         if self.op == "sev-launch-update-data":  # the call has a host address, and no guest's
             needs = ["size"]
+        needs += NEEDS.get(self.op, [])
         needs += ["page_type"] if self.op == "snp-launch-update" else []
         needs += ["measured"] if self.op in ("tdx-add", "tdx-init-mem-region") else []
         missing = [name for name in needs if getattr(self, name) is None]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import errno
 import re
 from base64 import b64decode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -75,14 +75,23 @@ def read(blob: Blob, platform: Platform | None = None) -> Recording:
         made = recorded_ops.recording(recorded_calls.read_lines(blob, lines(blob)), blob.name)
         return made if platform is None else made._replace(platform=platform)
     attempts = tuple(_trace(blob) if _has_events(blob) else _json_lines(blob))
+    return Recording(platform or _platform(attempts, blob.name), attempts)
+
+
+def _platform(attempts: Sequence[Attempt], name: str) -> Platform:
+    """Return the platform of the VM that was created, or else the one that has such calls."""
+    made = next((a.vm_type for a in attempts if a.op == "create-vm"), None)
+    legacy = any(a.op == "init" and a.legacy for a in attempts)
+    if made is not None and not legacy:
+        return made
     names = {a.op.partition("-")[0] for a in attempts}
     found = [p for p in Platform if p.calls in names]
     kinds = sorted({p.calls for p in found})
-    if platform is None and len(kinds) != 1:
+    if len(kinds) != 1:
         what = " and ".join(kinds) or "no platform"
-        raise ConfigError(f"the calls are of {what}", at=blob.name, hint="--platform NAME")
+        raise ConfigError(f"the calls are of {what}", at=name, hint="--platform NAME")
     states = any(a.op == "sev-launch-update-vmsa" for a in attempts)
-    return Recording(platform or of_state(found, vmsa=states), attempts)
+    return of_state(found, vmsa=states)
 
 
 def lines(blob: Blob) -> Iterator[tuple[int, str]]:
