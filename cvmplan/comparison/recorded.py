@@ -50,7 +50,7 @@ def of_recording(name: str, recording: Recording) -> Side:
         kind = attempt.page_type or kind
         left = attempt.residual[1] if attempt.residual else 0
         size = 0 if attempt.returned and not left else attempt.size - left
-        if kind and size:
+        if kind and size and attempt.placed:
             place = f"line {attempt.seq} ({attempt.op})"
             held, digest = _contents(attempt, size), _hash(attempt, size)
             side.pieces.append(Piece(kind, attempt.gpa, size, held, place, sha256=digest))

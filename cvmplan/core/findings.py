@@ -88,6 +88,9 @@ RULES: Final[dict[str, Rule]] = {
         "warning",
         "A recorded launch repeats an add without the result of the first attempt.",
     ),
+    "not-in-trace": Rule(
+        "warning", "A recorded launch is in a form that does not show all of its calls."
+    ),
     "contents-differ": Rule(
         "error", "A recorded launch added other contents than the image has at that address."
     ),

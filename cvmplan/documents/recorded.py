@@ -15,7 +15,8 @@ from cvmplan.documents.fields import (
 )
 
 RecordedOp = Literal[
-    "create-vm", "init", "create-gmem", "set-memslot", "create-vcpu", "set-private", "set-shared", "map-memory", "pre-fault-memory",
+    "create-vm", "init", "create-gmem", "set-memslot", "create-vcpu",
+    "set-private", "set-shared", "map-memory", "pre-fault-memory",
     "snp-launch-start", "snp-launch-update", "snp-launch-finish",
     "tdx-init-vm", "tdx-init-vcpu", "tdx-add", "tdx-init-mem-region", "tdx-extend",
     "tdx-page-aug", "tdx-finalize",
@@ -25,7 +26,8 @@ RecordedOp = Literal[
 RANGED = frozenset(
     {
         "set-memslot", "set-private", "set-shared", "map-memory", "pre-fault-memory",
-        "snp-launch-update", "tdx-add", "tdx-init-mem-region", "tdx-extend", "tdx-page-aug", "sev-launch-update-data",
+        "snp-launch-update", "tdx-add", "tdx-init-mem-region", "tdx-extend", "tdx-page-aug",
+        "sev-launch-update-data",
     }
 )  # fmt: skip
 
@@ -62,9 +64,9 @@ class RecordedLine(Document):
     legacy: Annotated[
         bool | None, Field(description="init: by KVM_SEV_INIT or KVM_SEV_ES_INIT")
     ] = None
-    vmsa_features: Annotated[
-        Integer | None, Field(description="init: of struct kvm_sev_init")
-    ] = None
+    vmsa_features: Annotated[Integer | None, Field(description="init: of struct kvm_sev_init")] = (
+        None
+    )
     slot: Annotated[int | None, Field(ge=0, lt=1 << 32, description="set-memslot")] = None
     flags: Annotated[Count | None, Field(description="create-gmem: of the struct")] = None
     gmem: Annotated[

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -13,6 +12,8 @@ from cvmplan.core.errors import MalformedError
 from cvmplan.core.platform import VMSA_GPA, Platform
 from cvmplan.core.values import PAGE
 from cvmplan.kvm.layouts import (
+    GUEST_MEMFD_FLAG_INIT_SHARED,
+    GUEST_MEMFD_FLAG_MMAP,
     KVM_MEM_GUEST_MEMFD,
     KVM_MEMORY_ATTRIBUTE_PRIVATE,
     KVM_TDX_MEASURE_MEMORY_REGION,
@@ -20,13 +21,14 @@ from cvmplan.kvm.layouts import (
 )
 from cvmplan.kvm.recorded import Fields, RecordedCall, gpaw_of
 from cvmplan.readers.recorded_calls import Line
-from cvmplan.simulator.attempts import Attempt
+from cvmplan.simulator.attempts import Attempt, errno_name
 from cvmplan.simulator.call import State
 from cvmplan.simulator.replay import Recording, StateDoubt
 from cvmplan.simulator.vcpu_state import Registers, differing, vmsa_of
 
 PAGE_TYPE: Final = {number: name for name, number in SNP_PAGE_TYPES.items()}
 LEGACY: Final = {"KVM_SEV_INIT": Platform.SEV, "KVM_SEV_ES_INIT": Platform.SEV_ES}
+GMEM_FLAGS: Final = {GUEST_MEMFD_FLAG_MMAP: "mmap", GUEST_MEMFD_FLAG_INIT_SHARED: "init-shared"}
 SNP_ACTIVE: Final = 1 << 0
 ID_BLOCK: Final = 96  # bytes; AMD 56860, "Structure of the ID Block"
 MOST_NESTED: Final = 16  # memslots that are looked at for one host address
@@ -39,6 +41,26 @@ class Slot(NamedTuple):
     uaddr: int
     size: int
     gpa: int
+
+
+class HostMemory:
+    """Where a VMM has the memory of its guest, by the memslots that it set."""
+
+    def __init__(self) -> None:
+        self._slots: list[Slot] = []
+        self._sorted: list[Slot] = []
+
+    def add(self, slot: Slot) -> None:
+        """Note a memslot."""
+        self._slots.append(slot)
+
+    def gpa_of(self, uaddr: int) -> int | None:
+        """Return the guest address of a host address, None where no slot has it."""
+        if len(self._sorted) < len(self._slots):
+            self._sorted = sorted(self._slots)
+        at = bisect_right(self._sorted, uaddr, key=attrgetter("uaddr"))
+        near = reversed(self._sorted[max(at - MOST_NESTED, 0) : at])
+        return next((s.gpa + uaddr - s.uaddr for s in near if uaddr < s.uaddr + s.size), None)
 
 
 def recording(lines: Iterable[Line], name: str) -> Recording:
@@ -57,8 +79,7 @@ class _Maker:
         self._attempts: list[Attempt] = []
         self._calls: list[RecordedCall] = []
         self._gmems: dict[int, int] = {}  # descriptor to number
-        self._slots: list[Slot] = []
-        self._sorted: list[Slot] = []
+        self._memory = HostMemory()
         self._set: dict[int, Registers] = {}
         self._final: dict[int, Registers] = {}
         self._vcpus = 0
@@ -107,7 +128,11 @@ class _Maker:
         if told is None:
             return
         op = told.pop("op")
-        told = {"returned": _errno(call.returned), "gmem_offset": None, **told}
+        told = {
+            "returned": None if call.returned is None else errno_name(call.returned),
+            "gmem_offset": None,
+            **told,
+        }
         made = Attempt(call.line, op, fw_error=call.fw_error, **told)
         if op in MEASURES_VCPUS and not call.failed:
             self._measured = True
@@ -145,17 +170,9 @@ class _Maker:
         if attempt.op in MEASURES_VCPUS:
             return replace(attempt, vmsas=self._states(platform))
         if attempt.op == "sev-launch-update-data":
-            gpa = self._gpa_of(attempt.src or 0)
+            gpa = self._memory.gpa_of(attempt.src or 0)
             return replace(attempt, gpa=gpa or 0, placed=gpa is not None)
         return attempt
-
-    def _gpa_of(self, uaddr: int) -> int | None:
-        """Return the guest address of a host address, by the memslots, also later ones."""
-        if not self._sorted:
-            self._sorted = sorted(self._slots)
-        at = bisect_right(self._sorted, uaddr, key=attrgetter("uaddr"))
-        near = reversed(self._sorted[max(at - MOST_NESTED, 0) : at])
-        return next((s.gpa + uaddr - s.uaddr for s in near if uaddr < s.uaddr + s.size), None)
 
     def _states(self, platform: Platform) -> tuple[State, ...]:
         """Return the VMSAs of the vCPUs whose registers are known, in their order."""
@@ -197,15 +214,14 @@ class _Maker:
         if call.returned is not None and not call.failed:
             self._gmems[call.returned] = number
         flags = _int(call.fields, "flags")
-        names = tuple(n for bit, n in ((1, "mmap"), (2, "init-shared")) if flags & bit)
         return {"op": "create-gmem", "size": _int(call.fields, "size"), "gmem": number,
-                "flags": names}  # fmt: skip
+                "flags": gmem_flags(flags)}  # fmt: skip
 
     def _memslot(self, call: RecordedCall, line: Line) -> dict[str, Any]:
         told = call.fields
         gpa, size = _int(told, "guest_phys_addr"), _int(told, "memory_size")
         if size and not call.failed:
-            self._slots.append(Slot(_int(told, "userspace_addr"), size, gpa))
+            self._memory.add(Slot(_int(told, "userspace_addr"), size, gpa))
         made: dict[str, Any] = {"op": "set-memslot", "slot": _int(told, "slot"), "gpa": gpa,
                                 "size": size}  # fmt: skip
         if size and _int(told, "flags") & KVM_MEM_GUEST_MEMFD:
@@ -293,13 +309,11 @@ def _with_rest(attempt: Attempt, call: RecordedCall) -> Attempt:
     return replace(attempt, taken=taken, residual=residual)
 
 
+def gmem_flags(flags: int) -> tuple[str, ...]:
+    """Return the names of flags of KVM_CREATE_GUEST_MEMFD, as plans have them."""
+    return tuple(name for bit, name in GMEM_FLAGS.items() if flags & bit)
+
+
 def _int(fields: Fields, name: str) -> int:
     value = fields.get(name, 0)
     return value if isinstance(value, int) else 0
-
-
-def _errno(ret: int | None) -> str | None:
-    """Return "" for success, the name of an errno, None where nothing was recorded."""
-    if ret is None or ret >= 0:
-        return None if ret is None else ""
-    return errno.errorcode.get(-ret, f"errno {-ret}")

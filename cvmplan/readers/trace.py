@@ -10,7 +10,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
 from cvmplan.core.platform import Platform, of_state
 from cvmplan.documents import text
-from cvmplan.readers import recorded
+from cvmplan.readers.log_lines import BOM, lines
 
 if TYPE_CHECKING:
     from cvmplan.documents.results import TraceCommand
@@ -22,13 +22,13 @@ HEAD: Final = 1 << 16  # bytes in which the schema is looked for
 
 def recognises(blob: Blob) -> bool:
     """Whether the text is a trace, or its first line is a command."""
-    head = bytes(blob.data[:HEAD]).removeprefix(recorded.BOM)
+    head = bytes(blob.data[:HEAD]).removeprefix(BOM)
     return LINE.match(head) is not None or SCHEMA.search(head) is not None
 
 
 def read(blob: Blob) -> tuple[Platform, list[Any]]:
     """Return the platform and the commands of a trace; MalformedError."""
-    if LINE.match(bytes(blob.data[:HEAD]).removeprefix(recorded.BOM)):
+    if LINE.match(bytes(blob.data[:HEAD]).removeprefix(BOM)):
         commands = [*_lines(blob)]
         return _platform(blob, commands), commands
     document = text.validate(blob, text.parse(blob), "trace")
@@ -44,7 +44,7 @@ def _lines(blob: Blob) -> Iterator[Any]:
     from cvmplan.documents.fields import problems
     from cvmplan.documents.results import TraceCommand
 
-    for number, line in recorded.lines(blob):
+    for number, line in lines(blob):
         at = f"{blob.name}:{number}"
         try:
             yield TraceCommand.model_validate(text.parse_line(line))

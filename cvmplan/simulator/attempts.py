@@ -6,6 +6,7 @@ A kernel that adds a part of a range answers 0 and writes the rest back; a recor
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -25,7 +26,8 @@ class Attempt(Call):
     `returned` is "" for success, the name of an errno, or None where it was not recorded;
     `residual` the (gpa, size) that the kernel left over; `note` what the VMM said about it;
     not `placed` is an add of which the guest address was not recorded.  `taken` are contents
-    that the call took, `asks` a call that asks for a length and has no effect.
+    that the call took, `asks` a call that asks for a length and has no effect.  Of a call that is
+    not `shown` it is known that it was made, and no more.
     """
 
     policy: int | None = POLICY
@@ -36,6 +38,12 @@ class Attempt(Call):
     placed: bool = True
     taken: Taken | None = None
     asks: bool = False
+    shown: bool = True
+
+
+def errno_name(ret: int) -> str:
+    """Return what a call returned as `Attempt.returned`: "" for 0 and more, else an errno."""
+    return errno.errorcode.get(-ret, f"errno {-ret}") if ret < 0 else ""
 
 
 def with_rests(attempts: Sequence[Attempt]) -> Iterator[Attempt]:

@@ -46,10 +46,14 @@ class Memory(Memslots):
 
         Pages hold what `pages` (gpa, size, contents) say, and are added as they are there.
         """
-        self.in_place = True
         self.new_gmem(0, 1 << 52)
         self.bind(Slot(0, 0, 1 << 52, 0))
         self.private.set(0, 1 << 52, value=private)
+        self.hold(pages)
+
+    def hold(self, pages: Iterable[tuple[int, int, Source]]) -> None:
+        """Let pages hold what `pages` (gpa, size, contents) say, and be added as they are there."""
+        self.in_place = True
         self.written.set(0, END, (UNKNOWN, 0))
         for gpa, size, source in pages:
             self.written.set(gpa, gpa + size, (source, gpa))

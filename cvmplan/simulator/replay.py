@@ -28,6 +28,7 @@ from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
 from cvmplan.simulator.source import UNKNOWN, Source
 
 AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
+HINT: Final = "'cvmplan help recording' has a script for bpftrace that records all of a launch"
 INVALID_PARAM: Final = 0x16  # AMD 56860, "Status Codes": the CPUID page was corrected
 
 
@@ -51,7 +52,8 @@ class Recording(NamedTuple):
     The attempts of one launch, in their order.
 
     `calls` are all recorded calls where each was (cvmplan.recorded/2), `gpaw` the width of a
-    TD's addresses where it is known.
+    TD's addresses where it is known.  `lacks` says for people what a form of recording does not
+    show of a launch; not `ends`: it does not show its end.
     """
 
     platform: Platform
@@ -59,6 +61,13 @@ class Recording(NamedTuple):
     calls: tuple[RecordedCall, ...] = ()
     gpaw: int | None = None
     doubts: tuple[StateDoubt, ...] = ()
+    lacks: tuple[str, ...] = ()
+    ends: bool = True
+
+    @property
+    def creates_vm(self) -> bool:
+        """Whether it has the calls that set the VM up."""
+        return bool(self.calls) or any(a.op == "create-vm" and a.shown for a in self.attempts)
 
 
 class Image(NamedTuple):
@@ -89,14 +98,19 @@ def replay(
     host = Host(recording.platform, abi, gpaw, width)
     calls = frozenset(a.op for a in recording.attempts)
     vcpus = image.vcpus if image else max((a.count for a in recording.attempts), default=0) or 1
-    if not recording.calls:
+    if not recording.creates_vm:
         host.assume_set_up(calls, vcpus, image.pages if image else ())
     replayed = _Replay(host, recording, image)
     outcome = finished(host, replayed.results(), replayed.findings)
     doubts = (Finding("state-differs", one.words) for one in recording.doubts[:MOST_FINDINGS])
     more = (*replayed.contents.unknown(), *doubts)
-    outcome = outcome._replace(findings=(*outcome.findings, *more))
-    if not outcome.finalized:
+    hidden = (
+        Finding("not-in-trace", f"not in the trace: {what}", hint=HINT) for what in recording.lacks
+    )
+    outcome = outcome._replace(findings=(*outcome.findings, *more, *hidden))
+    if any(a.op == "run" and a.returned in (None, "", *AGAIN) for a in recording.attempts):
+        outcome = outcome._replace(finalized=True)  # the guest runs
+    if not outcome.finalized and recording.ends:
         problem = "the recording ends before the launch is finalized"
         outcome = outcome._replace(findings=(*outcome.findings, Finding("not-finalized", problem)))
     known = outcome.finalized and (image or recording.calls)
@@ -110,6 +124,7 @@ class _Replay:
         self._host = host
         self._attempts = recording.attempts
         self._calls = bool(recording.calls)
+        self._creates_vm = recording.creates_vm
         self._image = image
         self.contents = RecordedContents(image.pages if image else ())
         self.findings: list[Finding] = []
@@ -118,14 +133,18 @@ class _Replay:
         """Yield the answer to each attempt."""
         for number, attempt in enumerate(self._attempts):
             if self._host.vm is not None:
-                self._host.vm.done = self._calls and attempt.returned == ""
+                self._host.vm.done = self._creates_vm and attempt.returned == ""
             answer = self._answer(number, attempt)
+            if attempt.op == "create-vm" and not self._calls and self._host.vm and self._image:
+                self._host.vm.memory.hold(self._image.pages)
             if attempt.note:
                 why = f"{answer.why}; {attempt.note}" if answer.why else attempt.note
                 answer = answer._replace(why=why)
             yield Result(attempt.seq, attempt.op, answer)
 
     def _answer(self, number: int, attempt: Attempt) -> Answer:
+        if not attempt.shown:
+            return self._as_recorded(number, attempt)
         if attempt.op in ADDS:
             return self._add(number, attempt)
         if attempt.asks:
@@ -138,9 +157,19 @@ class _Replay:
             return self._vcpus(attempt)
         return self._doubted(attempt, self._host.answer(self._completed(attempt), None))
 
+    def _as_recorded(self, number: int, attempt: Attempt) -> Answer:
+        """Return the answer that was recorded to a call of which no more is known."""
+        if not attempt.returned:
+            return Answer()
+        if attempt.returned in AGAIN:
+            return Answer("nop", attempt.returned, "recorded: to be called again")
+        if number + 1 < len(self._attempts):
+            return Answer("ambiguous", attempt.returned, "recorded; the VMM went on")
+        return Answer("error", attempt.returned, "recorded: the VMM made no further call")
+
     def _doubted(self, attempt: Attempt, answer: Answer) -> Answer:
         """Return an answer; where the recording has a call done that is refused, say so."""
-        if not self._calls or answer.result != "error" or attempt.returned != "":
+        if not self._creates_vm or answer.result != "error" or attempt.returned != "":
             return answer
         return answer._replace(why=f"{answer.why}; it is recorded as done")
 
