@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -27,6 +28,27 @@ def key(use: str) -> bytes:
     return made
 
 
+def twice() -> bytes:
+    """Return a recording in which a page is added twice, as the bpftrace script writes it."""
+    memory = {"gpa": "0x0", "size": "0x1000000"}
+    lines: list[dict[str, object]] = [
+        {"op": "create-vm", "vm_type": 4},
+        {"op": "init", "vmsa_features": "0x0"},
+        {"op": "create-vcpu", "count": 1},
+        {"op": "create-gmem", "gmem": 0, "size": "0x1000000", "flags": 0},
+        {"op": "set-memslot", "slot": 0, **memory, "src": "0x7f0000000000", "gmem": 0,
+         "gmem_offset": "0x0"},
+        {"op": "set-private", **memory},
+        {"op": "snp-launch-start", "policy": "0x30000"},
+        {"op": "snp-launch-update", "gpa": "0x800000", "size": "0x9000", "page_type": "zero",
+         "src": "0x7f0000800000", "residual": {"gpa": "0x809000", "size": "0x0"}},
+        {"op": "snp-launch-update", "gpa": "0x808000", "size": "0x1000", "page_type": "normal",
+         "src": "0x7f0000808000", "residual": {"gpa": "0x808000", "size": "0x1000"}, "ret": -5},
+    ]  # fmt: skip
+    made = ({"n": n, **line, "ret": line.get("ret", 0)} for n, line in enumerate(lines))
+    return "".join(f"{json.dumps(line)}\n" for line in made).encode()
+
+
 FILES: Final[Mapping[str, Callable[[], bytes]]] = {
     "report.bin": lambda: evidence.snp_report(evidence.amd()[0], 2, measurement=digest("snp")),
     "vcek.pem": lambda: evidence.amd()[0].pem,
@@ -36,6 +58,7 @@ FILES: Final[Mapping[str, Callable[[], bytes]]] = {
     "id.pem": lambda: key("id"),
     "author.pem": lambda: key("author"),
     "bzImage": boot.kernel,
+    "twice.jsonl": twice,
     "initrd.img": lambda: b"initrd",
     "CCEL": lambda: eventlog.Log([eventlog.LogEvent()]).build(),
 }

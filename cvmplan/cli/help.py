@@ -25,6 +25,7 @@ def show_help(topic: Topic = None) -> None:
     Print a page of the documentation, or list the pages.
 
     Examples: 'cvmplan help mismatch', 'cvmplan help manifest', 'cvmplan help measure'.
+    'cvmplan help recording.bt' prints the script of a page as it is.
     """
     if topic is None:
         sys.stdout.write(list_topics())
@@ -32,10 +33,13 @@ def show_help(topic: Topic = None) -> None:
     name = topic.lower()
     if name in topics():
         sys.stdout.write(render(read_page(name)))
+    elif name in scripts():
+        sys.stdout.write(read_file(name))
     elif name in VERBS:
         raise typer.Exit(main([name, "--help"]))
     else:
-        raise unknown("topic", topic, [*topics(), *VERBS], more="'cvmplan help' lists the pages")
+        known = [*topics(), *scripts(), *VERBS]
+        raise unknown("topic", topic, known, more="'cvmplan help' lists the pages")
 
 
 def topics() -> list[str]:
@@ -43,9 +47,19 @@ def topics() -> list[str]:
     return sorted(n.removesuffix(".md") for n in os.listdir(FOLDER) if n.endswith(".md"))
 
 
+def scripts() -> list[str]:
+    """Return the names of the scripts that pages describe, sorted."""
+    return sorted(n for n in os.listdir(FOLDER) if n.endswith(".bt"))
+
+
 def read_page(name: str) -> str:
     """Return the Markdown of a page."""
-    with open(os.path.join(FOLDER, f"{name}.md"), encoding="utf-8") as file:
+    return read_file(f"{name}.md")
+
+
+def read_file(name: str) -> str:
+    """Return a file of the documentation as it is."""
+    with open(os.path.join(FOLDER, name), encoding="utf-8") as file:
         return file.read()
 
 

@@ -51,8 +51,8 @@ def simulate(
     """
     Print what a kernel answers to each call of a plan, and the resulting digest.
 
-    A recorded launch is a log with the VMM's SNP trace events, or JSON Lines ('cvmplan schema
-    recorded', 'cvmplan schema recorded-calls').  --image gives the contents that a recording
+    A recorded launch is what bpftrace, strace or the VMM logs of its calls ('cvmplan help
+    recording').  --image gives the contents that a recording
     lacks; the other options then describe its launch.  Exit 1 if a call is refused or a page is
     measured twice.
     """

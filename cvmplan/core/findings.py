@@ -89,7 +89,7 @@ RULES: Final[dict[str, Rule]] = {
         "A recorded launch repeats an add without the result of the first attempt.",
     ),
     "not-in-trace": Rule(
-        "warning", "A recorded launch is in a form that does not show all of its calls."
+        "warning", "The form of a recorded launch does not show all that its calls asked for."
     ),
     "contents-differ": Rule(
         "error", "A recorded launch added other contents than the image has at that address."

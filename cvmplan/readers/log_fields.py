@@ -27,7 +27,7 @@ _FAILED = re.compile(
     r"firmware_error=(0x[0-9a-f]{1,8})\): (E[A-Z0-9]{1,20})"
 )
 FINISHED: Final = "finished SNP launch"
-NO_ADDS: Final = "the adds: the log has no lines of level trace"
+NO_ADDS: Final = "the log has no adds, whose lines are of level trace"
 """What a log without them lacks."""
 
 
@@ -49,15 +49,18 @@ def read(blob: Blob) -> Logged:
         elif FINISHED in line:
             found[-1] = _done(found[-1])
         elif failed := _FAILED.search(line):
-            found[-1] = replace(found[-1], returned=failed[2], fw_error=int(failed[1], 16))
+            found[-1] = replace(found[-1], returned=failed[2], fw_error=int(failed[1], 16) or None)
     adds = any(attempt.op == "snp-launch-update" for attempt in found)
     lacks = () if adds else (NO_ADDS,)
     return Logged(tuple(found), lacks)
 
 
 def _done(attempt: Attempt) -> Attempt:
-    """Return a call that did not end the launch."""
-    return replace(attempt, returned="") if attempt.returned is None else attempt
+    """Return a call that did not end the launch: the VMM has repeated it until nothing was left."""
+    if attempt.returned is not None:
+        return attempt
+    left = (attempt.end, 0) if attempt.size else None
+    return replace(attempt, returned="", residual=left)
 
 
 def _attempt(number: int, name: str, told: str, at: str) -> Attempt:

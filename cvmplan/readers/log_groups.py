@@ -39,8 +39,8 @@ OPS: Final = {
     "SNP_LAUNCH_UPDATE": "snp-launch-update",
     "SNP_LAUNCH_FINISH": "snp-launch-finish",
 }
-NO_ADDRESSES: Final = "the addresses and page types of adds: the log has the numbers of pages"
-NO_END: Final = "the results and the end of the launch of a TD"
+NO_ADDRESSES: Final = "the log has the number of added pages, not their addresses and types"
+NO_END: Final = "the log has no results, and not the end of the launch"
 
 
 def recognises(blob: Blob) -> bool:
@@ -101,7 +101,7 @@ class _Log:
         if not self.calls or self.calls[-1].op != op:
             self.calls.append(Attempt(number, op, placed=op != "snp-launch-update"))
         returned = "EIO" if fw_error else "unknown"
-        self.calls[-1] = replace(self.calls[-1], returned=returned, fw_error=fw_error)
+        self.calls[-1] = replace(self.calls[-1], returned=returned, fw_error=fw_error or None)
 
     def _section(self, number: int, section: re.Match[str], at: str) -> None:
         gpa, size, attributes = (int(written, 16) for written in section.groups())

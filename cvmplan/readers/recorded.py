@@ -7,7 +7,9 @@ Each form has a module of its own, which recognises it by content.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import ModuleType
+from typing import Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError
@@ -25,7 +27,8 @@ from cvmplan.readers.log_lines import Logged, head, lines
 from cvmplan.simulator.attempts import Attempt
 from cvmplan.simulator.replay import Recording
 
-LOGS = (trace_events, strace, log_fields, log_groups)
+POLICY_ES: Final = 1 << 2  # AMD 55766, "Guest Policy Structure"
+LOGS: Final = (trace_events, strace, log_fields, log_groups)
 """Forms of logs; each module has `recognises` and `read`."""
 
 
@@ -56,7 +59,13 @@ def read(blob: Blob, platform: Platform | None = None) -> Recording:
     form = None if recorded_lines.recognises(blob) else _log(blob)
     logged = form.read(blob) if form else Logged(recorded_lines.read(blob))
     found = platform or _platform(logged.attempts, blob.name)
-    return Recording(found, logged.attempts, lacks=logged.lacks, ends=logged.ends)
+    attempts = tuple(_of(attempt, found) for attempt in logged.attempts)
+    return Recording(found, attempts, lacks=logged.lacks, ends=logged.ends)
+
+
+def _of(attempt: Attempt, platform: Platform) -> Attempt:
+    """Return a call; one that creates a VM of type 0 for an older SEV launch creates that."""
+    return replace(attempt, vm_type=platform) if attempt.op == "create-vm" else attempt
 
 
 def _log(blob: Blob) -> ModuleType | None:
@@ -68,6 +77,10 @@ def _platform(attempts: Sequence[Attempt], name: str) -> Platform:
     """Return the platform of the VM that was created, or else the one that has such calls."""
     made = next((a.vm_type for a in attempts if a.op == "create-vm"), None)
     legacy = any(a.op == "init" and a.legacy for a in attempts)
+    hidden = any(a.op == strace.ENCRYPT and a.returned == "" for a in attempts)
+    if made is not None and hidden and not made.confidential:
+        problem = "KVM_MEMORY_ENCRYPT_OP on a VM of type 0: the trace does not say of what platform"
+        raise ConfigError(problem, at=name, hint="--platform NAME")
     if made is not None and not legacy:
         return made
     names = {a.op.partition("-")[0] for a in attempts}
@@ -76,5 +89,10 @@ def _platform(attempts: Sequence[Attempt], name: str) -> Platform:
     if len(kinds) != 1:
         what = " and ".join(kinds) or "no platform"
         raise ConfigError(f"the calls are of {what}", at=name, hint="--platform NAME")
-    states = any(a.op == "sev-launch-update-vmsa" for a in attempts)
+    states = any(a.op == "sev-launch-update-vmsa" or _measures_states(a) for a in attempts)
     return of_state(found, vmsa=states)
+
+
+def _measures_states(attempt: Attempt) -> bool:
+    """Whether a launch begins with a policy that wants the states of vCPUs measured."""
+    return attempt.op == "sev-launch-start" and bool((attempt.policy or 0) & POLICY_ES)

@@ -25,7 +25,7 @@ _LOST = re.compile(r"Lost (\d{1,20}) events")
 _FIRST = re.compile(rb"\A\s*+Attach(?:ing|ed) \d{1,9} probes?(?:\.\.\.)?\r?\n")
 """What bpftrace prints before the first line, and where it could not keep up."""
 HOST_ADDRESSED: Final = frozenset({"sev-launch-update-data"})
-BEYOND: Final = ("n", "op", "vm_type", "flags", "ret", "residual")
+BEYOND: Final = ("n", "op", "vm_type", "flags", "ret", "fw_error", "residual")
 """Keys that are not fields of an attempt as they are."""
 
 
@@ -100,6 +100,7 @@ def _attempt(number: int, document: RecordedLine, at: str) -> Attempt:
         vm_type=_platform(document.vm_type, f"{at}: vm_type"),
         flags=gmem_flags(document.flags or 0),
         returned=None if document.ret is None else errno_name(document.ret),
+        fw_error=document.fw_error or None,  # 0: the firmware was not asked, or is content
         residual=None if left is None else (left.gpa, left.size),
         placed=document.gpa is not None or document.size is None,
     )

@@ -20,6 +20,7 @@ from cvmplan.kvm.recorded import NAMES
 from cvmplan.readers.log_lines import SEARCHED, Logged, lines
 from cvmplan.simulator.attempts import Attempt
 
+ENCRYPT: Final = "memory-encrypt-op"
 OPS: Final = {
     "KVM_CREATE_VM": "create-vm",
     "KVM_CREATE_VCPU": "create-vcpu",
@@ -28,15 +29,16 @@ OPS: Final = {
     "KVM_SET_USER_MEMORY_REGION2": "set-memslot",
     "KVM_SET_MEMORY_ATTRIBUTES": "set-attributes",
     "KVM_PRE_FAULT_MEMORY": "pre-fault-memory",
-    "KVM_MEMORY_ENCRYPT_OP": "memory-encrypt-op",
+    "KVM_MEMORY_ENCRYPT_OP": ENCRYPT,
     "KVM_RUN": "run",
 }
 """Ioctl to what it is called in the answers; others are passed over."""
 _ANY = re.compile(
-    rb"ioctl\(\d{1,10}[^,\n]{0,300}, (?:\w{0,40} ?or )?(?:KVM_|_IOC\([A-Z_|]{1,32}, 0xae)"
+    rb"ioctl\(\d{1,10}[^,\n]{0,300}, (?:\w{0,40} ?or )?(?:KVM_|_IOC\([A-Z_|]{1,32}, 0xae|"
+    rb"0x[0-9a-f]{0,6}ae[0-9a-f]{2}\b)"
 )
 _CALL = re.compile(
-    r"(?:^|[\s\]])ioctl\(\d{1,10}(?:<[^>]{0,4096}>)?, ([^,)(]{1,80}|_IOC\([^)]{1,80}\))"
+    r"(?:^|[\s\]])ioctl\(\d{1,10}(?:<[^>]{0,4096}>)?, (_IOC\([^)]{1,80}\)|[^,)(]{1,80})"
 )
 _IOC = re.compile(
     r"_IOC\(([A-Z_|]{1,32}), (0x[0-9a-f]{1,2}), (0x[0-9a-f]{1,2}|0), (0x[0-9a-f]{1,4}|0)\)"
@@ -44,7 +46,7 @@ _IOC = re.compile(
 _NUMBER = re.compile(r"0x[0-9a-f]{1,8}")
 _RESUMED: Final = "<... ioctl resumed>"
 _UNFINISHED: Final = "<unfinished ...>"
-_PID = re.compile(r"\s*(?:\[pid\s{1,10})?(\d{1,10})[\]\s]")
+_PID = re.compile(r"(?:\[pid {1,10})?(\d{1,10})[\] ]")
 _RESULT = re.compile(r"(-?\d{1,20})(?:<[^>]{0,4096}>)?(?: (E[A-Z0-9]{1,20}))?")
 _SLOT = re.compile(
     r"slot=(\d{1,10}), flags=[^,]{1,100}, guest_phys_addr=(0x[0-9a-f]{1,16}|0), "
@@ -53,7 +55,7 @@ _SLOT = re.compile(
 _TYPE = re.compile(r", (0x[0-9a-f]{1,8}|\d{1,8})")
 DIRECTIONS: Final = {"_IOC_NONE": 0, "_IOC_WRITE": 1 << 30, "_IOC_READ": 2 << 30}
 MOST_THREADS: Final = 1 << 13  # with a call that is not finished
-NOT_SHOWN: Final = "its struct is not in the trace"
+NOT_SHOWN: Final = "struct not in the trace"
 
 
 class _Made(NamedTuple):
@@ -75,7 +77,7 @@ def read(blob: Blob) -> Logged:
     hidden = [attempt.seq for attempt in attempts if attempt.note]
     if not hidden:
         return Logged(attempts)
-    what = f"the structs of {len(hidden)} calls ({_span(hidden)}): strace shows pointers only"
+    what = f"strace shows pointers only: {len(hidden)} structs are missing ({_span(hidden)})"
     return Logged(attempts, (what,))
 
 
@@ -84,7 +86,7 @@ def _attempts(blob: Blob) -> tuple[Attempt, ...]:
     found: list[Attempt] = []
     open_calls: dict[str, int] = {}  # thread to where its call is in `found`
     for number, line in lines(blob):
-        thread = pid[1] if (pid := _PID.match(line)) else ""
+        thread = pid[1] if (pid := _PID.match(line.lstrip())) else ""
         if _RESUMED in line:
             at = open_calls.pop(thread, None)
             if at is not None:
@@ -113,7 +115,7 @@ def _made(line: str) -> _Made | None:
     if called is None:
         return None
     rest = line[called.end() :]
-    if rest.rstrip().endswith(_UNFINISHED):
+    if line.rstrip().endswith(_UNFINISHED):
         return _Made(_name(called[1]), rest, _UNFINISHED)
     before, _, result = rest.rpartition(" = ")
     return _Made(_name(called[1]), before, result.strip())

@@ -26,14 +26,18 @@ _HEX = r"(0x[0-9a-fA-F]{1,16})"
 _STAMP = re.compile(r"\d{1,20}@\d{1,20}(?:\.\d{1,20})?:")
 _ALONE = re.compile(r"kvm_sev_((?:snp_)?launch_\w+)(?:\s+(\S.*))?")
 _INSIDE = re.compile(
-    r"[\s:]kvm_sev_((?:snp_)?launch_(?:start|update|update_data|finish))"
-    r"(?:\s+((?:policy|src|addr|id_block) .*)|\s*$)"
+    r"[\s:]kvm_sev_((?:snp_)?launch_(?:start|update|update_data|measurement|finish))"
+    r"(?:\s+((?:policy|src|addr|data|id_block) .*)|\s*$)"
 )
 _UPDATE = re.compile(rf"(?:src|addr) {_HEX} gpa {_HEX} len {_HEX} \((\w+) page\)")
 _START = re.compile(rf"policy {_HEX}(?: gosvw.*)?")
 _SEV_START = re.compile(rf"policy {_HEX}(?: session.*)?")
 _SEV_UPDATE = re.compile(rf"addr {_HEX} len {_HEX}")
 _FINISH = re.compile(r"(?:id_block (\S*))?.*")
+SEV_EVENTS: Final = {
+    "launch_measurement": "sev-launch-measure",
+    "launch_finish": "sev-launch-finish",
+}
 PAGE_TYPES: Final = ("normal", "zero", "unmeasured", "secrets", "cpuid", "vmsa")
 
 
@@ -110,8 +114,8 @@ def _event(number: int, name: str, told: str, at: str) -> Attempt | None:
         return Attempt(number, "snp-launch-finish", id_block=block)
     if name == "launch_update_data":
         return _update_data(number, told, at)
-    if name == "launch_finish":
-        return Attempt(number, "sev-launch-finish")
+    if name in SEV_EVENTS:
+        return Attempt(number, SEV_EVENTS[name])
     if name.startswith("snp_"):
         raise MalformedError(f"an unknown event {name!r}", at=at)
     return None

@@ -28,7 +28,7 @@ from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
 from cvmplan.simulator.source import UNKNOWN, Source
 
 AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
-HINT: Final = "'cvmplan help recording' has a script for bpftrace that records all of a launch"
+SCRIPT: Final = "'cvmplan help recording' has a bpftrace script that records all of a launch"
 INVALID_PARAM: Final = 0x16  # AMD 56860, "Status Codes": the CPUID page was corrected
 
 
@@ -104,9 +104,7 @@ def replay(
     outcome = finished(host, replayed.results(), replayed.findings)
     doubts = (Finding("state-differs", one.words) for one in recording.doubts[:MOST_FINDINGS])
     more = (*replayed.contents.unknown(), *doubts)
-    hidden = (
-        Finding("not-in-trace", f"not in the trace: {what}", hint=HINT) for what in recording.lacks
-    )
+    hidden = (Finding("not-in-trace", f"{what}; {SCRIPT}") for what in recording.lacks)
     outcome = outcome._replace(findings=(*outcome.findings, *more, *hidden))
     if any(a.op == "run" and a.returned in (None, "", *AGAIN) for a in recording.attempts):
         outcome = outcome._replace(finalized=True)  # the guest runs
@@ -135,8 +133,8 @@ class _Replay:
             if self._host.vm is not None:
                 self._host.vm.done = self._creates_vm and attempt.returned == ""
             answer = self._answer(number, attempt)
-            if attempt.op == "create-vm" and not self._calls and self._host.vm and self._image:
-                self._host.vm.memory.hold(self._image.pages)
+            if attempt.op == "create-vm" and not self._calls and self._host.vm is not None:
+                self._host.vm.memory.hold(self._image.pages if self._image else ())
             if attempt.note:
                 why = f"{answer.why}; {attempt.note}" if answer.why else attempt.note
                 answer = answer._replace(why=why)
@@ -150,9 +148,7 @@ class _Replay:
         if attempt.asks:
             return Answer("nop", attempt.returned, "asks for the length of the measurement")
         if attempt.returned:
-            again = attempt.returned in AGAIN
-            why = "recorded: to be called again" if again else "recorded"
-            return Answer("nop" if again else "error", attempt.returned, why, attempt.fw_error)
+            return _refused(attempt)
         if attempt.op in ("create-vcpu", "tdx-init-vcpu"):
             return self._vcpus(attempt)
         return self._doubted(attempt, self._host.answer(self._completed(attempt), None))
@@ -199,6 +195,8 @@ class _Replay:
     def _add(self, number: int, attempt: Attempt) -> Answer:
         if not attempt.placed and self._calls and self._host.vm is not None:
             return self._host.vm.take(self.contents.of(attempt) or UNKNOWN, attempt.size)
+        if not attempt.placed and attempt.returned:
+            return _refused(attempt)
         if not attempt.placed:
             self._host.forget()
             return Answer(why="its guest address was not recorded: not checked against other adds")
@@ -332,3 +330,10 @@ class _Replay:
                 if attempt.op in ADDS and attempt.gpa <= page < attempt.end:
                     return f"line {attempt.seq}"
         return "an earlier line"
+
+
+def _refused(attempt: Attempt) -> Answer:
+    """Return the error that was recorded."""
+    again = attempt.returned in AGAIN
+    why = "recorded: to be called again" if again else "recorded"
+    return Answer("nop" if again else "error", attempt.returned, why, attempt.fw_error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from typing import Final
 
 from tests.build import eventlog, evidence, igvm, ovmf, recording, svsm
@@ -12,6 +13,7 @@ from tests.oracles import SHARED
 from tests.run import run
 
 FOLDERS: Final = ("cases", "vectors", "firmware")
+LOGS: Final = Path(__file__).parents[1] / "launch_logs"
 CUTS: Final = 64
 HEAD: Final = 16  # of the cuts, those that are bytes apart and not a part of the whole
 
@@ -101,6 +103,7 @@ MADE: Final[dict[str, Callable[[], bytes]]] = {
         b"12@1700000000.1:kvm_sev_snp_launch_start policy 0x30000 gosvw\n"
         b"12@1700000000.2:kvm_sev_snp_launch_update src 0x7f0 gpa 0x1000 len 0x1000 (Zero page)\n"
     ),
+    **{path.name: path.read_bytes for path in sorted(LOGS.iterdir())},
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, NamedTuple
 
 import cvmplan
@@ -37,13 +38,18 @@ from cvmplan.readers import (
     calls,
     descriptions,
     firmware,
+    log_fields,
+    log_groups,
     manifest,
     matrix,
     plan,
     profile,
     recognise,
     recorded,
+    recorded_lines,
+    strace,
     trace,
+    trace_events,
     vmm_errors,
 )
 from cvmplan.reference import read as references
@@ -97,6 +103,11 @@ def qemu_lines(blob: Blob) -> object:
     return log.correction()
 
 
+def logged(form: ModuleType, blob: Blob) -> object:
+    """What a form of recording makes of any text."""
+    return [form.recognises(blob), form.read(blob)]
+
+
 def taken_off(decoder: wrappers.Decoder, blob: Blob) -> object:
     """What a decoder takes off bytes that it recognises; contents are looked for as always."""
     return decoder.recognises(blob) and decoder.decode(blob, wrappers.pieces)
@@ -125,6 +136,16 @@ READERS: Final[dict[str, Reader]] = {
     "calls": lambda blob: calls.read(blob, Files().find),
     "trace": lambda blob: [trace.recognises(blob), trace.read(blob)],
     "recorded": lambda blob: [recorded.recognises(blob), recorded.read(blob, Platform.SNP)],
+    **{
+        f"recorded-{name}": partial(logged, form)
+        for name, form in (
+            ("events", trace_events),
+            ("strace", strace),
+            ("fields", log_fields),
+            ("groups", log_groups),
+            ("lines", recorded_lines),
+        )
+    },
     "qemu": qemu_lines,
     "matrix": lambda blob: all_of(matrix.read(blob)),
     "matrix-files": lambda blob: read_matrix(blob, Files()),

@@ -64,6 +64,9 @@ def test_what_is_whole_is_read() -> None:
         "made/manifest-yaml": "manifest",
         "made/matrix": "matrix-files", "made/recording": "recorded",
         "made/ioctls-snp": "recorded", "made/ioctls-tdx": "recorded", "made/qemu-log": "recorded",
+        "made/strace-qemu.log": "recorded-strace", "made/qemu-sev.log": "recorded-events",
+        "made/openvmm-snp.log": "recorded-fields",
+        "made/cloud-hypervisor-snp.log": "recorded-groups",
     }  # fmt: skip
     for name, reader in read.items():
         harness.READERS[reader](Blob(name, memoryview(inputs()[name])))
