@@ -439,6 +439,53 @@ def test_a_pod_adds_vcpus_and_parameters(kata: Path) -> None:
     assert_refused(run("measure", "snp.fd", "--platform", "snp", "--pod", "pod.yaml"), {2})
 
 
+VERITY: Final = (
+    'dm-mod.create="dm-verity,,,ro,0 772096 verity 1 /dev/vda1 /dev/vda2 4096 4096 96512 0 sha256 '
+    "4ee3b801e8e5de67e8c15ce8f8938455fc3b19d4990131acc1819f808e2d021d "
+    f'{"c8" * 32}" root=/dev/dm-0 rootflags=data=ordered,errors=remount-ro ro rootfstype=ext4'
+)
+EXTENSION: Final = """
+[[hypervisor.qemu.guest_extension_images]]
+name = "coco"
+verity_params = "root_hash=11"
+"""
+
+
+@needs_shared
+def test_the_runtime_in_rust_has_a_line_of_its_own(kata: Path) -> None:
+    """In the order of kernel_param.rs and cmdline_generator.rs of 4.1.0 (see profiles.kata)."""
+    path = kata / "configuration.toml"
+    text = path.read_text().replace("[runtime]", '[runtime]\nname = "virt_container"')
+    path.write_text(text + EXTENSION)
+    (kata / "pod.yaml").write_text(POD.replace("extra=1", "cgroup_no_v1=none x= y"))
+    line = (
+        "reboot=k panic=1 systemd.unit=kata-containers.target "
+        "systemd.mask=systemd-networkd.service systemd.mask=systemd-networkd.socket "
+        f"{VERITY} agent.cdh_api_timeout=50 agent.debug_console agent.debug_console_vport=1026 "
+        "agent.launch_process_timeout=6 systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=none x y "
+        "selinux=0 kata.extension.coco.verity_params=root_hash=11 console=hvc0"
+    )
+    held = given("configuration.toml", "--base", "host", "--pod", "pod.yaml")
+    assert held["given"]["append"] == line
+    assert held["given"]["vcpus"] == 2  # ceil(0 + 0.5 + 1), without default_vcpus
+    assert held["digest"] == kata_digest(kata, line, 2)
+    old = ("configuration.toml", "--base", "host", "--kata-version", "3.30.0")
+    assert_refused(run("measure", *old), {4})
+
+
+@needs_shared
+def test_an_annotation_replaces_parameters_of_its_key(kata: Path) -> None:
+    """pkg/oci/utils.go of 4.1.0; how earlier versions did it is not known."""
+    changed = "cgroup_no_v1=none agent.debug_console_vport=7 a=1 a=2"
+    (kata / "pod.yaml").write_text(POD.replace("extra=1", changed))
+    words = ("configuration.toml", "--base", "host", "--pod", "pod.yaml")
+    line = given(*words)["given"]["append"]
+    end = "systemd.unified_cgroup_hierarchy=1 cgroup_no_v1=none agent.debug_console_vport=7 a=2"
+    assert line.endswith(end)
+    assert line.count("cgroup_no_v1") == line.count("agent.debug_console_vport") == 1
+    assert_refused(run("measure", *words, "--kata-version", "3.30.0"), {4})
+
+
 @needs_shared
 def test_drop_in_files_come_after_the_configuration(kata: Path) -> None:
     (kata / "config.d").mkdir()
@@ -456,7 +503,8 @@ def test_drop_in_files_come_after_the_configuration(kata: Path) -> None:
         ("default_vcpus = 1", 'default_vcpus = "x"', {3}),
         ('rootfs_type = "ext4"', 'rootfs_type = "zfs"', {3}),
         ("salt=", "pepper=", {3}),
-        ("[runtime]", '[runtime]\nname = "virt_container"', {4}),
+        ("[agent.kata]", "[agent.kata.mem_agent]\nenable = true\n[agent.kata]", {4}),
+        ("[agent.kata]", "[agent.kata]\ncdh_api_timeout = true", {3}),
         ("hypervisor.qemu", "hypervisor.clh", {4}),
         ("confidential_guest = true", "confidential_guest = 1", {3}),
         ("image =", "img =", {3}),

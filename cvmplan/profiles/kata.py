@@ -1,13 +1,16 @@
 """
-How Kata Containers' runtime in Go begins the kernel's command line.
+How Kata Containers' runtimes, in Go and in Rust, begin the kernel's command line.
 
-Source: kata-containers 7c6ba40 (4.1.0) src/runtime/virtcontainers/{kernel_params,qemu,
-qemu_amd64,qemu_arch_base}.go; two lines captured on hardware with 3.30.0 (c8s 9d6c0421).
+Sources: kata-containers 7c6ba40 (4.1.0) src/runtime/virtcontainers/{hypervisor,qemu,qemu_amd64,
+qemu_arch_base}.go, pkg/katautils/config.go (SetKernelParams), pkg/oci/utils.go (KernelParams);
+src/runtime-rs/crates/hypervisor/src/{kernel_param.rs,qemu/cmdline_generator.rs},
+src/libs/kata-types/src/config/hypervisor/mod.rs.  Two lines captured on hardware with 3.30.0 (c8s
+9d6c0421).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final, NamedTuple
 
 BASE: Final = (
@@ -50,10 +53,10 @@ class Verity(NamedTuple):
 
 class Own(NamedTuple):
     """
-    How Kata is configured, as far as its own parameters say it; `rootfs` "" for an initrd.
+    How the runtime in Go is configured, as far as its own parameters say it.
 
-    `vcpus` is what follows nr_cpus=, "" where there is none (confidential guests since 4.0);
-    `agent` are parameters of the agent.
+    `rootfs` is "" for an initrd.  `vcpus` is what follows nr_cpus=, "" where there is none
+    (confidential guests since 4.0).  `agent` are parameters of the agent.
     """
 
     scsi: bool
@@ -63,23 +66,72 @@ class Own(NamedTuple):
     verity: Verity | None
     vcpus: str = ""
     agent: tuple[str, ...] = ()
+    iommu: bool = False
+    serial: bool = False
+
+    def first(self) -> Iterator[str]:
+        """Yield the parameters that nothing replaces."""
+        verbose = ("systemd.show_status=true", "systemd.log_level=debug")
+        yield from BASE
+        yield from ("intel_iommu=on", "iommu=pt") if self.iommu else ()
+        yield from root(self.rootfs, self.verity) if self.rootfs else ()
+        yield from ("console=ttyS0",) if self.serial else ("console=hvc0", "console=hvc1")
+        if self.debug:
+            yield from ("debug", *(verbose if self.rootfs else ()))
+        else:
+            yield from ("quiet", *(["systemd.show_status=false"] if self.rootfs else []))
+        yield "panic=1"
+        yield from [f"nr_cpus={self.vcpus}"] if self.vcpus else []
+        yield f"selinux={self.selinux:d}"
+
+    def then(self) -> Iterator[str]:
+        """Yield the parameters before those of the configuration, which annotations replace."""
+        yield from UNITS if self.rootfs else ()
+        yield from ["scsi_mod.scan=none"] if self.scsi else []
+        yield from self.agent
 
     def parameters(self) -> str:
         """Return the parameters before `kernel_params`."""
-        image = bool(self.rootfs)
-        verbose = ("systemd.show_status=true", "systemd.log_level=debug")
-        told = [*BASE, *(self._root() if image else ()), "console=hvc0", "console=hvc1"]
-        if self.debug:
-            told += ["debug", *(verbose if image else ())]
-        else:
-            told += ["quiet", *(["systemd.show_status=false"] if image else [])]
-        told += ["panic=1", *([f"nr_cpus={self.vcpus}"] if self.vcpus else [])]
-        told += [f"selinux={self.selinux:d}", *(UNITS if image else ())]
-        return " ".join([*told, *(["scsi_mod.scan=none"] if self.scsi else []), *self.agent])
+        return " ".join((*self.first(), *self.then()))
 
-    def _root(self) -> Iterator[str]:
-        if self.verity is not None:
-            yield self.verity.parameter()
-        yield "root=/dev/vda1" if self.verity is None else "root=/dev/dm-0"
-        yield f"rootflags={FLAGS[self.rootfs]}"
-        yield f"rootfstype={self.rootfs}"
+
+def of_rust(*, debug: bool, rootfs: str, verity: Verity | None) -> Iterator[str]:
+    """Yield what the runtime in Rust puts before the parameters of agent and configuration."""
+    yield from ("reboot=k", "panic=1", *UNITS)
+    yield from ["agent.log_vport=1025"] if debug else []
+    yield from root(rootfs, verity) if rootfs else ()
+
+
+def root(rootfs: str, verity: Verity | None) -> Iterator[str]:
+    """Yield the parameters of the root file system on a block device."""
+    if verity is not None:
+        yield verity.parameter()
+    yield "root=/dev/vda1" if verity is None else "root=/dev/dm-0"
+    yield f"rootflags={FLAGS[rootfs]}"
+    yield f"rootfstype={rootfs}"
+
+
+def split(written: str) -> list[str]:
+    """Return parameters as Kata writes them again: those with an empty value without its "="."""
+    words, inside = [""], False
+    for letter in written:
+        inside ^= letter == '"'
+        if letter == " " and not inside:
+            words.append("")
+        else:
+            words[-1] += letter
+    return [
+        word.removesuffix("=") if word.endswith("=") else word for word in words if word.strip()
+    ]
+
+
+def replaced(held: Iterable[str], others: Iterable[str]) -> list[str]:
+    """Return parameters with others behind them, in place of those of the same key."""
+    more = [*others]
+    keys = {key_of(one) for one in more}
+    return [*(one for one in held if key_of(one) not in keys), *more]
+
+
+def key_of(parameter: str) -> str:
+    """Return what a parameter sets."""
+    return parameter.partition("=")[0]

@@ -1,17 +1,17 @@
 """
 Kata Containers' configuration.toml as the launch that it makes, with what a pod adds.
 
-Of the runtime in Go, with QEMU.  The kernel's command line depends on the version and, before 4.0,
-on the number of vCPUs; how the runtime in Rust makes it is not modelled.
+Of the runtimes in Go and in Rust, with QEMU.  The kernel's command line depends on the runtime, its
+version and, before 4.0, on the number of vCPUs.
 
-Sources: kata-containers 7c6ba40 (4.1.0) src/runtime/pkg/katautils/config.go,
-virtcontainers/{kernel_params,qemu,qemu_amd64,sandbox}.go, pkg/oci/utils.go (annotations).
+Sources: as `profiles.kata`; kata-containers 7c6ba40 (4.1.0) src/runtime-rs/crates/resource/src/
+cpu_mem/initial_size.rs, src/libs/kata-types/src/config/{agent,mod}.rs.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from decimal import ROUND_CEILING, Decimal
 from typing import Any, Final
 
@@ -23,9 +23,10 @@ from cvmplan.documents import text
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import READ_WITH
-from cvmplan.profiles.kata import FLAGS, Own, Verity
+from cvmplan.profiles.kata import FLAGS, Own, Verity, key_of, of_rust, replaced, split
 from cvmplan.profiles.managers import MANAGERS
 from cvmplan.readers.descriptions.described import Description, Said, whole_text, wrong
+from cvmplan.readers.descriptions.kata_pod import CPUS, Table, below, limits, merged, pod_of, table
 
 FORMAT: Final = "Kata configuration"
 HEAD: Final = 1 << 18
@@ -41,9 +42,6 @@ ANNOTATED: Final = (
 VERITY_KEYS: Final = ("root_hash", "salt", "data_blocks", "data_block_size", "hash_block_size")
 _TABLE: Final = re.compile(rb"^\s*\[\s*hypervisor\s*\.\s*\"?(?:qemu|clh|dragonball)", re.MULTILINE)
 _VERSION: Final = re.compile(r"([0-9]{1,3})(?:\.[0-9]{1,4}){0,2}")
-_CPU: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?m?")
-
-Table = Mapping[str, Any]
 
 
 def recognises(blob: Blob) -> bool:
@@ -62,45 +60,9 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
         if open_file is None
         else [open_file(path, "configuration") for path in drop_ins(blob.name, "config.d")]
     )
-    made = _Configuration(blob, others, options, _pod(options, open_file))
+    made = _Configuration(blob, others, options, pod_of(options, open_file))
     rest = tuple(made.rest())
     return Description(FORMAT, made.settings(), uncovered=rest, reads=READ_WITH)
-
-
-def _pod(options: Given, open_file: Opener | None) -> tuple[Blob, Table] | None:
-    """Return the file of a pod and the pod; MalformedError."""
-    path = options.text("pod")
-    if path is None or open_file is None:
-        return None
-    blob = open_file(path, "pod")
-    whole_text(blob)
-    held = text.parse(blob)
-    if not isinstance(held, dict) or not isinstance(_below(held, "spec"), dict):
-        raise wrong(blob, "spec", "missing: not a pod")
-    template = _below(held, "spec", "template")
-    return blob, template if isinstance(template, dict) else held
-
-
-def _below(held: Any, *names: str) -> Any:
-    """Return what lies below keys, None where there is none."""
-    for name in names:
-        held = held.get(name) if isinstance(held, dict) else None
-    return held
-
-
-def _table(held: Any, *names: str) -> Table:
-    """Return the table below keys, empty where there is none."""
-    found = _below(held, *names)
-    return found if isinstance(found, dict) else {}
-
-
-def _merged(held: Table, other: Table) -> dict[str, Any]:
-    """Return tables with those of a drop-in file over them, key by key."""
-    made = dict(held)
-    for name, value in other.items():
-        inside = isinstance(value, dict) and isinstance(made.get(name), dict)
-        made[name] = _merged(made[name], value) if inside else value
-    return made
 
 
 class _Configuration:
@@ -115,18 +77,20 @@ class _Configuration:
         held = text.parse_toml(blob)
         for one in others:
             whole_text(one)
-            held = _merged(held, text.parse_toml(one))
-        hypervisor = _below(held, "hypervisor", "qemu")
+            held = merged(held, text.parse_toml(one))
+        hypervisor = below(held, "hypervisor", "qemu")
         if not isinstance(hypervisor, dict):
             problem = "missing: only QEMU is supported"
             raise UnsupportedError(problem, at=f"{blob.name}: {TABLE}")
         self._qemu = dict(hypervisor)
-        self._agent = _table(held, "agent", "kata")
-        self._runtime = _table(held, "runtime")
+        self._agent = table(held, "agent", "kata")
+        self._runtime = table(held, "runtime")
         self._major = self._version(options)
         self._pod = pod
-        if self._runtime.get("name") == "virt_container":
-            problem = "a configuration of the runtime in Rust, whose command line is not modelled"
+        self._rust = self._runtime.get("name") == RUST
+        self._annotated: list[str] = []
+        if self._rust and self._major < WITHOUT_NR_CPUS:
+            problem = f"how the runtime in Rust did this before {NEWEST} is not modelled"
             hint = "take the command line of the running process: /proc/PID/cmdline"
             raise UnsupportedError(problem, at=f"{blob.name}: runtime.name", hint=hint)
         if pod is not None:
@@ -141,17 +105,17 @@ class _Configuration:
 
     def _annotate(self, blob: Blob, pod: Table) -> None:
         """Take what a pod's annotations say over the configuration."""
-        for name, value in _table(pod, "metadata", "annotations").items():
+        for name, value in table(pod, "metadata", "annotations").items():
             key = name.removeprefix(PREFIX)
             if key == name or key not in ANNOTATED:
                 continue
             if not isinstance(value, str):
                 raise wrong(blob, name, "is not text")
             self._places[key] = f"annotation {name} in {blob.name}"
-            before = self._string(key) if key == "kernel_params" else ""
-            self._qemu[key] = f"{before} {value}".strip() if before else value
-            if key.startswith("default_"):
-                self._qemu[key] = _number(blob, name, value)
+            if key == "kernel_params":
+                self._annotated = split(value)
+            else:
+                self._qemu[key] = _number(blob, name, value) if key in NUMBERS else value
 
     def _place(self, name: str) -> str:
         return self._places.get(name, f"{TABLE}.{name}")
@@ -226,8 +190,18 @@ class _Configuration:
             raise UnsupportedError(problem, at=f"{self._blob.name}: {place}")
         count = Decimal(str(told)) or Decimal(1)
         if self._runtime.get("static_sandbox_resource_mgmt") and self._pod is not None:
-            count += sum(_limits(*self._pod), Decimal(0))
+            more = sum(limits(*self._pod), Decimal(0))
+            if not self._rust:
+                count += more
+            elif more:
+                count = max(more + self._decimal("overhead_vcpus"), Decimal(1))
         return int(count.to_integral_value(ROUND_CEILING))
+
+    def _decimal(self, name: str) -> Decimal:
+        value = self._qemu.get(name, 0)
+        if type(value) not in (int, float) or not 0 <= value <= MOST:
+            raise wrong(self._blob, self._place(name), f"{value!r} is not a number of vCPUs")
+        return Decimal(str(value))
 
     def _command_line(self) -> str:
         """Return the kernel's command line; {vcpus} stands where the number of vCPUs does."""
@@ -239,17 +213,46 @@ class _Configuration:
         rootfs = self._string("rootfs_type") or "ext4"
         if rootfs not in FLAGS:
             raise wrong(self._blob, self._place("rootfs_type"), f"{rootfs!r} is not known")
-        counted = self._major < WITHOUT_NR_CPUS or not self._flag("confidential_guest")
+        debug, verity = self._flag("enable_debug"), self._verity() if image else None
+        user = split(self._string("kernel_params"))
+        selinux = not self._flag("disable_guest_selinux", usual=self._rust)
+        if self._rust:
+            first = of_rust(debug=debug, rootfs=rootfs if image else "", verity=verity)
+            words = [*first, *sorted(self._of_agent()), *replaced(user, self._annotated)]
+            return " ".join((*words, f"selinux={selinux:d}", *self._extensions(), "console=hvc0"))
         own = Own(
             scsi=self._string("block_device_driver") == "virtio-scsi",
-            debug=self._flag("enable_debug"),
-            selinux=not self._flag("disable_guest_selinux", usual=True),
+            debug=debug,
+            selinux=selinux,
             rootfs=rootfs if image else "",
-            verity=self._verity() if image else None,
-            vcpus="{vcpus}" if counted else "",
+            verity=verity,
+            vcpus="{vcpus}" if self._major < WITHOUT_NR_CPUS else "",
             agent=tuple(self._of_agent()),
+            iommu=self._flag("enable_iommu"),
+            serial=self._flag("use_legacy_serial"),
         )
-        return " ".join(filter(None, (own.parameters(), self._string("kernel_params"))))
+        held = (*own.then(), *user)
+        last: dict[str, str] = {}
+        for one in self._annotated:
+            last.pop(key_of(one), None)
+            last[key_of(one)] = one
+        if self._major < WITHOUT_NR_CPUS and last.keys() & {*map(key_of, held)}:
+            problem = f"how a version before {NEWEST} took it is not modelled"
+            place = self._place("kernel_params")
+            raise UnsupportedError(problem, at=f"{self._blob.name}: {place}")
+        words = replaced(held, last.values())
+        return " ".join((*own.first(), *words, *self._extensions()))
+
+    def _extensions(self) -> Iterator[str]:
+        """Yield the parameter of each image that extends the guest's."""
+        images = self._qemu.get("guest_extension_images", [])
+        for number, image in enumerate(images if isinstance(images, list) else ()):
+            name = image.get("name") if isinstance(image, dict) else None
+            if not isinstance(name, str) or not _EXTENSION.fullmatch(name):
+                place = self._place(f"guest_extension_images[{number}].name")
+                raise wrong(self._blob, place, f"{name!r} is not a name")
+            told = str(image.get("verity_params", "")).strip()
+            yield f"kata.extension.{name}.verity_params" + (f"={told}" if told else "")
 
     def _verity(self) -> Verity | None:
         written = self._string("kernel_verity_params").strip()
@@ -269,18 +272,31 @@ class _Configuration:
     def _of_agent(self) -> Iterator[str]:
         """Yield the parameters that the agent's settings add."""
         held = self._agent
-        if held.get("enable_debug"):
-            yield "agent.log=debug"
-        if held.get("enable_tracing"):
-            yield "agent.trace=true"
-        if held.get("container_pipe_size"):
-            yield f"agent.container_pipe_size={held['container_pipe_size']}"
+        yield from ["agent.log=debug"] if held.get("enable_debug") else []
+        yield from ["agent.trace=true"] if held.get("enable_tracing") else []
+        yield from self._counted("container_pipe_size")
         if held.get("debug_console_enabled"):
-            yield "agent.debug_console"
-            yield "agent.debug_console_vport=1026"
-        for name in ("cdh_api_timeout", "launch_process_timeout"):
-            if held.get(name):
-                yield f"agent.{name}={held[name]}"
+            yield from ("agent.debug_console", "agent.debug_console_vport=1026")
+        if self._rust:
+            seconds = self._number("cdh_api_timeout_ms", CDH_TIMEOUT) // 1000
+            yield from [f"agent.cdh_api_timeout={seconds}"] if seconds else []
+        else:
+            yield from self._counted("cdh_api_timeout")
+        yield from self._counted("launch_process_timeout")
+        yield from ["agent.visible_cdi_devices=true"] if held.get("visible_cdi_devices") else []
+        if table(held, "mem_agent").get("enable") or held.get("mem_agent_enable"):
+            problem = "the parameters of the memory agent are not modelled"
+            raise UnsupportedError(problem, at=f"{self._blob.name}: agent.kata.mem_agent")
+
+    def _counted(self, name: str) -> Iterator[str]:
+        if number := self._number(name, 0):
+            yield f"agent.{name}={number}"
+
+    def _number(self, name: str, usual: int) -> int:
+        value = self._agent.get(name, usual)
+        if type(value) is not int or not 0 <= value < 1 << 32:
+            raise wrong(self._blob, f"agent.kata.{name}", f"{value!r} is not a number")
+        return value
 
     def rest(self) -> Iterator[str]:
         """Yield what the measurement does not cover."""
@@ -292,27 +308,16 @@ class _Configuration:
 
 
 POLICY: Final = "snp_guest_policy"
+RUST: Final = "virt_container"  # runtime.name of the one in Rust
+NUMBERS: Final = ("default_vcpus", "default_memory")
+CDH_TIMEOUT: Final = 50_000  # ms, of the runtime in Rust where none is set
+_EXTENSION: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 MEMORY: Final = 2048  # MiB where default_memory is not set
 MOST: Final = 1 << 12
 NAMES: Final = {str: "text", bool: "true or false"}
 
 
 def _number(blob: Blob, name: str, value: str) -> Decimal:
-    if not _CPU.fullmatch(value) or value.endswith("m"):
+    if not CPUS.fullmatch(value) or value.endswith("m"):
         raise wrong(blob, name, f"{value!r} is not a number")
     return Decimal(value)
-
-
-def _limits(blob: Blob, pod: Table) -> Iterator[Decimal]:
-    """Yield the CPU limit of each container that has one."""
-    containers = _below(pod, "spec", "containers")
-    for number, one in enumerate(containers if isinstance(containers, list) else ()):
-        limit = _below(one, "resources", "limits", "cpu")
-        if limit is None:
-            continue
-        written = str(limit)
-        if not _CPU.fullmatch(written):
-            place = f"spec.containers[{number}].resources.limits.cpu"
-            raise wrong(blob, place, f"{written[:40]!r} is not a number of processors")
-        milli = written.endswith("m")
-        yield Decimal(written.removesuffix("m")) / (1000 if milli else 1)
