@@ -258,6 +258,26 @@ def test_a_double_add_names_both_lines_in_any_order_of_the_file() -> None:
     assert (found["first"], found["last"]) == ("0x108000", "0x108000")
 
 
+def test_each_line_that_added_a_page_before_is_named_with_its_pages() -> None:
+    """One that failed with EAGAIN added none, and is not named."""
+    lines = launch(
+        add(0x101000, 0x1000, -11), add(0x101000, 0x1000), add(0x100000, 0x1000),
+        add(0x100000, 0x2000),
+    )  # fmt: skip
+    code, document = simulated(jsonl(*lines))
+    assert code == 1
+    found = [f for f in document["findings"] if f["rule"] == "added-twice"]
+    assert [(f["message"][:30], f["first"]) for f in found] == [
+        ("line 11 adds what line 10 adde", "0x100000"),
+        ("line 11 adds what line 9 added", "0x101000"),
+    ]
+
+
+def test_a_recording_without_addresses_is_not_compared() -> None:
+    for name in ("strace-qemu.log", "cloud-hypervisor-snp.log", "qemu-sev.log"):
+        assert_refused(run("diff", "example:snp", str(FOLDER / name)), {4})
+
+
 def test_a_double_add_that_is_recorded_as_done_is_an_error() -> None:
     code, document = simulated(jsonl(*launch(add(0x100000, 0x1000), add(0x100000, 0x1000))))
     assert code == 1

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from cvmplan.memory.owners import Owners
     from cvmplan.operations.outcome import Trace
     from cvmplan.simulator.answers import Simulation
-    from cvmplan.simulator.replay import Image, Recording
+    from cvmplan.simulator.recording import Recording
+    from cvmplan.simulator.replay import Image
 
 T = TypeVar("T")
 

@@ -21,6 +21,7 @@ from cvmplan.comparison.sides import (
     say,
 )
 from cvmplan.core.blob import Blob
+from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.values import PAGE, write_span
 from cvmplan.memory.contents import (
     Contents,
@@ -33,15 +34,20 @@ from cvmplan.memory.contents import (
     part,
 )
 from cvmplan.simulator.attempts import Attempt, with_rests
-from cvmplan.simulator.replay import Recording
+from cvmplan.simulator.recording import Recording
+from cvmplan.simulator.simulate import ADDS
 
 
 def of_recording(name: str, recording: Recording) -> Side:
     """
     Return a recorded launch as a side.
 
-    Contents and vCPU states are those of the recording, where it has any.
+    Contents and vCPU states are those of the recording, where it has any.  UnsupportedError where
+    it does not show which pages were added.
     """
+    if not _shows_adds(recording):
+        hint = "'cvmplan help recording' has the forms that show them"
+        raise UnsupportedError("does not show the addresses of its adds", at=name, hint=hint)
     side = Side(name, SideKind.RECORDED, recording.platform, recording=recording)
     for attempt in with_rests(recording.attempts):
         kind = _RECORDED.get(attempt.op, "")
@@ -50,7 +56,7 @@ def of_recording(name: str, recording: Recording) -> Side:
         kind = attempt.page_type or kind
         left = attempt.residual[1] if attempt.residual else 0
         size = 0 if attempt.returned and not left else attempt.size - left
-        if kind and size and attempt.placed:
+        if kind and size:
             place = f"line {attempt.seq} ({attempt.op})"
             held, digest = _contents(attempt, size), _hash(attempt, size)
             side.pieces.append(Piece(kind, attempt.gpa, size, held, place, sha256=digest))
@@ -61,6 +67,13 @@ def of_recording(name: str, recording: Recording) -> Side:
             place = f"line {attempt.seq} ({attempt.op})"
             side.states.append(State(vcpus, state.gpa, state.page, place))
     return side
+
+
+def _shows_adds(recording: Recording) -> bool:
+    """Whether a recording has the address of each add."""
+    adds = [a for a in recording.attempts if a.op in ADDS]
+    shown = all(a.shown for a in recording.attempts) and all(a.placed for a in adds)
+    return shown and bool(adds or not recording.lacks)
 
 
 def _contents(attempt: Attempt, size: int) -> Contents | None:

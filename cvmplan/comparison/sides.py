@@ -18,7 +18,7 @@ from cvmplan.platforms.sev.steps import LaunchUpdateData, LaunchUpdateVmsa
 from cvmplan.platforms.snp.steps import LaunchUpdate, PageType, VmsaUpdate
 from cvmplan.platforms.tdx.steps import MemPageAdd, MemPageAddExtend, MrExtend
 from cvmplan.platforms.vbs.steps import ImportPages, ImportRegisters
-from cvmplan.simulator.replay import Recording
+from cvmplan.simulator.recording import Recording
 
 if TYPE_CHECKING:
     from cvmplan.documents.results import TraceCommand

@@ -25,7 +25,7 @@ from cvmplan.readers import (
 )
 from cvmplan.readers.log_lines import Logged, head, lines
 from cvmplan.simulator.attempts import Attempt
-from cvmplan.simulator.replay import Recording
+from cvmplan.simulator.recording import Recording
 
 POLICY_ES: Final = 1 << 2  # AMD 55766, "Guest Policy Structure"
 LOGS: Final = (trace_events, strace, log_fields, log_groups)

@@ -23,7 +23,7 @@ from cvmplan.kvm.recorded import Fields, RecordedCall, gpaw_of
 from cvmplan.readers.recorded_calls import Line
 from cvmplan.simulator.attempts import Attempt, errno_name
 from cvmplan.simulator.call import State
-from cvmplan.simulator.replay import Recording, StateDoubt
+from cvmplan.simulator.recording import Recording, StateDoubt
 from cvmplan.simulator.vcpu_state import Registers, differing, vmsa_of
 
 PAGE_TYPE: Final = {number: name for name, number in SNP_PAGE_TYPES.items()}

@@ -15,59 +15,20 @@ from typing import Final, NamedTuple
 
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.core.findings import Finding
-from cvmplan.core.platform import Platform
 from cvmplan.core.values import write_span
 from cvmplan.kvm.interface import PAGE, WIDEST, Abi
-from cvmplan.kvm.recorded import RecordedCall
 from cvmplan.simulator.answers import Answer, Result, Simulation
 from cvmplan.simulator.attempts import Attempt, goes_on, is_rest, is_same, source_moved
 from cvmplan.simulator.call import State
 from cvmplan.simulator.memslots import MOST_FINDINGS
 from cvmplan.simulator.recorded_contents import RecordedContents
+from cvmplan.simulator.recording import Recording
 from cvmplan.simulator.simulate import ADDS, MOST_NAMED, Host, finished
 from cvmplan.simulator.source import UNKNOWN, Source
 
 AGAIN: Final = ("EAGAIN", "EINTR", "EBUSY")
 SCRIPT: Final = "'cvmplan help recording' has a bpftrace script that records all of a launch"
 INVALID_PARAM: Final = 0x16  # AMD 56860, "Status Codes": the CPUID page was corrected
-
-
-class StateDoubt(NamedTuple):
-    """A field of a vCPU's state: `was_set` by the VMM's calls, `found` in the end."""
-
-    vcpu: int
-    field: str
-    was_set: int
-    found: int
-
-    @property
-    def words(self) -> str:
-        """What is wrong, for people."""
-        values = f"was set to {self.was_set:#x} and is {self.found:#x} in the end"
-        return f"vCPU {self.vcpu}: {self.field} {values}"
-
-
-class Recording(NamedTuple):
-    """
-    The attempts of one launch, in their order.
-
-    `calls` are all recorded calls where each was (cvmplan.recorded/2), `gpaw` the width of a
-    TD's addresses where it is known.  `lacks` says for people what a form of recording does not
-    show of a launch; not `ends`: it does not show its end.
-    """
-
-    platform: Platform
-    attempts: tuple[Attempt, ...]
-    calls: tuple[RecordedCall, ...] = ()
-    gpaw: int | None = None
-    doubts: tuple[StateDoubt, ...] = ()
-    lacks: tuple[str, ...] = ()
-    ends: bool = True
-
-    @property
-    def creates_vm(self) -> bool:
-        """Whether it has the calls that set the VM up."""
-        return bool(self.calls) or any(a.op == "create-vm" and a.shown for a in self.attempts)
 
 
 class Image(NamedTuple):
@@ -223,10 +184,9 @@ class _Replay:
         rest = replace(attempt, gpa=judged.stop, size=attempt.end - judged.stop)
         twice = self._added_before(rest)
         if twice and twice[0][0] == rest.gpa:
-            line = self._line_of(number, rest.gpa)
-            for low, high in twice[:1]:
-                problem = f"line {attempt.seq} adds what {line} added, and was refused"
-                self._tell("added-twice", problem, low, high - PAGE)
+            line, low, high = next(self._doubles(number, twice))
+            problem = f"line {attempt.seq} adds what {line} added, and was refused"
+            self._tell("added-twice", problem, low, high - PAGE)
             return answer._replace(why=f"recorded: {rest.gpa:#x} was added before, by {line}")
         if vm.memory.private.first(rest.gpa, rest.gpa + PAGE, value=False) is not None:
             return answer._replace(why=f"recorded: {rest.gpa:#x} is not private")
@@ -310,26 +270,42 @@ class _Replay:
     ) -> Answer:
         """Report the pages that were added before, with both lines, whatever the kernel answers."""
         forgotten = answer.result == "error" and done.returned == ""
-        for low, high in twice[:MOST_FINDINGS]:
-            line = self._line_of(number, low)
+        first = next(self._doubles(number, twice))[0]
+        for line, low, high in self._doubles(number, twice[:MOST_FINDINGS]):
             problem = f"line {done.seq} adds what {line} added"
             if forgotten:
                 told = answer.errno or "an error"
                 problem += f"; it is recorded as done, where {self._host.abi.name} answers {told}"
             self._tell("added-twice", problem, low, high - PAGE)
-        line = self._line_of(number, twice[0][0])
         if forgotten:
             self._host.forget()
-            return Answer(why=f"recorded as done; {twice[0][0]:#x} was added before, by {line}")
-        return answer._replace(why=f"{answer.why}, by {line}") if answer.why else answer
+            return Answer(why=f"recorded as done; {twice[0][0]:#x} was added before, by {first}")
+        return answer._replace(why=f"{answer.why}, by {first}") if answer.why else answer
 
-    def _line_of(self, number: int, page: int) -> str:
-        """Name the line that added `page`; only the first doubles are worth the search."""
-        if len(self.findings) < MOST_NAMED:
-            for attempt in self._attempts[:number]:
-                if attempt.op in ADDS and attempt.gpa <= page < attempt.end:
-                    return f"line {attempt.seq}"
-        return "an earlier line"
+    def _doubles(
+        self, number: int, twice: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[str, int, int]]:
+        """Yield (line, first byte, end) of pages that were added before, each by one line."""
+        for low, high in twice:
+            while low < high:
+                adder = self._adder(number, low)
+                end = min(high, _stop(adder)) if adder else high
+                yield f"line {adder.seq}" if adder else "an earlier line", low, end
+                low = end  # noqa: PLW2901 the rest was added by others
+
+    def _adder(self, number: int, page: int) -> Attempt | None:
+        """Return the call that added `page`; only the first doubles are worth the search."""
+        if len(self.findings) >= MOST_NAMED:
+            return None
+        before = (a for a in self._attempts[:number] if a.op in ADDS)
+        return next((a for a in before if a.gpa <= page < _stop(a)), None)
+
+
+def _stop(attempt: Attempt) -> int:
+    """Return where an add stopped, as far as its own line says it."""
+    if attempt.residual is not None:
+        return attempt.residual[0]
+    return attempt.gpa if attempt.returned else attempt.end
 
 
 def _refused(attempt: Attempt) -> Answer:
