@@ -7,18 +7,30 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from struct import unpack_from
 from typing import Any, Final
 
 import pytest
 
-from cvmplan import documents
+from cvmplan import Blob, documents
 from cvmplan.kvm.abi import find
 from cvmplan.kvm.calls import calls_of
 from cvmplan.kvm.layouts import IOCTLS, SEV_COMMANDS, STRUCTS
+from cvmplan.readers import recorded
 from tests.recorder import plain_vmm
+from tests.recorder.launches import LAUNCHES
 from tests.recorder.plain_vmm import FAKE, ID_BLOCK, MEMORY
-from tests.recorder.record import command_of, compiler, consumers, package
+from tests.recorder.record import (
+    command_of,
+    compiled,
+    compiler,
+    consumers,
+    package,
+    record,
+    write_files,
+)
 from tests.recorder.tracers import SCRIPT, cannot_trace, straced, traced
 from tests.run import run
 
@@ -245,3 +257,30 @@ def test_a_real_vmm_is_recorded_as_strace_sees_it(tmp_path: Path) -> None:
     assert len(slots) > 5
     assert [(line["slot"], *(int(line[k], 0) for k in ("gpa", "size"))) for line in slots] == seen
     assert sum(line["op"] == "create-vcpu" for line in lines) == 2
+
+
+TYPES: Final = {1: "normal", 3: "zero", 4: "unmeasured", 5: "secrets", 6: "cpuid"}
+
+
+@needs_compiler
+@pytest.mark.parametrize("vmm", ["qemu-10.0", "qemu-11.1"])
+@pytest.mark.parametrize("name", ["snp-3", "snp-fault-partial"])
+def test_trace_events_of_a_real_vmm_are_the_calls_that_it_makes(
+    vmm: str, name: str, tmp_path: Path
+) -> None:
+    """The log of QEMU against the structs that the recorder got from it at the same time."""
+    if not package(vmm):
+        pytest.skip(f"there is no {vmm}: run .ci/consumers")
+    write_files(tmp_path)
+    launch = replace(LAUNCHES[name], qemu=(*LAUNCHES[name].qemu, "-trace", "kvm_sev*"))
+    made = record(vmm, launch, compiled(tmp_path), tmp_path)
+    structs = [bytes.fromhex(line["data"]) for line in made.lines if line.get("cmd") == 101]
+    asked = [
+        (at[0] << 12, at[1], at[2], TYPES[data[24]])
+        for data in structs
+        for at in [unpack_from("<QQQ", data)]
+    ]
+    log = Blob("qemu.log", memoryview(made.said.encode()))
+    read = [a for a in recorded.read(log).attempts if a.op == "snp-launch-update"]
+    assert len(read) > 5
+    assert [(a.gpa, a.src, a.size, a.page_type) for a in read] == asked
