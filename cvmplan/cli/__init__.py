@@ -7,11 +7,9 @@ nothing else, errors go to stderr as "error: AT: MESSAGE" with a hint below.
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import sys
-import traceback
 from importlib import import_module
 from typing import Any, Final
 
@@ -195,7 +193,6 @@ def _run(argv: list[str]) -> int:
 
 def entry() -> None:
     """Run the program and end the process."""
-    gc.disable()  # one answer, then the end: collecting cycles costs a tenth of the time
     fill_closed_streams()
     answer_signals()
     leave(main(sys.argv[1:]))
@@ -222,6 +219,8 @@ def _explain(error: Exception) -> int:
         context = getattr(error, "ctx", None)
         hint = f"'{context.command_path} --help' lists what there is" if context else ""
         return _complain(error.format_message(), hint, 2)
+    import traceback  # of a bug only: it takes two milliseconds
+
     tell("".join(traceback.format_exception(error)).rstrip("\n"))  # a bug, which says so
     return BUG
 

@@ -16,6 +16,19 @@ from typing import Any, NoReturn
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
 from cvmplan.core.values import Json, printable
+from cvmplan.documents.plain import decode, is_text
+
+__all__ = [
+    "check_values",
+    "decode",
+    "is_text",
+    "line_of",
+    "parse",
+    "parse_line",
+    "parse_toml",
+    "spell",
+    "validate",
+]
 
 Path = tuple[str | int, ...]
 _TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\],:]|[^\s{}\[\],:"]+')
@@ -24,22 +37,7 @@ _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\."""
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… nests as deep
 _TOML = re.compile(r"""^[ \t]*+["']?schema["']?[ \t]*+=""", re.MULTILINE)
 MOST_TEXT = 512 << 20  # bytes of a document
-_PIECE = 1 << 20
 _LONGEST_KEY = 80  # characters of a key that an error shows
-
-
-def is_text(blob: Blob) -> bool:
-    """Whether the bytes look like text: no NUL near the start, and valid UTF-8 there."""
-    head = bytes(blob.data[:1024])
-    return bool(head.strip()) and b"\0" not in head and _decodes(head)
-
-
-def _decodes(head: bytes) -> bool:
-    try:
-        head.decode()
-    except UnicodeDecodeError as error:
-        return len(head) - error.start < 4 and len(head) == 1024
-    return True
 
 
 def parse(blob: Blob) -> Any:
@@ -64,18 +62,6 @@ def parse_toml(blob: Blob) -> dict[str, Any]:
     raw: dict[str, Any] = _toml(blob.name, decode(blob))
     check_values(raw, blob.name)
     return raw
-
-
-def decode(blob: Blob) -> str:
-    """Return the text of `blob` without a byte order mark; MalformedError, at the first NUL too."""
-    for start in range(0, len(blob), _PIECE):
-        found = bytes(blob.data[start : start + _PIECE]).find(b"\0")
-        if found >= 0:
-            raise MalformedError("contains NUL, not text", at=blob.where(start + found))
-    try:
-        return bytes(blob.data).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise MalformedError("not UTF-8 text", at=blob.where(error.start)) from None
 
 
 def check_values(raw: Json, at: str) -> None:

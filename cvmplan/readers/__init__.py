@@ -14,9 +14,9 @@ READERS: Final = {
     "igvm": "cvmplan.images.igvm",
     "ovmf": "cvmplan.images.ovmf",
     "tdvf": "cvmplan.images.tdvf",
+    "description": "cvmplan.readers.descriptions",
     "plan": "cvmplan.readers.plan",
     "firmware": "cvmplan.readers.firmware",
-    "description": "cvmplan.readers.descriptions",
     "manifest": "cvmplan.readers.manifest",
     "rom": "cvmplan.images.rom",
 }

@@ -17,10 +17,11 @@ from cvmplan.images.inspection import Inspection
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.launch.settings import SETTINGS
-from cvmplan.readers import firmware as by_digest
 from cvmplan.readers.descriptions.described import FILES, Description, Said, wrong
 
-KINDS: Final = ("qemu", "libvirt", "kata", "tdx_measure", "dstack")
+KINDS: Final = {b"<": ("libvirt",), b"{": ("tdx_measure", "dstack")}
+"""The first letter of a text to the modules that may read it."""
+OTHERS: Final = ("qemu", "kata")
 SIZE: Final = 4 << 20  # bytes assumed of firmware that is known by its digest
 
 
@@ -30,7 +31,8 @@ def recognises(blob: Blob) -> bool:
 
 
 def _kind(blob: Blob) -> ModuleType | None:
-    for name in KINDS:
+    first = bytes(blob.data[:64]).lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    for name in KINDS.get(first, OTHERS):
         module = import_module(f"{__name__}.{name}")
         if module.recognises(blob):
             return module
@@ -56,6 +58,8 @@ def read(blob: Blob, open_file: Opener, options: Given) -> Declared:
     }
     page = files.pop("firmware", None)
     if said.tables is not None:
+        from cvmplan.readers import firmware as by_digest
+
         firmware = by_digest.Firmware("", "", "", "", b"", SIZE, said.tables, {})
         made = by_digest.declared(firmware, by_digest.tables(firmware, blob.name))
         given |= dict(made.settings.items())

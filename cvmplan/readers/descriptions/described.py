@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import SEV, SEV_ES, Platform
 from cvmplan.core.values import Json, printable
-from cvmplan.documents import text
+from cvmplan.documents.plain import decode
 from cvmplan.profiles import cpus
-from cvmplan.readers.firmware import SevFirmware
+
+if TYPE_CHECKING:
+    from cvmplan.readers.firmware import SevFirmware
 
 MOST_BYTES: Final = 4 << 20  # of a description
 NEEDS_ES: Final = 1 << 2  # of the guest policy of SEV
@@ -49,7 +51,7 @@ def whole_text(blob: Blob) -> str:
     """Return the text of a description; MalformedError where it is too large, or no text."""
     if len(blob) > MOST_BYTES:
         raise MalformedError(f"larger than {MOST_BYTES >> 20} MiB", at=blob.name)
-    return text.decode(blob)
+    return decode(blob)
 
 
 def json_object(blob: Blob) -> dict[str, Any]:
@@ -57,6 +59,8 @@ def json_object(blob: Blob) -> dict[str, Any]:
     written = whole_text(blob)
     if written.lstrip()[:1] != "{":
         raise MalformedError("is not a JSON object", at=blob.name)
+    from cvmplan.documents import text
+
     found: dict[str, Any] = text.parse(blob)
     return found
 

@@ -20,13 +20,21 @@ from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.files import drop_ins
 from cvmplan.core.platform import DEFAULT, SNP, TDX, Platform
 from cvmplan.documents import text
+from cvmplan.documents.plain import is_text
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import READ_WITH
 from cvmplan.profiles.kata import FLAGS, Own, Verity, key_of, of_rust, replaced, split
 from cvmplan.profiles.managers import MANAGERS
 from cvmplan.readers.descriptions.described import Description, Said, whole_text, wrong
-from cvmplan.readers.descriptions.kata_pod import CPUS, Table, below, limits, merged, pod_of, table
+from cvmplan.readers.descriptions.kata_pod import (
+    Table,
+    below,
+    limits,
+    merged,
+    pod_of,
+    table,
+)
 
 FORMAT: Final = "Kata configuration"
 HEAD: Final = 1 << 18
@@ -40,13 +48,16 @@ ANNOTATED: Final = (
 )  # fmt: skip
 """Annotations of a pod that beat the configuration; kernel_params are added to it."""
 VERITY_KEYS: Final = ("root_hash", "salt", "data_blocks", "data_block_size", "hash_block_size")
-_TABLE: Final = re.compile(rb"^\s*\[\s*hypervisor\s*\.\s*\"?(?:qemu|clh|dragonball)", re.MULTILINE)
+_TABLE: Final = re.compile(
+    rb"^[ \t]{0,80}\[[ \t]{0,8}hypervisor[ \t]{0,8}\.[ \t]{0,8}\"?(?:qemu|clh|dragonball)",
+    re.MULTILINE,
+)
 _VERSION: Final = re.compile(r"([0-9]{1,3})(?:\.[0-9]{1,4}){0,2}")
 
 
 def recognises(blob: Blob) -> bool:
     """Whether the text has the table of a hypervisor, as Kata's TOML does."""
-    return text.is_text(blob) and _TABLE.search(bytes(blob.data[:HEAD])) is not None
+    return is_text(blob) and _TABLE.search(bytes(blob.data[:HEAD])) is not None
 
 
 def describe(blob: Blob, open_file: Opener | None, options: Given) -> Description:
@@ -115,7 +126,7 @@ class _Configuration:
             if key == "kernel_params":
                 self._annotated = split(value)
             else:
-                self._qemu[key] = _number(blob, name, value) if key in NUMBERS else value
+                self._qemu[key] = quantity(blob, name, value) if key in NUMBERS else value
 
     def _place(self, name: str) -> str:
         return self._places.get(name, f"{TABLE}.{name}")
@@ -315,9 +326,3 @@ _EXTENSION: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 MEMORY: Final = 2048  # MiB where default_memory is not set
 MOST: Final = 1 << 12
 NAMES: Final = {str: "text", bool: "true or false"}
-
-
-def _number(blob: Blob, name: str, value: str) -> Decimal:
-    if not CPUS.fullmatch(value) or value.endswith("m"):
-        raise wrong(blob, name, f"{value!r} is not a number")
-    return Decimal(value)

@@ -68,3 +68,10 @@ def limits(blob: Blob, pod: Table) -> Iterator[Decimal]:
             raise wrong(blob, place, f"{written[:40]!r} is not a number of processors")
         milli = written.endswith("m")
         yield Decimal(written.removesuffix("m")) / (1000 if milli else 1)
+
+
+def quantity(blob: Blob, name: str, value: str) -> Decimal:
+    """Return what an annotation has as a number; MalformedError."""
+    if not CPUS.fullmatch(value) or value.endswith("m"):
+        raise wrong(blob, name, f"{value!r} is not a number")
+    return Decimal(value)

@@ -17,7 +17,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.core.platform import DEFAULT, SEV, SEV_ES, SNP, TDX, Platform
 from cvmplan.core.values import integer
-from cvmplan.documents import text
+from cvmplan.documents.plain import is_text
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.readers.descriptions.described import (
@@ -61,7 +61,7 @@ def recognises(blob: Blob) -> bool:
     """Whether the text is XML with a domain."""
     head = bytes(blob.data[:HEAD])
     starts = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"<"
-    return starts and _DOMAIN.search(head) is not None and text.is_text(blob)
+    return starts and _DOMAIN.search(head) is not None and is_text(blob)
 
 
 def describe(blob: Blob, open_file: Opener | None, options: Given) -> Description:

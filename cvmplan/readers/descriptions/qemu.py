@@ -17,7 +17,6 @@ from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import DEFAULT, SNP, TDX, Platform
 from cvmplan.core.values import Json, integer
-from cvmplan.documents import text
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.profiles import cpus
@@ -106,6 +105,8 @@ class _Options:
     def _object(self, value: str) -> Properties:
         if not value.startswith("{"):
             return keys(value, "qom-type")
+        from cvmplan.documents import text
+
         try:
             made = text.parse_line(value)
         except (ValueError, RecursionError) as error:

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
-from cvmplan.documents import text
+from cvmplan.documents.plain import is_text
 from cvmplan.readers.descriptions.described import MOST_BYTES, whole_text, wrong
 
 MOST_WORDS: Final = 1 << 14
@@ -87,7 +87,7 @@ def recognises(blob: Blob) -> bool:
     first, nul, rest = head.partition(b"\0")
     if nul:
         return rest[:1] == b"-" and _PROGRAM.fullmatch(first.decode("latin-1")) is not None
-    if not text.is_text(blob):
+    if not is_text(blob):
         return False
     shown = head.decode("utf-8", "replace")
     return any(p.search(shown) for p in (_SHELL, _LOG)) or _ARRAY.match(shown.lstrip()) is not None
@@ -120,6 +120,8 @@ def _separated(blob: Blob, data: bytes) -> list[str]:
 
 
 def _array(blob: Blob, written: str) -> list[str]:
+    from cvmplan.documents import text
+
     try:
         words = text.parse_line(written)
     except (ValueError, RecursionError) as error:
