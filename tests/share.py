@@ -26,6 +26,7 @@ FOLDER: Final = ROOT / "cvmplan" / "share"
 EXIT_CODES: Final = ROOT / "cvmplan" / "docs" / "exit-codes.md"
 ENVIRONMENT: Final = (
     ("COLUMNS", "Width of help and tables, in place of the terminal's."),
+    ("CVMPLAN_<OPTION>", "Default of an option, which beats cvmplan.toml: 'cvmplan help shell'."),
     ("NO_COLOR", "No colours, where it is set and not empty."),
     ("FORCE_COLOR", "Colours where standard error is not a terminal too."),
     ("XDG_DATA_HOME", "Folder of the user's own catalogue, cvmplan/firmware.json."),

@@ -90,6 +90,14 @@ COMPLETE: Final = "_CVMPLAN_COMPLETE"
 _USAGE_ERROR: Any = typer.BadParameter.__mro__[2]  # the class of all errors of usage
 
 
+def command_of(verb: str) -> Any:
+    """Return the command of a verb, whose module is loaded."""
+    module = import_module(f"{__name__}.{verb.replace('-', '_')}")
+    command: Any = typer.main.get_command(module.app)
+    command.name, command.short_help = verb, VERBS[verb]
+    return command
+
+
 class _Verbs(TyperGroup):
     """The verbs, each built from its module when it is asked for."""
 
@@ -109,10 +117,7 @@ class _Verbs(TyperGroup):
             if ctx.resilient_parsing:
                 return None
             raise unknown("verb", cmd_name, VERBS, more="'cvmplan --help' lists the verbs")
-        module = import_module(f"{__name__}.{cmd_name.replace('-', '_')}")
-        command = typer.main.get_command(module.app)
-        command.name, command.short_help = cmd_name, VERBS[cmd_name]
-        return command
+        return command_of(cmd_name)
 
 
 class _App(typer.Typer):

@@ -18,6 +18,7 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 import typer
 
 from cvmplan import emit
+from cvmplan.cli import usual
 from cvmplan.cli.process import CLOSED_PIPE, TICKER, discard, tell
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
@@ -196,7 +197,8 @@ def settings(typed: Typed) -> tuple[Files, Given]:
         tell=_tell if typed.flag("verbose") else lambda _: None,
     )
     named = Given({n: read_name(n, v) for n in TOP if (v := typed.text(n)) is not None})
-    return files, named | read_options(typed.without(*TOP, *_NO_SETTINGS))
+    given = named | read_options(typed.without(*TOP, *_NO_SETTINGS))
+    return files, Given(usual=usual.read(files)) | given
 
 
 _NO_SETTINGS = ("path", "example", "base", "inputs", "quiet", "verbose", "jobs", "allow_outside")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from typing import Any, Final
 
@@ -107,6 +108,8 @@ def group_of(name: str) -> str:
     return AMD if platforms <= set(POLICED) else GUEST
 
 
+VARIABLE: Final = "CVMPLAN_"
+"""How variables begin that are defaults of options."""
 TYPED: Final = "cvmplan.typed"
 """Where the context of a verb has options with what was typed for them."""
 
@@ -129,6 +132,10 @@ class Verb(TyperCommand):
             everything = familiar.options_of_the_tool() | known
             split, typed = familiar.translate([*words.split(args, everything)], known)
             ctx.meta[TYPED] = typed
+        if "--quiet" in known or any(name.startswith(VARIABLE) for name in os.environ):
+            from cvmplan.cli import usual
+
+            split += usual.words(known, split)
         words.check_repeats(split, known, ctx.meta.get(TYPED, {}))
         return words.join(split)
 

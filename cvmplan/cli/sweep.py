@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple, Optional
 
 import typer
 
-from cvmplan.cli import make_app
+from cvmplan.cli import make_app, usual
 from cvmplan.cli.options import (
     MOST_JOBS,
     Base,
@@ -88,7 +88,7 @@ def read_axes(typed: Typed) -> Asked:
     """Return what is to be measured; ConfigError."""
     outside = typed.flag("allow_outside")
     files = partial(Files, allow_outside=outside, base=typed.text("base"))
-    reading = read_options(typed.only(*READ_WITH))
+    reading = Given(usual=usual.read(files())) | read_options(typed.only(*READ_WITH))
     images, document, example = typed.texts("images"), typed.text("matrix"), typed.text("example")
     images += [example_path(example)] if example is not None else []
     lines = [line for path in typed.texts("append_file") for line in _lines(files(), path)]

@@ -181,6 +181,7 @@ class PlanDocument(Document):
     inputs: Many[InputDocument]
     given: dict[str, Any]
     assumed: dict[str, Any]
+    places: dict[str, str] = {}
     practice: PracticeDocument | None = None
     ops: Many[OpDocument]
     measurement: PlanMeasurement | None = None

@@ -74,6 +74,7 @@ class MeasurementDocument(Document):
     inputs: Many[InputDocument]
     given: dict[str, Any]
     assumed: dict[str, Any]
+    places: dict[str, str] = {}
     findings: Many[FindingDocument]
 
 

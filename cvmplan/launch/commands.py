@@ -15,11 +15,13 @@ def explain_command(plan: Plan) -> Iterator[str]:
     path = (image.path or "-") if image else "-"
     yield from ("cvmplan", "explain", f"./{path}" if path.startswith("-") and path != "-" else path)
     yield from ("--platform", plan.platform)
-    for name, value in plan.given.items():
-        if name not in TOP and name not in SETTINGS:
+    usual = {name: value for name, value in plan.assumed.items() if name in plan.places}
+    told = {**usual, **plan.given}
+    for name, value in told.items():
+        if name not in (*TOP, *SETTINGS, "cpu_signature"):
             continue  # a document cannot bring options of its own into a command
         hashed = name.removesuffix("_hash")
-        if name in ("platform", "cpu") or (hashed != name and hashed in plan.given):
+        if name in ("platform", "cpu") or (hashed != name and hashed in told):
             continue
         option = "cpu" if name == "cpu_signature" else name
         yield from _typed(f"--{option.replace('_', '-')}", value)

@@ -8,7 +8,7 @@ and launched; each of these makes a new one.  What is not in it was not given.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterator, KeysView, Mapping
-from typing import TypeAlias
+from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.core.blob import Blob
 from cvmplan.profiles import Profile
@@ -18,13 +18,30 @@ Value: TypeAlias = int | str | bytes | Blob | Profile | Ranges
 """What a setting can be: flags are True, platforms are text, ranges are (gpa, size)."""
 
 
+class Usual(NamedTuple):
+    """What a user assumes where nothing is given: settings by name, and where each was found."""
+
+    values: Mapping[str, Value]
+    places: Mapping[str, str]
+
+
+NOTHING_USUAL: Final = Usual({}, {})
+
+
 class Given:
-    """Settings that were given, or assumed, by name and in their order; it never changes."""
+    """
+    Settings that were given, or assumed, by name and in their order; it never changes.
 
-    __slots__ = ("_values",)
+    What is `usual` for the user goes with them, and is none of them.
+    """
 
-    def __init__(self, values: Mapping[str, Value] | None = None, /) -> None:
+    __slots__ = ("_values", "usual")
+
+    def __init__(
+        self, values: Mapping[str, Value] | None = None, /, usual: Usual = NOTHING_USUAL
+    ) -> None:
         self._values = dict(values or {})
+        self.usual = usual
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
@@ -36,16 +53,20 @@ class Given:
         return len(self._values)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Given) and self._values == other._values
+        return (
+            isinstance(other, Given) and self._values == other._values and self.usual == other.usual
+        )
 
     __hash__ = None  # type: ignore[assignment]  # values are compared, not looked up
 
     def __repr__(self) -> str:
-        return f"Given({self._values})"
+        usual = f", {self.usual}" if any(self.usual) else ""
+        return f"Given({self._values}{usual})"
 
     def __or__(self, other: Given | Mapping[str, Value]) -> Given:
         """Return the settings of both; what `other` has counts."""
-        return Given(self._values | dict(other.items()))
+        usual = other.usual if isinstance(other, Given) and any(other.usual) else self.usual
+        return Given(self._values | dict(other.items()), usual)
 
     def items(self) -> ItemsView[str, Value]:
         """Return names and values, in order."""
@@ -57,11 +78,11 @@ class Given:
 
     def without(self, *names: str) -> Given:
         """Return all settings but these."""
-        return Given({n: v for n, v in self._values.items() if n not in names})
+        return Given({n: v for n, v in self._values.items() if n not in names}, self.usual)
 
     def only(self, *names: str) -> Given:
         """Return these settings, where they are there."""
-        return Given({n: v for n, v in self._values.items() if n in names})
+        return Given({n: v for n, v in self._values.items() if n in names}, self.usual)
 
     def value(self, name: str) -> Value | None:
         """Return a setting, None where it is not there."""

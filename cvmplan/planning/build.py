@@ -7,7 +7,7 @@ What was not given is assumed from profile and platform, and said so: `given` an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cvmplan.core.blob import Blob
@@ -40,6 +40,7 @@ from cvmplan.planning.read import (
     open_files,
 )
 from cvmplan.planning.source import Source, open_source
+from cvmplan.planning.usual import name_usual, usual_place, usual_settings
 
 
 def launch(image: Blob, options: Given, open_file: Opener) -> Launch:
@@ -59,23 +60,34 @@ def launch_source(source: Source, options: Given, open_file: Opener) -> Launch:
     for name in READ_WITH:
         if name in options and name not in source.declared.reads:
             raise ConfigError("is not read with this image", at=place(name))
-    declared, options = for_vcpus(source.declared.settings, options)
-    platform = source.platform(options)
-    check_platform(declared | options, platform, place)
-    given = merge_settings(
-        open_files(declared, open_file, place), open_files(options, open_file, place)
-    )
-    decided = decide_settings(source, platform, given, place)
+    declared, usual, platform = source.declared, options.usual, source.platform(options)
+    settings = declared.settings
+    beneath = usual_settings(usual, settings | options, declared, platform, source.format)
+    beneath, settings, options = for_vcpus(beneath, settings, options)
+    place = name_usual(place, beneath, usual)
+    check_platform(settings | options, platform, place)
+    opened = [open_files(one, open_file, place) for one in (beneath, settings, options)]
+    given = merge_settings(*opened[1:])
+    decided = decide_settings(source, platform, merge_settings(opened[0], given), place)
+    decided = decided.assuming(*(name for name in opened[0] if name not in given))
     found = [
-        *kernel_findings(declared, options, decided.profile, open_file),
+        *kernel_findings(beneath | settings, options, decided.profile, open_file),
         *line_findings(decided.settings, place),
-        *_of_description(source.declared, options),
+        *_of_description(declared, beneath | options),
     ]
     made = _launch(source, decided, tuple(found), place)
-    told = source.declared.places
-    return replace(
-        made, places={n: told[n] for n in decided.given if n in told and n not in options}
-    )
+    return replace(made, places=_places(decided, declared.places, options))
+
+
+def _places(decided: Decided, of_document: Mapping[str, str], options: Given) -> dict[str, str]:
+    """Return where settings were found: those of a document, and those that are usual."""
+    found = {n: of_document[n] for n in decided.given if n in of_document and n not in options}
+    for name, value in decided.assumed.items():
+        place = usual_place(name, options.usual)
+        known = options.usual.values.get(name)
+        if place and (name in decided.usual or (name == "platform" and value == known)):
+            found[name] = place
+    return found
 
 
 def _of_description(declared: Declared, options: Given) -> Iterator[Finding]:

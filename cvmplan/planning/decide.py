@@ -37,6 +37,14 @@ class Decided(NamedTuple):
     given: Given
     assumed: Given
     firmware: Image | None
+    usual: tuple[str, ...] = ()
+
+    def assuming(self, *names: str) -> Decided:
+        """Return this with settings assumed that are usual, and were not given."""
+        told = self.given.only(*names)
+        return self._replace(
+            given=self.given.without(*names), assumed=self.assumed | told, usual=tuple(told)
+        )
 
     @property
     def settings(self) -> Given:

@@ -21,6 +21,7 @@ from cvmplan.launch.given import Given
 from cvmplan.launch.model import Declared, Image, Opener
 from cvmplan.memory.regions import Region, Role
 from cvmplan.planning.read import Place
+from cvmplan.planning.usual import usual_platform
 from cvmplan.profiles import Profile
 from cvmplan.readers import DOCUMENTS, recognise
 
@@ -41,7 +42,10 @@ class Source(Frozen):
         given = (self.declared.settings | options).text("platform")
         if given is not None:
             return platforms.find(given)
+        usual = usual_platform(options)
         if self.reader is None or self.declared.firmware is None:
+            if usual is not None:
+                return usual
             raise ConfigError(
                 "the manifest does not name a platform", at=self.name, hint="--platform NAME"
             )
@@ -49,6 +53,8 @@ class Source(Frozen):
         if len(allowed) == 1:
             return platforms.find(allowed[0])
         name = self.declared.firmware.name
+        if usual is not None and (usual in allowed or not allowed):
+            return usual
         if not allowed:
             raise ConfigError(
                 "the firmware has no SEV-SNP or TDX metadata; name the platform",
@@ -114,7 +120,7 @@ def open_source(
     `options` of the launch: how an image is read may depend on them.  What `recognise` answers may
     be given as `recognised`.
     """
-    options = options or Given()
+    options = Given() if options is None else options
     platform = options.text("platform")
     name, reader = recognised or recognise(image, platform)
     if name == "plan":

@@ -79,6 +79,7 @@ def read(blob: Blob, find: Finder) -> Plan:
         tuple(_finding(f) for f in document.findings),
         _recorded(document.measurement) if document.measurement else None,
         practice=_practice(document),
+        places=document.places,
     )
 
 

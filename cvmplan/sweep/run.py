@@ -52,7 +52,7 @@ class Image:
         self, path: str, files: Files, svsms: Sequence[str] = (), reading: Given | None = None
     ) -> None:
         self.path, self.files, self.chains = path, files, Chains()
-        self.reading = reading or Given()
+        self.reading = Given() if reading is None else reading
         self.source = open_source(files.open(path, "image"), files.open, self.reading)
         self._named = [n for n in files.inputs if n != path]
         for name in svsms:
