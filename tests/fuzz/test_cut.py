@@ -86,5 +86,5 @@ def test_what_goes_wrong_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 
 
 def test_every_verb_that_takes_a_file_is_called() -> None:
-    without = {"profiles", "abis", "rules", "schema", "help"}
+    without = {"profiles", "abis", "cpus", "rules", "schema", "help"}
     assert {args[0] for args in harness.VERBS.values()} == set(VERBS) - without
