@@ -15,6 +15,10 @@ from tests.bench.ratios import MIB, Benchmark, Sizes, SkippedError, alternate
 from tests.build.ovmf import Ovmf
 
 PEER: Final = "sev-snp-measure"
+COMMAND: Final = (
+    "qemu-system-x86_64 -machine q35,confidential-guest-support=g -smp 1 -cpu EPYC-v4 -bios {} "
+    "-object sev-snp-guest,id=g,policy=0x30000\n"
+)
 STATUS: Final = Path("/proc/self/status")
 POLL: Final = 0.001  # seconds
 BARE: Final = f"print(open({str(STATUS)!r}).read())"
@@ -42,14 +46,23 @@ def output(command: list[str], env: dict[str, str]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, env=env).stdout
 
 
-def whole_process(sizes: Sizes) -> list[float]:
-    """Measure one image with both programs, which must agree."""
+def described(sizes: Sizes) -> list[float]:
+    """Measure the command line of QEMU that starts an image; the peer is told of the image."""
+    return whole_process(sizes, "snp.args")
+
+
+def whole_process(sizes: Sizes, description: str = "") -> list[float]:
+    """Measure one image with both programs, which must agree; `description`: by one of that name."""
     cvmplan, peer = script("cvmplan"), script(PEER)
     with TemporaryDirectory() as folder:
         image = Path(folder, "OVMF.fd")
         image.write_bytes(Ovmf(size=sizes.image).build())
         ours = [cvmplan, "measure", str(image), "--platform", "snp", "--vmm", "qemu"]
         ours += ["--vcpus", "1", "--cpu", "EPYC-v4", "--bare"]
+        if description:
+            line = Path(folder, description)
+            line.write_text(COMMAND.format(image))
+            ours = [cvmplan, "measure", str(line), "--bare"]
         theirs = [peer, "--mode", "snp", "--vcpus", "1", "--vcpu-type", "EPYC-v4"]
         theirs += ["--ovmf", str(image)]
         env = environment(folder)
@@ -128,6 +141,7 @@ def memory(sizes: Sizes, platform: str, page_type: str) -> list[float]:
 
 BENCHMARKS = (
     Benchmark("process", f"{{image}} image, cvmplan / {PEER}", whole_process, 2.0),
+    Benchmark("description", f"its QEMU command line, cvmplan / {PEER}", described, 2.2),
     Benchmark("help", f"cvmplan --help / {PEER} --help", help_texts, 1.5),
     Benchmark(
         "memory, tdx",

@@ -17,6 +17,7 @@ NAMES = [
     "tdx fold, two-pass",
     "512 vcpus",
     "process",
+    "description",
     "help",
     "memory, tdx",
     "memory, snp",

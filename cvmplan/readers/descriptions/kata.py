@@ -33,6 +33,7 @@ from cvmplan.readers.descriptions.kata_pod import (
     limits,
     merged,
     pod_of,
+    quantity,
     table,
 )
 
