@@ -52,7 +52,7 @@ def described(sizes: Sizes) -> list[float]:
 
 
 def whole_process(sizes: Sizes, description: str = "") -> list[float]:
-    """Measure one image with both programs, which must agree; `description`: by one of that name."""
+    """Measure one image with both programs, which must agree, or its `description` with one."""
     cvmplan, peer = script("cvmplan"), script(PEER)
     with TemporaryDirectory() as folder:
         image = Path(folder, "OVMF.fd")
