@@ -636,6 +636,27 @@ def test_a_sweep_counts_vcpus_in_the_command_line() -> None:
             assert row["append"] == f"nr_cpus={count}"
 
 
+def test_explain_finds_a_processor_and_vcpus_with_their_count(folder: Path) -> None:
+    (folder / "q").write_text(BASE.replace("EPYC-v4", "host"))
+    wanted = theirs("snp.fd", "", "", Machine(cpu="EPYC-Milan", features=1))
+    told = run("explain", "q", "--expect", wanted, "--format", "json")
+    answer = json.loads(told.out)
+    assert (told.code, answer["changes"][0]["typed"]) == (0, "--cpu EPYC-Milan")
+    (folder / "deep").mkdir()
+    for name in ("snp.fd", "boot/vmlinuz"):
+        (folder / name).rename(folder / "deep" / Path(name).name)
+    hashes = BASE.replace("g0,policy", "g0,kernel-hashes=on,policy")
+    (folder / "q").write_text(f"{hashes} -smp 2 -kernel vmlinuz -append 'a nr_cpus={{vcpus}}'")
+    boot = Boot(b"", None, "a nr_cpus=5")
+    wanted = theirs("deep/snp.fd", "deep/vmlinuz", "", Machine(vcpus=5, features=1, boot=boot))
+    answer = json.loads(
+        run("explain", "q", "--base", "deep", "--expect", wanted, "--format", "json").out
+    )
+    assert answer["explained"], answer
+    again = run(*answer["command"][1:], "--bare")
+    assert again.out.strip() == wanted
+
+
 # --- examples of others --------------------------------------------------------------------------
 
 

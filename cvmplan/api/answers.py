@@ -76,7 +76,10 @@ def explanation(
     if beside.catalogues:
         raise ConfigError("cannot be combined with an image", at="--catalogue")
     asked = ask(image, options, open_file, beside.tries, wanted, beside.lines)
-    return explain_measurement(asked, wanted, tick)
+    found = explain_measurement(asked, wanted, tick)
+    if beside.base is None or not found.explained:
+        return found
+    return found._replace(command=(*found.command, "--base", beside.base))
 
 
 def trace(plan: Plan) -> Trace:

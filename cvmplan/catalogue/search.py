@@ -31,11 +31,16 @@ _NOT_THERE = Omitted(
 
 
 class Beside(NamedTuple):
-    """What else may be tried: kernels and initrds, further command lines, catalogues by path."""
+    """
+    What else may be tried: kernels and initrds, further command lines, catalogues by path.
+
+    `base` is where the files of a launch description lie; the command of an answer has it.
+    """
 
     tries: Sequence[Blob] = ()
     lines: Sequence[str] = ()
     catalogues: Sequence[str] = ()
+    base: str | None = None
 
 
 NOTHING: Final = Beside()

@@ -150,7 +150,7 @@ def explain(
     else:
         wanted = digest_option(expect or "")
     tries = [files.open(path, "image") for path in others or ()]
-    beside = Beside(tries, asked_for.lines, catalogues or ())
+    beside = Beside(tries, asked_for.lines, catalogues or (), files.base)
     with bar("searching", budget, quiet=asked_for.quiet) as advance:
         answer = answers.explanation(
             asked_for.image, asked_for.options, files.open, wanted, beside, clock(budget, advance)

@@ -93,13 +93,13 @@ def measure(
 
         result = familiar.firmware_only(plan, result) if firmware_only else result
         text = familiar.as_printed(result, output_format or "hex", title)
-    _check(wanted, plan, result, request.image.name)
+    _check(wanted, plan, result, request)
     if references is not None:
         _compare(references, plan, result)
     write(text, familiar.dump_states(plan, output) if dump_vmsa else output)
 
 
-def _check(wanted: bytes | None, plan: Plan, result: Measurement, at: str) -> None:
+def _check(wanted: bytes | None, plan: Plan, result: Measurement, request: Request) -> None:
     """Raise MismatchError where a digest was expected, and it is not that of `result`."""
     if wanted is None or wanted == result.digest:
         return
@@ -107,8 +107,8 @@ def _check(wanted: bytes | None, plan: Plan, result: Measurement, at: str) -> No
 
     raise MismatchError(
         f"{result.register} is {result.digest.hex()}, expected {wanted.hex()}",
-        at=at,
-        hint=shlex.join([*explain_command(plan), "--expect", wanted.hex()]),
+        at=request.image.name,
+        hint=shlex.join([*explain_command(plan, request.files.base), "--expect", wanted.hex()]),
     )
 
 

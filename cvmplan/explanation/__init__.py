@@ -8,6 +8,7 @@ candidates, `answer` puts what was found into words.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from hashlib import sha256
 
 from cvmplan.core.blob import Blob
@@ -38,9 +39,15 @@ def ask(
     Kernel and initrd are read once, here.  ConfigError where the measurement is no such
     platform's, InputError and UnsupportedError for what is no image.
     """
-    source = open_source(image, open_file, options)
+    source = _any_processor(open_source(image, open_file, options))
     shown = Candidate(source, image.name)
     return ask_candidate(shown, options, open_file, tries, wanted, lines)
+
+
+def _any_processor(source: Source) -> Source:
+    """Return what is opened without the finding for a processor that is not named: it is sought."""
+    found = tuple(f for f in source.declared.findings if f.rule != "host-cpu")
+    return replace(source, declared=source.declared._replace(findings=found))
 
 
 def ask_candidate(

@@ -21,6 +21,7 @@ from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
+from cvmplan.planning.read import VCPUS, is_template
 from cvmplan.planning.source import Source, open_source
 from cvmplan.platforms.snp.hashes import NO_INITRD
 from cvmplan.profiles import DEFAULTS, PROFILES
@@ -191,6 +192,9 @@ def _coupled(asked: Asked) -> Iterator[Choice]:
     Kata up to 3.30 writes the number of vCPUs there, so that both change at once.
     """
     line = asked.settings.text("append")
+    if line is not None and is_template(asked.settings):
+        told = asked.settings.number("vcpus") or 1
+        line = line.replace(VCPUS, str(told))
     found = None if line is None else NR_CPUS.search(line)
     if line is None or found is None or asked.platform.policy is None:
         return

@@ -9,15 +9,22 @@ from cvmplan.launch.settings import SETTINGS, TOP
 from cvmplan.operations.plan import Plan
 
 
-def explain_command(plan: Plan) -> Iterator[str]:
-    """Yield the words of the `explain` command for a plan, up to the digest that it is to find."""
+def explain_command(plan: Plan, base: str | None = None) -> Iterator[str]:
+    """
+    Yield the words of the `explain` command for a plan, up to the digest that it is to find.
+
+    What a launch description says is not repeated; `base` is where its files lie.
+    """
     image = next((i for i in plan.inputs if i.role in ("image", "firmware")), None)
     path = (image.path or "-") if image else "-"
     yield from ("cvmplan", "explain", f"./{path}" if path.startswith("-") and path != "-" else path)
     yield from ("--platform", plan.platform)
+    yield from [f"--base={base}"] if base is not None else []
     usual = {name: value for name, value in plan.assumed.items() if name in plan.places}
     told = {**usual, **plan.given}
     for name, value in told.items():
+        if _described(name, plan):
+            continue
         if name not in (*TOP, *SETTINGS, "cpu_signature"):
             continue  # a document cannot bring options of its own into a command
         hashed = name.removesuffix("_hash")
@@ -25,6 +32,12 @@ def explain_command(plan: Plan) -> Iterator[str]:
             continue
         option = "cpu" if name == "cpu_signature" else name
         yield from _typed(f"--{option.replace('_', '-')}", value)
+
+
+def _described(name: str, plan: Plan) -> bool:
+    """Whether a launch description has a setting that is given, or what it is made of."""
+    written = "cpu" if name == "cpu_signature" else name.removesuffix("_hash")
+    return written in plan.places and written in plan.given
 
 
 def _typed(flag: str, value: Json) -> Iterator[str]:
