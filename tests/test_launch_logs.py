@@ -142,6 +142,11 @@ def test_a_vm_of_type_0_with_commands_needs_its_platform() -> None:
     assert_refused(result, {2})
     assert "--platform" in result.err
     assert simulated(log, "--platform", "sev")[1]["platform"] == "sev"
+    asked = b"".join(line for line in log.splitlines(keepends=True) if b"ENC" not in line)
+    asked = asked.replace(b"_IOC(_IOC_READ|_IOC_WRITE, 0xae, 0xba, 0x8), 0x7ffd0", b"KVM_RUN, 0")
+    probe = b"4711 ioctl(11, KVM_MEMORY_ENCRYPT_OP, 0)      = 0\n"
+    code, document = simulated(probe + asked)
+    assert (code, document["platform"], rules(document)) == (0, "default", [])
 
 
 # --- logs of VMMs --------------------------------------------------------------------------------
@@ -288,6 +293,16 @@ def test_a_loop_over_the_rest_is_no_second_add() -> None:
     first = add(0x100000, 0x4000, done=0x2000)
     code, document = simulated(jsonl(*launch(first, add(0x102000, 0x2000))))
     assert (code, rules(document)) == (0, [])
+
+
+def test_the_vm_that_was_created_is_the_one_that_counts() -> None:
+    """A VMM that tries a type which the kernel does not have, and then another one."""
+    lines = [
+        {"op": "create-vm", "vm_type": 5, "ret": -22}, {"op": "create-vm", "vm_type": 0, "ret": 0},
+    ]  # fmt: skip
+    document = simulated(jsonl(*lines))[1]
+    assert document["platform"] == "default"
+    assert [result for _, result, _ in results(document)] == ["error", "ok"]
 
 
 def test_adds_of_sev_have_their_address_by_the_memslots() -> None:

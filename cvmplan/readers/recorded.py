@@ -75,7 +75,7 @@ def _log(blob: Blob) -> ModuleType | None:
 
 def _platform(attempts: Sequence[Attempt], name: str) -> Platform:
     """Return the platform of the VM that was created, or else the one that has such calls."""
-    made = next((a.vm_type for a in attempts if a.op == "create-vm"), None)
+    made = next((a.vm_type for a in attempts if a.op == "create-vm" and not a.returned), None)
     legacy = any(a.op == "init" and a.legacy for a in attempts)
     hidden = any(a.op == strace.ENCRYPT and a.returned == "" for a in attempts)
     if made is not None and hidden and not made.confidential:

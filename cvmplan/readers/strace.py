@@ -53,6 +53,7 @@ _SLOT = re.compile(
     r"memory_size=(\d{1,20}), userspace_addr=(0x[0-9a-f]{1,16}|NULL)"
 )
 _TYPE = re.compile(r", (0x[0-9a-f]{1,8}|\d{1,8})")
+_ASKS = re.compile(r", (?:0|0x0|NULL)\)")
 DIRECTIONS: Final = {"_IOC_NONE": 0, "_IOC_WRITE": 1 << 30, "_IOC_READ": 2 << 30}
 MOST_THREADS: Final = 1 << 13  # with a call that is not finished
 NOT_SHOWN: Final = "struct not in the trace"
@@ -94,7 +95,7 @@ def _attempts(blob: Blob) -> tuple[Attempt, ...]:
                 found[at] = replace(found[at], returned=result)
             continue
         made = _made(line)
-        if made is None or made.name not in OPS:
+        if made is None or made.name not in OPS or _asks(made):
             continue
         if OPS[made.name] == "run" and found and found[-1].op == "run":
             break
@@ -119,6 +120,11 @@ def _made(line: str) -> _Made | None:
         return _Made(_name(called[1]), rest, _UNFINISHED)
     before, _, result = rest.rpartition(" = ")
     return _Made(_name(called[1]), before, result.strip())
+
+
+def _asks(made: _Made) -> bool:
+    """Whether a command has no struct: a VMM asks if there is such a call."""
+    return OPS[made.name] == ENCRYPT and _ASKS.match(made.rest) is not None
 
 
 def _name(request: str) -> str:

@@ -61,7 +61,7 @@ def sev(vm: int) -> None:
     command(vm, 6, pack("<QII", FAKE, 48, 0))
     command(vm, 7)
     command(vm, 100, pack("<Q16sH38x", 0x30000, bytes(16), 0))
-    for number in (1, 3, 4, 5, 6):
+    for number in range(1, 7):
         gfn, size = 0x800 + 16 * number, 0x1000 * number
         command(vm, 101, pack("<QQQBBHI32x", gfn, FAKE + size, size, number, 0, 0, 0))
     finish = (0, 0, bytes(32), 0)
@@ -100,6 +100,7 @@ def main() -> None:
     call(vm, MEMORY_REGION2, pack("<IIQQQQII112x", *region))
     call(vm, ATTRIBUTES, pack("<QQQQ", 0x10000, 0x20000, 8, 0))
     call(vm, ATTRIBUTES, pack("<QQQQ", 0x10000, 0x1000, 0, 0))
+    call(vm, ENCRYPT_OP, 0)  # asks whether there is such a call
     sev(vm)
     call(kvm, CREATE_VM, 5)
     tdx(vm)
