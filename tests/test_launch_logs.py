@@ -320,6 +320,54 @@ def test_adds_of_sev_have_their_address_by_the_memslots() -> None:
     assert (made.gpa, made.placed) == (0x103000, True)
 
 
+VM_TYPES: Final = {"sev": 2, "snp": 4, "tdx": 5}
+KEPT: Final = {
+    "set-memslot": ("slot", "gpa", "size", "gmem", "gmem_offset"),
+    "create-gmem": ("gmem", "size"),
+    "set-private": ("gpa", "size"),
+    "snp-launch-start": ("policy",),
+    "sev-launch-start": ("policy",),
+    "snp-launch-update": ("gpa", "size", "page_type"),
+    "sev-launch-update-data": ("size",),
+    "tdx-init-vm": ("attributes", "xfam"),
+    "tdx-init-mem-region": ("gpa", "size", "measured"),
+}
+"""Operation to what the bpftrace script writes of it."""
+
+
+def of_plan(platform: str) -> bytes:
+    """The recording of a VMM that does what a plan of two vCPUs says."""
+    launch = ("example:tdx" if platform == "tdx" else "example:snp", "--platform", platform)
+    plan = run("plan", *launch, "--abi", "kvm-6.18", "--vcpus", "2", "--format", "json")
+    lines: list[dict[str, Any]] = []
+    for op in json.loads(plan.out)["ops"]:
+        made = {key: op[key] for key in KEPT.get(op["op"], ()) if key in op}
+        if op["op"] in ("set-memslot", *(name for name in KEPT if "update" in name)):
+            made["src"] = hex(0x7F0000000000 + int(op["gpa"], 0))
+        if op["op"] == "create-vm":
+            made["vm_type"] = VM_TYPES[platform]
+        once = {"n": 0, "op": op["op"], **made, "ret": 0}
+        if op["op"] not in ("write", "madvise"):
+            lines += [once] * (2 if op["op"].endswith("-vcpu") else 1)
+    for number, line in enumerate(lines):
+        lines[number] = {**line, "n": number, **({"count": 1} if "vcpu" in line["op"] else {})}
+    return jsonl(*lines)
+
+
+@pytest.mark.parametrize("platform", VM_TYPES)
+def test_with_the_image_a_recording_reaches_its_measurement(platform: str) -> None:
+    image = "example:tdx" if platform == "tdx" else "example:snp"
+    launch = ("--image", image, "--vcpus", "2")
+    code, document = simulated(of_plan(platform), *launch)
+    measured = run("measure", image, "--platform", platform, "--vcpus", "2", "--bare").out
+    assert (code, document["digest"], rules(document)) == (0, measured, [])
+    changed = of_plan(platform).replace(b'"measured": true', b'"measured": false', 1)
+    changed = changed.replace(b'"normal"', b'"unmeasured"', 1)
+    if platform != "sev":
+        code, document = simulated(changed, *launch)
+        assert (code, rules(document)) == (1, ["digest-differs"])
+
+
 # --- malformed -----------------------------------------------------------------------------------
 
 BAD: Final[dict[str, tuple[bytes, str]]] = {
