@@ -229,10 +229,10 @@ class _Replay:
         stop = left[0] if left else attempt.gpa
         if left is None and following and goes_on(attempt, following):
             stop = following.gpa  # what is called again says how far the first call came
-        if attempt.returned in AGAIN and not (self._calls and following is None):
+        ended = self._creates_vm and following is None
+        if attempt.returned in AGAIN and not ended:
             return _Judged(stop, Answer("nop", attempt.returned, "recorded: to be called again"))
-        told = "recorded: the VMM made no further call" if self._calls and not following else ""
-        told = told or "recorded"
+        told = "recorded: the VMM made no further call" if ended else "recorded"
         before = self._neighbour(number - 1)
         if before and not before.returned and not before.residual and is_rest(before, attempt):
             told = self._refused_rest(before, attempt)
