@@ -37,6 +37,11 @@ def test_a_firmware_image_loads_no_document_library(verb: str, platform: str) ->
     assert not modules_loaded(verb, "--example", platform) & HEAVY
 
 
+def test_a_picture_loads_no_document_library() -> None:
+    for form in ("svg", "html"):
+        assert not modules_loaded("map", "--example", "snp", "--format", form) & HEAVY
+
+
 def test_an_igvm_image_loads_no_document_library_and_no_kernel(tmp_path: Path) -> None:
     path = tmp_path / "image.igvm"
     path.write_bytes(good_snp().build())

@@ -25,7 +25,10 @@ EXAMPLES: Final = {
         "cvmplan check image.json",
         "cvmplan check OVMF.fd --platform snp --abi kvm-6.18 --policy 0x30000",
     ),
-    "map": ("cvmplan map OVMF.fd --platform tdx",),
+    "map": (
+        "cvmplan map OVMF.fd --platform tdx",
+        "cvmplan map image.json --format html -o map.html",
+    ),
     "plan": (
         "cvmplan plan OVMF.fd --platform snp --format json -o plan.json",
         "cvmplan plan OVMF.fd --platform tdx --abi kvm-6.16 --format calls",

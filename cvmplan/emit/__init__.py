@@ -16,6 +16,7 @@ from cvmplan.core.names import spelled, unknown
 if TYPE_CHECKING:
     from cvmplan.emit import calls as _calls
     from cvmplan.emit import csv as _csv
+    from cvmplan.emit import html as _html
     from cvmplan.emit import json as _json
     from cvmplan.emit import json_answers as _json_answers
     from cvmplan.emit import json_catalogue as _json_catalogue
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cvmplan.emit import json_tables as _json_tables
     from cvmplan.emit import json_td as _json_td
     from cvmplan.emit import jsonl as _jsonl
+    from cvmplan.emit import svg as _svg
     from cvmplan.emit import text as _text
     from cvmplan.emit import text_answers as _text_answers
     from cvmplan.emit import text_catalogue as _text_catalogue
@@ -108,7 +110,9 @@ class Output(Generic[P]):
 
 
 FINDINGS: Final[Output[FindingsPrinter]] = Output("findings", text="text", json="json")
-MAP: Final[Output[MapPrinter]] = Output("guest_map", text="text", json="json")
+MAP: Final[Output[MapPrinter]] = Output(
+    "guest_map", text="text", json="json", svg="svg", html="html"
+)
 INSPECT: Final[Output[InspectPrinter]] = Output("inspect", text="text", json="json")
 PLAN: Final[Output[PlanPrinter]] = Output("plan", text="text_plan", json="json_plan", calls="calls")
 TRACE: Final[Output[TracePrinter]] = Output(
@@ -169,7 +173,7 @@ FORMATS: Final = frozenset(
 
 if TYPE_CHECKING:
     _FINDINGS: tuple[FindingsPrinter, ...] = (_text, _json)
-    _MAP: tuple[MapPrinter, ...] = (_text, _json)
+    _MAP: tuple[MapPrinter, ...] = (_text, _json, _svg, _html)
     _INSPECT: tuple[InspectPrinter, ...] = (_text, _json)
     _PLAN: tuple[PlanPrinter, ...] = (_text_plan, _json_plan, _calls)
     _TRACE: tuple[TracePrinter, ...] = (_text_plan, _json_plan, _jsonl)
