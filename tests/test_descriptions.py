@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape, quoteattr
 import pytest
 
 from cvmplan.readers.descriptions.qemu_words import WITH_VALUE, WITHOUT_VALUE
-from tests.build.boot import kernel, pe_image
+from tests.build.boot import Firmware, kernel, pe_image
 from tests.build.ovmf import example
 from tests.consumers import unpacked
 from tests.oracles.peer import Boot, Machine, theirs
@@ -581,6 +581,50 @@ def test_metadata_of_tdx_measure(folder: Path) -> None:
     told = given("metadata.json")
     assert told["digest"] == digest("tdx.fd", "--platform", "tdx")
     assert (told["given"]["vcpus"], told["given"]["memory"]) == (4, "0x80000000")
+
+
+# --- what a TD boots ------------------------------------------------------------------------------
+
+
+def td_descriptions(line: str) -> dict[str, str]:
+    """Command line, domain and metadata of one TD, by file name."""
+    words = [
+        "qemu-system-x86_64", "-machine", "q35,confidential-guest-support=t", "-object",
+        "tdx-guest,id=t", "-bios", "/tdx.fd", "-m", "2G", "-kernel", KERNEL, "-initrd",
+        "/boot/initrd", "-append", line,
+    ]  # fmt: skip
+    return {
+        "argv": shlex.join(words),
+        "dom.xml": "<domain><memory unit='GiB'>2</memory><os><type machine='q35'/>"
+        "<loader type='rom'>/tdx.fd</loader><kernel>/boot/vmlinuz</kernel>"
+        f"<initrd>/boot/initrd</initrd><cmdline>{line}</cmdline></os>"
+        "<launchSecurity type='tdx'/></domain>",
+        "metadata.json": json.dumps(
+            {
+                "boot_config": {"bios": "tdx.fd", "memory": "2G"},
+                "direct": {"kernel": "boot/vmlinuz", "initrd": "initrd", "cmdline": line},
+            }
+        ),
+    }
+
+
+def test_registers_of_a_description_are_those_of_its_options(folder: Path) -> None:
+    (folder / "tdx.fd").write_bytes(Firmware().build())
+    (folder / "boot/vmlinuz").write_bytes(kernel())
+    options = ("--kernel", "boot/vmlinuz", "--initrd", "boot/initrd", "--append", "a b")
+
+    def events(*words: str) -> list[tuple[str, str, str | None]]:
+        held = json.loads(run("rtmr", *words, "--format", "json").out)
+        return [(one["register"], one["key"], one["digest"]) for one in held["events"]]
+
+    expected = events("tdx.fd", "--memory", "2GiB", *options)
+    assert any(digest for _, _, digest in expected)
+    for name, text in td_descriptions("a b").items():
+        (folder / name).write_text(text)
+        assert events(name, "--base", ".") == expected, name
+    assert events("argv", "--append", "c") != expected
+    (folder / "argv").write_text(BASE)
+    assert_refused(run("rtmr", "argv"), {4})
 
 
 # --- UKI -----------------------------------------------------------------------------------------

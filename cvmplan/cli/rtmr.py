@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from types import ModuleType
 from typing import Annotated, Final, Optional
 
 import typer
@@ -16,6 +17,7 @@ from cvmplan.boot.node import Register, registers
 from cvmplan.boot.template import Match, nodes_of
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
+    Base,
     Output,
     Shared,
     format_of,
@@ -30,11 +32,13 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
 from cvmplan.emit import RTMR
-from cvmplan.planning.read import read_value
+from cvmplan.launch.settings import READ_WITH, SETTINGS
+from cvmplan.planning.read import read_options, read_value
 
 app = make_app()
 Format = Annotated[str, format_of(RTMR)]
 UNKNOWN, NOT_INDEPENDENT = 5, 6  # exit codes
+OUTSIDE: Final = "Allow a launch description to name files outside its folder."
 _FILES: Final = {
     "kernel": "Kernel of a direct boot (QEMU -kernel).",
     "initrd": "Initrd of a direct boot (QEMU -initrd).",
@@ -73,7 +77,7 @@ _LISTS: Final = {
 
 def _shared() -> Shared:
     """Return the argument and the options, all of them text."""
-    image = typer.Argument(metavar="[IMAGE]", help="TDX firmware (OVMF); - reads stdin.")
+    image = typer.Argument(metavar="[IMAGE]", help="TDX firmware (OVMF), or a launch description.")
     shared: Shared = {"image": (Annotated[Optional[str], image], None)}
     for name, text in _FILES.items():
         shared[name] = (option(Optional[str], name, "FILE", text), None)
@@ -81,6 +85,13 @@ def _shared() -> Shared:
         shared[name] = (option(Optional[str], name, metavar, text), None)
     for name, (metavar, text) in _LISTS.items():
         shared[name] = (option(Optional[list[str]], name, metavar, text), None)
+    for name in READ_WITH:
+        shared[name] = (
+            option(Optional[str], name, SETTINGS[name].metavar, SETTINGS[name].help),
+            None,
+        )
+    shared["base"] = (Base, None)
+    shared["allow_outside"] = (option(bool, "allow_outside", "", OUTSIDE), False)
     return shared
 
 
@@ -95,7 +106,7 @@ class Wanted:
 
 def _wanted(typed: Typed) -> Wanted:
     expected = _expected(typed.texts("expect"))
-    files = Files()
+    files = Files(allow_outside=typed.flag("allow_outside"), base=typed.text("base"))
     inputs = _inputs(files, typed)
     matches = _matches(files, inputs, typed)
     path = typed.text("log")
@@ -187,12 +198,13 @@ def _inputs(files: Files, typed: Typed) -> Inputs:
         name: None if (path := typed.text(name)) is None else files.open(path, name)
         for name in ("kernel", "initrd", "uki", "loader", "esp", "acpi_tables", "smbios")
     }
-    memory, qemu, image = typed.text("memory"), typed.text("qemu"), typed.text("image")
+    memory, qemu = typed.text("memory"), typed.text("qemu")
+    told = _described(files, typed)
     separator = _choice(typed, "separator", "rtmr0", "rtmr1")
     return Inputs(
-        firmware=None if image is None else _firmware(files, image),
-        memory=None if memory is None else read_value(values.memory, memory, "--memory"),
-        append=typed.text("append") or "",
+        firmware=told.firmware,
+        memory=told.memory if memory is None else read_value(values.memory, memory, "--memory"),
+        append=told.append if typed.text("append") is None else typed.text("append") or "",
         header=None if qemu is None else boot.check(qemu),
         secure_boot=_choice(typed, "secure_boot", "absent", "off", "on"),
         separator=None if separator is None else int(separator[-1]),
@@ -200,7 +212,37 @@ def _inputs(files: Files, typed: Typed) -> Inputs:
         boot_vars=_named(files, typed.texts("boot_var"), "--boot-var"),
         extends=tuple(map(parse, typed.texts("extend"))),
         disk=opened.pop("esp"),
-        **opened,
+        **_booted(opened, told),
+    )
+
+
+def _booted(opened: dict[str, Blob | None], told: Inputs) -> dict[str, Blob | None]:
+    """Return what was typed, with what a description boots where nothing else is booted."""
+    described = {"kernel": told.kernel, "initrd": told.initrd}
+    if opened["kernel"] is not None or opened["uki"] is not None:
+        return opened
+    return {n: described.get(n) if blob is None else blob for n, blob in opened.items()}
+
+
+def _described(files: Files, typed: Typed) -> Inputs:
+    """Return what the image says: firmware, or a launch description of a TD."""
+    from cvmplan import readers
+
+    path = typed.text("image")
+    if path is None:
+        return Inputs()
+    blob = files.open(path, "image")
+    name, reader = readers.recognise(blob)
+    if name != "description":
+        return Inputs(firmware=_firmware(blob, name, reader))
+    booted = reader.booted(blob, files.open, read_options(typed.only(*READ_WITH)))
+    name, firmware = readers.recognise(booted.firmware)
+    return Inputs(
+        firmware=_firmware(booted.firmware, name, firmware),
+        memory=booted.memory,
+        kernel=booted.kernel,
+        initrd=booted.initrd,
+        append=booted.append or "",
     )
 
 
@@ -212,14 +254,12 @@ def _choice(typed: Typed, name: str, *choices: str) -> str | None:
     return None if word is None else read_value(one_of(*choices), word, flag)
 
 
-def _firmware(files: Files, path: str) -> Firmware:
-    from cvmplan import readers
+def _firmware(blob: Blob, name: str, reader: ModuleType) -> Firmware:
     from cvmplan.boot.firmware import read
 
-    blob = files.open(path, "image")
-    name, reader = readers.recognise(blob)
     if name not in ("ovmf", "tdvf"):
-        raise ConfigError(f"{name} has no RTMRs", at=path, hint="give TDX firmware")
+        hint = "give TDX firmware, or what starts a TD"
+        raise ConfigError(f"{name} has no RTMRs", at=blob.name, hint=hint)
     return read(reader.read(blob, platforms.TDX))
 
 

@@ -19,9 +19,9 @@ from cvmplan.core.platform import Platform
 from cvmplan.explanation.rules import RULES
 from cvmplan.images import edk2_tables
 from cvmplan.kvm import abi as abis
+from cvmplan.launch.command_line import for_vcpus
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Opener
-from cvmplan.planning.read import VCPUS, is_template
 from cvmplan.planning.source import Source, open_source
 from cvmplan.platforms.snp.hashes import NO_INITRD
 from cvmplan.profiles import DEFAULTS, PROFILES
@@ -186,25 +186,18 @@ MOST_COUPLED: Final = 512  # vCPUs
 
 
 def _coupled(asked: Asked) -> Iterator[Choice]:
-    """
-    Yield numbers of vCPUs together with the same number behind nr_cpus= in the command line.
-
-    Kata up to 3.30 writes the number of vCPUs there, so that both change at once.
-    """
-    line = asked.settings.text("append")
-    if line is not None and is_template(asked.settings):
-        told = asked.settings.number("vcpus") or 1
-        line = line.replace(VCPUS, str(told))
-    found = None if line is None else NR_CPUS.search(line)
-    if line is None or found is None or asked.platform.policy is None:
+    """Yield numbers of vCPUs and, as Kata up to 3.30 has it, the same number behind nr_cpus=."""
+    (settled,) = for_vcpus(asked.settings)
+    line = settled.text("append") or ""
+    found = NR_CPUS.search(line)
+    if found is None or asked.platform.policy is None:
         return
     for count in range(1, MOST_COUPLED + 1):
         if int(found[1]) != count:
             other = f"{line[: found.start(1)]}{count}{line[found.end(1) :]}"
             changes = {"append": other, "append_hash": None, "vcpus": count}
-            yield Choice(
-                f"coupled:{count}", changes, f"{count} vCPUs, which the command line names too"
-            )
+            why = f"{count} vCPUs, which the command line names too"
+            yield Choice(f"coupled:{count}", changes, why)
 
 
 def _command_lines(line: str) -> Iterator[Choice]:

@@ -18,6 +18,7 @@ from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.kvm import memory as kvm_memory
 from cvmplan.launch import igvm_loader
+from cvmplan.launch.command_line import for_vcpus
 from cvmplan.launch.documented import document_settings
 from cvmplan.launch.given import Given
 from cvmplan.launch.guest import Guest
@@ -34,7 +35,6 @@ from cvmplan.planning.memory import lay_out, layout_findings
 from cvmplan.planning.read import (
     Place,
     check_platform,
-    for_vcpus,
     merge_settings,
     name_places,
     open_files,

@@ -19,10 +19,10 @@ from cvmplan.core.files import Files
 from cvmplan.core.inputs import Input
 from cvmplan.core.mapped import confirm
 from cvmplan.launch import igvm_loader
+from cvmplan.launch.command_line import is_template
 from cvmplan.launch.given import Given
 from cvmplan.operations.measure import Measurement
 from cvmplan.planning.build import launch_source, plan
-from cvmplan.planning.read import is_template
 from cvmplan.planning.source import open_source
 from cvmplan.platforms.snp.digest import Chains
 from cvmplan.sweep import rows

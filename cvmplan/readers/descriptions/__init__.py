@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from importlib import import_module
 from types import ModuleType
-from typing import Final
+from typing import Final, NamedTuple
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import MalformedError
+from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.platform import find
 from cvmplan.images.inspection import Inspection
+from cvmplan.launch.command_line import for_vcpus
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.launch.settings import SETTINGS
@@ -69,6 +71,42 @@ def read(blob: Blob, open_file: Opener, options: Given) -> Declared:
         reads=said.reads,
         places={name: one.place for name, one in said.settings.items()},
     )  # fmt: skip
+
+
+class Booted(NamedTuple):
+    """What a TD is started with, None where the description does not say it; `memory` in bytes."""
+
+    firmware: Blob
+    memory: int | None
+    kernel: Blob | None
+    initrd: Blob | None
+    append: str | None
+
+
+def booted(blob: Blob, open_file: Opener, options: Given) -> Booted:
+    """
+    Return what a description starts a TD with; errors as `read`.
+
+    UnsupportedError for a description of another platform.  `options` may have `vcpus`.
+    """
+    declared, said = read(blob, open_file, options), _describe(blob, open_file, options)
+    if not find(declared.settings.text("platform") or "").secure_ept or declared.firmware is None:
+        raise UnsupportedError("describes no TD, which alone has RTMRs", at=blob.name)
+    files = {
+        name: open_file(_path(blob, said.boot[name]), name, blob.name, searched=True)
+        for name in ("kernel", "initrd")
+        if name in said.boot
+    }
+    line = said.boot.get("append")
+    told = Given({"append": str(line.value)}) if line is not None else Given()
+    (settled,) = for_vcpus(told | declared.settings.only("vcpus") | options.only("vcpus"))
+    return Booted(
+        declared.firmware,
+        declared.settings.number("memory"),
+        files.get("kernel"),
+        files.get("initrd"),
+        settled.text("append"),
+    )
 
 
 def _describe(blob: Blob, open_file: Opener | None, options: Given) -> Description:

@@ -22,6 +22,10 @@ FILES: Final = ("firmware", "kernel", "initrd")
 """What a description names files for."""
 
 
+BOOT: Final = ("kernel", "initrd", "append")
+"""What is booted directly; of a TD it is in RTMR1 and RTMR2."""
+
+
 class Said(NamedTuple):
     """A value as it is written, and where: an option, an element, a key."""
 
@@ -36,7 +40,7 @@ class Description(NamedTuple):
     `format` names what it is.  `settings` are by the names of `launch.settings`, and paths for
     those of `FILES`.  `tables` is firmware that is known by its digest alone.  `uncovered` is what
     the description says and the measurement does not cover.  `reads` are options of the launch that
-    decide how it is read.
+    decide how it is read.  `boot` is what a TD boots, by the names of `BOOT`.
     """
 
     format: str
@@ -45,6 +49,7 @@ class Description(NamedTuple):
     uncovered: tuple[str, ...] = ()
     tables: SevFirmware | None = None
     reads: tuple[str, ...] = ()
+    boot: Mapping[str, Said] = {}
 
 
 def whole_text(blob: Blob) -> str:

@@ -62,7 +62,8 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
         hint = "on SNP dstack measures its sev_snp_measurement: give that document"
         raise UnsupportedError(problem, at=blob.name, hint=hint)
     if "bios" in held:
-        return Description(METADATA, _of_image(blob, held, ""), uncovered=_uncovered(held, "bios"))
+        said, boot = _of_image(blob, held, ""), _boot(blob, held, "")
+        return Description(METADATA, said, uncovered=_uncovered(held, "bios"), boot=boot)
     return _vm_config(blob, held, open_file)
 
 
@@ -72,14 +73,30 @@ def _vm_config(blob: Blob, held: Mapping[str, Any], open_file: Opener | None) ->
     if "memory_size" in held:
         said["memory"] = Said(_whole(blob, held, "memory_size"), "memory_size")
     said["page_order"] = _page_order(blob, held)
-    image = held.get("image")
+    image, boot = held.get("image"), {}
     if open_file is not None:
         if not isinstance(image, str) or not image:
             problem = "missing: it names the folder of the image"
             raise wrong(blob, "image", problem)
         metadata = open_file(f"{image}/metadata.json", "metadata", blob.name, searched=True)
-        said = _of_image(blob, json_object(metadata), f"{image}/") | said
-    return Description(VM_CONFIG, said, uncovered=_uncovered(held, *USED))
+        told = json_object(metadata)
+        said = _of_image(blob, told, f"{image}/") | said
+        boot = _boot(blob, told, f"{image}/")
+    return Description(VM_CONFIG, said, uncovered=_uncovered(held, *USED), boot=boot)
+
+
+def _boot(blob: Blob, metadata: Mapping[str, Any], folder: str) -> dict[str, Said]:
+    """Return what the metadata of an image says is booted."""
+    said = {}
+    for name in ("kernel", "initrd", "cmdline"):
+        value = metadata.get(name)
+        if value is not None and not isinstance(value, str):
+            raise wrong(blob, name, "is not text")
+        if value and name != "cmdline":
+            said[name] = Said(f"{folder}{value}", name)
+    if "kernel" not in said:
+        return {}
+    return said | {"append": Said(metadata.get("cmdline") or "", "cmdline")}
 
 
 def _of_image(blob: Blob, metadata: Mapping[str, Any], folder: str) -> dict[str, Said]:

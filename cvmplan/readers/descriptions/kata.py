@@ -74,7 +74,9 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
     )
     made = _Configuration(blob, others, options, pod_of(options, open_file))
     rest = tuple(made.rest())
-    return Description(FORMAT, made.settings(), uncovered=rest, reads=READ_WITH)
+    said = made.settings()
+    boot = made.boot() if "kernel" not in said else {}
+    return Description(FORMAT, said, uncovered=rest, reads=READ_WITH, boot=boot)
 
 
 class _Configuration:
@@ -177,15 +179,19 @@ class _Configuration:
             raise wrong(self._blob, self._place(name), "missing")
         return Said(value, self._place(name))
 
+    def boot(self) -> dict[str, Said]:
+        """Return the kernel that is booted, its initrd and its command line."""
+        said = {
+            "kernel": self._file("kernel"),
+            "append": Said(self._command_line(), self._place("kernel_params")),
+        }
+        return said | ({"initrd": self._file("initrd")} if self._string("initrd") else {})
+
     def _of_snp(self) -> dict[str, Said]:
         said = {
             "cpu": Said(MANAGERS["kata"].cpu, TABLE),
-            "kernel": self._file("kernel"),
-            "append": Said(self._command_line(), self._place("kernel_params")),
             "policy": Said(self._qemu.get("snp_guest_policy", SNP.policy), self._place(POLICY)),
-        }
-        if self._string("initrd"):
-            said["initrd"] = self._file("initrd")
+        } | self.boot()
         for name, setting in (("snp_id_block", "id_block"), ("snp_id_auth", "id_auth")):
             if self._string(name):
                 said[setting] = Said(self._string(name), self._place(name))

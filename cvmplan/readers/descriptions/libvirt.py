@@ -87,7 +87,8 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
         found += host_cpu(blob, name)
         said |= {} if name is None or name.value == "host" else {"cpu": name}
     said |= domain.memory()
-    return Description(FORMAT, said, tuple(found), tuple(domain.rest(platform)))
+    boot = kernel if platform.secure_ept else {}
+    return Description(FORMAT, said, tuple(found), tuple(domain.rest(platform)), boot=boot)
 
 
 class _Domain:

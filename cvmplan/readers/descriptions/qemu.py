@@ -75,12 +75,13 @@ def describe_options(blob: Blob, line: Line) -> Description:
     if platform.vmsa:
         said |= _cpu(told)
     said |= _files(told, platform)
-    if platform.policy is not None and _flag(told, guest, "kernel-hashes"):
-        said |= _boot(told)
+    hashed = platform.policy is not None and _flag(told, guest, "kernel-hashes")
+    said |= _boot(told) if hashed else {}
     if told.size is not None:
         said["memory"] = told.size
     findings = tuple(_findings(told, platform, guest))
-    return Description(FORMAT, said, findings, tuple(_rest(told, platform)))
+    boot = _boot(told) if platform.secure_ept else {}
+    return Description(FORMAT, said, findings, tuple(_rest(told, platform)), boot=boot)
 
 
 class _Options:

@@ -45,4 +45,7 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
             said[setting] = Said(boot[name], f"boot_config.{name}")
     rest = [f"boot_config.{name}" for name in boot if name not in ("bios", "cpus", "memory")]
     rest += [name for name in held if name != "boot_config"]
-    return Description(FORMAT, said, uncovered=tuple(rest))
+    direct = held["direct"] if isinstance(held.get("direct"), dict) else {}
+    names = {"kernel": "kernel", "initrd": "initrd", "append": "cmdline"}
+    found = {n: Said(direct[k], f"direct.{k}") for n, k in names.items() if k in direct}
+    return Description(FORMAT, said, uncovered=tuple(rest), boot=found if "kernel" in found else {})
