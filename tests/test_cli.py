@@ -15,10 +15,13 @@ from cvmplan.cli import VERBS
 from cvmplan.core.files import HELD, map_file
 from tests.build.ovmf import good_snp, good_tdx
 from tests.manifests import document, region, run_on
+from tests.oracles.peer import Machine, theirs
 from tests.run import assert_refused, run
+from tests.test_profiles import PAYLOAD, td_shim_image
 
 SNP = ("--example", "snp")
 TDX = ("--example", "tdx")
+BARE = "platform snp: assumed (tdx has errors)\n"
 
 
 @pytest.fixture
@@ -186,6 +189,71 @@ def test_several_platforms_must_be_chosen_from(tmp_path: Path) -> None:
     assert_refused(result, {2})
     assert "snp and tdx" in result.err
     assert run("measure", str(path), "--platform", "tdx").code == 0
+
+
+def only(platform: str, out: str, others: str) -> None:
+    """The document of a measurement on the one platform that has no errors."""
+    found = json.loads(out)
+    assert (found["platform"], found["assumed"]["platform"]) == (platform, platform)
+    assert "platform" not in found["given"]
+    assert found["places"] == {"platform": f"{others} has errors"}
+    told = [f for f in found["findings"] if f["rule"] == "platform-chosen"]
+    assert [f["severity"] for f in told] == ["note"]
+
+
+def test_the_only_platform_without_errors_is_taken_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "both.fd"
+    both = good_tdx()
+    both.sev_sections = good_snp().sev_sections
+    sections = both.tdx_sections or []
+    both.tdx_sections = [*sections, sections[-1]._replace(type=PAYLOAD)]
+    path.write_bytes(both.build())
+    out = run("measure", str(path), "--format", "json").out
+    only("snp", out, "tdx")
+    machine = Machine(vcpus=1)
+    assert json.loads(out)["digest"] == theirs(str(path), "", "", machine)
+    assert "platform       snp         assumed (tdx has errors)" in run("measure", str(path)).out
+    bare = run("measure", str(path), "--bare")
+    assert (bare.out, bare.err) == (json.loads(out)["digest"], BARE)
+    assert "platform-chosen" in run("check", str(path)).out
+    both.tdx_sections = sections
+    both.sev_sections = (good_snp().sev_sections or []) * 2
+    path.write_bytes(both.build())
+    only("tdx", run("measure", str(path), "--format", "json").out, "snp")
+    both.tdx_sections = [*sections, sections[-1]._replace(type=PAYLOAD)]
+    path.write_bytes(both.build())
+    assert_refused(run("measure", str(path)), {2})
+
+
+def test_options_of_one_platform_choose_it(tmp_path: Path) -> None:
+    path = tmp_path / "both.fd"
+    both = good_tdx()
+    both.sev_sections = good_snp().sev_sections
+    path.write_bytes(both.build())
+    for options, platform in ((("--cpu", "EPYC"), "snp"), (("--gpaw", "52"), "tdx")):
+        out = run("measure", str(path), *options, "--format", "json").out
+        only(platform, out, {"snp": "tdx", "tdx": "snp"}[platform])
+    assert_refused(run("measure", str(path), "--cpu", "EPYC", "--gpaw", "52"), {2})
+
+
+def test_a_kernel_of_a_td_is_in_other_registers() -> None:
+    for option in (("--kernel", "/dev/null"), ("--initrd", "x"), ("--append", "x"),
+                   ("--kernel-hash", "00" * 32)):  # fmt: skip
+        result = run("measure", *TDX, *option)
+        assert_refused(result, {2})
+        assert all(word in result.err for word in ("RTMR1", "RTMR2", "'cvmplan rtmr'"))
+    assert "RTMR" not in run("measure", *TDX, "--cpu", "EPYC").err
+
+
+def test_section_types_of_td_shim_name_its_profile(tmp_path: Path) -> None:
+    path = tmp_path / "shim.fd"
+    image = td_shim_image()
+    path.write_bytes(image.build())
+    result = run("measure", str(path))
+    assert_refused(result, {1})
+    assert "--vmm td-shim; 4 more errors" in result.err
+    assert run("measure", str(path), "--vmm", "td-shim").code == 0
+    assert "hint: --vmm td-shim" in run("check", str(path)).out
 
 
 REFUSED: dict[str, tuple[list[str], int]] = {

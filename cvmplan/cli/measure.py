@@ -74,7 +74,6 @@ def measure(
 
     The output lists every input of the digest and marks each as given or assumed.
     """
-    from cvmplan.operations.measure import announced
     from cvmplan.operations.measure import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
@@ -86,7 +85,7 @@ def measure(
     plan = request.plan()
     with _watch(request, plan) as watch:
         result = fold(plan, watch)
-    plan = announced(plan, result)
+    plan = _announced(plan, result, bare=bare)
     text = printer.measurement(plan, result) if printer else result.digest.hex()
     if output_format or firmware_only or dump_vmsa:
         from cvmplan.cli import familiar
@@ -97,6 +96,15 @@ def measure(
     if references is not None:
         _compare(references, plan, result)
     write(text, familiar.dump_states(plan, output) if dump_vmsa else output)
+
+
+def _announced(plan: Plan, result: Measurement, *, bare: bool) -> Plan:
+    """Return the plan with all that is found; a bare digest has nothing beside it, so say it."""
+    from cvmplan.operations.measure import announced
+
+    if bare and "platform" in plan.places and "platform" in plan.assumed:
+        tell(f"platform {plan.platform}: assumed ({printable(plan.places['platform'])})")
+    return announced(plan, result)
 
 
 def _check(wanted: bytes | None, plan: Plan, result: Measurement, request: Request) -> None:

@@ -66,7 +66,8 @@ class MapError(CvmplanError):
         hint = first.hint
         if more:
             plural = "s" if more > 1 else ""
-            hint = f"{more} more error{plural}: 'cvmplan check' lists all of them"
+            others = f"{more} more error{plural}: 'cvmplan check' lists all of them"
+            hint = f"{hint}; {others}" if hint else others
         super().__init__(first.text, at=first.at, hint=hint)
         self.findings = findings
 

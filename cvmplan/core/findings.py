@@ -198,6 +198,10 @@ RULES: Final[dict[str, Rule]] = {
         "TD_PARAMS request no vCPU, or more than the module supports; as a note: only some "
         "modules support this many.",
     ),
+    "platform-chosen": Rule(
+        "note",
+        "The image supports several platforms, and the launch has errors on all but one of them.",
+    ),
     "td-l2-vms": Rule("error", "TD_PARAMS request more nested VMs than the TDX module supports."),
     "td-eptp-controls": Rule(
         "error",

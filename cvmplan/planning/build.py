@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.errors import ConfigError, CvmplanError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
 from cvmplan.core.platform import Platform
@@ -56,6 +56,9 @@ def launch(image: Blob, options: Given, open_file: Opener) -> Launch:
 
 def launch_source(source: Source, options: Given, open_file: Opener) -> Launch:
     """Return the launch of an image that was opened before; as `launch`."""
+    allowed = source.allowed(options)
+    if len(allowed) > 1:
+        return _only_possible(source, options, open_file, allowed)
     place = name_places(source.name, options.names(), source.declared.places)
     for name in READ_WITH:
         if name in options and name not in source.declared.reads:
@@ -77,6 +80,35 @@ def launch_source(source: Source, options: Given, open_file: Opener) -> Launch:
     ]
     made = _launch(source, decided, tuple(found), place)
     return replace(made, places=_places(decided, declared.places, options))
+
+
+def _only_possible(
+    source: Source, options: Given, open_file: Opener, allowed: tuple[Platform, ...]
+) -> Launch:
+    """Return the launch of the one platform on which it has no errors; ConfigError."""
+    made: list[Launch] = []
+    wrong: dict[str, str] = {}
+    for platform in allowed:
+        try:
+            launch = launch_source(source, options | {"platform": platform}, open_file)
+            gpa_map(launch)
+        except CvmplanError as error:
+            wrong[platform] = str(error)
+        else:
+            made.append(launch)
+    if len(made) != 1:
+        source.platform(options)
+    chosen = made[0]
+    others = ", ".join(wrong)
+    problem = "; ".join(f"{name}: {reason}" for name, reason in wrong.items())
+    told = Finding("platform-chosen", f"{chosen.platform}, since {others} has errors ({problem})")
+    return replace(
+        chosen,
+        given=chosen.given.without("platform"),
+        assumed=Given({"platform": chosen.platform}) | chosen.assumed,
+        places={**chosen.places, "platform": f"{others} has errors"},
+        findings=(*chosen.findings, told),
+    )
 
 
 def _places(decided: Decided, of_document: Mapping[str, str], options: Given) -> dict[str, str]:

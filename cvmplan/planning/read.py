@@ -25,6 +25,10 @@ from cvmplan.profiles import PROFILES, cpus
 
 T = TypeVar("T")
 BOOT: Final = ("kernel", "initrd", "append")
+IN_RTMRS: Final = (
+    "a TD measures the kernel into RTMR1, its command line and initrd into RTMR2: 'cvmplan rtmr' "
+    "predicts them"
+)
 Place: TypeAlias = Callable[[str], str]
 """What names the place of a setting."""
 Written: TypeAlias = int | str | bool | list[str] | None
@@ -96,7 +100,8 @@ def check_platform(given: Given, platform: Platform, place: Place) -> None:
         known = SETTINGS[name].platforms if name in SETTINGS else None
         if known is not None and platform not in known and given.value(name) != "":
             problem = f"is not supported on {platform}, only on {', '.join(known)}"
-            raise ConfigError(problem, at=place(name))
+            in_rtmrs = platform.secure_ept and name.removesuffix("_hash") in BOOT
+            raise ConfigError(problem, at=place(name), hint=IN_RTMRS if in_rtmrs else "")
 
 
 def open_files(settings: Given, open_file: Opener, place: Place) -> Given:

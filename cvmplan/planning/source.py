@@ -39,33 +39,37 @@ class Source(Frozen):
 
     def platform(self, options: Given) -> Platform:
         """Return what is launched: as `options` say, or as the image allows; ConfigError."""
+        allowed = self.allowed(options)
+        if len(allowed) == 1:
+            return allowed[0]
+        raise ConfigError(
+            f"the image supports {' and '.join(allowed)}",
+            at=self.declared.firmware.name if self.declared.firmware else self.name,
+            hint="choose one with --platform",
+        )
+
+    def allowed(self, options: Given) -> tuple[Platform, ...]:
+        """Return what may be launched, one where that is decided; ConfigError for nothing."""
         given = (self.declared.settings | options).text("platform")
         if given is not None:
-            return platforms.find(given)
+            return (platforms.find(given),)
         usual = usual_platform(options)
         if self.reader is None or self.declared.firmware is None:
             if usual is not None:
-                return usual
+                return (usual,)
             raise ConfigError(
                 "the manifest does not name a platform", at=self.name, hint="--platform NAME"
             )
-        allowed = self.reader.platforms(self.declared.firmware)
-        if len(allowed) == 1:
-            return platforms.find(allowed[0])
-        name = self.declared.firmware.name
+        allowed = tuple(map(platforms.find, self.reader.platforms(self.declared.firmware)))
         if usual is not None and (usual in allowed or not allowed):
-            return usual
+            return (usual,)
         if not allowed:
             raise ConfigError(
                 "the firmware has no SEV-SNP or TDX metadata; name the platform",
-                at=name,
+                at=self.declared.firmware.name,
                 hint="--platform sev, sev-es, default or sw-protected",
             )
-        raise ConfigError(
-            f"the image supports {' and '.join(allowed)}",
-            at=name,
-            hint="choose one with --platform",
-        )
+        return allowed
 
     def firmware(
         self,

@@ -33,6 +33,7 @@ from cvmplan.platforms.tdx.params import launch_findings
 from cvmplan.platforms.tdx.steps import SHARED_BIT
 
 RESET_PAGE = 0xFFFFF000  # Intel TDX Module base specification: vCPUs start at 0xfffffff0
+OF_TD_SHIM = range(4, 9)  # td-shim-interface/src/metadata.rs: PermMem, Payload, … TdParams
 FIXED_XFAM = 0x3  # X87 and SSE: TDX_XFAM_FIXED1
 
 
@@ -146,14 +147,16 @@ def _refused(launch: Launch) -> Iterator[Finding]:
     if image is None or igvm_loader.is_igvm(launch):
         return
 
-    def finding(problem: str, at: str) -> Finding:
-        return Finding("loader-refuses", f"{profile.name} refuses {problem}", at=at)
+    def finding(problem: str, at: str, hint: str = "") -> Finding:
+        return Finding("loader-refuses", f"{profile.name} refuses {problem}", at=at, hint=hint)
 
     sections = image.sections
     types = profile.section_types
     for section in sections:
         if types is not None and section.type not in types:
-            yield finding(f"TDX section {section.number} of type {section.type}", section.at)
+            problem = f"TDX section {section.number} of type {section.type}"
+            shim = "--vmm td-shim" if section.type in OF_TD_SHIM else ""
+            yield finding(problem, section.at, shim)
         if profile.aligned_data and section.raw_size and section.data_offset % PAGE:
             problem = f"TDX section {section.number}: its data begins at {section.data_offset:#x}"
             yield finding(f"{problem}, not on a page", section.at)
