@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import re
 import sys
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from pathlib import Path
@@ -12,9 +13,10 @@ from typing import Final
 
 import pytest
 
-from cvmplan.cli import VERBS, familiar
+from cvmplan.cli import VERBS, command_of, familiar, words
 from tests.build.ovmf import good_snp
 from tests.build.svsm import good_svsm
+from tests.consumers import rust
 from tests.run import Result, assert_refused, run
 
 peer = pytest.importorskip("sevsnpmeasure.cli", reason="sev-snp-measure is not installed")
@@ -111,6 +113,39 @@ def test_it_prints_what_the_tool_prints(
     dumped = {p.name: p.read_bytes() for p in states.glob("vmsa*.bin")}
     assert dumped == {p.name: p.read_bytes() for p in files.glob("states/*")}
     assert bool(dumped) == ("--dump-vmsa" in line)
+
+
+GUEST_LAUNCHES: Final = [
+    ("--vcpu-type", "EPYC-Turin"),
+    ("--vcpus", "3", "--vcpu-type", "epyc-milan-v2", "--guest-features", "0x21"),
+    ("--vcpus", "2", "--vcpu-sig", str(0xA10F10), "--vmm-type", "QEMU"),
+    ("--vcpu-family", "25", "--vcpu-model", "1", "--vcpu-stepping", "1", *BOOT),
+]
+
+
+def test_options_of_snpguest_are_taken() -> None:
+    page = rust("snpguest", "generate", "measurement", "--help").stdout
+    options = {*re.findall(r"(?<!\S)--[a-z-]+", page)} - {"--help"}
+    assert len(options) == 15
+    known = {*words.declared(command_of("measure").params), *familiar.RENAMED}
+    assert options <= known
+
+
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("launch", GUEST_LAUNCHES, ids=" ".join)
+def test_they_have_the_digest_of_snpguest(launch: tuple[str, ...]) -> None:
+    line = ("--ovmf", "ovmf.fd", *launch)
+    told = rust("snpguest", "generate", "measurement", *line)
+    assert told.returncode == 0, told.stderr
+    own = run("measure", "--mode", "snp", *line, "--output-format", "hex")
+    assert f"0x{own.out}" == told.stdout, own.err
+
+
+@pytest.mark.usefixtures("files")
+def test_what_snpguest_calls_ec2_is_an_earlier_profile() -> None:
+    line = ("--ovmf", "ovmf.fd", "--vcpus", "2", *V4, "--vmm-type")
+    told = rust("snpguest", "generate", "measurement", *line, "ec2").stdout
+    assert f"0x{run('measure', '--mode', 'snp', *line, 'ec2-rdx-0', '--bare').out}\n" == told
 
 
 @pytest.mark.parametrize("cpu", cpu_types.CPU_SIGS)

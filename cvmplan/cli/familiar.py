@@ -36,6 +36,7 @@ RENAMED: Final = {
     "--ovmf-hash": "--firmware-digest",
     "--vmm-type": "--vmm",
     "--vars-file": "--vars-size",
+    "--measurement-file": "--output",
     "--ovmf": "",
 }
 """The option that each of the tools' stands for; "" is IMAGE."""

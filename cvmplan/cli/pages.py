@@ -144,7 +144,8 @@ class Verb(TyperCommand):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb, and say that it runs where it takes long; errors name what was typed."""
-        if not ctx.params.get("quiet") and not ctx.params.get("on_host"):  # KVM answers EINTR
+        outer = ctx.parent is not None  # not options within an option
+        if outer and not ctx.params.get("quiet") and not ctx.params.get("on_host"):  # EINTR of KVM
             TICKER.start(str(ctx.info_name))
         try:
             return super().invoke(ctx)
@@ -152,7 +153,8 @@ class Verb(TyperCommand):
             error.at = ctx.meta.get(TYPED, {}).get(error.at, error.at)
             raise
         finally:
-            TICKER.stop()
+            if outer:
+                TICKER.stop()
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """Write arguments, options by their groups, and examples."""
