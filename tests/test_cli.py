@@ -48,6 +48,10 @@ def test_expect_tells_by_its_exit_code() -> None:
     assert run("measure", *TDX, "--expect", right).code == 0
     assert run("measure", *TDX, "--expect", f"0x{right.upper()}").code == 0
     assert_refused(run("measure", *TDX, "--expect", "00" * 48), {1})
+    differs = run("measure", *TDX, "--expect", "00" * 48, "--format", "json")
+    assert (differs.code, json.loads(differs.out)["digest"]) == (1, right)
+    assert differs.err.startswith("error: example:tdx: MRTD is ")
+    assert "cvmplan explain example:tdx" in differs.err
     for garbage in ("00", "", "0" * 95, "xyz", "00" * 33):
         assert_refused(run("measure", *TDX, "--expect", garbage), {2})
 

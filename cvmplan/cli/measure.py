@@ -20,6 +20,7 @@ from cvmplan.emit import MEASUREMENT
 from cvmplan.operations.plan import Plan
 
 if TYPE_CHECKING:
+    from cvmplan.emit.protocols import MeasurementPrinter
     from cvmplan.operations.measure import Measurement
     from cvmplan.reference.found import Found
 
@@ -72,16 +73,14 @@ def measure(
     """
     Compute the launch measurement: SNP launch digest, MRTD, SEV or SEV-ES launch digest.
 
-    The output lists every input of the digest and marks each as given or assumed.
+    The output lists every input of the digest and marks each as given or assumed.  Where it is
+    not the expected one, only the JSON document is printed.
     """
     from cvmplan.operations.measure import measure as fold
 
     wanted = None if expect is None else digest_option(expect)
     references = _references(against, certs or [])
-    alone = "--bare" if bare else "--output-format" if output_format else ""
-    if alone and format != "text":
-        raise ConfigError("cannot be combined with --format", at=alone)
-    printer = None if alone else MEASUREMENT.printer(format)
+    printer = _printer(format, "--bare" if bare else "--output-format" if output_format else "")
     plan = request.plan()
     with _watch(request, plan) as watch:
         result = fold(plan, watch)
@@ -92,10 +91,22 @@ def measure(
 
         result = familiar.firmware_only(plan, result) if firmware_only else result
         text = familiar.as_printed(result, output_format or "hex", title)
+    if format == "json":
+        write(text, output)
     _check(wanted, plan, result, request)
     if references is not None:
         _compare(references, plan, result)
-    write(text, familiar.dump_states(plan, output) if dump_vmsa else output)
+    if format != "json":
+        write(text, familiar.dump_states(plan, output) if dump_vmsa else output)
+
+
+def _printer(format: str, alone: str) -> MeasurementPrinter | None:
+    """Return what prints the measurement, None for a digest `alone`; ConfigError."""
+    if not alone:
+        return MEASUREMENT.printer(format)
+    if format != "text":
+        raise ConfigError("cannot be combined with --format", at=alone)
+    return None
 
 
 def _announced(plan: Plan, result: Measurement, *, bare: bool) -> Plan:
