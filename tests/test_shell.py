@@ -52,6 +52,22 @@ def test_verbs_and_options_are_completed() -> None:
     assert completed("cvmplan measure --vcpus 2 --vcpus 3 --mode x --expec") == ["--expect"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("measure --platform s", ["snp", "sev", "sev-es", "sw-protected"]),
+        ("plan --vmm ec", ["ec2", "ec2-rdx-0"]),
+        ("check --abi kvm-7.", ["kvm-7.0", "kvm-7.1", "kvm-7.2", "kvm-7.3"]),
+        ("sweep --cpu EPYC-Turin", ["EPYC-Turin", "EPYC-Turin-v1", "EPYC-Turin-v2"]),
+        ("measure --format ", ["text", "json"]),
+        ("measure --es-init ", ["legacy", "init2"]),
+        ("measure --kernel ", []),  # bash offers files
+    ],
+)
+def test_names_are_completed(typed: str, offered: list[str]) -> None:
+    assert completed(f"cvmplan {typed}") == offered
+
+
 def test_options_of_other_tools_are_not_offered() -> None:
     offered = set(completed("cvmplan measure --"))
     assert {"--platform", "--bare"} <= offered

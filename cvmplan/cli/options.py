@@ -32,6 +32,7 @@ from cvmplan.core.platform import Platform
 from cvmplan.core.values import printable
 from cvmplan.launch.given import Given
 from cvmplan.launch.settings import SETTINGS, TOP, Kind
+from cvmplan.planning import read
 from cvmplan.planning import request as planning
 from cvmplan.planning.read import read_name, read_options
 from cvmplan.planning.request import choose_vmm
@@ -77,13 +78,27 @@ class Request(planning.Request):
 
 def format_of(output: emit.Output[Any], help: str = "Output format.") -> Any:
     """Return the option --format of a verb that prints `output`."""
-    return typer.Option("--format", metavar=output.metavar, help=help)
+    complete = completion("format", output.metavar)
+    return typer.Option("--format", metavar=output.metavar, help=help, autocompletion=complete)
 
 
 def option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:
     """Return the annotation of the option `name`, of a `kind`."""
     names = (f"--{name.replace('_', '-')}", *short)
-    return Annotated[kind, typer.Option(*names, metavar=metavar or None, help=text)]
+    complete = completion(name, metavar)
+    made = typer.Option(*names, metavar=metavar or None, help=text, autocompletion=complete)
+    return Annotated[kind, made]
+
+
+def completion(name: str, metavar: str) -> Callable[[str], list[str]] | None:
+    """Return what a shell is offered for the value of an option, None where it may be anything."""
+    choices = [word for word in metavar.split("|") if word == word.lower()]
+
+    def complete(incomplete: str) -> list[str]:
+        known = read.NAMED.get(name, choices)
+        return [one for one in known if one.startswith(incomplete)]
+
+    return complete if name in read.NAMED or len(choices) > 1 else None
 
 
 def launch_options() -> Shared:

@@ -40,10 +40,15 @@ def option(name: str) -> str:
     return f"--{name.replace('_', '-')}"
 
 
+NAMED: Final[Mapping[str, Iterable[str]]] = {
+    "platform": Platform, "vmm": PROFILES, "abi": ABIS, "cpu": cpus.SIGNATURES,
+}  # fmt: skip
+"""The names that a setting can have, though perhaps other values too."""
+
+
 def read_name(name: str, written: str) -> str:
     """Return the name of a platform, VMM or interface as we spell it; others stay as they are."""
-    known: dict[str, Iterable[str]] = {"platform": Platform, "vmm": PROFILES, "abi": ABIS}
-    return spelled(written, known[name])
+    return spelled(written, NAMED[name])
 
 
 def read_value(reader: Callable[[Json], T], written: Json, at: str) -> T:
