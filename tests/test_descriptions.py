@@ -602,7 +602,7 @@ def td_descriptions(line: str) -> dict[str, str]:
         "metadata.json": json.dumps(
             {
                 "boot_config": {"bios": "tdx.fd", "memory": "2G"},
-                "direct": {"kernel": "boot/vmlinuz", "initrd": "initrd", "cmdline": line},
+                "direct": {"kernel": "boot/vmlinuz", "initrd": "boot/initrd", "cmdline": line},
             }
         ),
     }

@@ -39,7 +39,7 @@ IMAGE: Final = good_snp().build()
 
 def explain(*args: str) -> dict[str, Any]:
     """What `explain` answers, as a document; an explained command must be runnable."""
-    result = run("explain", *args, "--format", "json")
+    result = run("explain", *args, "--format", "json", "--quiet")
     assert (result.code in (0, 1), result.err) == (True, "")
     document: dict[str, Any] = json.loads(result.out)
     assert document["explained"] is (result.code == 0)
