@@ -283,6 +283,19 @@ def test_a_recording_without_addresses_is_not_compared() -> None:
         assert_refused(run("diff", "example:snp", str(FOLDER / name)), {4})
 
 
+def test_other_verbs_name_the_one_that_reads_a_recording() -> None:
+    result = run("measure", str(FOLDER / "openvmm-snp.log"))
+    assert_refused(result, {4})
+    assert "cvmplan simulate" in result.err
+
+
+def test_a_comparison_says_where_a_recorded_launch_ended() -> None:
+    text = jsonl(*launch(add(0x100000, 0x1000), add(0x100000, 0x1000, -5), end=False))
+    result = run("diff", "example:snp", "-", "--format", "json", stdin=text)
+    told = json.loads(result.out)["not_compared"]
+    assert "B after line 9: the launch ended with EIO" in told
+
+
 def test_a_double_add_that_is_recorded_as_done_is_an_error() -> None:
     code, document = simulated(jsonl(*launch(add(0x100000, 0x1000), add(0x100000, 0x1000))))
     assert code == 1

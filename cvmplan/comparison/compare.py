@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeAlias
 
 from cvmplan.comparison.found import WHAT, Comparison, Cut, Difference
 from cvmplan.comparison.held_calls import CallsCompared
-from cvmplan.comparison.recorded import hashes_apart, not_recorded
+from cvmplan.comparison.recorded import hashes_apart, not_reached, not_recorded
 from cvmplan.comparison.sides import HASHED, Piece, Side, SideKind
 from cvmplan.comparison.walk import (
     data,
@@ -329,6 +329,8 @@ def _unknown(a: Side, b: Side) -> Iterator[str]:
         if side.recording is not None and side.recording.calls:
             yield from not_recorded(side, name)
             continue
+        if side.recording is not None:
+            yield from not_reached(side.recording, name)
         what = "contents of pages and vCPU states"
         by = ", but by the digests in it" if side.digest else ""
         yield f"{what}: {name} is a {side.kind}{by}"

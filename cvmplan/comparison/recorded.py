@@ -189,4 +189,11 @@ def not_recorded(side: Side, name: str) -> Iterator[str]:
         yield f"the measurement of {name}: the launch is not complete"
 
 
+def not_reached(recording: Recording, name: str) -> Iterator[str]:
+    """Yield where a recorded launch ended that was refused a call."""
+    last = recording.attempts[-1] if recording.attempts else None
+    if last is not None and last.returned:
+        yield f"{name} after line {last.seq}: the launch ended with {last.returned}"
+
+
 MOST_PLACES: Final = 3

@@ -41,8 +41,10 @@ def recognise(blob: Blob, platform: object = None) -> tuple[str, ModuleType]:
     rom = import_module(READERS["rom"])
     if platform in FLAT and rom.fits(blob):
         return "rom", rom
+    recorded = import_module("cvmplan.readers.recorded").recognises(blob)
     raise UnsupportedError(
         "not recognised as firmware with OVMF or TDX metadata, an IGVM file, a manifest, a plan or "
         "a launch description",
         at=blob.name,
+        hint="'cvmplan simulate' and 'cvmplan diff' read recorded launches" if recorded else "",
     )
