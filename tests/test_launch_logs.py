@@ -66,6 +66,12 @@ def test_a_real_trace_of_snp_has_every_add_and_partial_ones_go_on() -> None:
     ]  # fmt: skip
 
 
+def test_a_partial_add_of_a_trace_is_compared_as_far_as_it_came() -> None:
+    told = run("diff", "example:snp", str(FOLDER / "qemu-snp.log"), "--format", "json")
+    found = json.loads(told.out)["differences"]
+    assert "added twice" not in {difference["what"] for difference in found}
+
+
 @pytest.mark.parametrize(("name", "platform"), [("qemu-sev", "sev"), ("qemu-sev-es", "sev-es")])
 def test_a_real_trace_of_sev_has_its_adds_without_addresses(name: str, platform: str) -> None:
     code, document = simulated(f"{name}.log")

@@ -49,7 +49,7 @@ def errno_name(ret: int) -> str:
 def with_rests(attempts: Sequence[Attempt]) -> Iterator[Attempt]:
     """Yield recorded calls, with the rest of those that went on in the next call."""
     for one, following in pairwise(attempts):
-        lacks_rest = one.returned == "" and one.residual is None
+        lacks_rest = not one.returned and one.residual is None
         if lacks_rest and is_rest(one, following):
             yield replace(one, residual=(following.gpa, following.size))
         else:
