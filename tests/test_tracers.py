@@ -42,7 +42,14 @@ TDX: Final = 1000  # the script adds this to commands of TDX
 Line = dict[str, Any]
 
 needs_compiler = pytest.mark.skipif(compiler() is None, reason="there is no C compiler")
-needs_tracing = pytest.mark.skipif(bool(cannot_trace()), reason=cannot_trace() or "-")
+needs_tracing = pytest.mark.usefixtures("tracing")
+
+
+@pytest.fixture(scope="session")
+def tracing() -> None:
+    """Skip where nothing can be traced."""
+    if why := cannot_trace():
+        pytest.skip(why)
 
 
 def test_the_program_prints_the_script() -> None:
