@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         map_image,
         measure_pages,
         plan_image,
+        report,
         simulate,
     )
     from cvmplan.comparison.found import Comparison, Difference
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from cvmplan.memory.regions import Region
     from cvmplan.operations.measure import Coverage, Measurement, measure
     from cvmplan.operations.plan import Op, Plan
+    from cvmplan.planning.report import Report
     from cvmplan.profiles import Profile
     from cvmplan.simulator.answers import Answer, Result, Simulation
     from cvmplan.sweep import sweep_image
@@ -86,6 +88,7 @@ _HOMES = {
     "Platform": "core.platform",
     "Profile": "profiles",
     "Region": "memory.regions",
+    "Report": "planning.report",
     "Result": "simulator.answers",
     "Row": "sweep.rows",
     "Settings": "launch.settings",
@@ -100,6 +103,7 @@ _HOMES = {
     "measure": "operations.measure",
     "measure_pages": "api.request",
     "plan_image": "api.request",
+    "report": "api.request",
     "simulate": "api.request",
     "sweep_image": "sweep",
     "verify": "api.evidence",
@@ -132,6 +136,7 @@ __all__ = [
     "Platform",
     "Profile",
     "Region",
+    "Report",
     "Result",
     "Row",
     "Settings",
@@ -146,6 +151,7 @@ __all__ = [
     "measure",
     "measure_pages",
     "plan_image",
+    "report",
     "simulate",
     "sweep_image",
     "verify",

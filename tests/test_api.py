@@ -45,7 +45,7 @@ from tests.run import run
 SNP, TDX = "example:snp", "example:tdx"
 FUNCTIONS = (
     "check", "diff", "explain", "map_image", "measure", "measure_pages", "plan_image",
-    "simulate", "sweep_image", "verify",
+    "report", "simulate", "sweep_image", "verify",
 )  # fmt: skip
 
 
@@ -309,13 +309,14 @@ from pathlib import Path
 import cvmplan
 from cvmplan import (
     CvmplanError, Measurement, Plan, check, diff, explain, map_image, measure, measure_pages,
-    plan_image, simulate, sweep_image, verify,
+    plan_image, report, simulate, sweep_image, verify,
 )
 plan: Plan = plan_image(Path("x"), vcpus=3, sev_features="0x1", kernel=Path("k"))
 digest: bytes = measure(plan).digest
 found: Measurement = measure_pages([(0, "zero", None)], platform="snp")
 print(check(plan).errors, map_image(b"x").gaps, diff("a", plan).differ, simulate(plan).refused)
 print(explain("x", expect=digest).explained, verify("r", plan, pin=["00"]).holds)
+print(report("x", vcpus=2).to_html(), report(b"x").is_valid)
 for row in sweep_image("x", vcpus="1-4"):
     print(row["digest"])
 try:

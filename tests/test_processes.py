@@ -379,6 +379,7 @@ VERBS = {
     "inspect": "--example snp", "check": "--example snp", "map": "--example snp",
     "plan": "--example snp", "trace": "--example snp", "measure": "--example snp",
     "sweep": "--example snp", "td-params": "", "td-info": "--example tdx",
+    "report": "--example snp",
 }  # fmt: skip
 
 

@@ -40,6 +40,7 @@ def test_a_firmware_image_loads_no_document_library(verb: str, platform: str) ->
 def test_a_picture_loads_no_document_library() -> None:
     for form in ("svg", "html"):
         assert not modules_loaded("map", "--example", "snp", "--format", form) & HEAVY
+    assert not modules_loaded("report", "--example", "snp") & HEAVY
 
 
 def test_an_igvm_image_loads_no_document_library_and_no_kernel(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cvmplan.comparison.sides import Side
     from cvmplan.explanation.answer import Explanation
     from cvmplan.memory.owners import Owners
+    from cvmplan.planning.report import Report
     from cvmplan.simulator.answers import Simulation
 
 Page: TypeAlias = tuple[int, str, bytes | None]
@@ -93,6 +94,22 @@ def map_image(image: Image, /, **settings: Unpack[Settings]) -> Owners:
     """
     with naming_parameters():
         return answers.guest_map(make_request(image, settings))
+
+
+def report(image: Image, /, **settings: Unpack[Settings]) -> Report:
+    """
+    Return what a reviewer reads about a launch, valid or not; `to_html()` is the page.
+
+    Errors as `plan_image`, but MapError and PlanError: the report says what is wrong.
+
+    >>> found = report("example:snp")
+    >>> found.is_valid, found.to_html()[:15]
+    (True, '<!DOCTYPE html>')
+    """
+    from cvmplan.planning.report import make_report
+
+    with naming_parameters():
+        return make_report(make_request(image, settings))
 
 
 def measure_pages(pages: Iterable[Page], /, **settings: Unpack[Settings]) -> Measurement:

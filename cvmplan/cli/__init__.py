@@ -43,6 +43,7 @@ GROUPS: Final = (
             "trace": "Print the firmware commands of the launch.",
             "simulate": "Simulate a plan or a recorded launch on a kernel.",
             "measure": "Compute the launch measurement.",
+            "report": "Write one page about the launch for reviewers.",
             "rtmr": "Predict RTMR0 to RTMR3 of a TD.",
         },
     ),

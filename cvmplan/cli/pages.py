@@ -43,6 +43,7 @@ EXAMPLES: Final = {
         "cvmplan measure OVMF.fd --platform snp --kernel bzImage --append quiet --bare",
         "cvmplan measure plan.json --expect @digest.txt",
     ),
+    "report": ("cvmplan report OVMF.fd --platform snp --vcpus 4 -o report.html",),
     "rtmr": ("cvmplan rtmr OVMF.fd --memory 2GiB --kernel bzImage --qemu 10.2",),
     "diff": (
         'cvmplan diff OVMF.fd OVMF.fd --platform snp --a "--vmm qemu" --b "--vmm ec2"',

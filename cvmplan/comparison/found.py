@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 from cvmplan.comparison.held_calls import CallsCompared
 from cvmplan.comparison.sides import Side
 from cvmplan.comparison.walk import Parting
-from cvmplan.core.documented import as_document, summary
+from cvmplan.core.documented import as_document, as_picture, summary
 
 WHAT: Final = {
     "platform": "platform",
@@ -79,6 +79,9 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""
         return as_document(self)
+
+    def _repr_html_(self) -> str:
+        return as_picture(self)
 
     def __repr__(self) -> str:
         count = len(self.differences) + self.more

@@ -157,8 +157,8 @@ def _typed(low: int, high: int, piece: Piece, extended: Spans) -> Iterator[tuple
         low = held[1]
 
 
-def of_plan(name: str, plan: Plan) -> Side:
-    """Return a plan as a side; PlanError if it is not a legal launch."""
+def pages_of_plan(name: str, plan: Plan) -> Side:
+    """Return pages and states of a plan as a side, not measured; PlanError as `of_plan`."""
     side = Side(name, SideKind.PLAN, plan.platform, plan=plan)
     for number, step in plan.lowered():
         _take(side, step, f"op {number} ({plan.ops[number].name})")
@@ -168,6 +168,12 @@ def of_plan(name: str, plan: Plan) -> Side:
             _note(side, op)
         elif not plan.platform.measured and op.kind == "map" and is_run(op):
             side.pieces.append(Piece("mapped", op.gpa, op.size, None, place))
+    return side
+
+
+def of_plan(name: str, plan: Plan) -> Side:
+    """Return a plan as a side; PlanError if it is not a legal launch."""
+    side = pages_of_plan(name, plan)
     if plan.platform.measured:
         found = measure(plan)
         side.register, side.digest = found.register, found.digest

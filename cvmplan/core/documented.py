@@ -23,6 +23,18 @@ def as_document(answer: Answer) -> dict[str, Any]:
     return made
 
 
+def as_picture(answer: Answer) -> str:
+    """Return an answer as a piece of HTML that shows it, for notebooks (`_repr_html_`)."""
+    made: str = import_module("cvmplan.emit.records").picture(answer)
+    return made
+
+
+def as_page(answer: object) -> str:
+    """Return an answer as one page of HTML, as its verb writes it."""
+    made: str = import_module("cvmplan.emit.records").page(answer)
+    return made
+
+
 def summary(name: str, **facts: str | int | None) -> str:
     """Return a short repr: <Name fact=value …>."""
     return f"<{name} {' '.join(f'{fact}={value}' for fact, value in facts.items())}>"

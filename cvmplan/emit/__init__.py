@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from cvmplan.emit import calls as _calls
     from cvmplan.emit import csv as _csv
     from cvmplan.emit import html as _html
+    from cvmplan.emit import html_report as _html_report
     from cvmplan.emit import json as _json
     from cvmplan.emit import json_answers as _json_answers
     from cvmplan.emit import json_catalogue as _json_catalogue
@@ -64,6 +65,7 @@ if TYPE_CHECKING:
         ProfilePrinter,
         ProfilesPrinter,
         ReferencePrinter,
+        ReportPrinter,
         RtmrPrinter,
         RulesPrinter,
         SessionPrinter,
@@ -113,6 +115,7 @@ FINDINGS: Final[Output[FindingsPrinter]] = Output("findings", text="text", json=
 MAP: Final[Output[MapPrinter]] = Output(
     "guest_map", text="text", json="json", svg="svg", html="html"
 )
+REPORT: Final[Output[ReportPrinter]] = Output("report", html="html_report")
 INSPECT: Final[Output[InspectPrinter]] = Output("inspect", text="text", json="json")
 PLAN: Final[Output[PlanPrinter]] = Output("plan", text="text_plan", json="json_plan", calls="calls")
 TRACE: Final[Output[TracePrinter]] = Output(
@@ -174,6 +177,7 @@ FORMATS: Final = frozenset(
 if TYPE_CHECKING:
     _FINDINGS: tuple[FindingsPrinter, ...] = (_text, _json)
     _MAP: tuple[MapPrinter, ...] = (_text, _json, _svg, _html)
+    _REPORT: tuple[ReportPrinter, ...] = (_html_report,)
     _INSPECT: tuple[InspectPrinter, ...] = (_text, _json)
     _PLAN: tuple[PlanPrinter, ...] = (_text_plan, _json_plan, _calls)
     _TRACE: tuple[TracePrinter, ...] = (_text_plan, _json_plan, _jsonl)

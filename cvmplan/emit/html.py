@@ -18,11 +18,11 @@ PRINTED: Final = 900  # height of a part of the picture, which a page on paper h
 MOST_ROWS: Final = 2000  # regions that the table has one by one
 MOST_FINDINGS: Final = 200
 MOST_CELL: Final = 2000
-_STYLE: Final = """
-body{margin:0}
+STYLE: Final = """
 .cvm-page{font:15px/1.45 system-ui,sans-serif;padding:1.5rem;overflow-wrap:break-word}
 .cvm-page main{max-width:60rem;margin:0 auto}
 .cvm-page h1{font-size:1.5rem;margin:0 0 .5rem}
+.cvm-page h3{font-size:1rem;margin:1rem 0 .3rem}
 .cvm-page h2{font-size:1.15rem;margin:1.8rem 0 .5rem;break-after:avoid}
 .cvm-page a{color:inherit}
 .cvm-scroll{overflow-x:auto}
@@ -31,6 +31,8 @@ body{margin:0}
 .cvm-page th,.cvm-page td{text-align:left;vertical-align:top;padding:.2rem .6rem .2rem 0}
 .cvm-page th,.cvm-page td{border-bottom:1px solid #767f8a}
 .cvm-page tr{break-inside:avoid}
+td .cvm-op{white-space:nowrap}
+.cvm-page td:last-child{overflow-wrap:anywhere}
 .cvm-page svg{display:block;max-width:100%;height:auto;break-inside:avoid}
 .cvm-page pre,.cvm-num{font:.8rem ui-monospace,monospace;overflow-wrap:anywhere}
 .cvm-page td:first-child .cvm-num,.cvm-page td:nth-child(2) .cvm-num{white-space:nowrap}
@@ -64,7 +66,7 @@ def page(title: str, kinds: Iterable[str], content: Iterable[str]) -> str:
         Markup('<meta name="viewport" content="width=device-width, initial-scale=1">'),
         Markup('<meta name="color-scheme" content="light dark">'),
         tag("title", title),
-        style(kinds, _STYLE),
+        style(kinds, STYLE + "body{margin:0}\n"),
     )
     body = tag("main", lines(*content))
     return (
@@ -78,8 +80,8 @@ def counted(picture: svg.Picture) -> str:
     shapes = [shape for band in picture.bands for shape in band.shapes]
     regions = sum(shape.regions for shape in shapes)
     drawn = "" if len(shapes) == regions else f", drawn as {len(shapes)}"
-    wrong = f"{picture.wrong} marked as wrong" if picture.wrong else "none marked as wrong"
-    return f"{regions} regions{drawn}; {wrong}. The table below has the same as text."
+    wrong = f"{picture.wrong} marked with !" if picture.wrong else "none marked"
+    return f"{regions} regions{drawn}; {wrong}; the table has the same as text."
 
 
 def figure(picture: svg.Picture) -> Markup:

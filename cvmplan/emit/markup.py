@@ -30,11 +30,13 @@ def tag(name: str, *content: str, **attributes: str | int) -> Markup:
     """
     Return an element; `content` that is text is escaped, and so are attributes.
 
-    Underscores of attributes stand for hyphens, but for the last one (`class_`).
+    Underscores of attributes mean hyphens, but for the last one (`class_`).  Empty attributes are
+    left out.
     """
     told = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{escaped(str(value))}"'
         for key, value in attributes.items()
+        if value != ""
     )
     return Markup(f"<{name}{told}>{''.join(map(escaped, content))}</{name}>")
 

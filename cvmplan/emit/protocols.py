@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from cvmplan.operations.measure import Measurement
     from cvmplan.operations.outcome import Trace
     from cvmplan.operations.plan import Plan
+    from cvmplan.planning.report import Report
     from cvmplan.platforms.tdx.params import Described
     from cvmplan.platforms.tdx.report import Identity
     from cvmplan.profiles import Profile
@@ -52,6 +53,13 @@ class MapPrinter(Protocol):
 
     def guest_map(self, owners: Owners) -> str:
         """Return the map."""
+
+
+class ReportPrinter(Protocol):
+    """Prints what a reviewer reads about a launch."""
+
+    def report(self, found: Report) -> str:
+        """Return the report."""
 
 
 class InspectPrinter(Protocol):

@@ -144,9 +144,7 @@ def _svg(picture: Picture, content: Iterable[str], end: int, *, styled: bool, pa
     regions = sum(shape.regions for shape in shapes)
     gaps = sum(not band.shapes for band in picture.bands)
     desc = f"{regions} regions and {gaps} gaps in address order, from address 0 at the top down. "
-    desc += (
-        f"{picture.wrong or 'None'} of them marked as wrong. Each has a title and a description."
-    )
+    desc += f"{picture.wrong or 'None'} of them marked with !. Each has a title and a description."
     return tag(
         "svg",
         tag("title", title),

@@ -23,7 +23,7 @@ def plan(made: Planned) -> str:
     """Return the settings, the operations in order, and the measurement that they lead to."""
     plan, result = made.plan, made.result
     index = {i.blob.name: n for n, i in enumerate(plan.inputs)}
-    rows = [(str(r.number), r.op.kind, r.op.name, _row(r, index)) for r in made.rows]
+    rows = [(str(r.number), r.op.kind, r.op.name, row_text(r, index)) for r in made.rows]
     end = (
         [f"{result.register} ({ALGORITHMS[result.algorithm]})  {result.digest.hex()}"]
         if result
@@ -40,7 +40,8 @@ def plan(made: Planned) -> str:
     return joined([*header(plan), "", *aligned(rows), "", *doubts(plan.findings), *note, *end])
 
 
-def _row(row: Row, index: Mapping[str, int]) -> str:
+def row_text(row: Row, index: Mapping[str, int]) -> str:
+    """Return the fields of an operation; `index` maps an input's name to its number."""
     level = "" if row.largest_level is None else f"  largest page {_LEVELS[row.largest_level]}"
     return _fields(row.op, index) + level
 

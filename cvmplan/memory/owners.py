@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple, TypeAlias
 
-from cvmplan.core.documented import as_document, summary
+from cvmplan.core.documented import as_document, as_picture, summary
 from cvmplan.core.findings import Finding
 from cvmplan.memory.regions import Region
 
@@ -32,6 +32,9 @@ class Owners(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""
         return as_document(self)
+
+    def _repr_html_(self) -> str:
+        return as_picture(self)
 
     def __repr__(self) -> str:
         wrong = sum(f.severity == "error" for f in self.findings)

@@ -16,7 +16,7 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any, ClassVar, Protocol, TypeGuard
 
-from cvmplan.core.documented import as_document, summary
+from cvmplan.core.documented import as_document, as_picture, summary
 from cvmplan.core.errors import PlanError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
@@ -170,6 +170,9 @@ class Plan(Frozen):
     def to_dict(self) -> dict[str, Any]:
         """Return the JSON document that the verb prints."""
         return as_document(self)
+
+    def _repr_html_(self) -> str:
+        return as_picture(self)
 
     def __repr__(self) -> str:
         launch = {"platform": self.platform, "vmm": self.vmm, "abi": self.abi}
