@@ -6,6 +6,7 @@ import json
 import re
 import runpy
 import shlex
+import subprocess
 from base64 import b64encode
 from hashlib import sha256
 from pathlib import Path
@@ -184,7 +185,8 @@ BASE: Final = (
     [
         ("4", 4), ("cpus=4", 4), ("2,maxcpus=8", 2), ("sockets=2,cores=3,threads=2", 12),
         ("maxcpus=6", 6), ("8,sockets=2", 8), ("cores=5", 5), ("dies=2,cores=2", 4),
-        ("3,maxcpus=12,sockets=2,cores=3,threads=2", 3),
+        ("3,maxcpus=12,sockets=2,cores=3,threads=2", 3), ("2 -smp maxcpus=8", 2),
+        ("2 -machine smp.cpus=3", 3), ("2 2>err.log >out.log -smp 5", 5), ("2 # -smp 5", 2),
     ],
 )  # fmt: skip
 def test_vcpus_follow_from_the_topology_as_in_qemu(smp: str, vcpus: int, folder: Path) -> None:
@@ -264,6 +266,76 @@ def test_an_option_beats_the_description_and_places_are_told(folder: Path) -> No
     assert "given (-smp)" in told.out
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        "-global EPYC-v4-x86_64-cpu.stepping=1", "-readconfig f", "-set object.g0.policy=1",
+        "-device EPYC-v4-x86_64-cpu,socket-id=1", "-object sev-snp-guest,id=g0,new=on",
+    ],
+)  # fmt: skip
+def test_what_changes_a_launch_out_of_sight_is_refused(words: str, folder: Path) -> None:
+    (folder / "q").write_text(f"{BASE} {words}")
+    assert_refused(run("measure", "q"), {4})
+
+
+def test_features_of_the_object_are_those_of_the_vmsa(folder: Path) -> None:
+    (folder / "q").write_text(BASE.replace("g0,policy", "g0,debug-swap=on,policy"))
+    assert digest("q") == theirs("snp.fd", "", "", Machine(features=0x21))
+
+
+@pytest.mark.parametrize(
+    ("written", "line"),
+    [
+        ('"a=\\$x \\" \\z"', 'a=$x " \\z'),
+        ('"a \\\nb"', "a b"),
+        ("a\\ b'c d'\"e f\"", "a bc de f"),
+        ('"console=ttyS0" 2>/dev/null', "console=ttyS0"),
+        ('"console=ttyS0" disk.img', "console=ttyS0"),
+        ("''", ""),
+        ("'a;b|c&d#e'", "a;b|c&d#e"),
+        ("'a\\\nb'", "a\\\nb"),
+    ],
+)
+def test_quotes_are_those_of_a_shell(written: str, line: str, folder: Path) -> None:
+    """POSIX.1-2024, 2.2; the shell of this machine says the same."""
+    hashed = BASE.replace("g0,policy", "g0,kernel-hashes=on,policy")
+    (folder / "q").write_text(f"{hashed} -kernel boot/vmlinuz -append {written} -smp 2\n")
+    (folder / "disk.img").write_bytes(b"")
+    told = subprocess.run(
+        ["sh", "-c", f"printf '%s\\0' {written}"], capture_output=True, check=True
+    )
+    assert told.stdout.decode().split("\0")[0] == line
+    held = given("q")["given"]
+    assert (held["append"], held["vcpus"]) == (line, 2)
+
+
+@pytest.mark.parametrize("value", ["a;x=1 y", 'a b="c d" e', "a | # b", "a <b >c"])
+def test_words_of_ps_are_taken_as_they_stand(value: str, folder: Path) -> None:
+    hashed = BASE.replace("g0,policy", "g0,kernel-hashes=on,policy")
+    (folder / "q").write_text(f"{hashed}-kernel boot/vmlinuz -append {value} -smp 8")
+    held = given("q")
+    if value[2:3] in "|<":  # an operator of its own: a shell's
+        assert held["given"]["append"] == "a"
+        return
+    assert (held["given"]["append"], held["given"]["vcpus"]) == (value, 8)
+    assert "unquoted-line" in rules("q")
+
+
+@pytest.mark.parametrize(
+    "before", ["sudo -E ", "taskset -c 0-3 ", "numactl --cpunodebind=0 ", "A='b c' exec ", "$ "]
+)
+def test_programs_in_front_are_passed_over(before: str, folder: Path) -> None:
+    (folder / "q").write_text(f"#!/bin/sh\n# qemu-system-x86_64 -smp 9\n{before}{BASE} -smp 3\n")
+    assert given("q")["given"]["vcpus"] == 3
+
+
+def test_a_template_of_ours_is_none_of_qemus(folder: Path) -> None:
+    hashed = BASE.replace("g0,policy", "g0,kernel-hashes=on,policy")
+    (folder / "q").write_text(f"{hashed} -kernel boot/vmlinuz -append 'n={{vcpus}}'")
+    boot = Boot(b"", None, "n={vcpus}")
+    assert digest("q") == theirs("snp.fd", "boot/vmlinuz", "", Machine(features=1, boot=boot))
+
+
 def test_what_a_shell_would_do_is_not_done(folder: Path) -> None:
     for words in ("-smp $(nproc)", "-kernel $KERNEL", "-append `id`", '-append "a $X"'):
         (folder / "q").write_text(f"{BASE} {words}")
@@ -315,6 +387,18 @@ def domain(*, loader: str = "<loader type='rom'>snp.fd</loader>", more: str = ""
     )
 
 
+def arguments(*words: str) -> str:
+    """Arguments for QEMU, under a prefix that is not the usual one."""
+    made = "".join(f"<q:arg value='{word}'/>" for word in words)
+    namespace = "http://libvirt.org/schemas/domain/qemu/1.0"
+    return f"<q:commandline xmlns:q='{namespace}'>{made}</q:commandline>"
+
+
+def test_arguments_that_change_nothing_are_passed_over(folder: Path) -> None:
+    (folder / "d.xml").write_text(domain(more=arguments("-device", "vfio-pci,host=1", "-S")))
+    assert digest("d.xml") == digest("snp.fd", "--platform", "snp", "--vcpus", "2")
+
+
 def test_policies_of_libvirt_are_hexadecimal(folder: Path) -> None:
     (folder / "d.xml").write_text(domain())
     assert given("d.xml")["given"]["policy"] == "0x30000"
@@ -325,7 +409,12 @@ def test_policies_of_libvirt_are_hexadecimal(folder: Path) -> None:
     [
         (domain(loader=""), {4}),
         (domain(loader="<loader type='pflash'>snp.fd</loader>"), {4}),
-        (domain(more="<qemu:commandline><qemu:arg value='-cpu'/></qemu:commandline>"), {4}),
+        (domain(more=arguments("-smp", "4")), {4}),
+        (domain(more=arguments("-readconfig", "f")), {4}),
+        (domain(more=arguments("-device", "EPYC-v4-x86_64-cpu")), {4}),
+        (domain(more=arguments("-cpu")), {3}),
+        (domain(more="<q:commandline/>"), {3}),
+        (domain(loader="<loader type='rom'>snp.fd</loader><igvm/>"), {4}),
         (domain().replace("30000", "0x"), {3}),
         (domain().replace("<policy>30000</policy>", ""), {3}),
         (domain().replace("sev-snp", "sev-next"), {3}),
@@ -487,11 +576,57 @@ def test_an_annotation_replaces_parameters_of_its_key(kata: Path) -> None:
 
 
 @needs_shared
+@pytest.mark.parametrize(
+    ("old", "new", "vcpus"),
+    [
+        ('default_vcpus: "2"', 'default_vcpus: "0"', 2),  # ceil(0 + 1.5)
+        ("spec:", "spec:\n  resources: {limits: {cpu: 6}}", 8),
+        ("spec:", "spec:\n  initContainers: [{resources: {limits: {cpu: 8}}}]", 10),
+        (
+            "spec:",
+            "spec:\n  initContainers: [{restartPolicy: Always, resources: {limits: {cpu: 2}}}, {}]",
+            6,
+        ),
+    ],
+)
+def test_limits_of_a_pod_are_those_of_kubelet(old: str, new: str, vcpus: int, kata: Path) -> None:
+    """component-helpers/resource/helpers.go: init containers, sidecars, limits of the pod."""
+    assert old in POD
+    (kata / "pod.yaml").write_text(POD.replace(old, new))
+    held = given("configuration.toml", "--base", "host", "--pod", "pod.yaml")["given"]
+    assert held["vcpus"] == vcpus
+
+
+@needs_shared
+def test_annotations_change_what_is_booted(kata: Path) -> None:
+    prefix = "io.katacontainers.config.hypervisor."
+    more = (
+        f'    {prefix}use_legacy_serial: "true"\n    {prefix}enable_iommu: "true"\n'
+        f'    {prefix}kernel_verity_params: ""\n'
+    )
+    text = POD.replace("  annotations:\n", f"  annotations:\n{more}").replace(
+        '"extra=1"', '"a=1\tb"'
+    )
+    (kata / "pod.yaml").write_text(text)
+    line = given("configuration.toml", "--base", "host", "--pod", "pod.yaml")["given"]["append"]
+    assert " intel_iommu=on iommu=pt root=/dev/vda1 " in line
+    assert " console=ttyS0 quiet" in line
+    assert line.endswith(" a=1 b")
+    job = "kind: CronJob\nspec:\n  jobTemplate:\n    spec:\n      template:\n"
+    job += "".join(f"        {one}\n" for one in text.splitlines()[2:])
+    (kata / "job.yaml").write_text(job)
+    told = given("configuration.toml", "--base", "host", "--pod", "job.yaml")["given"]
+    assert (told["append"], told["vcpus"]) == (line, 4)
+    (kata / "pod.yaml").write_text("kind: Pod\nspec: {nothing: 1}\n")
+    words = ("configuration.toml", "--base", "host", "--pod", "pod.yaml")
+    assert_refused(run("measure", *words), {3})
+
+
+@needs_shared
 def test_drop_in_files_come_after_the_configuration(kata: Path) -> None:
     (kata / "config.d").mkdir()
     (kata / "config.d/10.toml").write_text("[hypervisor.qemu]\ndefault_vcpus = 3\n")
     (kata / "config.d/20.toml").write_text("[hypervisor.qemu]\ndefault_vcpus = 5\n")
-    (kata / "config.d/note.txt").write_text("[")
     assert given("configuration.toml", "--base", "host")["given"]["vcpus"] == 5
 
 
@@ -690,7 +825,7 @@ def test_explain_finds_a_processor_and_vcpus_with_their_count(folder: Path) -> N
     for name in ("snp.fd", "boot/vmlinuz"):
         (folder / name).rename(folder / "deep" / Path(name).name)
     hashes = BASE.replace("g0,policy", "g0,kernel-hashes=on,policy")
-    (folder / "q").write_text(f"{hashes} -smp 2 -kernel vmlinuz -append 'a nr_cpus={{vcpus}}'")
+    (folder / "q").write_text(f"{hashes} -smp 2 -kernel vmlinuz -append 'a nr_cpus=2'")
     boot = Boot(b"", None, "a nr_cpus=5")
     wanted = theirs("deep/snp.fd", "deep/vmlinuz", "", Machine(vcpus=5, features=1, boot=boot))
     answer = json.loads(

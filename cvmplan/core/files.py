@@ -180,12 +180,13 @@ def _is_below(folder: str, path: str) -> bool:
     return os.path.commonpath([root, os.path.realpath(path)]) == root
 
 
-def drop_ins(path: str, folder: str) -> list[str]:
-    """Return the TOML files in a `folder` beside the file `path`, sorted; none for stdin."""
-    place = os.path.join(os.path.dirname(path), folder)
+def beside(path: str, folder: str) -> list[str]:
+    """Return the files in a `folder` that lies where the file `path` does, sorted; none for "-"."""
+    place = os.path.join(os.path.dirname(os.path.realpath(path)), folder)
     if path == "-" or not os.path.isdir(place):
         return []
-    return [os.path.join(place, name) for name in _names(place) if name.endswith(".toml")]
+    found = [os.path.join(place, name) for name in _names(place)]
+    return [name for name in found if os.path.isfile(name)]
 
 
 def own_file(name: str) -> str | None:

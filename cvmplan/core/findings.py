@@ -123,7 +123,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "trailing-blank": Rule("warning", "The command line ends in white space, which is measured."),
     "unquoted-line": Rule(
-        "note", "A command line is read from words without quotes, so its parts are not certain."
+        "warning", "A command line is read from words without quotes, so its parts are not certain."
     ),
     "required-memory": Rule("note", "Memory that an IGVM file requires."),
     "id-block-mismatch": Rule(

@@ -7,6 +7,7 @@ it.  Nothing is executed.
 
 from __future__ import annotations
 
+from hashlib import sha256
 from importlib import import_module
 from types import ModuleType
 from typing import Final, NamedTuple
@@ -15,7 +16,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
 from cvmplan.core.platform import find
 from cvmplan.images.inspection import Inspection
-from cvmplan.launch.command_line import for_vcpus
+from cvmplan.launch.command_line import VCPUS, for_vcpus
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Declared, Opener
 from cvmplan.launch.settings import SETTINGS
@@ -58,6 +59,7 @@ def read(blob: Blob, open_file: Opener, options: Given) -> Declared:
         for name in FILES
         if name in said.settings and name not in options and f"{name}_hash" not in options
     }
+    _as_it_stands(given, said)
     page = files.pop("firmware", None)
     if said.tables is not None:
         from cvmplan.readers import firmware as by_digest
@@ -71,6 +73,14 @@ def read(blob: Blob, open_file: Opener, options: Given) -> Declared:
         reads=said.reads,
         places={name: one.place for name, one in said.settings.items()},
     )  # fmt: skip
+
+
+def _as_it_stands(given: dict[str, Value], said: Description) -> None:
+    """Hash a command line that has what is a template elsewhere: the VMM takes it as it stands."""
+    line = given.get("append")
+    if isinstance(line, str) and VCPUS in line and not said.reads:
+        given["append_hash"] = sha256(line.encode() + b"\0").digest()
+        del given["append"]
 
 
 class Booted(NamedTuple):

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
-from cvmplan.core.files import drop_ins
+from cvmplan.core.files import beside
 from cvmplan.core.platform import DEFAULT, SNP, TDX, Platform
 from cvmplan.documents import text
 from cvmplan.documents.plain import is_text
@@ -30,7 +30,7 @@ from cvmplan.readers.descriptions.described import Description, Said, whole_text
 from cvmplan.readers.descriptions.kata_pod import (
     Table,
     below,
-    limits,
+    limit_of,
     merged,
     pod_of,
     quantity,
@@ -43,11 +43,13 @@ TABLE: Final = "hypervisor.qemu"
 NEWEST: Final = "4.1.0"  # where no version is given
 WITHOUT_NR_CPUS: Final = 4  # major version from which confidential guests have no nr_cpus
 PREFIX: Final = "io.katacontainers.config.hypervisor."
-ANNOTATED: Final = (
-    "default_vcpus", "default_memory", "kernel_params", "firmware", "kernel", "initrd", "image",
-    "machine_type",
+PLAIN: Final = (
+    "default_vcpus", "default_memory", "kernel_verity_params", "firmware", "kernel", "initrd",
+    "image", "machine_type", "enable_iommu", "use_legacy_serial",
 )  # fmt: skip
-"""Annotations of a pod that beat the configuration; kernel_params are added to it."""
+"""Annotations of a pod that replace what the configuration has."""
+AGENT: Final = "io.katacontainers.config.agent."
+AGENT_PARAMETERS: Final = ("enable_tracing", "container_pipe_size")
 VERITY_KEYS: Final = ("root_hash", "salt", "data_blocks", "data_block_size", "hash_block_size")
 _TABLE: Final = re.compile(
     rb"^[ \t]{0,80}\[[ \t]{0,8}hypervisor[ \t]{0,8}\.[ \t]{0,8}\"?(?:qemu|clh|dragonball)",
@@ -70,7 +72,7 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
     others = (
         []
         if open_file is None
-        else [open_file(path, "configuration") for path in drop_ins(blob.name, "config.d")]
+        else [open_file(path, "configuration") for path in beside(blob.name, "config.d")]
     )
     made = _Configuration(blob, others, options, pod_of(options, open_file))
     rest = tuple(made.rest())
@@ -121,15 +123,32 @@ class _Configuration:
         """Take what a pod's annotations say over the configuration."""
         for name, value in table(pod, "metadata", "annotations").items():
             key = name.removeprefix(PREFIX)
-            if key == name or key not in ANNOTATED:
+            agent = name.removeprefix(AGENT)
+            if self._rust and agent != name and agent in AGENT_PARAMETERS:
+                problem = "an annotation for the agent is not modelled"
+                raise UnsupportedError(problem, at=f"{blob.name}: {name}")
+            if key == name or key not in (*PLAIN, "kernel_params"):
                 continue
             if not isinstance(value, str):
                 raise wrong(blob, name, "is not text")
             self._places[key] = f"annotation {name} in {blob.name}"
             if key == "kernel_params":
-                self._annotated = split(value)
+                self._annotated = split(" ".join(value.split()))
+            elif key in ("image", "initrd") and not self._qemu.get(key):
+                problem = "what is booted instead of the configuration's is not modelled"
+                raise UnsupportedError(problem, at=f"{blob.name}: {name}")
             else:
-                self._qemu[key] = quantity(blob, name, value) if key in NUMBERS else value
+                self._qemu[key] = self._converted(blob, key, name, value)
+
+    def _converted(self, blob: Blob, key: str, name: str, value: str) -> Any:
+        """Return an annotation as the configuration would have it."""
+        if key in NUMBERS:
+            return quantity(blob, name, value)
+        if key in ("enable_iommu", "use_legacy_serial"):
+            if value.lower() not in FLAGGED:
+                raise wrong(blob, name, f"{value!r} is not true or false")
+            return FLAGGED[value.lower()]
+        return value
 
     def _place(self, name: str) -> str:
         return self._places.get(name, f"{TABLE}.{name}")
@@ -206,13 +225,17 @@ class _Configuration:
         if told < 0:
             problem = "as many vCPUs as the host has processors"
             raise UnsupportedError(problem, at=f"{self._blob.name}: {place}")
-        count = Decimal(str(told)) or Decimal(1)
+        count = Decimal(str(told))
+        if not count and "default_vcpus" not in self._places:
+            count = Decimal(1)
         if self._runtime.get("static_sandbox_resource_mgmt") and self._pod is not None:
-            more = sum(limits(*self._pod), Decimal(0))
+            more = limit_of(*self._pod)
             if not self._rust:
                 count += more
             elif more:
                 count = max(more + self._decimal("overhead_vcpus"), Decimal(1))
+        if count <= 0:
+            raise wrong(self._blob, place, "no vCPUs, and the pod has no CPU limit")
         return int(count.to_integral_value(ROUND_CEILING))
 
     def _decimal(self, name: str) -> Decimal:
@@ -328,6 +351,8 @@ class _Configuration:
 POLICY: Final = "snp_guest_policy"
 RUST: Final = "virt_container"  # runtime.name of the one in Rust
 NUMBERS: Final = ("default_vcpus", "default_memory")
+FLAGGED: Final = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
+"""How Go writes true and false (strconv.ParseBool)."""
 CDH_TIMEOUT: Final = 50_000  # ms, of the runtime in Rust where none is set
 _EXTENSION: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 MEMORY: Final = 2048  # MiB where default_memory is not set

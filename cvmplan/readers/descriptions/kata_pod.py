@@ -29,8 +29,11 @@ def pod_of(options: Given, open_file: Opener | None) -> tuple[Blob, Table] | Non
     held = text.parse(blob)
     if not isinstance(held, dict) or not isinstance(below(held, "spec"), dict):
         raise wrong(blob, "spec", "missing: not a pod")
-    template = below(held, "spec", "template")
-    return blob, template if isinstance(template, dict) else held
+    for names in (("spec", "template"), ("spec", "jobTemplate", "spec", "template")):
+        template = below(held, *names)
+        if isinstance(template, dict):
+            return blob, template
+    return blob, held
 
 
 def below(held: Any, *names: str) -> Any:
@@ -55,19 +58,46 @@ def merged(held: Table, other: Table) -> dict[str, Any]:
     return made
 
 
-def limits(blob: Blob, pod: Table) -> Iterator[Decimal]:
-    """Yield the CPU limit of each container that has one."""
-    containers = below(pod, "spec", "containers")
-    for number, one in enumerate(containers if isinstance(containers, list) else ()):
+def limit_of(blob: Blob, pod: Table) -> Decimal:
+    """
+    Return the CPU limit of a pod's sandbox, 0 where there is none; MalformedError.
+
+    Containers without a limit add nothing.  Init containers run one after the other, beside those
+    of them that are restarted always, which go on.
+
+    Source: kubernetes 1.34 pkg/kubelet/kuberuntime/kuberuntime_sandbox_linux.go
+    (calculateSandboxResources), staging/src/k8s.io/component-helpers/resource/helpers.go
+    (PodLimits, AggregateContainerLimits).
+    """
+    spec = table(pod, "spec")
+    if not isinstance(spec.get("containers"), list):
+        raise wrong(blob, "spec.containers", "missing: not a pod")
+    whole = below(spec, "resources", "limits", "cpu")
+    if whole is not None:
+        return _cpus(blob, "spec.resources.limits.cpu", whole)
+    total = sum((limit for _, limit in _limits(blob, spec, "containers")), Decimal(0))
+    going, most = Decimal(0), Decimal(0)
+    for one, limit in _limits(blob, spec, "initContainers"):
+        always = one.get("restartPolicy") == "Always"
+        going += limit if always else 0
+        most = max(most, going if always else going + limit)
+    return max(total + going, most)
+
+
+def _limits(blob: Blob, spec: Table, name: str) -> Iterator[tuple[Table, Decimal]]:
+    """Yield containers with their limits, 0 where one has none."""
+    several = spec.get(name)
+    for number, one in enumerate(several if isinstance(several, list) else ()):
         limit = below(one, "resources", "limits", "cpu")
-        if limit is None:
-            continue
-        written = str(limit)
-        if not CPUS.fullmatch(written):
-            place = f"spec.containers[{number}].resources.limits.cpu"
-            raise wrong(blob, place, f"{written[:40]!r} is not a number of processors")
-        milli = written.endswith("m")
-        yield Decimal(written.removesuffix("m")) / (1000 if milli else 1)
+        place = f"spec.{name}[{number}].resources.limits.cpu"
+        yield table(one), Decimal(0) if limit is None else _cpus(blob, place, limit)
+
+
+def _cpus(blob: Blob, place: str, limit: Any) -> Decimal:
+    written = str(limit)
+    if not CPUS.fullmatch(written):
+        raise wrong(blob, place, f"{written[:40]!r} is not a number of processors")
+    return Decimal(written.removesuffix("m")) / (1000 if written.endswith("m") else 1)
 
 
 def quantity(blob: Blob, name: str, value: str) -> Decimal:

@@ -20,6 +20,7 @@ from cvmplan.core.values import integer
 from cvmplan.documents.plain import is_text
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
+from cvmplan.readers.descriptions import qemu_words
 from cvmplan.readers.descriptions.described import (
     Description,
     Said,
@@ -51,9 +52,13 @@ ELEMENTS: Final = {
     SEV_ES: {"cbitpos": "c_bit"},
 }  # fmt: skip
 """Elements of launchSecurity, and the settings that they are."""
-CHANGED_BY: Final = ("-append", "-bios", "-cpu", "-global", "-initrd", "-kernel", "-m", "-machine",
-                     "-M", "-object", "-smp")  # fmt: skip
+QEMU: Final = "http://libvirt.org/schemas/domain/qemu/1.0}"
+CHANGED_BY: Final = frozenset({
+    "accel", "append", "bios", "cpu", "global", "igvm", "initrd", "kernel", "m", "machine", "M",
+    "object", "pflash", "readconfig", "set", "shim", "smp",
+})  # fmt: skip
 """Arguments of qemu:commandline after which the rest of the domain does not say the launch."""
+_CPU: Final = re.compile(r"cpu\b", re.IGNORECASE)
 _DOMAIN: Final = re.compile(rb"<domain[\s>]")
 
 
@@ -97,12 +102,21 @@ class _Domain:
     def __init__(self, blob: Blob, root: Element) -> None:
         self._blob = blob
         self.root = root
-        for argument in root.iter("qemu:arg"):
-            if argument.get("value", "").replace("--", "-", 1) in CHANGED_BY:
-                problem = f"{argument.get('value')} changes the launch"
-                hint = "take the command line of the running process: /proc/PID/cmdline"
-                at = f"{blob.name}: /domain/qemu:commandline"
-                raise UnsupportedError(problem, at=at, hint=hint)
+        self._check_arguments([one.get("value", "") for one in root.iter(f"{QEMU}arg")])
+        if root.find("os/igvm") is not None:
+            problem = "an IGVM file, which this version of libvirt does not have"
+            raise UnsupportedError(problem, at=f"{blob.name}: {self.at('os/igvm')}")
+
+    def _check_arguments(self, words: list[str]) -> None:
+        """Raise UnsupportedError for arguments to QEMU that change the launch."""
+        told = [*qemu_words.options(self._blob, ["qemu", *words])]
+        changed = [f"-{one.name}" for one in told if one.name in CHANGED_BY]
+        changed += [one.value for one in told if one.name == "device" and _CPU.search(one.value)]
+        for what in changed[:1]:
+            problem = f"{what[:60]} changes the launch"
+            hint = "take the command line of the running process: /proc/PID/cmdline"
+            at = f"{self._blob.name}: /domain/qemu:commandline"
+            raise UnsupportedError(problem, at=at, hint=hint)
 
     def at(self, path: str) -> str:
         """Return the place of an element."""
@@ -234,7 +248,7 @@ class _Domain:
 def _parse(blob: Blob) -> Element:
     """Return the element domain; MalformedError, for a document type with entities too."""
     builder = TreeBuilder()
-    parser = expat.ParserCreate()
+    parser = expat.ParserCreate(namespace_separator="}")
     depth = elements = 0
 
     def start(name: str, attributes: dict[str, str]) -> None:

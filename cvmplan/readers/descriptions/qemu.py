@@ -8,15 +8,15 @@ hw/core/machine-smp.c (machine_parse_smp_config), util/keyval.c; target/i386/sev
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import prod
-from typing import Final, TypeAlias
+from typing import Final
 
 from cvmplan.core.blob import Blob
-from cvmplan.core.errors import ConfigError, MalformedError, UnsupportedError
+from cvmplan.core.errors import ConfigError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.platform import DEFAULT, SNP, TDX, Platform
-from cvmplan.core.values import Json, integer
+from cvmplan.core.values import integer
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.profiles import cpus
@@ -27,8 +27,8 @@ from cvmplan.readers.descriptions.described import (
     host_cpu,
     no_hashes,
     sev_platform,
-    wrong,
 )
+from cvmplan.readers.descriptions.qemu_options import Options, Properties, keys
 from cvmplan.readers.descriptions.qemu_words import Line
 
 FORMAT: Final = "QEMU command line"
@@ -45,14 +45,26 @@ SETTINGS_OF: Final = {
     "tdx-guest": {name: name for name in ("mrconfigid", "mrowner", "mrownerconfig")},
 }  # fmt: skip
 """Kind of object to its properties, and the settings that they are."""
-OBJECTS: Final = tuple(SETTINGS_OF)
 FLAGS: Final = ("author-key-enabled", "vcek-disabled")
+FEATURES: Final = {"debug-swap": 1 << 5, "secure-tsc": 1 << 9}
+"""Properties that are bits of SEV_FEATURES (AMD 24593, table "SEV_FEATURES"); SNP's own is 1."""
+HARMLESS: Final = {
+    "sev-guest": (
+        "reduced-phys-bits", "kernel-hashes", "sev-device", "handle", "dh-cert-file",
+        "session-file", "legacy-vm-type", "debug-swap",
+    ),
+    "sev-snp-guest": (
+        "reduced-phys-bits", "kernel-hashes", "sev-device", "debug-swap", "secure-tsc",
+        "tsc-frequency",
+    ),
+    "tdx-guest": ("attributes", "sept-ve-disable", "debug", "quote-generation-socket"),
+}  # fmt: skip
+"""Kind of object to properties that are looked at elsewhere, or that no measurement depends on."""
 LEGACY: Final = {"on": "legacy", "off": "init2"}
 PARTS: Final = ("family", "model", "stepping")
 USED: Final = frozenset({"machine", "M", "object", "bios", "kernel", "initrd", "append"})
 PFLASH: Final = "if=pflash"
 
-Properties: TypeAlias = Mapping[str, Json]
 
 recognises = qemu_words.recognises
 
@@ -65,13 +77,13 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
 
 def describe_options(blob: Blob, line: Line) -> Description:
     """Return what the options of a command line say; MalformedError, UnsupportedError."""
-    told = _Options(blob, line)
+    told = Options(blob, line)
     guest = told.guest()
     platform = _platform(told, guest)
     name = f"-object {guest['qom-type']}" if guest else "-machine"
     said = {"platform": Said(platform, name), "vmm": Said("qemu", "the program")}
     said |= _of_guest(told, platform, guest)
-    said["vcpus"] = Said(vcpus(blob, told.last.get("smp", "")), "-smp")
+    said["vcpus"] = Said(_vcpus(told), "-smp")
     if platform.vmsa:
         said |= _cpu(told)
     said |= _files(told, platform)
@@ -84,77 +96,7 @@ def describe_options(blob: Blob, line: Line) -> Description:
     return Description(FORMAT, said, findings, tuple(_rest(told, platform)), boot=boot)
 
 
-class _Options:
-    """The options of a command line, the last one of each, as QEMU takes them."""
-
-    def __init__(self, blob: Blob, line: Line) -> None:
-        self.blob = blob
-        self.line = line
-        self.last = {option.name: option.value for option in line.options}
-        self.machine: dict[str, str] = {}
-        self.objects: dict[str, Properties] = {}
-        for option in line.options:
-            if option.name in ("machine", "M"):
-                self.machine |= keys(option.value, "type")
-            elif option.name == "object":
-                made = self._object(option.value)
-                self.objects[str(made.get("id", ""))] = made
-
-    def wrong(self, place: str, problem: str) -> MalformedError:
-        return wrong(self.blob, place, problem)
-
-    def _object(self, value: str) -> Properties:
-        if not value.startswith("{"):
-            return keys(value, "qom-type")
-        from cvmplan.documents import text
-
-        try:
-            made = text.parse_line(value)
-        except (ValueError, RecursionError) as error:
-            raise self.wrong("-object", f"not JSON: {error}") from None
-        if not isinstance(made, dict) or not isinstance(made.get("qom-type"), str):
-            raise self.wrong("-object", "names no qom-type")
-        text.check_values(made, f"{self.blob.name}: -object")
-        return made
-
-    def guest(self) -> Properties:
-        """Return the object that the machine names; empty for a guest that is not confidential."""
-        place = "-machine confidential-guest-support"
-        name = self.machine.get("confidential-guest-support", self.machine.get("memory-encryption"))
-        kinds = [o for o in self.objects.values() if o.get("qom-type") in OBJECTS]
-        if name is None and kinds:
-            what = kinds[0].get("id", kinds[0]["qom-type"])
-            raise self.wrong(place, f"does not name the object {what}: the guest would be plain")
-        if name is None:
-            return {}
-        found = self.objects.get(name, {})
-        if found.get("qom-type") not in OBJECTS:
-            raise self.wrong(place, f"no object {name!r} of a confidential guest")
-        return found
-
-    @property
-    def size(self) -> Said | None:
-        """The RAM, where the option says it and the machine is the one whose layout is known."""
-        written = self.last.get("m")
-        if written is None or not self.machine.get("type", "").startswith(("q35", "pc-q35")):
-            return None
-        size = keys(written, "size").get("size", "")
-        return Said(size if size[-1:].isalpha() else f"{size}M", "-m")
-
-
-def keys(value: str, implied: str) -> dict[str, str]:
-    """Return the properties of an option: KEY=VALUE with commas between, ",," for a comma."""
-    found: dict[str, str] = {}
-    for number, part in enumerate(value.replace(",,", "\0").split(",")):
-        name, equals, written = part.replace("\0", ",").partition("=")
-        if not equals and not number:
-            found[implied] = name
-        elif name:
-            found[name] = written if equals else "on"
-    return found
-
-
-def _platform(told: _Options, guest: Properties) -> Platform:
+def _platform(told: Options, guest: Properties) -> Platform:
     match guest.get("qom-type"):
         case "sev-snp-guest":
             return SNP
@@ -169,14 +111,14 @@ def _place(guest: Properties, name: str) -> str:
     return f"-object {guest.get('qom-type')},{name}"
 
 
-def _number(told: _Options, guest: Properties, name: str, usual: int) -> int:
+def _number(told: Options, guest: Properties, name: str, usual: int) -> int:
     try:
         return integer(guest.get(name, usual))
     except ValueError as error:
         raise told.wrong(_place(guest, name), str(error)) from None
 
 
-def _flag(told: _Options, guest: Properties, name: str) -> bool:
+def _flag(told: Options, guest: Properties, name: str) -> bool:
     value = guest.get(name, False)
     if value in (True, "on", "yes", "true", "y"):
         return True
@@ -185,9 +127,14 @@ def _flag(told: _Options, guest: Properties, name: str) -> bool:
     raise told.wrong(_place(guest, name), f"{value!r} is not on or off")
 
 
-def _of_guest(told: _Options, platform: Platform, guest: Properties) -> dict[str, Said]:
+def _of_guest(told: Options, platform: Platform, guest: Properties) -> dict[str, Said]:
     """Return the settings that the object says."""
-    known = SETTINGS_OF.get(str(guest.get("qom-type")), {})
+    kind = str(guest.get("qom-type"))
+    known = SETTINGS_OF.get(kind, {})
+    for name in guest:
+        if name.partition(".")[0] not in (*known, *HARMLESS.get(kind, ()), "id", "qom-type"):
+            problem = "unknown property, which may change the launch"
+            raise UnsupportedError(problem, at=f"{told.blob.name}: {_place(guest, name)}")
     said = {
         setting: Said(guest[name], _place(guest, name))
         for name, setting in known.items()
@@ -196,6 +143,10 @@ def _of_guest(told: _Options, platform: Platform, guest: Properties) -> dict[str
     for name in FLAGS:
         if name in guest and _flag(told, guest, name):
             said[known[name]] = Said(True, _place(guest, name))
+    features = [bit for name, bit in FEATURES.items() if _flag(told, guest, name)]
+    if features:
+        bits = sum(features) | int(platform.page_info)
+        said["sev_features"] = Said(bits, _place(guest, "debug-swap, secure-tsc"))
     if platform.init_choice and guest.get("legacy-vm-type") in LEGACY:
         word = LEGACY[str(guest["legacy-vm-type"])]
         said["es_init"] = Said(word, _place(guest, "legacy-vm-type"))
@@ -204,7 +155,7 @@ def _of_guest(told: _Options, platform: Platform, guest: Properties) -> dict[str
     return said
 
 
-def _attributes(told: _Options, guest: Properties) -> int:
+def _attributes(told: Options, guest: Properties) -> int:
     value = _number(told, guest, "attributes", SEPT_VE_DISABLE)
     for name, bit in (("sept-ve-disable", SEPT_VE_DISABLE), ("debug", DEBUG)):
         if name in guest:
@@ -212,9 +163,9 @@ def _attributes(told: _Options, guest: Properties) -> int:
     return value
 
 
-def _cpu(told: _Options) -> dict[str, Said]:
+def _cpu(told: Options) -> dict[str, Said]:
     """Return the CPU model, or family, model and stepping where properties change them."""
-    properties = keys(told.last.get("cpu", ""), "model-name")
+    properties = keys(told.cpu, "model-name")
     name = properties.get("model-name", "")
     if not name or name.lower() in cpus.HOST:
         return {}
@@ -229,35 +180,33 @@ def _cpu(told: _Options) -> dict[str, Said]:
     return {part: Said(number, f"-cpu {part}") for part, number in numbers.items()}
 
 
-def _named_cpu(told: _Options) -> Said | None:
-    written = told.last.get("cpu")
-    return Said(written, "-cpu") if written else None
-
-
-def vcpus(blob: Blob, written: str) -> int:
-    """Return how many vCPUs are started, from the value of -smp; MalformedError."""
-    told = {}
-    for name, value in keys(written, "cpus").items() if written else ():
+def _vcpus(told: Options) -> int:
+    """Return how many vCPUs are started; MalformedError for a topology that QEMU refuses."""
+    numbers = {}
+    for name, value in told.machine.items():
+        if not name.startswith("smp."):
+            continue
+        place, name = f"-{name.replace('.', ' ')}", name.removeprefix("smp.")  # noqa: PLW2901
         try:
-            told[name] = integer(value)
+            numbers[name] = integer(value)
         except ValueError as error:
-            raise wrong(blob, f"-smp {name}", str(error)) from None
-        if told[name] == 0:
-            raise wrong(blob, f"-smp {name}", "0 is not possible")
-    count, most = told.get("cpus"), told.get("maxcpus")
-    product = prod(told[name] for name in TOPOLOGY if name in told)
+            raise told.wrong(place, str(error)) from None
+        if numbers[name] == 0:
+            raise told.wrong(place, "0 is not possible")
+    count, most = numbers.get("cpus"), numbers.get("maxcpus")
+    known = {name for name in TOPOLOGY if name in numbers}
+    product = prod(numbers[name] for name in known)
     if count is None and most is None:
         return product
     most = most or count or 1
-    known = {name for name in TOPOLOGY if name in told}
     if (count is not None and count > most) or most % product:
-        raise wrong(blob, "-smp", f"{count or most} of {most} vCPUs in a topology of {product}")
+        raise told.wrong("-smp", f"{count or most} of {most} vCPUs in a topology of {product}")
     if {"sockets", "cores", "threads"} <= known and product != most:
-        raise wrong(blob, "-smp", f"a topology of {product} for {most} vCPUs")
+        raise told.wrong("-smp", f"a topology of {product} for {most} vCPUs")
     return count or most
 
 
-def _files(told: _Options, platform: Platform) -> dict[str, Said]:
+def _files(told: Options, platform: Platform) -> dict[str, Said]:
     """Return the firmware: an IGVM file, -bios, or for SEV the first flash."""
     name = told.machine.get("igvm-cfg")
     if name is not None:
@@ -270,7 +219,7 @@ def _files(told: _Options, platform: Platform) -> dict[str, Said]:
         for option in told.line.options
         if option.name == "drive" and PFLASH in option.value.split(",")
     ]
-    bios = told.last.get("bios", told.machine.get("firmware"))
+    bios = told.machine.get("firmware")
     if flash and (platform.page_info or platform.secure_ept):
         problem = f"QEMU refuses flash for {platform}: the firmware has to be that of -bios"
         raise UnsupportedError(problem, at=f"{told.blob.name}: -drive {PFLASH}")
@@ -286,30 +235,30 @@ def _files(told: _Options, platform: Platform) -> dict[str, Said]:
     return {"firmware": Said(bios, "-bios")}
 
 
-def _boot(told: _Options) -> dict[str, Said]:
+def _boot(told: Options) -> dict[str, Said]:
     """Return the kernel, its initrd and its command line, as far as they are given."""
     found = {
         name: Said(value, f"-{name}")
         for name in ("kernel", "initrd", "append")
-        if (value := told.last.get(name, told.machine.get(name))) is not None
+        if (value := told.machine.get(name)) is not None
     }
     return found if "kernel" in found else {}
 
 
-def _findings(told: _Options, platform: Platform, guest: Properties) -> Iterator[Finding]:
+def _findings(told: Options, platform: Platform, guest: Properties) -> Iterator[Finding]:
     at = told.blob.name
-    has_kernel = "kernel" in told.last or "kernel" in told.machine
+    has_kernel = "kernel" in told.machine
     if platform.policy is not None and has_kernel and not _flag(told, guest, "kernel-hashes"):
         yield no_hashes(told.blob, f"kernel-hashes=on of {guest.get('qom-type')}")
     if platform.vmsa:
-        yield from host_cpu(told.blob, _named_cpu(told))
-    if told.line.unquoted and "append" in told.last:
+        yield from host_cpu(told.blob, Said(told.cpu, "-cpu") if told.cpu else None)
+    if told.line.unquoted and "append" in told.machine:
         problem = "the line has no quotes: -append is taken up to the next option"
         hint = "/proc/PID/cmdline has the words as they are"
         yield Finding("unquoted-line", problem, at=at, hint=hint)
 
 
-def _rest(told: _Options, platform: Platform) -> Iterator[str]:
+def _rest(told: Options, platform: Platform) -> Iterator[str]:
     """Yield the options that the measurement does not cover."""
     used = USED | ({"smp", "cpu"} if platform.vmsa else set())
     used -= set() if platform.policy is not None else {"kernel", "initrd", "append"}

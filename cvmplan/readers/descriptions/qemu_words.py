@@ -12,27 +12,34 @@ qemu-options.hx.
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator
-from itertools import dropwhile, pairwise
+from collections.abc import Iterator, Sequence
+from itertools import dropwhile, takewhile
 from re import Match
 from typing import Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.values import printable
 from cvmplan.documents.plain import is_text
 from cvmplan.readers.descriptions.described import MOST_BYTES, whole_text, wrong
+from cvmplan.readers.descriptions.shell import ExpansionError, Word, words
 
 MOST_WORDS: Final = 1 << 14
+MANY: Final = 2  # words that are more than one
 HEAD: Final = 1 << 16  # bytes in which a command line begins
 _NAME: Final = r"(?:qemu-system-(?:x86_64|i386)|qemu-kvm|kvm)(?:[-.][-.\w]{0,60})?"
 _PATH: Final = rf"(?:[^\s\"'=\[\]]{{0,200}}/)?{_NAME}"
 _PROGRAM: Final = re.compile(_PATH)
 _ARRAY: Final = re.compile(rf'\[\s*+"{_PATH}"')
-_SHELL: Final = re.compile(
-    rf"""^[ \t]*+(?:(?:\w++=\S*+|exec|sudo|\$)[ \t]++)*+["']?{_PATH}["']?[ \t]++(?=[-\\'"])""",
-    re.MULTILINE,
+_BEFORE: Final = (
+    r"\w++=(?:'[^'\n]*+'|\"[^\"\n]*+\"|\S*+)|exec|sudo|env|nice|ionice|nohup|setsid|taskset|numactl|chrt"
+    r"|-[-\w=,:]*+|[0-9][-,0-9a-fx]*+|\$"
 )
+"""Words in front of a program: variables, and programs that start another, with their options."""
+_SHELL: Final = re.compile(
+    rf"""^[ \t]*+(?:(?:{_BEFORE})[ \t]++)*+["']?{_PATH}["']?[ \t]++(?=[-\\'"])""", re.MULTILINE
+)
+_OPERATOR: Final = re.compile(r"[0-9]{0,2}[<>]|[;&|#]")
 _LOG: Final = re.compile(rf"launching {_PATH} with: \[|qemu args: ")
 
 
@@ -99,17 +106,43 @@ def read(blob: Blob) -> Line:
         raise MalformedError(f"larger than {MOST_BYTES >> 20} MiB", at=blob.name)
     data = bytes(blob.data)
     if b"\0" in data:
-        return Line(tuple(_options(blob, _separated(blob, data))))
-    written = whole_text(blob)
+        return Line(tuple(options(blob, _separated(blob, data))))
+    written = whole_text(blob).replace("\r\n", "\n")
     if _ARRAY.match(written.lstrip()):
-        return Line(tuple(_options(blob, _array(blob, written))))
-    found = [*_LOG.finditer(written)]
-    if found:
-        return _unquoted(blob, _logged(blob, written, found))
+        return Line(tuple(options(blob, _array(blob, written))))
+    logged = [*_LOG.finditer(written)]
+    if logged:
+        return _unquoted(blob, _logged(blob, written, logged))
     line = _shell_line(blob, written)
-    options = tuple(_options(blob, _shell_words(blob, line)))
-    after = [two.name for one, two in pairwise(options) if one.name == "append"]
-    return _unquoted(blob, line.split(" ")) if "" in after else Line(options)
+    if _has_no_quotes(line):
+        return _unquoted(blob, line.partition("\n")[0].split(" "))
+    words = _shell_words(blob, line)
+    return Line(tuple(options(blob, [word.text for word in words])), unquoted=_is_doubtful(line))
+
+
+def _value_of_append(line: str) -> list[str]:
+    """Return the words behind -append up to the next option, as they stand there."""
+    words = line.partition("\n")[0].split(" ")
+    at = next((n for n, word in enumerate(words) if word in ("-append", "--append")), len(words))
+    return [*takewhile(lambda word: not _is_option(word), words[at + 1 :])]
+
+
+def _has_no_quotes(line: str) -> bool:
+    """Whether -append has several words here that no quote keeps together."""
+    value = _value_of_append(line)
+    if len(value) < MANY or value[0][:1] in ("'", '"') or value[0].endswith("\\"):
+        return False
+    return not _OPERATOR.match(value[1])
+
+
+def _is_doubtful(line: str) -> bool:
+    """Whether quotes in the value of -append might be those of the kernel."""
+    value = " ".join(_value_of_append(line))
+    return value[:1] not in ("'", '"') and any(letter in value for letter in "'\"")
+
+
+def _is_option(word: str) -> bool:
+    return word.startswith("-") and word.lstrip("-") in _KNOWN
 
 
 def _separated(blob: Blob, data: bytes) -> list[str]:
@@ -158,48 +191,41 @@ def _several(blob: Blob, lines: list[int]) -> MalformedError:
 
 def _shell_line(blob: Blob, written: str) -> str:
     """Return the one line that starts QEMU, with its continuation lines."""
-    joined = written.replace("\\\r\n", "\\\n").replace("\\\n", " ")
-    found = [*_SHELL.finditer(joined)]
+    found = [*_SHELL.finditer(written)]
     if not found:
         raise wrong(blob, "", "no command line of QEMU begins a line")
     if len(found) > 1:
-        raise _several(blob, [joined.count("\n", 0, m.start()) + 1 for m in found])
-    line = joined[found[0].start() :].lstrip().split("\n", 1)[0]
-    return line.removeprefix("$ ").rstrip("\r ")
+        raise _several(blob, [written.count("\n", 0, m.start()) + 1 for m in found])
+    line = written[found[0].start() :].lstrip()
+    return line.removeprefix("$ ").rstrip("\r\n ")
 
 
 _ESCAPE: Final = re.compile(r"\\(.)")
 _QUOTE: Final = re.compile(r'(?<!\\)"')
-_QUOTED: Final = re.compile(r"""\\.|'[^']*+'|"(?:\\.|[^"\\])*+\"""")
-_EXPANDED: Final = re.compile(r"[$`]")
-_ENDS: Final = re.compile(r"[;&|<>]|(?<!\S)#")
-"""Where a command ends: before another one, a redirection, a comment."""
 
 
-def _shell_words(blob: Blob, line: str) -> list[str]:
+def _shell_words(blob: Blob, line: str) -> list[Word]:
     """Return the words of a line for a shell; UnsupportedError for what a shell would expand."""
-    plain = _QUOTED.sub(lambda m: _ESCAPE.sub("", m[0]) if m[0][0] == '"' else "", line)
-    found = _EXPANDED.search(plain)
-    if found:
-        problem = f"a shell would expand {plain[found.start() :][:20]!r}, and nothing is executed"
-        hint = "take the command line of the running process: /proc/PID/cmdline"
-        raise UnsupportedError(problem, at=blob.name, hint=hint)
-    masked = _QUOTED.sub(lambda m: "x" * len(m[0]), line)
-    end = _ENDS.search(masked)
+    found: list[Word] = []
     try:
-        words = shlex.split(line[: end.start()] if end else line)
+        for word in words(line):
+            found.append(word)
+            _check_number(blob, found)
+    except ExpansionError as error:
+        problem = f"a shell would expand {str(error)!r}, and nothing is executed"
+        hint = "take the command line of the running process: /proc/PID/cmdline"
+        raise UnsupportedError(printable(problem), at=blob.name, hint=hint) from None
     except ValueError as error:
         raise wrong(blob, "", f"not a line for a shell: {error}") from None
-    _check_number(blob, words)
-    return [*dropwhile(lambda word: not _PROGRAM.fullmatch(word), words)]
+    return [*dropwhile(lambda word: not _PROGRAM.fullmatch(word.text), found)]
 
 
-def _check_number(blob: Blob, words: list[str]) -> None:
+def _check_number(blob: Blob, words: Sequence[object]) -> None:
     if len(words) > MOST_WORDS:
         raise wrong(blob, "", f"more than {MOST_WORDS} words")
 
 
-def _options(blob: Blob, words: list[str]) -> Iterator[Option]:
+def options(blob: Blob, words: list[str]) -> Iterator[Option]:
     """Yield the options; a word that belongs to none has the name ""."""
     _check_number(blob, words)
     at = 1
@@ -229,8 +255,8 @@ def _unquoted(blob: Blob, words: list[str]) -> Line:
     together: list[str] = []
     for word in words:
         inside = len(together) > 1 and together[-2] in ("-append", "--append")
-        if inside and not (word.startswith("-") and word.lstrip("-") in _KNOWN):
+        if inside and not _is_option(word):
             together[-1] += f" {word}"
         else:
             together.append(word)
-    return Line(tuple(_options(blob, [word for word in together if word])), unquoted=True)
+    return Line(tuple(options(blob, [word for word in together if word])), unquoted=True)
