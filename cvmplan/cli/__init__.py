@@ -231,6 +231,11 @@ def _explain(error: Exception) -> int:
     return BUG
 
 
+def complain(error: CvmplanError) -> None:
+    """Print an error that does not end the run."""
+    _complain(str(error), error.hint, error.exit_code)
+
+
 def _complain(message: str, hint: str, code: int) -> int:
     """Print one line of error, and one of hint, on stderr."""
     _print_error("error", typer.colors.RED, message)

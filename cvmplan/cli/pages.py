@@ -24,6 +24,7 @@ EXAMPLES: Final = {
     "check": (
         "cvmplan check image.json",
         "cvmplan check OVMF.fd --platform snp --abi kvm-6.18 --policy 0x30000",
+        "cvmplan check images/*.json --fail-on warning --format sarif -o check.sarif",
     ),
     "map": (
         "cvmplan map OVMF.fd --platform tdx",

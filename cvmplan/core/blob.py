@@ -9,6 +9,7 @@ from struct import Struct, calcsize
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from cvmplan.core.errors import TruncatedError
+from cvmplan.core.places import Place
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.values import write_span
 
@@ -69,9 +70,10 @@ class Blob(Frozen):
         """Pickle the bytes themselves: another process has no file that could change."""
         return unpickled, (self.name, bytes(self.data), self.base)
 
-    def where(self, offset: int) -> str:
-        """Name a place in the file, for messages: "OVMF.fd+0x3ffd10"."""
-        return f"{self.name}+{self.base + offset:#x}"
+    def where(self, offset: int, length: int | None = None) -> Place:
+        """Name a place in the file, for messages: "OVMF.fd+0x3ffd10"; `length` where it is one."""
+        at = self.base + offset
+        return Place(f"{self.name}+{at:#x}", self.name, offset=at, length=length)
 
     def slice(self, start: int, end: int) -> Blob:
         """Return bytes [start, end); TruncatedError when they are not all there."""

@@ -26,6 +26,8 @@ class CvmplanError(Exception):
     """A problem that the user can act on: where, found and wanted, and what to do."""
 
     exit_code: ClassVar[int] = 1
+    rule: ClassVar[str] = "not-a-launch"
+    """What `check` calls it, where it is one finding among others."""
 
     def __init__(self, problem: str, *, at: str = "", hint: str = "") -> None:
         super().__init__(problem)
@@ -40,6 +42,7 @@ class InputError(CvmplanError):
     """The bytes of an input file are wrong, or it cannot be read."""
 
     exit_code = 3
+    rule = "not-readable"
 
 
 class TruncatedError(InputError):
@@ -54,6 +57,7 @@ class UnsupportedError(CvmplanError):
     """Valid, but not something that cvmplan implements, or not recognised."""
 
     exit_code = 4
+    rule = "not-supported"
 
 
 class MapError(CvmplanError):
@@ -79,8 +83,11 @@ class PlanError(CvmplanError):
 class MismatchError(CvmplanError):
     """A digest is not the expected one."""
 
+    rule = "hash-differs"
+
 
 class ConfigError(CvmplanError):
     """An option or a setting is wrong, or they do not fit each other."""
 
     exit_code = 2
+    rule = "wrong-setting"

@@ -67,6 +67,14 @@ class Files:
         self.tell = tell
         self.inputs: dict[str, Input] = {}
 
+    def again(self) -> Files:
+        """Return what opens files in the same way, and has opened the same ones."""
+        other = Files(
+            allow_outside=self.allow_outside, folders=self.folders, base=self.base, tell=self.tell
+        )
+        other.inputs = dict(self.inputs)
+        return other
+
     def open(
         self, path: str, role: str, beside: str | None = None, *, searched: bool = False
     ) -> Blob:
@@ -195,6 +203,11 @@ def own_file(name: str) -> str | None:
     if not os.path.isabs(base):  # the XDG Base Directory Specification: others are ignored
         base = os.path.join(os.path.expanduser("~"), ".local", "share")
     return os.path.join(base, "cvmplan", name) if os.path.isabs(base) else None
+
+
+def is_same(one: str, other: str) -> bool:
+    """Whether two paths lead to the same place."""
+    return os.path.realpath(one) == os.path.realpath(other)
 
 
 def is_there(path: str) -> bool:

@@ -220,6 +220,18 @@ RULES: Final[dict[str, Rule]] = {
         "warning",
         "IA32_ARCH_CAPABILITIES_CONFIG counts only where MSR_CONFIG_CTLS bit 0 is set.",
     ),
+    "measurement-differs": Rule(
+        "error", "The launch does not have the measurement that a file of expectations states."
+    ),
+    "hash-differs": Rule("error", "A file does not have the hash that its document states."),
+    "not-a-launch": Rule("error", "The operations of the launch are not a legal launch."),
+    "wrong-setting": Rule(
+        "error", "A setting is wrong or missing, so the launch is not known (exit code 2)."
+    ),
+    "not-readable": Rule("error", "A file cannot be read, or is malformed (exit code 3)."),
+    "not-supported": Rule(
+        "error", "A file is not recognised, or it needs what is not supported (exit code 4)."
+    ),
     "host-differs": Rule(
         "error", "The kernel of this machine answers a call differently from the simulator."
     ),

@@ -28,6 +28,7 @@ DOCUMENTS: Final = {
     "sweep": ("cvmplan.documents.matrix", "SweepLine"),
     "verification": ("cvmplan.documents.verification", "VerificationDocument"),
     "policy": ("cvmplan.documents.policy", "PolicyDocument"),
+    "expect": ("cvmplan.documents.expect", "ExpectDocument"),
     "idblock": ("cvmplan.documents.identity", "IdBlockDocument"),
     "td-params": ("cvmplan.documents.td", "TdParamsDocument"),
     "td-info": ("cvmplan.documents.td", "TdInfoDocument"),

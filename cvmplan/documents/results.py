@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from cvmplan.core.values import MOST_VCPUS
-from cvmplan.documents.fields import Address, Count, Document, Many, PlatformName
+from cvmplan.documents.fields import Address, Count, Document, HexBytes, Many, PlatformName
 
 
 class FindingDocument(Document):
@@ -23,12 +23,49 @@ class FindingDocument(Document):
     hint: str | None = None
 
 
+class PlaceDocument(Document):
+    """A place in a file: bytes of a binary, or the line and column in a document, from 1."""
+
+    file: str
+    offset: Count | None = None
+    length: Count | None = None
+    line: Count | None = None
+    column: Count | None = None
+
+
+class PlacedFinding(FindingDocument):
+    """One result of `check`: its file, its place, and the places of its `origins` as `owners`."""
+
+    file: str | None = None
+    place: PlaceDocument | None = None
+    owners: Many[PlaceDocument] = []
+
+
+class ComparedDocument(Document):
+    """A launch, by its settings, whose measurement was expected."""
+
+    register_: str = Field(alias="register")
+    launch: str
+    expected: HexBytes
+    digest: HexBytes
+    same: bool
+
+
+class CheckedDocument(Document):
+    """One file, the exit code for it alone, and the measurements that were compared."""
+
+    path: str
+    exit_code: Annotated[int, Field(ge=0, le=4)]
+    compared: Many[ComparedDocument]
+
+
 class Findings(Document):
     """cvmplan.findings/1: what `check` found."""
 
     model_config = ConfigDict(title="cvmplan.findings/1")
     schema_: Literal["cvmplan.findings/1"] = Field(alias="schema")
-    findings: Many[FindingDocument]
+    findings: Many[PlacedFinding]
+    files: Many[CheckedDocument] = []
 
 
 class InputDocument(Document):

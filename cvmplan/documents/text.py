@@ -10,34 +10,29 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
-from cvmplan.core.values import Json, printable
+from cvmplan.core.places import Path, Place, in_document, spell
+from cvmplan.core.values import Json
 from cvmplan.documents.plain import decode, is_text
+from cvmplan.documents.positions import TOML, line_numbers, positions, walk
 
 __all__ = [
     "check_values",
     "decode",
     "is_text",
-    "line_of",
     "parse",
     "parse_line",
     "parse_toml",
-    "spell",
     "validate",
 ]
 
-Path = tuple[str | int, ...]
-_TOKEN = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\],:]|[^\s{}\[\],:"]+')
 _DEEPEST = 100
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\."""
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… nests as deep
-_TOML = re.compile(r"""^[ \t]*+["']?schema["']?[ \t]*+=""", re.MULTILINE)
 MOST_TEXT = 512 << 20  # bytes of a document
-_LONGEST_KEY = 80  # characters of a key that an error shows
 
 
 def parse(blob: Blob) -> Any:
@@ -47,7 +42,7 @@ def parse(blob: Blob) -> Any:
     text = decode(blob)
     if text.lstrip()[:1] == "{":
         raw = _json(blob.name, text)
-    elif _TOML.search(text):
+    elif TOML.search(text):
         raw = _toml(blob.name, text)
     else:
         from cvmplan.documents import yaml_text
@@ -76,9 +71,9 @@ def check_values(raw: Json, at: str) -> None:
             elif isinstance(one, list):
                 below += one
             elif isinstance(one, str) and not _is_unicode(one):
-                path = spell(next(_wrong(raw, ()), ()))
+                path = next(_wrong(raw, ()), ())
                 problem = f"{one[:40]!r} is not Unicode: half a surrogate pair"
-                raise MalformedError(problem, at=f"{at}: {path}" if path else at)
+                raise MalformedError(problem, at=in_document(at, *path))
         if not below:
             return
         level = below
@@ -128,38 +123,13 @@ def validate(blob: Blob, raw: Json, document: str) -> Any:
     except ValidationError as error:
         found = problems(error)
         path, reason = found[0]
-        line = line_of(blob, path)
+        line, column = positions(decode(blob), [path]).get(path, (None, None))
         place = f"{blob.name}:{line}" if line else blob.name
-        at = f"{place}: {spell(path)}" if path else place
+        where = f"{place}: {spell(path)}" if path else place
+        at = Place(where, blob.name, path=path, line=line, column=column)
         more = f"{len(found) - 1} more errors in this document; " if len(found) > 1 else ""
         hint = f"{more}'cvmplan schema {document}' prints its schema"
         raise MalformedError(reason, at=at, hint=hint) from None
-
-
-def line_of(blob: Blob, path: Path) -> int | None:
-    """Return the line on which the value at `path` begins, None where it cannot be found."""
-    text = bytes(blob.data).decode("utf-8-sig")
-    if text.lstrip()[:1] != "{":
-        return None
-    best: tuple[int, int] | None = None
-    for found, offset, _ in _walk(text):
-        depth = len(found)
-        if found == path[:depth] and (best is None or depth > best[0]):
-            best = depth, offset
-    return text.count("\n", 0, best[1]) + 1 if best else None
-
-
-def spell(path: Path) -> str:
-    """Write a path as people do: regions[2].gpa."""
-    text = ""
-    for part in path:
-        if isinstance(part, int):
-            text += f"[{part}]"
-            continue
-        shown = part if len(part) <= _LONGEST_KEY else f"{part[:_LONGEST_KEY]}…"
-        shown = printable(shown)
-        text += f".{shown}" if text else shown
-    return text
 
 
 class _DuplicateKeyError(ValueError):
@@ -182,50 +152,18 @@ def _json(name: str, text: str) -> Any:
         return json.loads(text, object_pairs_hook=_pairs, parse_constant=_no_constant)
     except json.JSONDecodeError as error:
         problem = f"not JSON: {error.msg.lower()}"
-        raise MalformedError(problem, at=f"{name}:{error.lineno}") from None
+        line, column = error.lineno, error.colno
+        at = Place(f"{name}:{line}", name, line=line, column=column)
+        raise MalformedError(problem, at=at) from None
     except RecursionError:
         raise MalformedError("nested too deep", at=name) from None
     except _DuplicateKeyError:
-        path, offset = next(((p, o) for p, o, twice in _walk(text) if twice), ((), 0))
-        line = text.count("\n", 0, offset) + 1
-        raise MalformedError("duplicate key", at=f"{name}:{line}: {spell(path)}") from None
+        path, offset = next(((p, o) for p, o, twice in walk(text) if twice), ((), 0))
+        line, column = line_numbers(text, [offset])[offset]
+        at = Place(f"{name}:{line}: {spell(path)}", name, path=path, line=line, column=column)
+        raise MalformedError("duplicate key", at=at) from None
     except ValueError as error:
         raise MalformedError(f"not JSON: {error}", at=name) from None
-
-
-@dataclass(slots=True)
-class _Frame:
-    """An open object (with the keys seen) or array, and the key or index that is next."""
-
-    path: Path
-    keys: set[str] | None
-    next: str | int | None
-
-
-def _walk(text: str) -> Iterator[tuple[Path, int, bool]]:
-    """Yield (path, offset, whether its key is given twice) of each value of valid JSON."""
-    stack = [_Frame((), None, None)]
-    twice = False
-    for token in _TOKEN.finditer(text):
-        word, top = token.group(), stack[-1]
-        if word == ":":
-            continue
-        if word in "}]":
-            stack.pop()
-        elif word == ",":
-            top.next = top.next + 1 if isinstance(top.next, int) else None
-        elif top.keys is not None and top.next is None:
-            top.next = str(json.loads(word))
-            twice = top.next in top.keys
-            top.keys.add(top.next)
-        else:
-            here = top.path if top.next is None else (*top.path, top.next)
-            yield here, token.start(), twice
-            twice = False
-            if word == "{":
-                stack.append(_Frame(here, set(), None))
-            elif word == "[":
-                stack.append(_Frame(here, None, 0))
 
 
 def _toml(name: str, text: str) -> Any:

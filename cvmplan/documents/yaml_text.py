@@ -98,7 +98,7 @@ def _put(
 
 
 def _place(name: str, line: int, stack: list[_Open]) -> str:
-    from cvmplan.documents.text import spell
+    from cvmplan.core.places import spell
 
     parts = (len(one.made) if isinstance(one.made, list) else one.key for one in stack)
     return f"{name}:{line}: {spell(tuple(p for p in parts if p is not None))}"

@@ -16,11 +16,13 @@ from cvmplan.core.names import spelled, unknown
 if TYPE_CHECKING:
     from cvmplan.emit import calls as _calls
     from cvmplan.emit import csv as _csv
+    from cvmplan.emit import github as _github
     from cvmplan.emit import html as _html
     from cvmplan.emit import html_report as _html_report
     from cvmplan.emit import json as _json
     from cvmplan.emit import json_answers as _json_answers
     from cvmplan.emit import json_catalogue as _json_catalogue
+    from cvmplan.emit import json_checks as _json_checks
     from cvmplan.emit import json_events as _json_events
     from cvmplan.emit import json_evidence as _json_evidence
     from cvmplan.emit import json_identity as _json_identity
@@ -30,10 +32,14 @@ if TYPE_CHECKING:
     from cvmplan.emit import json_tables as _json_tables
     from cvmplan.emit import json_td as _json_td
     from cvmplan.emit import jsonl as _jsonl
+    from cvmplan.emit import junit as _junit
+    from cvmplan.emit import markdown as _markdown
+    from cvmplan.emit import sarif as _sarif
     from cvmplan.emit import svg as _svg
     from cvmplan.emit import text as _text
     from cvmplan.emit import text_answers as _text_answers
     from cvmplan.emit import text_catalogue as _text_catalogue
+    from cvmplan.emit import text_checks as _text_checks
     from cvmplan.emit import text_events as _text_events
     from cvmplan.emit import text_evidence as _text_evidence
     from cvmplan.emit import text_identity as _text_identity
@@ -50,12 +56,12 @@ if TYPE_CHECKING:
         AbiPrinter,
         AbisPrinter,
         CataloguePrinter,
+        ChecksPrinter,
         ComparisonPrinter,
         ConfigPrinter,
         CpusPrinter,
         EventsPrinter,
         ExplanationPrinter,
-        FindingsPrinter,
         IdentityPrinter,
         InspectPrinter,
         LaunchMeasurePrinter,
@@ -111,7 +117,15 @@ class Output(Generic[P]):
         return "|".join(self.modules)
 
 
-FINDINGS: Final[Output[FindingsPrinter]] = Output("findings", text="text", json="json")
+CHECKS: Final[Output[ChecksPrinter]] = Output(
+    "checks",
+    text="text_checks",
+    json="json_checks",
+    sarif="sarif",
+    github="github",
+    junit="junit",
+    markdown="markdown",
+)
 MAP: Final[Output[MapPrinter]] = Output(
     "guest_map", text="text", json="json", svg="svg", html="html"
 )
@@ -175,7 +189,9 @@ FORMATS: Final = frozenset(
 """Formats of any output."""
 
 if TYPE_CHECKING:
-    _FINDINGS: tuple[FindingsPrinter, ...] = (_text, _json)
+    _CHECKS: tuple[ChecksPrinter, ...] = (
+        _text_checks, _json_checks, _sarif, _github, _junit, _markdown,
+    )  # fmt: skip
     _MAP: tuple[MapPrinter, ...] = (_text, _json, _svg, _html)
     _REPORT: tuple[ReportPrinter, ...] = (_html_report,)
     _INSPECT: tuple[InspectPrinter, ...] = (_text, _json)

@@ -13,6 +13,7 @@ from cvmplan.core.values import printable
 WIDTH: Final = 80  # columns where there is no terminal
 NARROW: Final = 16  # columns of a table that are not broken inside a word
 GAP: Final = "  "
+COMMAND: Final = "::"  # at the beginning of a line it is a command to GitHub Actions
 
 
 class Command(str):
@@ -54,10 +55,17 @@ def _wrapped(one: str, most: int) -> list[str]:
 
 def _split(line: str, most: int, later: str = "", first: str = "") -> list[str]:
     """Return a line in pieces of at most `most` columns, words as long as they are."""
-    return textwrap.wrap(
+    wrapped = textwrap.wrap(
         line.strip(), max(most, NARROW), initial_indent=first, subsequent_indent=later,
         break_long_words=False, break_on_hyphens=False,
     )  # fmt: skip
+    lines: list[str] = []
+    for one in wrapped:
+        if lines and one.lstrip().startswith(COMMAND):
+            lines[-1] += f" {one.lstrip()}"
+        else:
+            lines.append(one)
+    return lines
 
 
 def aligned(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cvmplan.boot.template import Match
     from cvmplan.calls.planned import Planned
     from cvmplan.comparison.found import Comparison
-    from cvmplan.core.findings import Finding, Rule
+    from cvmplan.core.findings import Rule
     from cvmplan.eventlog.difference import LogDifference
     from cvmplan.eventlog.rtmr import Replay
     from cvmplan.evidence.idblock import Shown
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cvmplan.images.inspection import Inspection
     from cvmplan.launch.configuration import Configuration
     from cvmplan.memory.owners import Owners
+    from cvmplan.operations.checked import Checks
     from cvmplan.operations.measure import Measurement
     from cvmplan.operations.outcome import Trace
     from cvmplan.operations.plan import Plan
@@ -41,11 +42,11 @@ if TYPE_CHECKING:
     from cvmplan.sweep.rows import Row
 
 
-class FindingsPrinter(Protocol):
+class ChecksPrinter(Protocol):
     """Prints what `check` found."""
 
-    def findings(self, found: Sequence[Finding]) -> str:
-        """Return the findings."""
+    def checks(self, made: Checks) -> str:
+        """Return the findings about all files."""
 
 
 class MapPrinter(Protocol):

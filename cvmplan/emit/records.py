@@ -11,6 +11,7 @@ from cvmplan.calls.planned import Planned
 from cvmplan.core.documented import Answer
 from cvmplan.core.errors import UnsupportedError
 from cvmplan.emit import html_pieces
+from cvmplan.emit import json as json_documents
 from cvmplan.operations.measure import Measurement, announced
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def _measurement(result: Measurement) -> str:
 
 
 PRINTERS: Final[Mapping[str, Callable[[Any], str]]] = {
-    "Findings": lambda one: emit.FINDINGS.printer("json").findings(one),
+    "Findings": json_documents.findings,
     "Owners": lambda one: emit.MAP.printer("json").guest_map(one),
     "Plan": lambda one: emit.PLAN.printer("json").plan(Planned(one)),
     "Measurement": _measurement,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 from cvmplan import __version__
@@ -12,6 +13,7 @@ from cvmplan.core.values import PAGE, write_span
 from cvmplan.emit.lines import aligned, joined, without_name
 from cvmplan.images.inspection import Inspection
 from cvmplan.memory.owners import Owners
+from cvmplan.operations.checked import SEVERITIES
 from cvmplan.operations.measure import Coverage, Measurement
 from cvmplan.operations.plan import Plan
 from cvmplan.simulator.answers import Simulation
@@ -94,15 +96,23 @@ def _finding(found: Finding) -> str:
 
 def findings(found: Sequence[Finding]) -> str:
     """Return each finding, the gravest first, and how many there are."""
-    order = ("error", "warning", "note")
-    lines = []
-    for finding in sorted(found, key=lambda f: order.index(f.severity)):
-        lines.append(_finding(finding))
+    return joined([*finding_lines(found), count_severities(found)])
+
+
+def finding_lines(found: Iterable[Finding]) -> Iterator[str]:
+    """Yield each finding, the gravest first, with its hint below it."""
+    for finding in sorted(found, key=lambda f: SEVERITIES.index(f.severity)):
+        yield _finding(finding)
         if finding.hint:
-            lines.append(f"  hint: {finding.hint}")
-    counts = [sum(f.severity == severity for f in found) for severity in order]
-    named = (f"{n} {word}{'' if n == 1 else 's'}" for n, word in zip(counts, order, strict=True))
-    return joined([*lines, ", ".join(named)])
+            yield f"  hint: {finding.hint}"
+
+
+def count_severities(found: Iterable[Finding]) -> str:
+    """Return how many findings of each severity there are."""
+    counts = Counter(one.severity for one in found)
+    return ", ".join(
+        f"{counts[word]} {word}{'' if counts[word] == 1 else 's'}" for word in SEVERITIES
+    )
 
 
 def guest_map(owners: Owners) -> str:

@@ -200,7 +200,7 @@ def _wrong_count(blob: Blob, start: int, header: SevMetadata) -> Finding | None:
 def _section(
     blob: Blob, number: int, offset: int, row: tuple[Any, ...]
 ) -> tuple[Region, Finding | None]:
-    section, at = SevSection(*row), blob.where(offset)
+    section, at = SevSection(*row), blob.where(offset, SevSection.LAYOUT.size)
     role = SECTION_ROLES.get(section.type, Role.UNKNOWN)
     origin = f"{blob.name}: SEV metadata section {number} ({role})"
     region = Region(section.base, section.length, role, origin, at=at)

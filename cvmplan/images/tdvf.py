@@ -203,7 +203,7 @@ def _sections(blob: Blob) -> Iterator[tuple[str, Section]]:
         )
     first = start + Descriptor.LAYOUT.size
     for number, row in enumerate(blob.table(Section, first, count)):
-        yield blob.where(first + number * Section.LAYOUT.size), Section(*row)
+        yield blob.where(first + number * Section.LAYOUT.size, Section.LAYOUT.size), Section(*row)
 
 
 def _check_section(blob: Blob, at: str, section: Section) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
+from cvmplan.core.blob import Blob
+from cvmplan.core.places import Place
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.values import PAGE
 from cvmplan.memory.contents import Contents
@@ -57,10 +59,12 @@ class Rows(NamedTuple):
     offset: int
     each: int
 
-    def at(self, page: int) -> str:
+    def at(self, page: int) -> Place:
         """Name the header of page number `page` of the region."""
         number = self.number + (page if self.each else 0)
-        return f"{self.file}: header {number} {self.name} (+{self.offset + page * self.each:#x})"
+        offset = self.offset + page * self.each
+        text = f"{self.file}: header {number} {self.name} (+{offset:#x})"
+        return Place(text, self.file, offset=offset, length=self.each or None)
 
 
 @record
@@ -92,8 +96,15 @@ class Region(Frozen):
         return self.size if self.added is None else self.added
 
     def owner(self, page: int) -> str:
-        """Name the owner of the page at address `page`."""
-        return self.rows.at((page - self.gpa) // PAGE) if self.rows else self.origin
+        """Name the owner of the page at address `page`, a Place where its declaration has one."""
+        if self.rows:
+            return self.rows.at((page - self.gpa) // PAGE)
+        if isinstance(self.at, Place):
+            return self.at.named(self.origin)
+        if isinstance(self.contents, Blob):  # the file itself
+            where = self.contents.where(0, len(self.contents))
+            return where.named(self.origin)
+        return self.origin
 
     @property
     def end(self) -> int:

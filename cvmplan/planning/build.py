@@ -14,6 +14,7 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, CvmplanError, UnsupportedError
 from cvmplan.core.findings import Finding
 from cvmplan.core.inputs import Input
+from cvmplan.core.places import in_document
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import PAGE
 from cvmplan.kvm import memory as kvm_memory
@@ -245,6 +246,6 @@ def _check_types(name: str, regions: Iterable[Region], platform: Platform) -> No
         if region.page_type not in platform.page_types:
             raise ConfigError(
                 f"{platform} has no page type {region.page_type!r}",
-                at=f"{name}: regions[{number}].type",
+                at=in_document(name, "regions", number, "type"),
                 hint=f"choose from {', '.join(sorted(platform.page_types))}",
             )

@@ -15,6 +15,7 @@ from cvmplan.core import values
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MalformedError
 from cvmplan.core.names import spelled
+from cvmplan.core.places import in_document
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import Json
 from cvmplan.kvm.abi import ABIS
@@ -88,13 +89,13 @@ def name_places(
         if name in known and name not in options:
             return f"{manifest}: {known[name]}"
         if name in (*TOP, "backing", "prefault") and manifest and name not in options:
-            return f"{manifest}: {name}"
+            return in_document(manifest, name)
         if not manifest or name in options:
             return option(name)
         if name.startswith("firmware_"):
-            return f"{manifest}: {name.replace('_', '.')}"
+            return in_document(manifest, *name.split("_"))
         group = "boot" if name.removesuffix("_hash") in BOOT else "guest"
-        return f"{manifest}: {group}.{name}"
+        return in_document(manifest, group, name)
 
     return place
 

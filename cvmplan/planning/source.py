@@ -14,6 +14,7 @@ from typing import Any
 from cvmplan.core import platform as platforms
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, UnsupportedError
+from cvmplan.core.places import in_document
 from cvmplan.core.platform import Platform
 from cvmplan.core.records import Frozen, record
 from cvmplan.core.values import PAGE
@@ -138,7 +139,7 @@ def open_source(
     chosen = platform or declared.settings.text("platform")
     name, reader = recognise(declared.firmware, chosen)
     if name in DOCUMENTS:
-        raise ConfigError("is not a firmware image", at=f"{image.name}: firmware.file")
+        raise ConfigError("is not a firmware image", at=in_document(image.name, "firmware", "file"))
     return Source(image, declared, reader, image.name, name)
 
 

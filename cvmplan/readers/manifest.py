@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, MismatchError
 from cvmplan.core.findings import Finding
+from cvmplan.core.places import Path, Place, in_document
 from cvmplan.core.values import FILE, PAGE
 from cvmplan.documents import text
 from cvmplan.images.inspection import Inspection
@@ -63,7 +64,7 @@ def read(blob: Blob, open_file: Opener) -> Declared:
     if isinstance(svsm, str):
         given["svsm"] = files.open_unchecked(svsm, "svsm")
     elif svsm:
-        given["svsm"] = files.open(svsm, "svsm", "guest.svsm")
+        given["svsm"] = files.open(svsm, "svsm", "guest", "svsm")
     for name in IDENTITIES:
         if isinstance(value := given.get(name), str):
             given[name] = files.open_unchecked(value.removeprefix(FILE), name)
@@ -92,7 +93,7 @@ class _Files:
         self._open = open_file
         self._hashes: dict[tuple[str, int, int], bytes] = {}
 
-    def open(self, reference: FileReference | FirmwareDocument, role: str, path: str) -> Blob:
+    def open(self, reference: FileReference | FirmwareDocument, role: str, *path: str) -> Blob:
         """Return the file that `reference` names; MismatchError for another hash."""
         blob = self.open_unchecked(reference.file or "", role)
         if reference.sha256 is not None:
@@ -103,13 +104,13 @@ class _Files:
         """Return a file beside the manifest."""
         return self._open(path, role, self._manifest)
 
-    def check(self, wanted: bytes, path: str, *spans: Blob) -> None:
+    def check(self, wanted: bytes, path: Path, *spans: Blob) -> None:
         """Raise MismatchError unless one of `spans` has the SHA-256 `wanted`."""
         if wanted not in [self._sha256(span) for span in spans]:
             found = self._sha256(spans[0]).hex()
             raise MismatchError(
                 f"SHA-256 of the contents is {found}, expected {wanted.hex()}",
-                at=f"{self._manifest}: {path}.sha256",
+                at=in_document(self._manifest, *path, "sha256"),
             )
 
     def _sha256(self, span: Blob) -> bytes:
@@ -124,7 +125,7 @@ def _boot(boot: BootDocument, files: _Files) -> dict[str, Value]:
     for name in ("kernel", "initrd"):
         reference = getattr(boot, name)
         if reference:
-            given[name] = files.open(reference, name, f"boot.{name}")
+            given[name] = files.open(reference, name, "boot", name)
     for name in ("append", "kernel_hash", "initrd_hash", "append_hash"):
         if getattr(boot, name) is not None:
             given[name] = getattr(boot, name)
@@ -133,7 +134,7 @@ def _boot(boot: BootDocument, files: _Files) -> dict[str, Value]:
 
 def _memory(name: str, document: Manifest) -> Memory:
     def spans(key: str, ranges: Iterable[Range]) -> tuple[tuple[int, int, str], ...]:
-        return tuple((r.gpa, r.size, f"{name}: {key}[{n}]") for n, r in enumerate(ranges))
+        return tuple((r.gpa, r.size, in_document(name, key, n)) for n, r in enumerate(ranges))
 
     ram = None if document.memory is None else spans("memory", document.memory)
     return Memory(ram, spans("required", document.required))
@@ -144,7 +145,7 @@ def _regions(
 ) -> tuple[list[Region], list[Finding]]:
     regions, findings = [], []
     for number, document in enumerate(declared):
-        at = f"{name}: regions[{number}]"
+        at = in_document(name, "regions", number)
         origin = f"{at} {document.name}" if document.name else at
         contents, length = _contents(document, files, at)
         size = document.size if document.size is not None else -(-(length or 0) // PAGE) * PAGE
@@ -169,20 +170,26 @@ def _regions(
 
 
 def _contents(
-    document: RegionDocument, files: _Files, at: str
+    document: RegionDocument, files: _Files, at: Place
 ) -> tuple[Contents | None, int | None]:
     """Return a region's contents and how many bytes of them there are (None: any number)."""
     source = document.source
     if document.type in _NO_CONTENTS and source is not None and source.zeros is None:
-        raise MalformedError(f"a {document.type} page cannot have contents", at=f"{at}.source")
+        raise MalformedError(
+            f"a {document.type} page cannot have contents",
+            at=at.below("source"),
+        )
     if source is None or source.zeros:
         if document.size is None:
-            raise MalformedError("missing size (no contents give it)", at=f"{at}.size")
+            raise MalformedError("missing size (no contents give it)", at=at.below("size"))
         needs = document.type in ("normal", "measured", "vmsa")
         if source is None and needs:
-            raise MalformedError(f"a {document.type} page needs a source", at=f"{at}.source")
+            raise MalformedError(
+                f"a {document.type} page needs a source",
+                at=at.below("source"),
+            )
         return (Filled(document.type) if document.type in _HOST_FILLED else _ZEROS), None
-    path = f"{at.partition(': ')[2]}.source"
+    path = (*at.path, "source")
     if source.hex is not None:
         if source.sha256 is not None:
             files.check(source.sha256, path, Blob(at, memoryview(source.hex)))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.places import spell
 from cvmplan.documents import text
 from cvmplan.kvm.layouts import IOCTLS, STRUCTS, Struct, unpack
 from cvmplan.kvm.recorded import (
@@ -88,7 +89,7 @@ def read_lines(blob: Blob, lines: Iterator[tuple[int, str]]) -> Iterator[Line]:
             document = model.model_validate(text.parse_line(line))
         except ValidationError as error:
             path, reason = problems(error)[0]
-            where = f"{at}: {text.spell(path[:1])}" if path else at
+            where = f"{at}: {spell(path[:1])}" if path else at
             raise MalformedError(reason, at=where) from None
         except (ValueError, RecursionError):
             raise MalformedError("not JSON, or a duplicate key", at=at) from None

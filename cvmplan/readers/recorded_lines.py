@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import MalformedError
+from cvmplan.core.places import spell
 from cvmplan.core.platform import OF_KVM, Platform
 from cvmplan.documents import text
 from cvmplan.readers.log_lines import head, lines
@@ -81,7 +82,7 @@ def _numbered(blob: Blob) -> Iterator[tuple[int | None, Attempt]]:
             document = model.model_validate(text.parse_line(line))
         except ValidationError as error:
             path, reason = problems(error)[0]
-            where = f"{at}: {text.spell(path)}" if path else at
+            where = f"{at}: {spell(path)}" if path else at
             raise MalformedError(reason, at=where) from None
         except (ValueError, RecursionError):
             raise MalformedError("not JSON, or a duplicate key", at=at) from None

@@ -18,14 +18,14 @@ from tests.recorder.record import consumers
 SECONDS = 240  # that a build of Go may take
 
 
-def python(script: str, *inputs: str, needs: str) -> Any:
+def python(script: str, *inputs: str, needs: str, folder: str = "python") -> Any:
     """Return what a script prints as JSON; it can import what was fetched from PyPI."""
-    folder = consumers() / "python"
-    if not (folder / needs).exists():
-        pytest.skip(f"{folder} has no {needs}: .ci/consumers fetches it")
+    packages = consumers() / folder
+    if not (packages / needs).exists():
+        pytest.skip(f"{packages} has no {needs}: .ci/consumers fetches it")
     told = subprocess.run(
-        [sys.executable, "-c", script, *inputs], env={"PYTHONPATH": str(folder)}, check=False,
-        capture_output=True, text=True,
+        [sys.executable, "-c", script, *inputs], env={"PYTHONPATH": str(packages)},
+        check=False, capture_output=True, text=True,
     )  # fmt: skip
     assert told.returncode == 0, told.stderr
     return json.loads(told.stdout)
