@@ -43,6 +43,8 @@ LAUNCHES: Final = [
     ("--mode", "sev"),
     ("--mode", "sev", "--vcpus", "4", *BOOT, "--output-format", "base64", "-v"),
     ("--mode", "snp:ovmf-hash"),
+    ("--mode", "snp:ovmf-hash", "--output-format", "base64"),
+    ("--mode", "snp", "--vcpus", "2", *V4, "--kernel", "kernel", "--append", "n={vcpus}"),
     (*SVSM, "--vcpus", "2", "--vars-file", "vars"),
     (*SVSM, "--vcpus", "2", "--vars-size", "131072", "-v", "--vmm-type", "QEMU"),
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any, Final
 import pytest
 
 from cvmplan.cli import VERBS, command_of
+from cvmplan.cli import usual as usual_module
 from cvmplan.cli.usual import KNOWN
 from cvmplan.launch.settings import SETTINGS, TOP
 from tests.build.igvm import good_snp as good_igvm
@@ -299,3 +300,29 @@ def test_a_wrong_variable_is_one_line(
     refused: Result = run(*MEASURE)
     assert_refused(refused, {2})
     assert said in refused.err
+
+
+def test_nothing_is_usual_where_it_is_ignored_or_another_tool_is_meant() -> None:
+    plain = run("measure", "--example", "snp", "--vcpus", "1", "--bare").out
+    usual('vcpus = 3\ncpu = "EPYC-Milan"\n')
+    told = run("measure", "--example", "snp", "--bare")
+    assert told.out != plain
+    assert told.err.splitlines() == [
+        "vcpus 3: assumed (cvmplan.toml)", "cpu EPYC-Milan: assumed (cvmplan.toml)",
+        "cpu_signature 0xa00f11: assumed (cvmplan.toml)",
+    ]  # fmt: skip
+    ignored = run("measure", "--example", "snp", "--bare", "--no-defaults")
+    assert (ignored.out, ignored.err) == (plain, "")
+    Path("snp.fd").write_bytes(good_snp().build())
+    words = ("--mode", "snp", "--ovmf", "snp.fd", "--vcpus", "1", "--vcpu-type", "EPYC-v4")
+    own = run("measure", "snp.fd", "--vcpus", "1", "--platform", "snp", "--bare", "--no-defaults")
+    assert run(*words).out.split()[-1] == own.out
+
+
+def test_a_file_of_a_different_user_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    usual("vcpus = 3\n")
+    monkeypatch.setattr("os.geteuid", lambda: 12345)
+    monkeypatch.setattr(usual_module, "SYSTEM", -1)
+    told = run("measure", "--example", "snp", "--format", "json")
+    assert json.loads(told.out)["assumed"]["vcpus"] == 1
+    assert told.err.startswith("warning: cvmplan.toml: belongs to a different user")

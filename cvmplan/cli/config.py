@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cvmplan.cli import make_app
+from cvmplan.cli import make_app, usual
 from cvmplan.cli.options import Output, Request, launch_verb, write
 from cvmplan.cli.progress import watch_for
 from cvmplan.core.errors import MismatchError, UnsupportedError
@@ -47,6 +47,7 @@ def config(request: Request, to: To, output: Output = None) -> None:
     result = measure(plan, watch_for(plan, quiet=request.quiet))
     for finding in broken_promises(plan, result):
         raise MismatchError(finding.message, at=finding.at)
+    usual.tell_of_plan(plan)
     made = configure(plan, result, kind, manager, _absolute if manager.absolute else str)
     for text in (made.firmware, made.kernel, made.initrd, made.append):
         _check_text(text or "")

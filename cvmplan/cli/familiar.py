@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from base64 import b64encode
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from cvmplan.cli.process import tell
@@ -17,6 +18,7 @@ from cvmplan.cli.words import Declared, Word
 from cvmplan.core.errors import ConfigError, InputError, UnsupportedError
 from cvmplan.core.names import spelled, unknown
 from cvmplan.core.values import one_of
+from cvmplan.launch.command_line import VCPUS
 from cvmplan.planning.read import read_value
 
 if TYPE_CHECKING:
@@ -142,7 +144,9 @@ def _size(path: str) -> int:
 
 def _as_the_tool(words: Iterable[Word], mode: Mode | None) -> Iterator[Word]:
     """Yield the words with what makes `measure` print as the tool does; ConfigError."""
-    kept = [word for word in words if word.name not in (LIKE_TOOL, "-v", "--verbose")]
+    always = mode is MODES["snp:ovmf-hash"]  # which is printed as hex
+    left = (LIKE_TOOL, "-v", "--verbose", *(["--output-format"] if always else []))
+    kept = [word for word in words if word.name not in left]
     given = {word.name: word.value for word in kept}
     missing = [name for name in (MODE, "--ovmf") if name not in given]
     title = mode.title if mode else ""
@@ -155,11 +159,20 @@ def _as_the_tool(words: Iterable[Word], mode: Mode | None) -> Iterator[Word]:
         )
     if missing:
         raise ConfigError(f"missing {' and '.join(missing)}", at="cvmplan")
-    yield from kept
+    yield from map(_literal, kept)
+    yield Word("--no-defaults")
     if "--output-format" not in given:
         yield Word("--output-format", "hex")
     if title and len(kept) + 1 < len([*words]):
         yield Word("--title", title)
+
+
+def _literal(word: Word) -> Word:
+    """Return a command line that is a template elsewhere by its hash: the tool knows none."""
+    if word.name != "--append" or VCPUS not in (word.value or ""):
+        return word
+    line = (word.value or "").encode("utf-8", "surrogateescape")
+    return Word("--append-hash", sha256(line + b"\0").hexdigest())
 
 
 def as_printed(result: Measurement, format: str, title: str) -> str:

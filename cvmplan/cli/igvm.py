@@ -7,7 +7,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from cvmplan.cli import make_app
+from cvmplan.cli import make_app, usual
 from cvmplan.cli.options import Request, launch_verb, write_bytes
 from cvmplan.cli.process import tell
 from cvmplan.cli.progress import watch_for
@@ -59,6 +59,7 @@ def _beside(request: Request, path: str) -> Request:
 
 def _part(plan: Plan, *, quiet: bool) -> file.Part:
     """Return what the file has of a launch; PlanError, UnsupportedError, MismatchError."""
+    usual.tell_of_plan(plan)
     result = measure(plan, watch_for(plan, quiet=quiet))
     for finding in broken_promises(plan, result):
         raise MismatchError(finding.message, at=finding.at)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from cvmplan.cli import make_app
+from cvmplan.cli import make_app, usual
 from cvmplan.cli.options import Output, Request, digest_option, format_of, launch_verb, write
 from cvmplan.cli.process import tell
 from cvmplan.cli.progress import Watch, watch_for
@@ -113,8 +113,8 @@ def _announced(plan: Plan, result: Measurement, *, bare: bool) -> Plan:
     """Return the plan with all that is found; a bare digest has nothing beside it, so say it."""
     from cvmplan.operations.measure import announced
 
-    if bare and "platform" in plan.places and "platform" in plan.assumed:
-        tell(f"platform {plan.platform}: assumed ({printable(plan.places['platform'])})")
+    if bare:
+        usual.tell_of_plan(plan)
     return announced(plan, result)
 
 

@@ -62,6 +62,10 @@ Base = Annotated[
         "--base", metavar="DIR", help="Folder below which the files of a launch description lie."
     ),
 ]
+NoDefaults = Annotated[
+    bool,
+    typer.Option("--no-defaults", help="Ignore cvmplan.toml and the variables CVMPLAN_*."),
+]
 Output = Annotated[
     Optional[str],
     typer.Option("--output", "-o", metavar="FILE", help="Output file (written atomically)."),
@@ -137,6 +141,7 @@ def _around() -> Shared:
     """Return what is asked beside the settings: files, progress, processes."""
     shared: Shared = {}
     shared["base"] = (Base, None)
+    shared["no_defaults"] = (NoDefaults, False)
     shared["inputs"] = (
         option(
             Optional[list[str]],
@@ -213,10 +218,12 @@ def settings(typed: Typed) -> tuple[Files, Given]:
     )
     named = Given({n: read_name(n, v) for n in TOP if (v := typed.text(n)) is not None})
     given = named | read_options(typed.without(*TOP, *_NO_SETTINGS))
-    return files, Given(usual=usual.read(files)) | given
+    return files, Given(usual=usual.read(files, ignored=typed.flag("no_defaults"))) | given
 
 
-_NO_SETTINGS = ("path", "example", "base", "inputs", "quiet", "verbose", "jobs", "allow_outside")
+_NO_SETTINGS = (
+    "path", "example", "base", "no_defaults", "inputs", "quiet", "verbose", "jobs", "allow_outside",
+)  # fmt: skip
 
 
 def digest_option(written: str) -> bytes:

@@ -14,6 +14,7 @@ from cvmplan.cli.options import (
     MOST_JOBS,
     Base,
     Example,
+    NoDefaults,
     Shared,
     example_path,
     option,
@@ -79,6 +80,7 @@ def axes() -> Shared:
         setting = SETTINGS[name]
         shared[name] = (option(Optional[str], name, setting.metavar, setting.help), None)
     shared["base"] = (Base, None)
+    shared["no_defaults"] = (NoDefaults, False)
     outside = "Allow a manifest or matrix to name files outside its folder."
     shared["allow_outside"] = (option(bool, "allow_outside", "", outside), False)
     return shared
@@ -88,7 +90,9 @@ def read_axes(typed: Typed) -> Asked:
     """Return what is to be measured; ConfigError."""
     outside = typed.flag("allow_outside")
     files = partial(Files, allow_outside=outside, base=typed.text("base"))
-    reading = Given(usual=usual.read(files())) | read_options(typed.only(*READ_WITH))
+    found = usual.read(files(), ignored=typed.flag("no_defaults"))
+    usual.tell_of(found)
+    reading = Given(usual=found) | read_options(typed.only(*READ_WITH))
     images, document, example = typed.texts("images"), typed.text("matrix"), typed.text("example")
     images += [example_path(example)] if example is not None else []
     lines = [line for path in typed.texts("append_file") for line in _lines(files(), path)]

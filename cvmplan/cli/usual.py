@@ -12,15 +12,17 @@ import os
 from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
+from cvmplan.cli.process import tell
 from cvmplan.cli.words import Declared, Word
 from cvmplan.core import platform as platforms
 from cvmplan.core.errors import ConfigError, CvmplanError, InputError, MalformedError
 from cvmplan.core.files import Files, map_file
 from cvmplan.core.names import unknown
-from cvmplan.core.values import FILE, Json, within
+from cvmplan.core.values import FILE, Json, printable, within
 from cvmplan.kvm import abi as abis
 from cvmplan.launch.given import NOTHING_USUAL, Usual, Value
 from cvmplan.launch.settings import IDENTITIES, SETTINGS, TOP, Kind
+from cvmplan.operations.plan import Plan
 from cvmplan.planning.read import read_name, read_value
 from cvmplan.planning.request import chosen_profile, is_file
 from cvmplan.planning.usual import CAN_BE_USUAL
@@ -28,6 +30,7 @@ from cvmplan.planning.usual import CAN_BE_USUAL
 NAME: Final = "cvmplan.toml"
 PREFIX: Final = "CVMPLAN_"
 MOST: Final = 64 << 10  # bytes of the file
+SYSTEM: Final = 0  # the user whom the system's files belong to
 MOST_FOLDERS: Final = 256  # from the current one upwards
 OF_THE_RUN: Final = ("jobs", "quiet", "verbose")
 KNOWN: Final = (*CAN_BE_USUAL, *OF_THE_RUN)
@@ -49,8 +52,14 @@ class Written(NamedTuple):
         return f"{self.place}: {self.name}" if self.file else self.place
 
 
-def read(files: Files) -> Usual:
-    """Return the settings of a launch that are usual; ConfigError, InputError, MalformedError."""
+def read(files: Files, *, ignored: bool = False) -> Usual:
+    """
+    Return the settings of a launch that are usual, none where those are `ignored`.
+
+    ConfigError, InputError, MalformedError.
+    """
+    if ignored:
+        return NOTHING_USUAL
     found = [one for one in _written().values() if one.name not in OF_THE_RUN]
     if not found:
         return NOTHING_USUAL
@@ -80,6 +89,19 @@ def words(known: Mapping[str, Declared], typed: list[Word]) -> Iterator[Word]:
                 yield Word(keys[one.name])
 
 
+def tell_of_plan(plan: Plan) -> None:
+    """Say which settings of a launch are usual, for an output that has no room for it."""
+    for name, value in plan.assumed.items():
+        if name in plan.places:
+            tell(printable(f"{name} {value}: assumed ({plan.places[name]})"))
+
+
+def tell_of(usual: Usual) -> None:
+    """Say which settings are usual, where launches may have them or not."""
+    for name, place in usual.places.items():
+        tell(printable(f"{name}: assumed where it is not given ({place})"))
+
+
 def _never(option: str, at: str) -> ConfigError:
     return ConfigError("has no default", at=at, hint=f"give {option} on the command line")
 
@@ -97,7 +119,7 @@ def _written() -> dict[str, Written]:
 def _in_file() -> Iterator[Written]:
     """Yield what the nearest file says; errors name it and the key."""
     path = _nearest()
-    if path is None:
+    if path is None or not _is_own(path):
         return
     from cvmplan.documents.text import parse_toml
 
@@ -148,6 +170,15 @@ def _nearest() -> str | None:
             break
         path = os.path.join(path, os.path.pardir)
     return NAME if os.path.isfile(NAME) else None
+
+
+def _is_own(path: str) -> bool:
+    """Whether a file is of this user, or of the system's; that of somebody else is not read."""
+    owner = os.stat(path).st_uid
+    if owner in (os.geteuid(), SYSTEM):
+        return True
+    tell(f"warning: {path}: belongs to a different user, and is not read")
+    return False
 
 
 def _value(one: Written, files: Files) -> Value:

@@ -30,10 +30,10 @@ from cvmplan.readers.descriptions.described import Description, Said, whole_text
 from cvmplan.readers.descriptions.kata_pod import (
     Table,
     below,
+    converted,
     limit_of,
     merged,
     pod_of,
-    quantity,
     table,
 )
 
@@ -138,17 +138,7 @@ class _Configuration:
                 problem = "what is booted instead of the configuration's is not modelled"
                 raise UnsupportedError(problem, at=f"{blob.name}: {name}")
             else:
-                self._qemu[key] = self._converted(blob, key, name, value)
-
-    def _converted(self, blob: Blob, key: str, name: str, value: str) -> Any:
-        """Return an annotation as the configuration would have it."""
-        if key in NUMBERS:
-            return quantity(blob, name, value)
-        if key in ("enable_iommu", "use_legacy_serial"):
-            if value.lower() not in FLAGGED:
-                raise wrong(blob, name, f"{value!r} is not true or false")
-            return FLAGGED[value.lower()]
-        return value
+                self._qemu[key] = converted(blob, key, name, value)
 
     def _place(self, name: str) -> str:
         return self._places.get(name, f"{TABLE}.{name}")
@@ -350,9 +340,6 @@ class _Configuration:
 
 POLICY: Final = "snp_guest_policy"
 RUST: Final = "virt_container"  # runtime.name of the one in Rust
-NUMBERS: Final = ("default_vcpus", "default_memory")
-FLAGGED: Final = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
-"""How Go writes true and false (strconv.ParseBool)."""
 CDH_TIMEOUT: Final = 50_000  # ms, of the runtime in Rust where none is set
 _EXTENSION: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 MEMORY: Final = 2048  # MiB where default_memory is not set

@@ -16,6 +16,11 @@ from cvmplan.readers.descriptions.described import whole_text, wrong
 CPUS: Final = re.compile(r"[0-9]{1,6}(?:\.[0-9]{1,6})?m?")
 """A quantity of processors, as Kubernetes writes it."""
 
+NUMBERS: Final = ("default_vcpus", "default_memory")
+SWITCHES: Final = ("enable_iommu", "use_legacy_serial")
+FLAGGED: Final = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
+"""How Go writes true and false (strconv.ParseBool)."""
+
 Table: TypeAlias = Mapping[str, Any]
 
 
@@ -98,6 +103,17 @@ def _cpus(blob: Blob, place: str, limit: Any) -> Decimal:
     if not CPUS.fullmatch(written):
         raise wrong(blob, place, f"{written[:40]!r} is not a number of processors")
     return Decimal(written.removesuffix("m")) / (1000 if written.endswith("m") else 1)
+
+
+def converted(blob: Blob, key: str, name: str, value: str) -> Any:
+    """Return the annotation `name` as the configuration would have its `key`; MalformedError."""
+    if key in NUMBERS:
+        return quantity(blob, name, value)
+    if key not in SWITCHES:
+        return value
+    if value.lower() not in FLAGGED:
+        raise wrong(blob, name, f"{value!r} is not true or false")
+    return FLAGGED[value.lower()]
 
 
 def quantity(blob: Blob, name: str, value: str) -> Decimal:
