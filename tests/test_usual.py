@@ -191,6 +191,32 @@ def test_a_command_to_paste_has_them() -> None:
     assert "--cpu=0xa00f11" in run(*MEASURE, "--cpu", "EPYC-Milan", "--expect", "00" * 48).err
 
 
+def test_a_command_of_explain_has_them_too(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual('cpu = "EPYC-Milan"\nvcpus = 3')
+    wanted = theirs("snp.fd", "", "", Machine(vcpus=3, cpu="EPYC-Milan", features=0x21))
+    found = measured("explain", "snp.fd", "--expect", wanted)["command"]
+    assert found[found.index("--cpu") + 1] == "EPYC-Milan"
+    monkeypatch.chdir(repository)
+    found[2] = "images/deep/snp.fd"
+    assert run(*found[1:], "--bare").out == wanted
+
+
+def test_a_sweep_takes_the_only_platform_without_errors() -> None:
+    both = good_tdx()
+    both.sev_sections = good_snp().sev_sections
+    Path("both.fd").write_bytes(both.build())
+    assert_refused(run("sweep", "both.fd"), {2})
+    line = ("sweep", "both.fd", "--vcpus", "1-2", "--cpu", "EPYC-Milan,EPYC")
+    found = [json.loads(row) for row in run(*line).out.splitlines()]
+    assert [(row["platform"], row["digest"]) for row in found] == [
+        ("snp", theirs("both.fd", "", "", Machine(vcpus=n, cpu=cpu)))
+        for cpu in ("EPYC-Milan", "EPYC")
+        for n in (1, 2)
+    ]
+
+
 def test_jobs_and_quiet_can_be_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     usual("jobs = 2\nquiet = true\nverbose = true")
     loud = run(*MEASURE, "--bare")

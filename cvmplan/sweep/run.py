@@ -89,10 +89,10 @@ class Image:
     def row(self, settings: Given) -> Row:
         """Return the row of a launch of this image, without vCPUs and result; ConfigError."""
         settings = self.reading | settings
-        self.source.platform(settings)
         try:
             row = rows.of_launch(launch_source(self.source, settings, self.files.open))
         except CvmplanError:  # said again, and told, when it is measured
+            self.source.platform(settings)
             row = rows.of_settings(settings)
         row["image"], row["image_sha256"] = rows.text(self.path), self.hashes[self.path]
         svsm = settings.text("svsm")
