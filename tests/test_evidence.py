@@ -66,7 +66,8 @@ def verify(
     """What `verify` says of evidence under the example's plan; the document, or the refusal."""
     (folder / "evidence").write_bytes(data)
     platform = own.get("platform", "snp")
-    args = [str(folder / "evidence"), "--example", platform, *GIVEN[platform], "--at", AT]
+    args = [str(folder / "evidence"), "--example", platform, *GIVEN[platform]]
+    args += [] if "--at" in more else ["--at", AT]
     for number, one in enumerate(chain or ()):
         (folder / f"{number}.pem").write_bytes(one.pem if number % 2 else one.der)
         args += ["--certs", str(folder / f"{number}.pem")]

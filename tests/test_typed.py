@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +15,7 @@ from cvmplan.cli import VERBS
 from cvmplan.core.platform import Platform
 from cvmplan.kvm.abi import ABIS
 from cvmplan.profiles import PROFILES
+from tests.build.evidence import snp_report
 from tests.build.ovmf import good_snp
 from tests.run import assert_refused, run
 
@@ -118,6 +121,36 @@ def test_expect_takes_a_digest_in_every_form(digest: str, tmp_path: Path) -> Non
     wrong = bytes([raw[0] ^ 1, *raw[1:]])
     for written in (wrong.hex(" "), base64.b64encode(wrong).decode(), f"0x{wrong.hex()}"):
         assert_refused(run(*SNP, "--expect", written), {1})
+
+
+def test_pins_and_hashes_take_the_same_forms(tmp_path: Path) -> None:
+    raw = bytes(range(48))
+    report = tmp_path / "report"
+    report.write_bytes(snp_report(None, 2, measurement=raw))
+    forms: tuple[Callable[[bytes], str], ...] = (
+        bytes.hex,
+        lambda data: f"0X{data.hex().upper()}",
+        lambda data: data.hex(" "),
+        lambda data: data.hex(":"),
+        lambda data: base64.b64encode(data).decode(),
+        lambda data: base64.b64encode(data.hex().encode()).decode(),
+    )
+    for form in forms:
+        line = ("verify", str(report), "--no-signature", "--measurement")
+        assert run(*line, form(raw)).code == 0, form(raw)
+        assert run(*line, form(raw[::-1])).code == 1, form(raw)
+    kernel = tmp_path / "kernel"
+    kernel.write_bytes(b"kernel")
+    sha = sha256(b"kernel").digest()
+    wanted = run(*SNP, "--kernel", str(kernel), "--bare").out
+    for written in (f"0x{sha.hex()}", sha.hex(" "), base64.b64encode(sha.hex().encode()).decode()):
+        assert run(*SNP, "--kernel-hash", written, "--bare").out == wanted
+
+
+@pytest.mark.parametrize("written", ["", "0x", "0x0x" + "00" * 48, "00" * 47, "0" * 97, "=" * 64])
+def test_what_is_no_value_of_48_bytes_is_refused(written: str) -> None:
+    assert_refused(run(*SNP, "--firmware-digest", written), {2})
+    assert_refused(run(*SNP, "--expect", written), {2})
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def _expected(typed: Typed) -> dict[int, bytes]:
         written = typed.text(name)
         if written is None:
             continue
-        found[number] = read_value(octets(48), written.removeprefix("0x"), f"--{name}")
+        found[number] = read_value(octets(48), written, f"--{name}")
     return found
 
 

@@ -87,7 +87,7 @@ def _asked(typed: Typed) -> Callable[[], _Launched]:
     if digest is None:
         made = request(typed.without("digest"))
         return lambda: _measured(made)
-    known = read_value(values.octets(32), digest.removeprefix("0x"), "--digest")
+    known = read_value(values.octets(32), digest, "--digest")
     return partial(_known, typed.without("digest"), known)
 
 
@@ -136,7 +136,7 @@ def _expected(expect: str | None, nonce: str | None) -> tuple[bytes | None, byte
     """Return the measurement that is expected, if any, and MNONCE; MismatchError."""
     wanted = mnonce = None
     if expect is not None:
-        both = read_value(_one_or_both, expect.removeprefix("0x"), "--expect")
+        both = read_value(_one_or_both, expect, "--expect")
         wanted, mnonce = both[:32], both[32:] or None
     if nonce is not None:
         given = read_value(values.octets(16), nonce, "--nonce")

@@ -288,5 +288,5 @@ def _expected(written: list[str]) -> dict[int, bytes]:
         if name.lower() not in ("rtmr0", "rtmr1", "rtmr2", "rtmr3"):
             raise ConfigError(f"{text!r} is not RTMRn=HEX", at="--expect")
         number = int(name[-1])
-        found[number] = read_value(octets(48), value.removeprefix("0x"), f"--expect {name}")
+        found[number] = read_value(octets(48), value, f"--expect {name}")
     return found

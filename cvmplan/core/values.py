@@ -93,27 +93,50 @@ def write_span(first: int, length: int) -> str:
 
 
 def octets(length: int) -> Callable[[Json], bytes]:
-    """Return a reader of exactly `length` bytes, in hex or base64."""
+    """
+    Return a reader of exactly `length` bytes, as people and tools write them.
+
+    Hex in either case, with 0x, or with blanks, colons or line ends between; base64 of the
+    bytes; base64 of the hex text.
+    """
 
     def read(written: Json) -> bytes:
         if not isinstance(written, str):
             raise ValueError(f"{_quoted(written)} is not a string")  # noqa: TRY004 see the module
-        if _is_shorter_hex(written, length):
-            problem = f"{_quoted(written)} is {len(written) // 2} bytes in hex, not {length}"
+        hex_text = _compact_hex(written)
+        if _is_shorter_hex(hex_text, length):
+            problem = f"{_quoted(written)} is {len(hex_text) // 2} bytes in hex, not {length}"
             raise ValueError(f"{problem} ({2 * length} hex digits, or base64)")
-        try:
-            if len(written) == 2 * length:
-                return hex_string(written)
-            value = b64decode(written, validate=True)
-        except ValueError:
-            value = b""
-        if len(value) != length:
+        found = _as_bytes(written, hex_text, length)
+        if found is None:
             raise ValueError(
                 f"{_quoted(written)} is not {length} bytes ({2 * length} hex digits, or base64)"
             )
-        return value
+        return found
 
     return read
+
+
+def _compact_hex(written: str) -> str:
+    """Return hex digits without what people write between them and before them."""
+    compact = "".join(written.replace(":", " ").split())
+    return compact[2:] if compact[:2] in ("0x", "0X") else compact
+
+
+def _as_bytes(written: str, hex_text: str, length: int) -> bytes | None:
+    """Return so many bytes from hex, base64, or hex in base64; None for anything else."""
+    if len(hex_text) == 2 * length and _HEX.fullmatch(hex_text):
+        return bytes.fromhex(hex_text)
+    try:
+        decoded = b64decode("".join(written.split()), validate=True)
+    except ValueError:
+        return None
+    if len(decoded) == length:
+        return decoded
+    text = decoded.decode().strip().removeprefix("0x") if decoded.isascii() else ""
+    if len(text) == 2 * length and _HEX.fullmatch(text):
+        return bytes.fromhex(text)
+    return None
 
 
 def _is_shorter_hex(written: str, length: int) -> bool:
@@ -124,36 +147,18 @@ def _is_shorter_hex(written: str, length: int) -> bool:
 
 
 def digest(written: str) -> bytes:
-    """
-    Return a digest of 32 or 48 bytes as people and tools write it.
-
-    Hex in either case, with 0x, or with blanks, colons or line ends between; base64 of the
-    bytes; base64 of the hex text.  ValueError for anything else.
-    """
-    compact = "".join(written.replace(":", " ").split())
-    found = _as_hex(compact.removeprefix("0x").removeprefix("0X"))
-    if found is None:
-        try:
-            decoded = b64decode("".join(written.split()), validate=True)
-        except ValueError:
-            decoded = b""
-        found = decoded if len(decoded) in DIGESTS else None
-        if found is None and decoded.isascii():
-            found = _as_hex(decoded.decode().strip().removeprefix("0x"))
-    if found is None:
-        raise ValueError(
-            f"{_quoted(written)} is not a digest of 32 or 48 bytes (hex, base64, or @FILE)"
-        )
-    return found
+    """Return a digest of 32 or 48 bytes, in each form that `octets` takes; ValueError."""
+    hex_text = _compact_hex(written)
+    for length in DIGESTS:
+        found = _as_bytes(written, hex_text, length)
+        if found is not None:
+            return found
+    raise ValueError(
+        f"{_quoted(written)} is not a digest of 32 or 48 bytes (hex, base64, or @FILE)"
+    )
 
 
 DIGESTS = (32, 48)
-
-
-def _as_hex(text: str) -> bytes | None:
-    if len(text) in [2 * n for n in DIGESTS] and _HEX.fullmatch(text):
-        return bytes.fromhex(text)
-    return None
 
 
 FILE = "file:"
