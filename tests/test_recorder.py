@@ -271,10 +271,10 @@ def fetched(folder: Path, **environment: str) -> subprocess.CompletedProcess[str
 
 
 def test_what_was_fetched_is_not_fetched_again(tmp_path: Path) -> None:
-    (tmp_path / "done-6").write_text("2026-11-27\n")
+    (tmp_path / "done-8").write_text("2026-11-27\n")
     done = fetched(tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert [path.name for path in tmp_path.iterdir()] == ["done-6"]
+    assert [path.name for path in tmp_path.iterdir()] == ["done-8"]
 
 
 def test_a_machine_without_debians_tools_is_no_failure(tmp_path: Path) -> None:
@@ -287,4 +287,4 @@ def test_a_machine_without_debians_tools_is_no_failure(tmp_path: Path) -> None:
     done = fetched(tmp_path / "cache", PATH=str(tools))
     assert done.returncode == 0
     assert "not all consumers are to be had" in done.stderr
-    assert not (tmp_path / "cache" / "done-6").exists()
+    assert not (tmp_path / "cache" / "done-8").exists()

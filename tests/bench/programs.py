@@ -84,6 +84,20 @@ def help_texts(sizes: Sizes) -> list[float]:
         )
 
 
+def report(sizes: Sizes) -> list[float]:
+    """Write the report about an image, and its measurement as JSON."""
+    cvmplan = script("cvmplan")
+    with TemporaryDirectory() as folder:
+        image = Path(folder, "OVMF.fd")
+        image.write_bytes(Ovmf(size=sizes.image).build())
+        env, options = environment(folder), [str(image), "--platform", "snp"]
+        page, document = [cvmplan, "report", *options], [cvmplan, "measure", *options]
+        document += ["--format", "json"]
+        return alternate(
+            lambda: output(page, env), lambda: output(document, env), sizes.process_pairs
+        )
+
+
 def anonymous(status: str) -> int:
     """
     Return the bytes of anonymous memory in the text of /proc/PID/status, 0 in that of a zombie.
@@ -126,14 +140,16 @@ def sparse_manifest(folder: str, size: int, platform: str, page_type: str) -> Pa
     return path
 
 
-def memory(sizes: Sizes, platform: str, page_type: str) -> list[float]:
+def memory(
+    sizes: Sizes, platform: str, page_type: str, verb: tuple[str, ...] = ("measure", "--bare")
+) -> list[float]:
     """Return the peak above the bare interpreter's, in MiB, of each run."""
     if not STATUS.exists() or not anonymous(STATUS.read_text()):
         raise SkippedError("no RssAnon in /proc/self/status")
     cvmplan = script("cvmplan")
     with TemporaryDirectory() as folder:
         manifest = sparse_manifest(folder, sizes.sparse, platform, page_type)
-        command, env = [cvmplan, "measure", str(manifest), "--bare"], environment(folder)
+        command, env = [cvmplan, verb[0], str(manifest), *verb[1:]], environment(folder)
         output(command, env)  # compiles what is not yet compiled, which takes memory too
         bare = anonymous(output([sys.executable, "-c", BARE], env))
         return [(peak_anonymous(command, env) - bare) / MIB for _ in range(sizes.memory_runs)]
@@ -142,6 +158,7 @@ def memory(sizes: Sizes, platform: str, page_type: str) -> list[float]:
 BENCHMARKS = (
     Benchmark("process", f"{{image}} image, cvmplan / {PEER}", whole_process, 2.0),
     Benchmark("description", f"its QEMU command line, cvmplan / {PEER}", described, 2.2),
+    Benchmark("report", "{image} image, report / measure --format json", report, 3.0),
     Benchmark("help", f"cvmplan --help / {PEER} --help", help_texts, 1.5),
     Benchmark(
         "memory, tdx",
@@ -154,6 +171,13 @@ BENCHMARKS = (
         "memory, snp",
         "{sparse} sparse region above bare Python",
         lambda sizes: memory(sizes, "snp", "normal"),
+        60,
+        " MiB",
+    ),
+    Benchmark(
+        "memory, report",
+        "{sparse} sparse region above bare Python",
+        lambda sizes: memory(sizes, "snp", "normal", ("report",)),
         60,
         " MiB",
     ),
