@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import inspect
 import io
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 import typer
 
 from cvmplan import emit
-from cvmplan.cli import usual
+from cvmplan.cli import COMPLETE, usual
 from cvmplan.cli.process import CLOSED_PIPE, TICKER, discard, tell
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
@@ -95,7 +96,9 @@ def option(kind: Any, name: str, metavar: str, text: str, *short: str) -> Any:
 
 
 def completion(name: str, metavar: str) -> Callable[[str], list[str]] | None:
-    """Return what a shell is offered for the value of an option, None where it may be anything."""
+    """Return what a shell is offered for the value of an option, None where none asks."""
+    if COMPLETE not in os.environ:
+        return None  # typer looks at each in turn, which takes milliseconds
     choices = [word for word in metavar.split("|") if word == word.lower()]
 
     def complete(incomplete: str) -> list[str]:
