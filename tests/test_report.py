@@ -13,6 +13,7 @@ import pytest
 
 import cvmplan
 from cvmplan.emit.html_report import MOST_OPERATIONS
+from tests.build.evidence import amd, intel, snp_report, td_quote
 from tests.build.igvm import good_snp as igvm
 from tests.build.ovmf import good_snp
 from tests.oracles.firmware import FakePsp, vmsas
@@ -213,6 +214,78 @@ def test_many_operations_are_cut_and_it_says_so(tmp_path: Path) -> None:
     assert len(text) < 1_000_000
     count = len(json.loads(run("plan", path, "--format", "json").out)["ops"])
     assert f"The first {MOST_OPERATIONS} of {count}; cvmplan plan prints all" in text
+
+
+# --- evidence -------------------------------------------------------------------------------------
+
+
+def evidence(folder: Path, digest: bytes) -> tuple[str, ...]:
+    """Write a report that a made-up chain signed; return the options that name it."""
+    chain = amd()
+    (folder / "report").write_bytes(snp_report(chain[0], 2, measurement=digest))
+    (folder / "certs").write_bytes(b"".join(signer.pem for signer in chain))
+    return ("--evidence", str(folder / "report"), "--certs", str(folder / "certs"), "--pin",
+            chain[-1].pin, "--at", "2026-11-01")  # fmt: skip
+
+
+def test_evidence_of_the_launch_is_on_the_page(image: Path, tmp_path: Path) -> None:
+    digest = bytes.fromhex(launched(image.read_bytes())[-1])
+    options = evidence(tmp_path, digest)
+    page = Page(report(str(image), "--vcpus", "2", *options))
+    assert "Evidence" in page.of("h2")
+    assert "Signed by hardware, and it is of this launch." in page.of("strong")
+    other = Page(report(str(image), "--vcpus", "1", *options, code=1))
+    assert "The evidence differs." in other.of("strong")
+    assert digest.hex() in other.of("span")
+    verified = cvmplan.verify(
+        str(tmp_path / "report"), str(image), certs=[str(tmp_path / "certs")], pin=[options[5]],
+        at="2026-11-01", vcpus=2,
+    )  # fmt: skip
+    found = cvmplan.report(str(image), vcpus=2, verification=verified)
+    assert found.holds
+    assert "it is of this launch" in found.to_html()
+
+
+def test_evidence_that_nobody_signed_is_said_to_be(image: Path, tmp_path: Path) -> None:
+    digest = bytes.fromhex(launched(image.read_bytes())[-1])
+    evidence(tmp_path, digest)
+    words = (str(image), "--vcpus", "2", "--evidence", str(tmp_path / "report"))
+    page = Page(report(*words, code=1))
+    assert "Nothing shows that hardware signed it." in page.of("strong")
+
+
+def test_evidence_beside_a_launch_that_is_not_valid_is_not_compared(tmp_path: Path) -> None:
+    both = zero(0x1000, 0x4000, "low"), zero(0x3000, 0x4000, "high")
+    path = manifest(tmp_path / "m.json", *both)
+    text = report(path, *evidence(tmp_path, bytes(48)), code=1)
+    assert "not compared" in text
+    assert "The launch is not valid" in text
+
+
+def test_the_registers_of_a_td_have_a_section(tmp_path: Path) -> None:
+    mrtd = bytes.fromhex(run("measure", "example:tdx", "--bare").out)
+    first = hashlib.sha384(bytes(48) + hashlib.sha384(b"one").digest()).digest()
+    chain, xfam = intel(), (3).to_bytes(8, "little")
+    (tmp_path / "quote").write_bytes(td_quote(chain, mrtd=mrtd, rtmr0=first, xfam=xfam))
+    event = {"imr": 0, "event_type": 13, "digest": hashlib.sha384(b"one").hexdigest(), "event": "",
+             "event_payload": b"one".hex()}  # fmt: skip
+    (tmp_path / "log").write_text(json.dumps([event]))
+    options = ("--evidence", str(tmp_path / "quote"), "--pin", chain[-1].pin)
+    text = report("example:tdx", *options, "--event-log", str(tmp_path / "log"))
+    page = Page(text)
+    assert "RTMRs" in page.of("h2")
+    assert page.of("span").count(first.hex()) >= 1
+    (tmp_path / "log").write_text(json.dumps([event, event]))
+    report("example:tdx", *options, "--event-log", str(tmp_path / "log"), code=1)
+
+
+def test_what_is_about_evidence_needs_it(tmp_path: Path) -> None:
+    for words in (("--certs", "x"), ("--pin", "00" * 32), ("--at", "2026"), ("--event-log", "x")):
+        assert_refused(run("report", "example:snp", *words), {2})
+    (tmp_path / "x").write_bytes(b"nothing")
+    given = ("report", "example:snp", "--evidence", str(tmp_path / "x"))
+    assert_refused(run(*given, "-o", str(tmp_path / "out")), {3, 4})
+    assert not (tmp_path / "out").exists()
 
 
 # --- Python and notebooks -------------------------------------------------------------------------

@@ -40,6 +40,7 @@ from cvmplan.planning.source import Source
 if TYPE_CHECKING:
     from cvmplan.comparison.found import Comparison
     from cvmplan.comparison.sides import Side
+    from cvmplan.evidence.verify import Verification
     from cvmplan.explanation.answer import Explanation
     from cvmplan.memory.owners import Owners
     from cvmplan.planning.report import Report
@@ -96,11 +97,14 @@ def map_image(image: Image, /, **settings: Unpack[Settings]) -> Owners:
         return answers.guest_map(make_request(image, settings))
 
 
-def report(image: Image, /, **settings: Unpack[Settings]) -> Report:
+def report(
+    image: Image, /, *, verification: Verification | None = None, **settings: Unpack[Settings]
+) -> Report:
     """
     Return what a reviewer reads about a launch, valid or not; `to_html()` is the page.
 
-    Errors as `plan_image`, but MapError and PlanError: the report says what is wrong.
+    `verification` is what `verify` returned for evidence of this launch.  Errors as `plan_image`,
+    but MapError and PlanError: the report says what is wrong.
 
     >>> found = report("example:snp")
     >>> found.is_valid, found.to_html()[:15]
@@ -109,7 +113,8 @@ def report(image: Image, /, **settings: Unpack[Settings]) -> Report:
     from cvmplan.planning.report import make_report
 
     with naming_parameters():
-        return make_report(make_request(image, settings))
+        found = make_report(make_request(image, settings))
+        return found._replace(verification=verification)
 
 
 def measure_pages(pages: Iterable[Page], /, **settings: Unpack[Settings]) -> Measurement:

@@ -155,7 +155,7 @@ def _asked(typed: Typed) -> Asked:
     return Asked(found, path, own, pins, files, asked_for)
 
 
-def _certificates(files: Files, paths: list[str]) -> tuple[list[Blob], list[Blob]]:
+def open_certificates(files: Files, paths: list[str]) -> tuple[list[Blob], list[Blob]]:
     """Return the files that are named, and those of the folders that are."""
     named: list[Blob] = []
     beside: list[Blob] = []
@@ -230,7 +230,7 @@ def verify(asked: Asked) -> None:
     printer = VERIFICATION.printer(asked.own.text("format") or "text")
     own, files = asked.own, asked.files
     log, policy = own.text("event_log"), own.text("policy_file")
-    certificates, beside = _certificates(files, own.texts("certs"))
+    certificates, beside = open_certificates(files, own.texts("certs"))
     judging = Judging(
         certificates=certificates,
         beside=beside,

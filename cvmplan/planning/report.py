@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cvmplan.calls.planned import Planned
 from cvmplan.comparison.pages import owners_of_plan
@@ -16,12 +16,15 @@ from cvmplan.core.platform import Platform
 from cvmplan.launch.documented import document_settings
 from cvmplan.launch.model import Launch
 from cvmplan.memory.owners import Owners, owners
-from cvmplan.operations.measure import broken_promises
+from cvmplan.operations.measure import Measurement, broken_promises
 from cvmplan.operations.plan import Plan
 from cvmplan.planning import build
 from cvmplan.planning.request import Request
 from cvmplan.planning.source import open_source
 from cvmplan.readers import recognise
+
+if TYPE_CHECKING:
+    from cvmplan.evidence.verify import Verification
 
 
 class Report(NamedTuple):
@@ -30,7 +33,7 @@ class Report(NamedTuple):
 
     `made` is None where the launch is not legal; `problem` says why where no finding does.
     `uncovered` is what a launch description names and no measurement covers, `base` the folder
-    of its files.
+    of its files.  `verification` is what became of evidence, where that is given.
     """
 
     name: str
@@ -47,11 +50,26 @@ class Report(NamedTuple):
     problem: str = ""
     uncovered: tuple[str, ...] = ()
     base: str | None = None
+    verification: Verification | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether this can be launched, and evidence that is given is of this launch."""
+        return self.is_valid and (self.verification is None or self.verification.holds)
 
     @property
     def is_valid(self) -> bool:
         """Whether this can be launched."""
         return self.made is not None and not has_errors(self.findings)
+
+    @property
+    def launched(self) -> Callable[[], tuple[Plan, Measurement]] | None:
+        """What evidence is compared with; None where there is no measurement."""
+        result = self.made.result if self.made is not None and self.is_valid else None
+        if self.made is None or result is None:
+            return None
+        pair = self.made.plan, result
+        return lambda: pair
 
     def to_html(self) -> str:
         """Return the page that the verb writes."""
