@@ -231,6 +231,16 @@ def test_the_crate_refuses_a_spoiled_file(file: str) -> None:
     assert_refused(run("measure", file), {3})
 
 
+def test_an_input_is_not_written_over(tmp_path: Path) -> None:
+    image = tmp_path / "snp.fd"
+    image.write_bytes(example("snp"))
+    (tmp_path / "link").symlink_to(image)
+    for output in (image, tmp_path / "link"):
+        words = ("igvm", str(image), "--platform", "snp", "-o", str(output))
+        assert_refused(run(*words), {2})
+    assert image.read_bytes() == example("snp")
+
+
 def test_standard_output(file: str) -> None:
     made = subprocess.run(
         [sys.executable, "-m", "cvmplan", "igvm", "--example", "snp", "-o", "-"], check=True,

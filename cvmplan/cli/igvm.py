@@ -12,6 +12,7 @@ from cvmplan.cli.options import Request, launch_verb, write_bytes
 from cvmplan.cli.process import tell
 from cvmplan.cli.progress import watch_for
 from cvmplan.core.errors import ConfigError, MismatchError
+from cvmplan.core.files import Files, is_same
 from cvmplan.emit import igvm as file
 from cvmplan.launch.directives import Directives, not_said, required
 from cvmplan.launch.given import Given
@@ -46,10 +47,18 @@ def igvm(request: Request, output: To, beside: Beside = None, igvm_version: Vers
     others = [_beside(request, path) for path in beside or ()]
     parts = [_part(one.plan(), quiet=request.quiet) for one in (request, *others)]
     made = file.igvm(parts, igvm_version)
+    _check_output(output, request.files)
     for part in parts:
         for what in not_said(part.made):
             tell(f"warning: {part.platform}: not in the file: {what}")
     write_bytes(made, output)
+
+
+def _check_output(output: str, files: Files) -> None:
+    """Raise ConfigError where the file that is written would be one of those that were read."""
+    for path in files.inputs:
+        if output != "-" and is_same(output, path):
+            raise ConfigError(f"{output} is read for this", at="--output", hint="-o OTHER")
 
 
 def _beside(request: Request, path: str) -> Request:

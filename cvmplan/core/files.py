@@ -66,6 +66,7 @@ class Files:
         self.base = base
         self.tell = tell
         self.inputs: dict[str, Input] = {}
+        self._searched: dict[tuple[str, str], str] = {}
 
     def again(self) -> Files:
         """Return what opens files in the same way, and has opened the same ones."""
@@ -157,13 +158,21 @@ class Files:
         root = self.base or beside or os.path.curdir
         below = (os.path.join(root, n) for n in (path.lstrip("/"), os.path.basename(path)) if n)
         for found in dict.fromkeys((*below, path)):
-            if found in self.inputs:
-                return found
-            if os.path.isfile(found) and (self.allow_outside or _is_below(root, found)):
-                return found
+            allowed = self.allow_outside or _is_below(root, found)
+            if found in self.inputs or (os.path.isfile(found) and allowed):
+                return self._alone(found, path, description)
         where = f"below {root}" if self.base else "in its folder"
         hint = "--base DIR says below which folder its files lie"
         raise InputError(f"{path}: not found {where}", at=description, hint=hint)
+
+    def _alone(self, found: str, path: str, description: str) -> str:
+        """Return the file `found` for a path; InputError where it is that of another path too."""
+        other = self._searched.setdefault((description, found), path)
+        if other != path:
+            problem = f"{other} and {path}: both are {found} here, by their names alone"
+            hint = "lay the files below --base by their whole paths"
+            raise InputError(problem, at=description, hint=hint)
+        return found
 
     def inside(self, path: str, manifest: str) -> str:
         """Return `path` beside the `manifest` that names it; ConfigError where it may not be."""

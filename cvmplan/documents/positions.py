@@ -13,12 +13,17 @@ from cvmplan.core.places import Path
 _TOKEN: Final = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[{}\[\],:]|[^\s{}\[\],:"]+')
 _NAME: Final = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')"""
 _LINE: Final = re.compile(
-    rf"[ \t]*+(?P<open>\[\[?)?[ \t]*+(?P<name>{_NAME}(?:[ \t]*+\.[ \t]*+{_NAME})*+)[ \t]*+[=\]]"
+    rf"^[ \t]*+(?P<open>\[\[?)?[ \t]*+(?P<name>{_NAME}(?:[ \t]*+\.[ \t]*+{_NAME})*+)[ \t]*+[=\]]"
 )
 _PART: Final = re.compile(_NAME)
 _QUOTES: Final = re.compile(r'"""|\'\'\'')
-TOML: Final = re.compile(r"""^[ \t]*+["']?schema["']?[ \t]*+=""", re.MULTILINE)
+_TOML: Final = re.compile(r"""^[ \t]*+["']?schema["']?[ \t]*+=""", re.MULTILINE)
 """A line by which TOML is told from YAML: every document names its schema."""
+
+
+def is_toml(text: str) -> bool:
+    """Whether a document that is not JSON is TOML, and not YAML."""
+    return _TOML.search(text) is not None
 
 
 def positions(text: str, paths: Collection[Path]) -> dict[Path, tuple[int, int]]:
@@ -40,7 +45,7 @@ def positions(text: str, paths: Collection[Path]) -> dict[Path, tuple[int, int]]
 def _values(text: str) -> Iterator[tuple[Path, int]]:
     if text.lstrip()[:1] == "{":
         return ((path, offset) for path, offset, _ in walk(text))
-    return _toml(text) if TOML.search(text) else _yaml(text)
+    return _toml(text) if is_toml(text) else _yaml(text)
 
 
 def _nearest(path: Path, offsets: Mapping[Path, int]) -> int | None:

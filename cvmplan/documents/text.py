@@ -17,7 +17,7 @@ from cvmplan.core.errors import MalformedError
 from cvmplan.core.places import Path, Place, in_document, spell
 from cvmplan.core.values import Json
 from cvmplan.documents.plain import decode, is_text
-from cvmplan.documents.positions import TOML, line_numbers, positions, walk
+from cvmplan.documents.positions import is_toml, line_numbers, positions, walk
 
 __all__ = [
     "check_values",
@@ -42,7 +42,7 @@ def parse(blob: Blob) -> Any:
     text = decode(blob)
     if text.lstrip()[:1] == "{":
         raw = _json(blob.name, text)
-    elif TOML.search(text):
+    elif is_toml(text):
         raw = _toml(blob.name, text)
     else:
         from cvmplan.documents import yaml_text

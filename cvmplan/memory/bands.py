@@ -25,7 +25,7 @@ FEWEST: Final = 4  # neighbours that are alike and become one
 SEVERAL: Final = "several"  # in place of a page type
 OTHER: Final = "other"  # of a region that has no page type
 TWICE: Final = "gpa-mapped-twice"
-_DIGITS: Final = re.compile(r"[0-9a-f]*[0-9][0-9a-f]*")
+_DIGITS: Final = re.compile(r"(?<![0-9a-f])[a-f]*+[0-9][0-9a-f]*+")
 
 
 class Shape(NamedTuple):

@@ -113,13 +113,13 @@ def root(rootfs: str, verity: Verity | None) -> Iterator[str]:
 
 def split(written: str) -> list[str]:
     """Return parameters as Kata writes them again: those with an empty value without its "="."""
-    words, inside = [""], False
-    for letter in written:
+    words, begin, inside = [], 0, False
+    for at, letter in enumerate(written):
         inside ^= letter == '"'
         if letter == " " and not inside:
-            words.append("")
-        else:
-            words[-1] += letter
+            words.append(written[begin:at])
+            begin = at + 1
+    words.append(written[begin:])
     return [
         word.removesuffix("=") if word.endswith("=") else word for word in words if word.strip()
     ]

@@ -21,6 +21,7 @@ from cvmplan.core.files import beside
 from cvmplan.core.platform import DEFAULT, SNP, TDX, Platform
 from cvmplan.documents import text
 from cvmplan.documents.plain import is_text
+from cvmplan.launch.command_line import VCPUS
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.launch.settings import READ_WITH
@@ -246,6 +247,8 @@ class _Configuration:
             raise wrong(self._blob, self._place("rootfs_type"), f"{rootfs!r} is not known")
         debug, verity = self._flag("enable_debug"), self._verity() if image else None
         user = split(self._string("kernel_params"))
+        if any(VCPUS in word for word in (*user, *self._annotated)):
+            raise wrong(self._blob, self._place("kernel_params"), f"{VCPUS} is not a parameter")
         selinux = not self._flag("disable_guest_selinux", usual=self._rust)
         if self._rust:
             first = of_rust(debug=debug, rootfs=rootfs if image else "", verity=verity)
@@ -257,7 +260,7 @@ class _Configuration:
             selinux=selinux,
             rootfs=rootfs if image else "",
             verity=verity,
-            vcpus="{vcpus}" if self._major < WITHOUT_NR_CPUS else "",
+            vcpus=VCPUS if self._major < WITHOUT_NR_CPUS else "",
             agent=tuple(self._of_agent()),
             iommu=self._flag("enable_iommu"),
             serial=self._flag("use_legacy_serial"),

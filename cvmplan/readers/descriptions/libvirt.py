@@ -30,6 +30,7 @@ from cvmplan.readers.descriptions.described import (
     whole_text,
     wrong,
 )
+from cvmplan.readers.descriptions.qemu_options import names_a_cpu
 
 FORMAT: Final = "libvirt domain"
 HEAD: Final = 1 << 16  # bytes in which the domain begins
@@ -58,7 +59,6 @@ CHANGED_BY: Final = frozenset({
     "object", "pflash", "readconfig", "set", "shim", "smp",
 })  # fmt: skip
 """Arguments of qemu:commandline after which the rest of the domain does not say the launch."""
-_CPU: Final = re.compile(r"cpu\b", re.IGNORECASE)
 _DOMAIN: Final = re.compile(rb"<domain[\s>]")
 
 
@@ -111,7 +111,7 @@ class _Domain:
         """Raise UnsupportedError for arguments to QEMU that change the launch."""
         told = [*qemu_words.options(self._blob, ["qemu", *words])]
         changed = [f"-{one.name}" for one in told if one.name in CHANGED_BY]
-        changed += [one.value for one in told if one.name == "device" and _CPU.search(one.value)]
+        changed += [one.value for one in told if one.name == "device" and names_a_cpu(one.value)]
         for what in changed[:1]:
             problem = f"{what[:60]} changes the launch"
             hint = "take the command line of the running process: /proc/PID/cmdline"

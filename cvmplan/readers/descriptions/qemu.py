@@ -147,6 +147,8 @@ def _of_guest(told: Options, platform: Platform, guest: Properties) -> dict[str,
     if features:
         bits = sum(features) | int(platform.page_info)
         said["sev_features"] = Said(bits, _place(guest, "debug-swap, secure-tsc"))
+    if platform.init_choice and features:  # qemu sev.c, sev_init2_required
+        said["es_init"] = Said("init2", _place(guest, "debug-swap"))
     if platform.init_choice and guest.get("legacy-vm-type") in LEGACY:
         word = LEGACY[str(guest["legacy-vm-type"])]
         said["es_init"] = Said(word, _place(guest, "legacy-vm-type"))

@@ -23,6 +23,11 @@ _CPU: Final = re.compile(r"cpu\b", re.IGNORECASE)
 """In what -device and -global name: a processor, or its class."""
 
 
+def names_a_cpu(value: str) -> bool:
+    """Whether an option's value makes a processor or sets what one has."""
+    return _CPU.search(value) is not None
+
+
 class Options:
     """The options of a command line, the last one of each, as QEMU takes them."""
 
@@ -56,7 +61,7 @@ class Options:
                 self.objects[str(made.get("id", ""))] = made
             case "readconfig" | "set":
                 self._refuse(option, "sets options that are not in the line")
-            case "global" | "device" if _CPU.search(option.value):
+            case "global" | "device" if names_a_cpu(option.value):
                 self._refuse(option, "changes the processors")
 
     def _refuse(self, option: Option, why: str) -> None:

@@ -25,6 +25,7 @@ from cvmplan.readers.descriptions.described import MOST_BYTES, whole_text, wrong
 from cvmplan.readers.descriptions.shell import ExpansionError, Word, words
 
 MOST_WORDS: Final = 1 << 14
+SHOWN: Final = 5  # places of several
 MANY: Final = 2  # words that are more than one
 HEAD: Final = 1 << 16  # bytes in which a command line begins
 _NAME: Final = r"(?:qemu-system-(?:x86_64|i386)|qemu-kvm|kvm)(?:[-.][-.\w]{0,60})?"
@@ -115,6 +116,7 @@ def read(blob: Blob) -> Line:
         return _unquoted(blob, _logged(blob, written, logged))
     line = _shell_line(blob, written)
     if _has_no_quotes(line):
+        _check_operators(blob, line)
         return _unquoted(blob, line.partition("\n")[0].split(" "))
     words = _shell_words(blob, line)
     return Line(tuple(options(blob, [word.text for word in words])), unquoted=_is_doubtful(line))
@@ -130,9 +132,18 @@ def _value_of_append(line: str) -> list[str]:
 def _has_no_quotes(line: str) -> bool:
     """Whether -append has several words here that no quote keeps together."""
     value = _value_of_append(line)
-    if len(value) < MANY or value[0][:1] in ("'", '"') or value[0].endswith("\\"):
+    if len(value) < MANY or value[0][:1] in ("'", '"') or value[0].endswith(("\\", ";")):
         return False
     return not _OPERATOR.match(value[1])
+
+
+def _check_operators(blob: Blob, line: str) -> None:
+    """Raise UnsupportedError for a value of -append that is one thing to a shell, another as is."""
+    value = " ".join(_value_of_append(line))
+    if any(letter in value for letter in ";|&<>"):
+        problem = f"{value[:60]!r} has no quotes, and means something else to a shell"
+        hint = "take the command line of the running process: /proc/PID/cmdline"
+        raise UnsupportedError(printable(problem), at=f"{blob.name}: -append", hint=hint)
 
 
 def _is_doubtful(line: str) -> bool:
@@ -167,25 +178,26 @@ def _array(blob: Blob, written: str) -> list[str]:
 
 def _logged(blob: Blob, written: str, found: list[Match[str]]) -> list[str]:
     """Return the words of the one launch of a log, as they stand there."""
-    lines = [written.count("\n", 0, match.start()) + 1 for match in found]
     if len(found) > 1:
-        raise _several(blob, lines)
+        raise _several(blob, written, found)
     (match,) = found
+    number = written.count("\n", 0, match.start()) + 1
     line = written[match.end() :].split("\n", 1)[0].rstrip("\r")
     begin = written.rfind("\n", 0, match.start()) + 1
     if written.count('"', begin, match.start()) % 2:  # inside msg="…"
         line = _ESCAPE.sub(r"\1", _QUOTE.split(line, maxsplit=1)[0])
     if match[0].endswith("["):
         if "]" not in line:
-            raise wrong(blob, f"line {lines[0]}", "the arguments have no end: ]")
+            raise wrong(blob, f"line {number}", "the arguments have no end: ]")
         return ["qemu-system-x86_64", *line.rpartition("]")[0].split(" ")]
     words = line.split(" ")
     return words if not words[0].startswith("-") else ["qemu-system-x86_64", *words]
 
 
-def _several(blob: Blob, lines: list[int]) -> MalformedError:
-    shown = ", ".join(map(str, lines[:5]))
-    problem = f"{len(lines)} command lines of QEMU, at lines {shown}"
+def _several(blob: Blob, written: str, found: list[Match[str]]) -> MalformedError:
+    lines = [written.count("\n", 0, match.start()) + 1 for match in found[:SHOWN]]
+    shown = ", ".join(map(str, lines))
+    problem = f"{len(found)} command lines of QEMU, at lines {shown}"
     return MalformedError(problem, at=blob.name, hint="keep the one that is meant")
 
 
@@ -195,7 +207,7 @@ def _shell_line(blob: Blob, written: str) -> str:
     if not found:
         raise wrong(blob, "", "no command line of QEMU begins a line")
     if len(found) > 1:
-        raise _several(blob, [written.count("\n", 0, m.start()) + 1 for m in found])
+        raise _several(blob, written, found)
     line = written[found[0].start() :].lstrip()
     return line.removeprefix("$ ").rstrip("\r\n ")
 

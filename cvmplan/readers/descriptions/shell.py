@@ -77,7 +77,7 @@ def _word(line: str, at: int) -> tuple[str, int]:
             raise ExpansionError(line[at : at + 20])
         if letter == "\\":
             made.append(line[at + 1 : at + 2].replace("\n", ""))
-            at += 2
+            at = min(at + 2, len(line))
         elif letter == "'":
             end = line.find("'", at + 1)
             if end < 0:
