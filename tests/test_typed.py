@@ -72,6 +72,11 @@ def test_host_asks_for_the_signature() -> None:
     [
         ((*SNP, "--platform", "snpp"), "did you mean snp?"),
         ((*SNP, "--platform", "sev_es"), "did you mean sev-es?"),
+        ((*SNP, "--platform", "SEV-SNP"), "did you mean snp?"),
+        ((*SNP, "--platform", "sev-snp-guest"), "did you mean snp?"),
+        ((*SNP, "--platform", "Intel_TDX"), "did you mean tdx?"),
+        (("sweep", "--example", "snp", "--format", "txt"), "did you mean text?"),
+        (("sweep", "--example", "snp", "--format", "xml"), "choose from jsonl, csv, text, sqlite"),
         ((*SNP, "--vmm", "QMEU"), "did you mean qemu?"),
         ((*SNP, "--vmm", "hyperv"), "did you mean hyper-v?"),
         ((*SNP, "--abi", "kvm-6.8"), "did you mean kvm-6.18?"),

@@ -26,6 +26,7 @@ from cvmplan.cli.progress import bar
 from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError, PlanError
 from cvmplan.core.files import Files
+from cvmplan.core.names import spelled, unknown
 from cvmplan.core.outputs import whole_file
 from cvmplan.core.processes import in_order
 from cvmplan.emit import TABLE, VALUE
@@ -156,11 +157,12 @@ def sweep(
     """
     if executor is not None and jobs != 1:
         raise ConfigError("cannot be combined with --executor", at="--jobs")
-    if format == DATABASE and (output == "" or output_file(output) is None):
+    chosen = _format(format)
+    if chosen == DATABASE and (output == "" or output_file(output) is None):
         raise ConfigError("sqlite needs an output file", at="--format", hint="-o values.db")
     with ExitStack() as stack:
         tally = _Tally(sum(product.size for product in asked.products), quiet=quiet)
-        if format == DATABASE:
+        if chosen == DATABASE:
             from cvmplan.sweep.store import Store
 
             store = stack.enter_context(Store(str(output)))
@@ -168,10 +170,10 @@ def sweep(
             for _, rows in tally.of(computed(stack, parcels, executor, jobs)):
                 store.put(rows)
             return
-        if format in TABLE.modules:
-            write(TABLE.printer(format).table(_rows(asked, tally, stack, executor, jobs)), output)
+        if chosen in TABLE.modules:
+            write(TABLE.printer(chosen).table(_rows(asked, tally, stack, executor, jobs)), output)
             return
-        printer = VALUE.printer(format)
+        printer = VALUE.printer(chosen)
         parcels = run.parcels(asked.products, asked.files, lambda _, vcpus: vcpus, asked.reading)
         put: Callable[[str], Any] = partial(write, output=None)
         path = output_file(output)
@@ -180,6 +182,15 @@ def sweep(
         put(printer.heading())
         for rows in in_order(tally.of(computed(stack, parcels, executor, jobs))):
             put("".join(map(printer.value, rows)))
+
+
+def _format(written: str) -> str:
+    """Return the name of a format; ConfigError."""
+    known = FORMATS.split("|")
+    found = spelled(written, known)
+    if found not in known:
+        raise unknown("format", written, known, "--format", of="a sweep")
+    return found
 
 
 def _rows(

@@ -26,15 +26,22 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def unknown(
-    what: str, name: str, known: Iterable[str], at: str = "", more: str = "", of: str = ""
+    what: str,
+    name: str,
+    known: Iterable[str],
+    at: str = "",
+    more: str = "",
+    of: str = "",
+    meant: str = "",
 ) -> ConfigError:
     """
     Return the error for a `name` that is not `known`: its hint has the nearest, or all.
 
-    `more` is the hint in place of all; `of` is what the name belongs to.
+    `more` is the hint in place of all; `of` is what the name belongs to.  `meant` is the name that
+    was meant where that is known.
     """
     names = [*known]
-    near = nearest(name, names)
+    near = meant or nearest(name, names)
     hint = f"did you mean {near}?" if near else more or f"choose from {', '.join(names)}"
     problem = f"unknown {what} {name[:MOST_SHOWN]!r}{of and f' for {of}'}"
     return ConfigError(problem, at=at, hint=hint)

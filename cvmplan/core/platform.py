@@ -185,12 +185,21 @@ def of_state(found: Iterable[Platform], *, vmsa: bool) -> Platform:
     return only[0] if len(only) == 1 else next(p for p in only if p.vmsa == vmsa)
 
 
+MEANT: Final = {
+    **dict.fromkeys(("sev-snp", "sevsnp", "sev-snp-guest", "amd-sev-snp", "amd"), Platform.SNP),
+    **dict.fromkeys(("tdx-guest", "intel-tdx", "intel", "td"), Platform.TDX),
+    **dict.fromkeys(("seves", "sev-es-guest"), Platform.SEV_ES),
+}
+"""What other tools call platforms, for hints."""
+
+
 def find(name: str, at: str = "--platform") -> Platform:
     """Return the platform `name`, in any case; ConfigError at `at` lists those that exist."""
     try:
         return Platform(spelled(name, Platform))
     except ValueError:
-        raise unknown("platform", name, Platform, at) from None
+        meant = MEANT.get(name[:20].strip().lower().replace("_", "-"), "")
+        raise unknown("platform", name, Platform, at, meant=meant) from None
 
 
 # Groups that tables and messages name; each follows from the facts.
