@@ -286,7 +286,7 @@ class Findings(tuple[Finding, ...]):
     __slots__ = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the JSON document that the verb prints."""
+        """Return the JSON document that the verb prints, without file and place of each."""
         return as_document(self)
 
     @property

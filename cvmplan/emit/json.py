@@ -37,7 +37,12 @@ def streamed(document: Mapping[str, Json], key: str, rows: Iterable[Json]) -> It
 
     The entries are written one by one: they need not fit into memory.
     """
-    head, _, tail = dumps({**document, key: []}).partition(f'"{key}": []')
+    return filled({**document, key: []}, key, rows)
+
+
+def filled(document: Json, key: str, rows: Iterable[Json]) -> Iterator[str]:
+    """Yield a document as text, with `rows` in its empty list `key`, wherever that is in it."""
+    head, _, tail = dumps(document).partition(f'"{key}": []')
     mark = f'"{key}": [\n  '
     yield head
     for row in rows:

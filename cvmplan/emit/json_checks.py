@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from cvmplan.core.findings import Finding
 from cvmplan.core.places import Place
 from cvmplan.core.values import Json
 from cvmplan.emit.documents import finding
-from cvmplan.emit.json import dumps
+from cvmplan.emit.json import streamed
 from cvmplan.operations.checked import Checked, Checks
 
 
-def checks(made: Checks) -> str:
-    """Return the findings of all files, and about each file what was compared and how it ended."""
+def checks(made: Checks) -> Iterator[str]:
+    """Yield the findings of all files, and about each file what was compared and how it ended."""
     document: dict[str, Json] = {
         "schema": "cvmplan.findings/1",
-        "findings": [_finding(one, found) for one in made.files for found in one.findings],
+        "findings": [],
         "files": [_file(made, one) for one in made.files],
     }
-    return dumps(document)
+    rows = (_finding(one, found) for one in made.files for found in one.findings)
+    return streamed(document, "findings", rows)
 
 
 def _finding(one: Checked, found: Finding) -> dict[str, Json]:

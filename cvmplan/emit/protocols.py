@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 class ChecksPrinter(Protocol):
     """Prints what `check` found."""
 
-    def checks(self, made: Checks) -> str:
-        """Return the findings about all files."""
+    def checks(self, made: Checks) -> str | Iterable[str]:
+        """Return the findings about all files, or yield them."""
 
 
 class MapPrinter(Protocol):

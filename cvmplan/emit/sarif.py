@@ -8,7 +8,7 @@ conflict are related locations.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import quote
 
@@ -16,7 +16,7 @@ from cvmplan import __version__
 from cvmplan.core.findings import Finding, Rule
 from cvmplan.core.places import Place
 from cvmplan.core.values import Json, printable
-from cvmplan.emit.json import dumps
+from cvmplan.emit.json import filled
 from cvmplan.operations.checked import Checked, Checks
 
 SCHEMA: Final = (
@@ -27,14 +27,14 @@ HELP: Final = f"{HOME}/blob/main/cvmplan/docs/rules.md"
 FINGERPRINT: Final = "cvmplanFinding/v1"
 
 
-def checks(made: Checks) -> str:
-    """Return the findings of all files as one run of SARIF."""
+def checks(made: Checks) -> Iterator[str]:
+    """Yield the findings of all files as one run of SARIF."""
     order = {name: number for number, name in enumerate(made.rules)}
-    results = [
+    results = (
         _result(one, found, order, name)
         for one in made.files
         for found, name in zip(one.findings, one.fingerprints(), strict=True)
-    ]
+    )
     names = dict.fromkeys(one.name for one in made.files)
     run: dict[str, Json] = {
         "tool": {"driver": _driver(made.rules)},
@@ -48,9 +48,9 @@ def checks(made: Checks) -> str:
         "artifacts": [
             {"location": {"uri": uri(name)}, "roles": ["analysisTarget"]} for name in names
         ],
-        "results": results,
+        "results": [],
     }
-    return dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
+    return filled({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}, "results", results)
 
 
 def _driver(rules: Mapping[str, Rule]) -> dict[str, Json]:
