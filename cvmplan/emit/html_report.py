@@ -30,7 +30,7 @@ LOOKS: Final = {
 }  # fmt: skip
 """Class of pages to what it looks like."""
 OPEN_RULES: Final = frozenset(
-    {"unmeasured-contents", "kernel-hashes-off", "kernel-not-hashed", "kernel-hashes-not-measured"}
+    {"kernel-hashes-off", "kernel-not-hashed", "kernel-hashes-not-measured"}
 )
 """Rules about what a measurement does not cover."""
 FIELDS: Final = {

@@ -188,6 +188,11 @@ VERBS: Final[dict[str, list[str]]] = {
     "inspect": ["inspect", "{}"],
     "check": ["check", "{}"],
     "map": ["map", "{}", "--format", "json"],
+    "map as a page": ["map", "{}", "--format", "html"],
+    "report": ["report", "{}"],
+    "report with evidence": [
+        "report", "--example", "snp", "--evidence", "{}", "--certs", "{}", "--event-log", "{}",
+    ],
     "plan": ["plan", "{}"],
     "plan as calls": ["plan", "{}", "--format", "calls", "--abi", "kvm-6.18"],
     "trace": ["trace", "{}", "--format", "jsonl"],
