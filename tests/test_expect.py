@@ -12,7 +12,7 @@ import pytest
 from cvmplan.core.files import PACKAGE
 from tests.build import boot
 from tests.oracles.peer import EPYC_V4, Boot, Machine, theirs
-from tests.run import run
+from tests.run import assert_refused, run
 
 MILAN = {"platform": "snp", "vcpus": 2, "cpu": "EPYC-Milan"}
 ZEROS = "00" * 48
@@ -200,3 +200,34 @@ def test_each_format_shows_what_was_compared(image: Path) -> None:
         result = run("check", "image.fd", "--format", form)
         assert result.code == 1
         assert all(word in result.out for word in words), result.out
+
+
+HALF = "\ud800"
+HOSTILE: dict[str, str] = {
+    "deep": '{"schema": "cvmplan.expect/1", "launches": ' + "[" * 500 + "]" * 500 + "}",
+    "a duplicate key": '{"schema": "cvmplan.expect/1", "launches": [], "launches": []}',
+    "half a character": json.dumps(
+        {"schema": "cvmplan.expect/1", "launches": [launch(ZEROS, append=HALF)]}
+    ),
+    "a terminal's escape": json.dumps(
+        {"schema": "cvmplan.expect/1", "launches": [launch(ZEROS, **{"\x1b[31m": 1})]}
+    ),
+    "a number of many digits": '{"schema": "cvmplan.expect/1", "launches": [{"settings": '
+    '{"vcpus": ' + "9" * 5000 + '}, "registers": {"MEASUREMENT": "' + ZEROS + '"}}]}',
+    "NaN": '{"schema": "cvmplan.expect/1", "launches": [{"settings": {"vcpus": NaN}}]}',
+    "too many launches": json.dumps(
+        {"schema": "cvmplan.expect/1", "launches": [launch(ZEROS)] * 10_001}
+    ),
+    "bytes": "\0" * 64,
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("named", [False, True], ids=["beside", "named"])
+def test_a_hostile_document_is_one_line_of_error(image: Path, name: str, named: bool) -> None:
+    path = image.parent / ("x.json" if named else "image.fd.expect.json")
+    path.write_text(HOSTILE[name])
+    result = run("check", "image.fd", *(("--expect-file", "x.json") if named else ()))
+    assert_refused(result, {3, 4})
+    assert result.err.removesuffix("\n").replace("\n", "").isprintable()

@@ -10,6 +10,7 @@ from cvmplan.core import values
 from cvmplan.core.platform import Platform
 from cvmplan.documents.fields import Document, Many
 
+MOST = 10_000  # launches of a document, each of which is planned and measured
 Setting: TypeAlias = str | bool | Annotated[int, Field(ge=0)] | list[str]
 
 
@@ -47,4 +48,4 @@ class ExpectDocument(Document):
 
     model_config = ConfigDict(title="cvmplan.expect/1")
     schema_: Literal["cvmplan.expect/1"] = Field(alias="schema")
-    launches: Annotated[Many[ExpectedLaunch], Field(min_length=1)]
+    launches: Annotated[Many[ExpectedLaunch], Field(min_length=1, max_length=MOST)]

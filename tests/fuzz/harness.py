@@ -187,6 +187,7 @@ READERS: Final[dict[str, Reader]] = {
 VERBS: Final[dict[str, list[str]]] = {
     "inspect": ["inspect", "{}"],
     "check": ["check", "{}"],
+    "check with expectations": ["check", "--example", "snp", "--expect-file", "{}"],
     "map": ["map", "{}", "--format", "json"],
     "map as a page": ["map", "{}", "--format", "html"],
     "report": ["report", "{}"],

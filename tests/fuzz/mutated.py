@@ -25,6 +25,7 @@ from cvmplan.evidence import (
     revocation,
     wrappers,
 )
+from cvmplan.readers import expect
 from cvmplan.reference import read as references
 from tests.build import eventlog, intel
 from tests.build import evidence as made
@@ -59,6 +60,7 @@ READERS: Final[dict[str, Reader]] = {
     "revocations": revocation.read,
     "collateral": lambda blob: collateral.read([blob]),
     "policy": lambda blob: policy.from_file(Platform.SNP, blob),
+    "expect": expect.read,
     "events": replayed,
     "references": references.read,
     "cose": cose.read,
@@ -86,6 +88,13 @@ def seeds(name: str) -> list[bytes]:
         "policy": [
             b'schema = "cvmplan.policy/1"\n[snp]\nvmpl = 0\nmin_tcb = {snp = 1, tee = 0}\n',
             b'{"schema": "cvmplan.policy/1", "snp": {"policy": "0x30000", "min_version": "1.55"}}',
+        ],
+        "expect": [
+            b'{"schema": "cvmplan.expect/1", "launches": [{"image": "a.fd", "settings": '
+            b'{"vcpus": 2, "cpu": "EPYC"}, "registers": {"MEASUREMENT": "' + b"00" * 48 + b'"}}]}',
+            b'schema = "cvmplan.expect/1"\n[[launches]]\n[launches.registers]\nMRTD = "'
+            + b"ab" * 48
+            + b'"\n',
         ],
         "events": [eventlog.Log().build()],
     }
