@@ -201,6 +201,25 @@ def test_toml_and_yaml_have_lines_too(files: Path, name: str, text: str, line: i
     assert region_of(found["locations"][0])["startLine"] == line
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "line"),
+    [
+        ("m.toml", TOML.replace("= 1", "="), 4),
+        ("m.yaml", YAML.replace("gpa: 1", "gpa: [1"), 6),
+        ("m.yaml", YAML.replace("size:", "gpa:"), 6),  # a key twice
+        ("m.json", '{"schema": "cvmplan.manifest/1",\n\n "regions": [], "regions": []}', 3),
+        ("m.json", CONFLICT.replace("8KiB", "8 cubits"), 4),
+    ],
+)
+def test_a_document_that_cannot_be_read_has_a_line_too(
+    files: Path, name: str, text: str, line: int
+) -> None:
+    (files / name).write_text(text)
+    (found,) = results(name)
+    assert found["ruleId"] == "not-readable"
+    assert region_of(found["locations"][0])["startLine"] == line
+
+
 def test_a_finding_about_a_binary_has_bytes(files: Path) -> None:
     """A row of the ASEV descriptor is 12 bytes, the first one 16 bytes into it."""
     image = good_snp()

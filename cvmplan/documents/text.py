@@ -32,6 +32,7 @@ __all__ = [
 _DEEPEST = 100
 _KEY = r"""(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\."""
 _DEEP_KEY = re.compile(rf"(?<![\w-])(?:{_KEY}[ \t]*+){{64}}")  # TOML: a.b.c… nests as deep
+_TOML_ERROR = re.compile(r"at line (\d+), column (\d+)\)$")  # before Python 3.14 it says no more
 MOST_TEXT = 512 << 20  # bytes of a document
 
 
@@ -174,6 +175,9 @@ def _toml(name: str, text: str) -> Any:
     try:
         return tomllib.loads(text)
     except ValueError as error:
-        raise MalformedError(f"not TOML: {error}", at=name) from None
+        where = _TOML_ERROR.search(str(error))
+        line, column = map(int, where.groups()) if where else (None, None)
+        at = Place(name, name, line=line, column=column)
+        raise MalformedError(f"not TOML: {error}", at=at) from None
     except RecursionError:
         raise MalformedError("nested too deep", at=name) from None

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cvmplan.core.errors import MalformedError, UnsupportedError
+from cvmplan.core.places import Place, spell
 
 DEEPEST: Final = 100
 SLOW: Final = 1 << 17  # characters that the parser written in Python reads in a second
@@ -47,7 +48,7 @@ def parse(name: str, text: str) -> Any:
         return _read(name, yaml.parse(text, Loader=loader or yaml.SafeLoader))
     except (yaml.YAMLError, ValueError, OverflowError) as error:
         reason = " ".join(str(error).split())
-        raise MalformedError(f"not YAML: {reason}", at=name) from None
+        raise MalformedError(f"not YAML: {reason}", at=_mark(name, error)) from None
     except RecursionError:
         raise MalformedError("nested too deep", at=name) from None
 
@@ -97,11 +98,16 @@ def _put(
         top.key = value
 
 
-def _place(name: str, line: int, stack: list[_Open]) -> str:
-    from cvmplan.core.places import spell
-
+def _place(name: str, line: int, stack: list[_Open]) -> Place:
     parts = (len(one.made) if isinstance(one.made, list) else one.key for one in stack)
-    return f"{name}:{line}: {spell(tuple(p for p in parts if p is not None))}"
+    path = tuple(p for p in parts if p is not None)
+    return Place(f"{name}:{line}: {spell(path)}", name, path=path, line=line)
+
+
+def _mark(name: str, error: Exception) -> Place:
+    """Return the place at which the parser stopped."""
+    mark = getattr(error, "problem_mark", None)
+    return Place(name, name) if mark is None else Place(name, name, line=mark.line + 1)
 
 
 def _scalar(text: str) -> Any:
