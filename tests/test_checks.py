@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.resources
 import json
 import re
+import struct
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -19,6 +20,7 @@ from cvmplan.core.findings import RULES
 from cvmplan.core.values import printable
 from cvmplan.emit import CHECKS
 from tests import consumers, manifests
+from tests.build import igvm
 from tests.build.ovmf import ASEV_AT, SEV_SECTIONS, SevSection, good_snp
 from tests.recorder.record import consumers as consumers_folder
 from tests.run import Result, run
@@ -230,6 +232,16 @@ def test_a_finding_about_a_binary_has_bytes(files: Path) -> None:
     wanted = [{"byteOffset": row, "byteLength": 12} for row in rows]
     assert [region_of(owner) for owner in found["relatedLocations"]] == wanted
     assert region_of(found["locations"][0]) == wanted[1]
+
+
+def test_a_page_of_an_igvm_file_is_named_by_its_header(files: Path) -> None:
+    """A PAGE_DATA header is type and length, 4 bytes each, then the address."""
+    data = igvm.good_snp().page(0x11000, igvm.filling("again"), 1).build()
+    (files / "image.igvm").write_bytes(data)
+    (found,) = [f for f in results("image.igvm") if f["ruleId"] == "gpa-mapped-twice"]
+    first = data.index(struct.pack("<Q", 0x11000))
+    wanted = {first - 8, data.index(struct.pack("<Q", 0x11000), first + 1) - 8}
+    assert {region_of(owner)["byteOffset"] for owner in found["relatedLocations"]} == wanted
 
 
 def test_firmware_is_named_by_all_its_bytes(files: Path) -> None:
