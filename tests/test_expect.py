@@ -106,6 +106,21 @@ def test_files_of_a_launch_lie_beside_the_document(
     assert checked(str(image), "--allow-outside")[0] == 3
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"kernel": "../secret"}, {"initrd": "/etc/passwd"}, {"svsm": "../secret"},
+        {"vmm": "../own.json"}, {"pod": "../secret"}, {"mrconfigid": "file:../secret"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_no_file_outside_its_folder_is_opened(image: Path, settings: dict[str, str]) -> None:
+    expect(image.parent, launch(ZEROS, **settings))
+    result = run("check", "image.fd", "--vcpus", "1")
+    assert_refused(result, {2})
+    assert "is outside the manifest's folder" in result.err
+
+
 def test_a_file_of_expectations_for_several_images(image: Path) -> None:
     shutil.copy(image, image.parent / "other.fd")
     one = {**launch(peer(image), vcpus=1), "image": "image.fd"}

@@ -12,7 +12,9 @@ from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, CvmplanError, MalformedError, MapError
 from cvmplan.core.files import EXAMPLES, Files, is_same, is_there, map_file
 from cvmplan.core.findings import Finding, has_errors
+from cvmplan.core.values import FILE
 from cvmplan.launch.given import Given
+from cvmplan.launch.settings import IDENTITIES
 from cvmplan.operations.checked import Checked, Compared, on_lines, paths_of
 from cvmplan.operations.plan import Plan
 from cvmplan.planning.request import Request, is_file, read_parameters
@@ -148,6 +150,8 @@ def _settings(wanted: Expected, request: Request) -> Given:
         value = written
         if isinstance(value, str) and (name in PATHS or (name == "vmm" and is_file(value))):
             value = request.files.inside(value, document)
+        elif isinstance(value, str) and name in IDENTITIES and value.startswith(FILE):
+            value = FILE + request.files.inside(value.removeprefix(FILE), document)
         try:
             given |= read_parameters({name: value}, request.files.open)  # type: ignore[misc]  # names are checked there
         except ConfigError as error:
