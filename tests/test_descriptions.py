@@ -21,7 +21,7 @@ from cvmplan.readers.descriptions.qemu_words import WITH_VALUE, WITHOUT_VALUE
 from tests.build.boot import Firmware, kernel, pe_image
 from tests.build.ovmf import example
 from tests.consumers import unpacked
-from tests.oracles.peer import Boot, Machine, theirs
+from tests.oracles.peer import Boot, Machine, theirs, vcpu_types
 from tests.run import Result, assert_refused, run
 
 SHARED: Final = Path("../shared").resolve()
@@ -29,6 +29,7 @@ EXAMPLES: Final = SHARED / "consumers/examples"
 CASE: Final = SHARED / "cases/inputs/command-line-and-domain"
 KERNEL: Final = "/boot/vmlinuz"
 LINES: Final = ("", "quiet", "a  b", "root=/dev/vda1 x='1 2' y=\"3\"", "ä ö, b=,,", "-- single")
+SUFFIXES: Final = (".json", ".xml", ".toml", ".txt", ".bin")
 SECONDS: Final = 2.0  # that any description of up to 1 MB may take
 MODELS: Final = ("EPYC-v4", "EPYC-Milan", "EPYC-Genoa-v1", "EPYC-Rome")
 
@@ -215,8 +216,17 @@ def test_the_last_option_counts_and_commas_are_doubled(folder: Path) -> None:
 
 def test_a_kernel_without_hashes_is_not_measured_and_told(folder: Path) -> None:
     (folder / "q").write_text(f"{BASE} -kernel boot/vmlinuz")
+    for words in (("measure", "q", "--bare"), ("reference", "q", "--to", "rvps")):
+        assert run(*words).err.startswith("warning: q: kernel-hashes-off: ")
     assert "kernel-hashes-off" in rules("q")
     assert digest("q") == digest("snp.fd", "--platform", "snp")
+
+
+def test_without_a_model_it_is_that_of_qemu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """target/i386/cpu.c: qemu64 is family 15, model 107, stepping 1."""
+    (folder / "q").write_text(BASE.replace("-cpu EPYC-v4 ", ""))
+    monkeypatch.setitem(vcpu_types.CPU_SIGS, "qemu64", vcpu_types.cpu_sig(15, 107, 1))
+    assert digest("q") == theirs("snp.fd", "", "", Machine(cpu="qemu64"))
 
 
 @pytest.mark.parametrize("cpu", ["host", "max,pmu=off", ""])
@@ -624,6 +634,40 @@ def test_limits_of_a_pod_are_those_of_kubelet(old: str, new: str, vcpus: int, ka
 
 
 @needs_shared
+@pytest.mark.parametrize(
+    ("enabled", "codes"),
+    [
+        ('["kernel_params", "default_vcpus", "machine_type"]', set()),
+        ('[".*"]', set()),
+        ("[]", {3}),
+        ('["kernel_params"]', {3}),
+        ('["^d.*_vcpus$", "kernel_params"]', {4}),
+    ],
+)
+def test_annotations_that_are_not_enabled(enabled: str, codes: set[int], kata: Path) -> None:
+    """pkg/oci/utils.go, checkAnnotationNameIsValid: the pod is refused."""
+    path = kata / "configuration.toml"
+    new = f"enable_annotations = {enabled}\ndefault_vcpus = 1"
+    path.write_text(path.read_text().replace("default_vcpus = 1", new))
+    (kata / "pod.yaml").write_text(POD)
+    words = ("configuration.toml", "--base", "host", "--pod", "pod.yaml")
+    if codes:
+        assert_refused(run("measure", *words), codes)
+    else:
+        assert given(*words)["given"]["vcpus"] == 4
+
+
+@needs_shared
+def test_the_runtime_in_go_does_not_read_the_size_of_pipes(kata: Path) -> None:
+    """pkg/katautils/config.go of 4.1.0, type agent."""
+    path = kata / "configuration.toml"
+    before = digest("configuration.toml", "--base", "host")
+    more = "[agent.kata]\ncontainer_pipe_size = 5"
+    path.write_text(path.read_text().replace("[agent.kata]", more))
+    assert digest("configuration.toml", "--base", "host") == before
+
+
+@needs_shared
 def test_annotations_change_what_is_booted(kata: Path) -> None:
     prefix = "io.katacontainers.config.hypervisor."
     more = (
@@ -669,6 +713,8 @@ def test_drop_in_files_come_after_the_configuration(kata: Path) -> None:
         ("hypervisor.qemu", "hypervisor.clh", {4}),
         ("confidential_guest = true", "confidential_guest = 1", {3}),
         ("image =", "img =", {3}),
+        ("image =", 'initrd = "x"\nimage =', {3}),
+        ('cpu_features = "', 'cpu_features = "model=1,', {4}),
         ("[agent.kata]", "[agent.kata", {3}),
         ("snp_guest_policy = 196608", 'snp_guest_policy = "x"', {3}),
     ],
@@ -969,6 +1015,16 @@ def test_large_descriptions_are_refused_in_time(text: str, folder: Path) -> None
     start = time.process_time()
     assert_refused(run("measure", "f"), {3, 4})
     assert time.process_time() - start < SECONDS
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "path", [p for p in EXAMPLES.rglob("*") if p.suffix in SUFFIXES], ids=lambda p: p.name
+)  # fmt: skip
+def test_examples_are_inspected_or_refused(path: Path) -> None:
+    told = run("inspect", str(path))
+    assert told.code in (0, 3, 4)
+    assert "Traceback" not in told.err
 
 
 def test_inspect_shows_settings_and_their_places(folder: Path) -> None:

@@ -27,8 +27,11 @@ FOLDS = {"measure", "measure_steps", "lowered", "running", "replay", "replayed",
 
 TABLES = {"ABIS", "PROFILES", "RULES", "find", "calls_of", "of_interface"}
 """What is built in: whoever prints it is given it."""
-WRITTEN = {"_DIRECTIVE.pack"}
-"""A record that no stage has: the form of an ID block in IGVM files."""
+WRITTEN = {
+    "_DIRECTIVE.pack", "FIXED.pack", "FIXED_2.pack", "HEAD.pack", "layout.pack",
+    "layout.struct.pack",
+}  # fmt: skip
+"""Records that no stage has: an ID block of an IGVM file, and the headers of one."""
 
 
 def protocol_of(output: Output[Any]) -> type[Any]:

@@ -345,6 +345,15 @@ def test_nothing_is_usual_where_it_is_ignored_or_another_tool_is_meant() -> None
     assert run(*words).out.split()[-1] == own.out
 
 
+@pytest.mark.parametrize(
+    "words", [("check",), ("map",), ("plan", "--format", "calls"), ("igvm", "-o", "x.igvm")]
+)
+def test_an_output_without_them_has_them_beside_it(words: tuple[str, ...]) -> None:
+    Path("cvmplan.toml").write_text("vcpus = 3\n")
+    told = run(*words, "--example", "snp")
+    assert told.err.splitlines()[0] == "vcpus 3: assumed (cvmplan.toml)"
+
+
 def test_a_file_of_a_different_user_is_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     usual("vcpus = 3\n")
     monkeypatch.setattr("os.geteuid", lambda: 12345)

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from cvmplan.cli import make_app, usual
-from cvmplan.cli.options import Output, Request, launch_verb, write
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Output, launch_verb, write
 from cvmplan.cli.progress import watch_for
+from cvmplan.cli.request import Request
 from cvmplan.core.errors import MismatchError, UnsupportedError
 from cvmplan.core.names import spelled, unknown
 from cvmplan.core.values import printable
@@ -47,7 +48,6 @@ def config(request: Request, to: To, output: Output = None) -> None:
     result = measure(plan, watch_for(plan, quiet=request.quiet))
     for finding in broken_promises(plan, result):
         raise MismatchError(finding.message, at=finding.at)
-    usual.tell_of_plan(plan)
     made = configure(plan, result, kind, manager, _absolute if manager.absolute else str)
     for text in (made.firmware, made.kernel, made.initrd, made.append):
         _check_text(text or "")
@@ -64,7 +64,7 @@ def _plan(request: Request, manager: Manager) -> Plan:
     if "abi" not in plan.assumed or plan.vmm != manager.vmm:
         return plan
     newest = {"abi": abis.newest(plan.platform).name}
-    return replace(request, options=request.options | newest).plan()
+    return replace(request, options=request.options | newest, marks=True).plan()
 
 
 def _absolute(path: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from base64 import b64decode
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Optional
 
@@ -13,7 +14,6 @@ import typer
 from cvmplan.cli import make_app
 from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import (
-    Request,
     Shared,
     format_of,
     launch_options,
@@ -24,6 +24,7 @@ from cvmplan.cli.options import (
     write_bytes,
 )
 from cvmplan.cli.progress import watch_for
+from cvmplan.cli.request import Request
 from cvmplan.cli.secrets import passphrase_of
 from cvmplan.cli.typed import Typed
 from cvmplan.core import platform as platforms
@@ -262,7 +263,7 @@ def _identity(asked: Asked, plan: Plan) -> tuple[Identity, bool]:
         at = f"op {len(plan.ops) - 1}"
         blobs = (Blob(at, memoryview(part)) for part in (finish.id_block, finish.id_auth))
         return Identity(*blobs), wanted
-    image = request.launch().image if plan.promised else None
+    image = replace(request, marks=True).launch().image if plan.promised else None
     for found in image.id_blocks if image else ():
         enabled = bool(found.fields["author_key_enabled"])
         return of_directive(found.fields, policy_of(plan), found.at), enabled

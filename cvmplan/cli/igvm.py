@@ -7,10 +7,11 @@ from typing import Annotated, Optional
 
 import typer
 
-from cvmplan.cli import make_app, usual
-from cvmplan.cli.options import Request, launch_verb, write_bytes
+from cvmplan.cli import make_app
+from cvmplan.cli.options import launch_verb, write_bytes
 from cvmplan.cli.process import tell
 from cvmplan.cli.progress import watch_for
+from cvmplan.cli.request import Request
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files, is_same
 from cvmplan.emit import igvm as file
@@ -39,8 +40,8 @@ def igvm(request: Request, output: To, beside: Beside = None, igvm_version: Vers
     Write launches as an IGVM file.
 
     Pages have their headers in the order in which they are added, and data that is the same is in
-    the file once.  A loader that keeps this order gets the same measurement: compare with 'cvmplan
-    measure FILE --vmm NAME'.
+    the file once.  A loader may have an order of its own, and add more: 'cvmplan measure FILE
+    --vmm NAME' says what NAME makes of the file.
     """
     if igvm_version not in file.VERSIONS:
         raise ConfigError(f"version {igvm_version}, there are 1 and 2", at="--igvm-version")
@@ -58,7 +59,7 @@ def _check_output(output: str, files: Files) -> None:
     """Raise ConfigError where the file that is written would be one of those that were read."""
     for path in files.inputs:
         if output != "-" and is_same(output, path):
-            raise ConfigError(f"{output} is read for this", at="--output", hint="-o OTHER")
+            raise ConfigError(f"{output} is also read", at="--output", hint="give a different file")
 
 
 def _beside(request: Request, path: str) -> Request:
@@ -68,7 +69,6 @@ def _beside(request: Request, path: str) -> Request:
 
 def _part(plan: Plan, *, quiet: bool) -> file.Part:
     """Return what the file has of a launch; PlanError, UnsupportedError, MismatchError."""
-    usual.tell_of_plan(plan)
     result = measure(plan, watch_for(plan, quiet=quiet))
     for finding in broken_promises(plan, result):
         raise MismatchError(finding.message, at=finding.at)

@@ -12,7 +12,6 @@ import typer
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Output,
-    Request,
     Shared,
     format_of,
     launch_options,
@@ -21,6 +20,7 @@ from cvmplan.cli.options import (
     with_options,
     write,
 )
+from cvmplan.cli.request import Request
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.errors import ConfigError, MismatchError, UnsupportedError

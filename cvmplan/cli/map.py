@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Request, format_of, launch_verb, write
+from cvmplan.cli.options import Output, format_of, launch_verb, write
+from cvmplan.cli.request import Request
 from cvmplan.core.findings import has_errors
 from cvmplan.emit import MAP
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from cvmplan.cli import make_app, usual
-from cvmplan.cli.options import Output, Request, digest_option, format_of, launch_verb, write
-from cvmplan.cli.process import tell
+from cvmplan.cli import make_app
+from cvmplan.cli.options import Output, digest_option, format_of, launch_verb, write
+from cvmplan.cli.process import tell, tell_warnings
 from cvmplan.cli.progress import Watch, watch_for
+from cvmplan.cli.request import Request
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
 from cvmplan.core.values import printable
@@ -76,15 +78,13 @@ def measure(
     The output lists every input of the digest and marks each as given or assumed.  Where it is
     not the expected one, only the JSON document is printed.
     """
-    from cvmplan.operations.measure import measure as fold
-
     wanted = None if expect is None else digest_option(expect)
     references = _references(against, certs or [])
     printer = _printer(format, "--bare" if bare else "--output-format" if output_format else "")
-    plan = request.plan()
-    with _watch(request, plan) as watch:
-        result = fold(plan, watch)
-    plan = _announced(plan, result, bare=bare)
+    plan = replace(request, marks=printer is not None).plan()
+    plan, result = _measured(request, plan)
+    if printer is None and plan.places:  # it is of a launch description
+        tell_warnings(plan.findings)
     text = printer.measurement(plan, result) if printer else result.digest.hex()
     if output_format or firmware_only or dump_vmsa:
         from cvmplan.cli import familiar
@@ -100,6 +100,15 @@ def measure(
         write(text, familiar.dump_states(plan, output) if dump_vmsa else output)
 
 
+def _measured(request: Request, plan: Plan) -> tuple[Plan, Measurement]:
+    """Return the plan with all that is found about it, and its measurement."""
+    from cvmplan.operations.measure import announced, measure
+
+    with _watch(request, plan) as watch:
+        result = measure(plan, watch)
+    return announced(plan, result), result
+
+
 def _printer(format: str, alone: str) -> MeasurementPrinter | None:
     """Return what prints the measurement, None for a digest `alone`; ConfigError."""
     if not alone:
@@ -107,15 +116,6 @@ def _printer(format: str, alone: str) -> MeasurementPrinter | None:
     if format != "text":
         raise ConfigError("cannot be combined with --format", at=alone)
     return None
-
-
-def _announced(plan: Plan, result: Measurement, *, bare: bool) -> Plan:
-    """Return the plan with all that is found; a bare digest has nothing beside it, so say it."""
-    from cvmplan.operations.measure import announced
-
-    if bare:
-        usual.tell_of_plan(plan)
-    return announced(plan, result)
 
 
 def _check(wanted: bytes | None, plan: Plan, result: Measurement, request: Request) -> None:

@@ -13,14 +13,15 @@ import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Optional, TypeAlias, TypeVar
 
 import typer
 
 from cvmplan import emit
 from cvmplan.cli import COMPLETE, usual
+from cvmplan.cli.outputs import check_output, output_file
 from cvmplan.cli.process import CLOSED_PIPE, TICKER, discard, tell
+from cvmplan.cli.request import Request
 from cvmplan.cli.typed import Typed
 from cvmplan.core import values
 from cvmplan.core.blob import Blob
@@ -28,13 +29,12 @@ from cvmplan.core.errors import ConfigError, InputError
 from cvmplan.core.files import EXAMPLES, Files
 from cvmplan.core.mapped import confirm_all
 from cvmplan.core.names import unknown
-from cvmplan.core.outputs import descriptor, whole_bytes, whole_file
+from cvmplan.core.outputs import whole_bytes, whole_file
 from cvmplan.core.platform import Platform
 from cvmplan.core.values import printable
 from cvmplan.launch.given import Given
 from cvmplan.launch.settings import SETTINGS, TOP, Kind
 from cvmplan.planning import read
-from cvmplan.planning import request as planning
 from cvmplan.planning.read import read_name, read_options
 from cvmplan.planning.request import choose_vmm
 
@@ -71,14 +71,6 @@ Output = Annotated[
     Optional[str],
     typer.Option("--output", "-o", metavar="FILE", help="Output file (written atomically)."),
 ]
-
-
-@dataclass(frozen=True, slots=True)
-class Request(planning.Request):
-    """What was asked for, and how: quietly, and in how many processes."""
-
-    quiet: bool = False
-    jobs: int = 1
 
 
 def format_of(output: emit.Output[Any], help: str = "Output format.") -> Any:
@@ -192,6 +184,8 @@ def with_options(
     @functools.wraps(function)
     def verb(**values: Any) -> None:
         mine = {name: values.pop(name) for name in own}
+        if "output" in mine:
+            check_output(mine["output"], [*values.values(), *mine.values()])
         function(make(Typed(values)), **mine)
 
     signature = [
@@ -278,11 +272,6 @@ def example_path(name: str) -> str:
 def open_image(path: str | None, example: str | None) -> Blob:
     """Return the image that is named, or the example."""
     return _open(Files(), path, example)
-
-
-def output_file(output: str | None) -> str | None:
-    """Return the file that `output` names, None for standard output: "-", or its name in /dev."""
-    return None if output in (None, "-") or descriptor(str(output)) == 1 else output
 
 
 def write(text: str | Iterable[str], output: str | None) -> None:

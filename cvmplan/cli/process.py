@@ -7,9 +7,15 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from types import FrameType
-from typing import IO, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Final, NoReturn
+
+from cvmplan.core.values import printable
+
+if TYPE_CHECKING:
+    from cvmplan.core.findings import Finding
 
 SIGNALLED: Final = 128  # exit code of a run that signal N ended: 128 + N, as shells report it
 CLOSED_PIPE: Final = SIGNALLED + signal.SIGPIPE
@@ -95,6 +101,14 @@ TICKER: Final = Ticker()
 def tell(text: str) -> None:
     """Write a line to standard error; where that is closed or full, the line is dropped."""
     _write(f"{text}\n")
+
+
+def tell_warnings(findings: Iterable[Finding]) -> None:
+    """Tell what is found that is a warning, where the output has no room for it."""
+    for one in findings:
+        if one.severity == "warning":
+            place = f"{one.at}: " if one.at else ""
+            tell(printable(f"warning: {place}{one.rule}: {one.message}"))
 
 
 def _write(text: str) -> bool:

@@ -16,12 +16,12 @@ from cvmplan.cli.folder import Contents, write_folder
 from cvmplan.cli.options import (
     Shared,
     option,
-    output_file,
     with_options,
     write,
     write_bytes,
 )
-from cvmplan.cli.process import tell
+from cvmplan.cli.outputs import output_file
+from cvmplan.cli.process import tell, tell_warnings
 from cvmplan.cli.progress import bar
 from cvmplan.cli.sweep import Asked, Jobs, Quiet, axes, computed, read_axes
 from cvmplan.cli.typed import Typed
@@ -35,6 +35,8 @@ from cvmplan.core.values import Json, printable
 from cvmplan.emit import REFERENCE
 from cvmplan.planning.read import option as flag
 from cvmplan.planning.read import read_value
+from cvmplan.planning.source import open_source
+from cvmplan.readers import recognise
 from cvmplan.reference.targets import TARGETS, check
 from cvmplan.reference.values import Reference, Value, Wanted, of_rows
 from cvmplan.sweep import run
@@ -196,8 +198,23 @@ def _write(
     write_folder(output, files, force=force)
 
 
+def _tell_of_descriptions(asked: Asked) -> None:
+    """Tell what is found in the launch descriptions, which values have no room for."""
+    files = asked.files()
+    paths = (path for product in asked.products for path in product.images if path != "-")
+    for path in dict.fromkeys(paths):
+        image = files.open(path, "image")
+        recognised = recognise(image)
+        if recognised[0] == "description":
+            source = open_source(image, files.open, asked.reading, recognised)
+            named = any("cpu" in product.settings for product in asked.products)
+            found = source.declared.findings
+            tell_warnings(one for one in found if not (named and one.rule == "host-cpu"))
+
+
 def _values(asked: Asked, jobs: int, *, quiet: bool) -> tuple[Value, ...]:
     """Measure every combination; ConfigError for too many, PlanError with all refusals."""
+    _tell_of_descriptions(asked)
     total = sum(product.size for product in asked.products)
     if total > MOST_VALUES:
         raise ConfigError(f"{total} combinations, at most {MOST_VALUES} fit", at="IMAGE")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Request, launch_verb, write
+from cvmplan.cli.options import Output, launch_verb, write
+from cvmplan.cli.request import Request
 from cvmplan.core.errors import ConfigError
 from cvmplan.core.files import Files
 from cvmplan.emit import REPORT

@@ -9,9 +9,10 @@ from typing import Annotated, Optional
 import typer
 
 from cvmplan.cli.options import example_path, launch_options, settings, with_options
+from cvmplan.cli.request import Request
 from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError
-from cvmplan.planning.request import Request, choose_vmm
+from cvmplan.planning.request import choose_vmm
 
 Images = Annotated[
     Optional[list[str]],

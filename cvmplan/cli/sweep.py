@@ -18,10 +18,10 @@ from cvmplan.cli.options import (
     Shared,
     example_path,
     option,
-    output_file,
     with_options,
     write,
 )
+from cvmplan.cli.outputs import output_file
 from cvmplan.cli.progress import bar
 from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError, PlanError

@@ -7,13 +7,9 @@ from typing import Annotated, Any, Optional
 import typer
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import (
-    Output,
-    Request,
-    digest_option,
-    launch_verb,
-)
+from cvmplan.cli.options import Output, digest_option, launch_verb
 from cvmplan.cli.progress import watch_for
+from cvmplan.cli.request import Request
 from cvmplan.cli.td_params import MODULE, Format, answer_in
 from cvmplan.core import platform as platforms
 from cvmplan.core import values

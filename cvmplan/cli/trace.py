@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated
 
 from cvmplan.cli import make_app
-from cvmplan.cli.options import Output, Request, format_of, launch_verb, write
+from cvmplan.cli.options import Output, format_of, launch_verb, write
+from cvmplan.cli.request import Request
 from cvmplan.emit import TRACE
 
 app = make_app()

@@ -20,9 +20,9 @@ from cvmplan.core.files import Files, map_file
 from cvmplan.core.names import unknown
 from cvmplan.core.values import FILE, Json, printable, within
 from cvmplan.kvm import abi as abis
+from cvmplan.launch.documented import Said
 from cvmplan.launch.given import NOTHING_USUAL, Usual, Value
 from cvmplan.launch.settings import IDENTITIES, SETTINGS, TOP, Kind
-from cvmplan.operations.plan import Plan
 from cvmplan.planning.read import read_name, read_value
 from cvmplan.planning.request import chosen_profile, is_file
 from cvmplan.planning.usual import CAN_BE_USUAL
@@ -89,11 +89,11 @@ def words(known: Mapping[str, Declared], typed: list[Word]) -> Iterator[Word]:
                 yield Word(keys[one.name])
 
 
-def tell_of_plan(plan: Plan) -> None:
+def tell_of_launch(assumed: Mapping[str, Said], places: Mapping[str, str]) -> None:
     """Say which settings of a launch are usual, for an output that has no room for it."""
-    for name, value in plan.assumed.items():
-        if name in plan.places:
-            tell(printable(f"{name} {value}: assumed ({plan.places[name]})"))
+    for name, value in assumed.items():
+        if name in places:
+            tell(printable(f"{name} {value}: assumed ({places[name]})"))
 
 
 def tell_of(usual: Usual) -> None:

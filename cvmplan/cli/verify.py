@@ -10,7 +10,6 @@ import typer
 from cvmplan.cli import make_app
 from cvmplan.cli.options import (
     Output,
-    Request,
     Shared,
     format_of,
     launch_options,
@@ -21,6 +20,7 @@ from cvmplan.cli.options import (
 )
 from cvmplan.cli.process import tell
 from cvmplan.cli.progress import watch_for
+from cvmplan.cli.request import Request
 from cvmplan.cli.typed import Typed
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError

@@ -148,7 +148,9 @@ def findings_table(found: Sequence[Finding]) -> Markup:
             "strong", one.severity, class_="cvm-t-wrong" if one.severity == order[0] else ""
         )
         pages = (
-            "" if one.first is None or one.last is None else f"{one.first:#x}-{one.last | 0xFFF:#x}"
+            ""
+            if one.first is None or one.last is None
+            else svg.span(one.first, (one.last | 0xFFF) + 1)
         )
         hint = f" Hint: {one.hint}" if one.hint else ""
         place = one.at or ", ".join(one.origins[:2])

@@ -7,7 +7,6 @@ Source: microsoft/igvm e6c3ff1, igvm_defs/src/lib.rs (layouts), igvm/src/lib.rs 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from hashlib import sha256
 from itertools import repeat
 from typing import Final, NamedTuple
 from zlib import crc32
@@ -20,7 +19,7 @@ from cvmplan.emit import identity
 from cvmplan.images.igvm_headers import FIXED, FIXED_2, HEAD, LAYOUTS, MAGIC, PLATFORMS
 from cvmplan.images.igvm_regions import NAMES
 from cvmplan.launch.directives import Context, Directive, Directives, ErrorRange, Pages
-from cvmplan.memory.contents import Contents, Filled, page_runs
+from cvmplan.memory.contents import Contents, Filled, page_key, page_runs
 from cvmplan.platforms.snp import idblock
 
 VERSIONS: Final = (1, 2)
@@ -209,7 +208,7 @@ class _Data:
         return self._page(view, 0) if len(view) == PAGE else self._append(view, 0, len(view))
 
     def _page(self, view: memoryview, at: int) -> int:
-        key = sha256(view[at : at + PAGE]).digest()
+        key = page_key(view[at : at + PAGE])
         offset = self._offsets.get(key)
         if offset is None:
             offset = self._offsets[key] = self._append(view, at, at + PAGE)

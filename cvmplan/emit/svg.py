@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from cvmplan.core.values import PAGE
+from cvmplan.core.values import PAGE, write_span
 from cvmplan.emit.lines import without_name
 from cvmplan.emit.markup import Markup, cut, lines, tag
 from cvmplan.emit.palette import LOOKS, look_of, patterns, style
@@ -80,7 +80,7 @@ def amount(size: int) -> str:
 
 def span(first: int, end: int) -> str:
     """Return [first, end) with both ends included; an address alone for no bytes."""
-    return f"{first:#x}-{end - 1:#x}" if end > first else f"{first:#x}"
+    return write_span(first, end - first) if end > first else f"{first:#x}"
 
 
 def said(shape: Shape) -> str:

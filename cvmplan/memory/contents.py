@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Iterator
+from hashlib import sha256
 from operator import itemgetter
 from typing import TypeAlias
 
@@ -94,6 +95,11 @@ def part(contents: Contents, offset: int, size: int) -> Contents:
     if offset >= end:
         return Zeros()
     return data.slice(offset, end) if isinstance(data, Blob) else Made(data[offset:end])
+
+
+def page_key(page: memoryview) -> bytes:
+    """Return by what a page is found that has the same bytes: their SHA-256."""
+    return sha256(page).digest()
 
 
 def page_runs(contents: Contents, size: int) -> Iterator[tuple[memoryview | None, int]]:

@@ -39,6 +39,7 @@ _MODELS = {
     "EPYC-Genoa": (signature(25, 17, 0), ("v1", "v2", "v3")),
     "EPYC-Turin": (signature(26, 0, 0), ("v1", "v2")),
     "Dhyana": (signature(24, 0, 1), ("v1", "v2")),
+    "qemu64": (signature(15, 107, 1), ("v1",)),
 }
 CHIPS: Final = {
     0xA00F11: "Milan", 0xA00F12: "Milan", 0xA10F11: "Genoa", 0xA10F12: "Genoa",
@@ -56,6 +57,8 @@ SIGNATURES: Final = {
     for name in (model, *(f"{model}-{version}" for version in versions))
 }
 DEFAULT: Final = "EPYC-v4"
+OF_QEMU: Final = "qemu64"
+"""What QEMU takes where no model is named (target/i386/cpu.h, TARGET_DEFAULT_CPU_TYPE)."""
 HOST: Final = ("host", "max")
 """Models whose signature is that of the host's processor."""
 

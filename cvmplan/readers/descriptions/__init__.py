@@ -153,7 +153,7 @@ def inspect(blob: Blob) -> Inspection:
     beside = [{"name": name} for name in said.uncovered]
     return {
         "format": said.format,
-        "allows": [str(said.settings["platform"].value)],
+        "allows": [str(one.value) for name, one in said.settings.items() if name == "platform"],
         "tables": [{"name": "settings", "rows": rows}, {"name": "not measured", "rows": beside}],
         "findings": said.findings,
     }

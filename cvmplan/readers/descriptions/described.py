@@ -88,11 +88,15 @@ def no_hashes(blob: Blob, hint: str) -> Finding:
     return Finding("kernel-hashes-off", problem, at=blob.name, hint=hint)
 
 
-def host_cpu(blob: Blob, named: Said | None) -> list[Finding]:
-    """Return the finding for a CPU whose signature is measured and that no model names."""
+def host_cpu(blob: Blob, named: Said | None, taken: str) -> list[Finding]:
+    """
+    Return the finding for a CPU whose signature is measured and that no model names.
+
+    `taken`: what says which one it is then.
+    """
     hint = "give its signature as --cpu 0x…; 'cvmplan explain' tries those of known processors"
     if named is None:
-        problem = f"names no CPU model, whose signature is measured: {cpus.DEFAULT} is assumed"
+        problem = f"names no CPU model, whose signature is measured: {taken}"
         return [Finding("host-cpu", problem, at=blob.name, hint=hint, severity="warning")]
     if str(named.value).partition(",")[0].lower() not in cpus.HOST:
         return []

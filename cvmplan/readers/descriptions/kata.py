@@ -28,9 +28,11 @@ from cvmplan.launch.settings import READ_WITH
 from cvmplan.profiles.kata import FLAGS, Own, Verity, key_of, of_rust, replaced, split
 from cvmplan.profiles.managers import MANAGERS
 from cvmplan.readers.descriptions.described import Description, Said, whole_text, wrong
+from cvmplan.readers.descriptions.kata_agent import of_agent
 from cvmplan.readers.descriptions.kata_pod import (
     Table,
     below,
+    check_enabled,
     converted,
     limit_of,
     merged,
@@ -128,6 +130,8 @@ class _Configuration:
             if self._rust and agent != name and agent in AGENT_PARAMETERS:
                 problem = "an annotation for the agent is not modelled"
                 raise UnsupportedError(problem, at=f"{blob.name}: {name}")
+            if key != name and "enable_annotations" in self._qemu:
+                check_enabled(blob, key, self._qemu["enable_annotations"])
             if key == name or key not in (*PLAIN, "kernel_params"):
                 continue
             if not isinstance(value, str):
@@ -202,6 +206,9 @@ class _Configuration:
             "cpu": Said(MANAGERS["kata"].cpu, TABLE),
             "policy": Said(self._qemu.get("snp_guest_policy", SNP.policy), self._place(POLICY)),
         } | self.boot()
+        if _SIGNATURE.search(self._string("cpu_features")):
+            problem = "changes the signature of the processors"
+            raise UnsupportedError(problem, at=f"{self._blob.name}: {self._place('cpu_features')}")
         for name, setting in (("snp_id_block", "id_block"), ("snp_id_auth", "id_auth")):
             if self._string(name):
                 said[setting] = Said(self._string(name), self._place(name))
@@ -238,10 +245,9 @@ class _Configuration:
     def _command_line(self) -> str:
         """Return the kernel's command line; {vcpus} stands where the number of vCPUs does."""
         image = bool(self._string("image"))
-        if not image and not self._string("initrd"):
-            raise wrong(
-                self._blob, self._place("image"), "missing: it names neither image nor initrd"
-            )
+        if image == bool(self._string("initrd")):
+            problem = "both image and initrd" if image else "missing: neither image nor initrd"
+            raise wrong(self._blob, self._place("image"), problem)
         rootfs = self._string("rootfs_type") or "ext4"
         if rootfs not in FLAGS:
             raise wrong(self._blob, self._place("rootfs_type"), f"{rootfs!r} is not known")
@@ -277,6 +283,9 @@ class _Configuration:
         words = replaced(held, last.values())
         return " ".join((*own.first(), *words, *self._extensions()))
 
+    def _of_agent(self) -> Iterator[str]:
+        return of_agent(self._blob, self._agent, rust=self._rust)
+
     def _extensions(self) -> Iterator[str]:
         """Yield the parameter of each image that extends the guest's."""
         images = self._qemu.get("guest_extension_images", [])
@@ -292,7 +301,8 @@ class _Configuration:
         written = self._string("kernel_verity_params").strip()
         if not written:
             return None
-        held = dict(part.partition("=")[::2] for part in written.split(",") if part.strip())
+        parts = [part.strip() for part in written.split(",")]
+        held = dict(part.partition("=")[::2] for part in parts if part)
         place = self._place("kernel_verity_params")
         for name in VERITY_KEYS:
             if not held.get(name):
@@ -302,35 +312,6 @@ class _Configuration:
         except ValueError as error:
             raise wrong(self._blob, place, str(error)) from None
         return Verity(data, hashes, blocks, held["root_hash"], held["salt"])
-
-    def _of_agent(self) -> Iterator[str]:
-        """Yield the parameters that the agent's settings add."""
-        held = self._agent
-        yield from ["agent.log=debug"] if held.get("enable_debug") else []
-        yield from ["agent.trace=true"] if held.get("enable_tracing") else []
-        yield from self._counted("container_pipe_size")
-        if held.get("debug_console_enabled"):
-            yield from ("agent.debug_console", "agent.debug_console_vport=1026")
-        if self._rust:
-            seconds = self._number("cdh_api_timeout_ms", CDH_TIMEOUT) // 1000
-            yield from [f"agent.cdh_api_timeout={seconds}"] if seconds else []
-        else:
-            yield from self._counted("cdh_api_timeout")
-        yield from self._counted("launch_process_timeout")
-        yield from ["agent.visible_cdi_devices=true"] if held.get("visible_cdi_devices") else []
-        if table(held, "mem_agent").get("enable") or held.get("mem_agent_enable"):
-            problem = "the parameters of the memory agent are not modelled"
-            raise UnsupportedError(problem, at=f"{self._blob.name}: agent.kata.mem_agent")
-
-    def _counted(self, name: str) -> Iterator[str]:
-        if number := self._number(name, 0):
-            yield f"agent.{name}={number}"
-
-    def _number(self, name: str, usual: int) -> int:
-        value = self._agent.get(name, usual)
-        if type(value) is not int or not 0 <= value < 1 << 32:
-            raise wrong(self._blob, f"agent.kata.{name}", f"{value!r} is not a number")
-        return value
 
     def rest(self) -> Iterator[str]:
         """Yield what the measurement does not cover."""
@@ -343,7 +324,7 @@ class _Configuration:
 
 POLICY: Final = "snp_guest_policy"
 RUST: Final = "virt_container"  # runtime.name of the one in Rust
-CDH_TIMEOUT: Final = 50_000  # ms, of the runtime in Rust where none is set
+_SIGNATURE: Final = re.compile(r"\b(?:family|model|stepping)\b")
 _EXTENSION: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 MEMORY: Final = 2048  # MiB where default_memory is not set
 MOST: Final = 1 << 12

@@ -8,6 +8,8 @@ from decimal import Decimal
 from typing import Any, Final, TypeAlias
 
 from cvmplan.core.blob import Blob
+from cvmplan.core.errors import UnsupportedError
+from cvmplan.core.values import printable
 from cvmplan.documents import text
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
@@ -21,6 +23,7 @@ SWITCHES: Final = ("enable_iommu", "use_legacy_serial")
 FLAGGED: Final = {"true": True, "false": False, "1": True, "0": False, "t": True, "f": False}
 """How Go writes true and false (strconv.ParseBool)."""
 
+ANY: Final = ".*"
 Table: TypeAlias = Mapping[str, Any]
 
 
@@ -61,6 +64,25 @@ def merged(held: Table, other: Table) -> dict[str, Any]:
         inside = isinstance(value, dict) and isinstance(made.get(name), dict)
         made[name] = merged(made[name], value) if inside else value
     return made
+
+
+def check_enabled(blob: Blob, key: str, patterns: Any) -> None:
+    """
+    Raise MalformedError for a hypervisor annotation that the configuration does not enable.
+
+    `patterns`: what enable_annotations has, of which each is sought in the name as it is.
+    UnsupportedError where that takes a regular expression.
+
+    Source: kata-containers 4.1.0 src/runtime/pkg/oci/utils.go (checkAnnotationNameIsValid).
+    """
+    listed = [str(one) for one in patterns] if isinstance(patterns, list) else []
+    if any(one in key or one == ANY for one in listed):
+        return
+    odd = next((one for one in listed if not one.replace("_", "").isalnum()), None)
+    if odd is not None:
+        problem = f"{odd[:60]!r} of enable_annotations, a regular expression, is not modelled"
+        raise UnsupportedError(printable(problem), at=f"{blob.name}: annotation {key}")
+    raise wrong(blob, f"annotation {key}", "is not enabled: the runtime refuses the pod")
 
 
 def limit_of(blob: Blob, pod: Table) -> Decimal:

@@ -20,6 +20,7 @@ from cvmplan.core.values import integer
 from cvmplan.documents.plain import is_text
 from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
+from cvmplan.profiles import cpus
 from cvmplan.readers.descriptions import qemu_words
 from cvmplan.readers.descriptions.described import (
     Description,
@@ -89,7 +90,8 @@ def describe(blob: Blob, open_file: Opener | None, options: Given) -> Descriptio
         found.append(no_hashes(blob, "kernelHashes='yes' of /domain/launchSecurity"))
     if platform.vmsa:
         name = domain.cpu()
-        found += host_cpu(blob, name)
+        taken = f"{cpus.DEFAULT} is assumed; QEMU would take {cpus.OF_QEMU}"
+        found += host_cpu(blob, name, taken)
         said |= {} if name is None or name.value == "host" else {"cpu": name}
     said |= domain.memory()
     boot = kernel if platform.secure_ept else {}

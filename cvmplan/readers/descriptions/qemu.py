@@ -169,7 +169,9 @@ def _cpu(told: Options) -> dict[str, Said]:
     """Return the CPU model, or family, model and stepping where properties change them."""
     properties = keys(told.cpu, "model-name")
     name = properties.get("model-name", "")
-    if not name or name.lower() in cpus.HOST:
+    if not name:
+        return {"cpu": Said(cpus.OF_QEMU, "no -cpu: QEMU's default")}
+    if name.lower() in cpus.HOST:
         return {}
     changed = {part: properties[part] for part in PARTS if part in properties}
     if not changed:
@@ -253,7 +255,8 @@ def _findings(told: Options, platform: Platform, guest: Properties) -> Iterator[
     if platform.policy is not None and has_kernel and not _flag(told, guest, "kernel-hashes"):
         yield no_hashes(told.blob, f"kernel-hashes=on of {guest.get('qom-type')}")
     if platform.vmsa:
-        yield from host_cpu(told.blob, Said(told.cpu, "-cpu") if told.cpu else None)
+        named = Said(told.cpu, "-cpu") if told.cpu else None
+        yield from host_cpu(told.blob, named, f"QEMU takes {cpus.OF_QEMU}")
     if told.line.unquoted and "append" in told.machine:
         problem = "the line has no quotes: -append is taken up to the next option"
         hint = "/proc/PID/cmdline has the words as they are"
