@@ -81,7 +81,7 @@ def counted(picture: svg.Picture) -> str:
     regions = sum(shape.regions for shape in shapes)
     drawn = "" if len(shapes) == regions else f", drawn as {len(shapes)}"
     wrong = f"{picture.wrong} marked with !" if picture.wrong else "none marked"
-    return f"{regions} regions{drawn}; {wrong}; the table has the same as text."
+    return f"{svg.many(regions, 'region')}{drawn}; {wrong}; the table has the same as text."
 
 
 def figure(picture: svg.Picture) -> Markup:

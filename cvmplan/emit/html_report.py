@@ -14,7 +14,7 @@ from cvmplan.core.values import PAGE
 from cvmplan.emit import html_evidence
 from cvmplan.emit.html import figure, findings_table, map_table, number, page, table
 from cvmplan.emit.markup import Markup, lines, tag
-from cvmplan.emit.svg import Picture, amount, picture_of
+from cvmplan.emit.svg import Picture, amount, many, picture_of
 from cvmplan.emit.svg_bar import Class, bar, swatch
 from cvmplan.emit.text import ALGORITHMS, COVERAGE, shown
 from cvmplan.emit.text_plan import row_text
@@ -83,7 +83,7 @@ def _verdict(found: Report) -> Markup:
     errors = sum(f.severity == "error" for f in found.findings)
     if found.is_valid:
         return tag("strong", f"The launch is valid on {found.platform}.")
-    why = found.problem or f"{errors} error{'' if errors == 1 else 's'}"
+    why = found.problem or many(errors, "error")
     told = f"The launch is not valid: {why}. No measurement is printed."
     return tag("strong", told, class_="cvm-t-wrong")
 
@@ -165,9 +165,10 @@ def _limits(found: Report, result: Measurement | None) -> Iterator[str]:
     if result is not None:
         counts = result.coverage._asdict()
         told += [
-            f"{counts[name]} pages: {COVERAGE[name]}." for name in ("host_filled", "not_added")
+            f"{many(counts[name], 'page')}: {COVERAGE[name]}."
+            for name in ("host_filled", "not_added")
             if counts[name]
-        ]  # fmt: skip
+        ]
     if found.platform.policy is not None and "kernel_hash" not in {**found.assumed, **found.given}:
         told.append("No kernel is given: what the firmware boots is not part of the measurement.")
     told += [f"{what}: named by the launch description, not measured." for what in found.uncovered]

@@ -78,6 +78,11 @@ def amount(size: int) -> str:
     return f"{size} bytes" if size != 1 else "1 byte"
 
 
+def many(count: int, what: str) -> str:
+    """Return a number of things."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def span(first: int, end: int) -> str:
     """Return [first, end) with both ends included; an address alone for no bytes."""
     return write_span(first, end - first) if end > first else f"{first:#x}"
@@ -143,8 +148,9 @@ def _svg(picture: Picture, content: Iterable[str], end: int, *, styled: bool, pa
     shapes = [shape for band in picture.bands for shape in band.shapes]
     regions = sum(shape.regions for shape in shapes)
     gaps = sum(not band.shapes for band in picture.bands)
-    desc = f"{regions} regions and {gaps} gaps in address order, from address 0 at the top down. "
-    desc += f"{picture.wrong or 'None'} of them marked with !. Each has a title and a description."
+    desc = f"{many(regions, 'region')} and {many(gaps, 'gap')} in address order, "
+    desc += f"from address 0 at the top down. {picture.wrong or 'None'} of them marked with !. "
+    desc += "Each has a title and a description."
     return tag(
         "svg",
         tag("title", title),
