@@ -345,6 +345,16 @@ def test_nothing_is_usual_where_it_is_ignored_or_another_tool_is_meant() -> None
     assert run(*words).out.split()[-1] == own.out
 
 
+def test_explain_looks_for_a_launch_without_a_usual_kernel() -> None:
+    """Its command says so, and gives the digest also where the file is."""
+    Path("kernel").write_bytes(b"kernel")
+    usual('kernel = "kernel"\nappend = "quiet"\nvcpus = 3\nvmm = "qemu"')
+    wanted = theirs("snp.fd", "", "", Machine(vcpus=2))
+    found = measured("explain", "snp.fd", "--expect", wanted)["command"]
+    assert found[-1] == "--no-defaults"
+    assert run(*found[1:], "--bare").out == wanted
+
+
 @pytest.mark.parametrize(
     "words", [("check",), ("map",), ("plan", "--format", "calls"), ("igvm", "-o", "x.igvm")]
 )

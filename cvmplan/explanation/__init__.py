@@ -22,6 +22,7 @@ from cvmplan.launch.given import Given
 from cvmplan.launch.model import Opener
 from cvmplan.planning.build import plan
 from cvmplan.planning.source import Source, open_source
+from cvmplan.planning.usual import usual_settings
 
 
 def ask(
@@ -71,7 +72,9 @@ def ask_candidate(
     for name in ("kernel", "initrd", "append"):
         if name in options and f"{name}_hash" in options:
             raise ConfigError("cannot be combined with its hash", at=f"--{name}")
-    settings = options
+    chosen = source.declared.settings | options
+    usual = usual_settings(options.usual, chosen, source.declared, platform, source.format)
+    settings = options = usual.only("kernel", "initrd", "append") | options
     named = {sha256(blob.data).digest(): blob.name for blob in tries}
     for name in ("kernel", "initrd"):
         path = options.text(name)

@@ -18,7 +18,7 @@ from cvmplan.kvm.abi import ABIS
 from cvmplan.launch.documented import Said, document_settings, document_value
 from cvmplan.launch.given import Given, Value
 from cvmplan.launch.model import Launch
-from cvmplan.launch.settings import SETTINGS
+from cvmplan.launch.settings import SETTINGS, TOP
 from cvmplan.profiles import PROFILES, Profile, cpus
 from cvmplan.readers.firmware import Firmware
 
@@ -133,12 +133,15 @@ def _command(asked: Asked, found: Found) -> tuple[str, ...]:
     shown = found.image.shown
     path = f"./{shown}" if shown.startswith("-") and shown != "-" else shown
     launch = found.launch
+    fewer = found.options.usual != asked.options.usual
+    names = {*SETTINGS, *(TOP if fewer else ())} - found.options.names()
     usual = [
         (name, value)
         for name, value in launch.assumed.items()
-        if name in launch.places and name in SETTINGS and not name.endswith("_hash")
+        if name in launch.places and name in names and not name.endswith("_hash")
     ]
-    return ("cvmplan", "measure", path, *_typed(asked, (*usual, *found.options.items())))
+    typed = _typed(asked, (*usual, *found.options.items()))
+    return ("cvmplan", "measure", path, *typed, *(("--no-defaults",) if fewer else ()))
 
 
 def _typed(asked: Asked, options: Iterable[tuple[str, Value | Candidate | None]]) -> Iterator[str]:

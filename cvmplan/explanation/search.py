@@ -189,7 +189,7 @@ class Search:
             if isinstance(value, Candidate):
                 image = value
             elif value is None:
-                options = options.without(name)
+                options = options.without(name).unusual(name, name.removesuffix("_hash"))
             else:
                 options |= {name: value}
         if "cpu" in states:

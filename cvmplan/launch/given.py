@@ -80,6 +80,12 @@ class Given:
         """Return all settings but these."""
         return Given({n: v for n, v in self._values.items() if n not in names}, self.usual)
 
+    def unusual(self, *names: str) -> Given:
+        """Return the same settings, of which these are not usual."""
+        values = {n: v for n, v in self.usual.values.items() if n not in names}
+        places = {n: v for n, v in self.usual.places.items() if n not in names}
+        return Given(self._values, Usual(values, places))
+
     def only(self, *names: str) -> Given:
         """Return these settings, where they are there."""
         return Given({n: v for n, v in self._values.items() if n in names}, self.usual)
