@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import time
 from base64 import b64encode
-from hashlib import sha256
+from hashlib import sha256, sha384
 from pathlib import Path
 from random import Random
 from typing import Any, Final
@@ -830,6 +830,10 @@ def test_registers_of_a_description_are_those_of_its_options(folder: Path) -> No
         (folder / name).write_text(text)
         assert events(name, "--base", ".") == expected, name
     assert events("argv", "--append", "c") != expected
+    page = run("report", "argv", "--base", ".").out
+    assert "RTMRs, predicted" in page
+    assert sha384((folder / "boot/initrd").read_bytes()).hexdigest() in page
+    assert all((digest or "") in page for _, _, digest in expected)
     (folder / "argv").write_text(BASE)
     assert_refused(run("rtmr", "argv"), {4})
 

@@ -78,8 +78,9 @@ def report(
     Write one HTML page about the launch for reviewers; exit 1 if it is not valid.
 
     The page has inputs with hashes, settings, findings, the map as a picture, the operations and
-    the measurement.  It loads nothing and has no script.  With --evidence it also has what 'verify'
-    says, and the exit code is 1 if anything differs or nothing shows that hardware signed it.
+    the measurement, and the RTMRs where IMAGE is the launch description of a TD.  It loads nothing
+    and has no script.  With --evidence it also has what 'verify' says, and the exit code is 1 if
+    anything differs or nothing shows that hardware signed it.
     """
     found = _made(request, Asked(evidence, certs or [], pin or [], at, event_log))
     write(REPORT.printer("html").report(found), output)

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from types import ModuleType
 from typing import Annotated, Final, Optional
 
 import typer
 
 from cvmplan.boot.against import Difference, differences
-from cvmplan.boot.firmware import Firmware
 from cvmplan.boot.inputs import Inputs
 from cvmplan.boot.node import Register, registers
 from cvmplan.boot.template import Match, nodes_of
@@ -27,7 +25,6 @@ from cvmplan.cli.options import (
     write_bytes,
 )
 from cvmplan.cli.typed import Typed
-from cvmplan.core import platform as platforms
 from cvmplan.core.blob import Blob
 from cvmplan.core.errors import ConfigError, MismatchError
 from cvmplan.core.files import Files
@@ -226,24 +223,13 @@ def _booted(opened: dict[str, Blob | None], told: Inputs) -> dict[str, Blob | No
 
 def _described(files: Files, typed: Typed) -> Inputs:
     """Return what the image says: firmware, or a launch description of a TD."""
-    from cvmplan import readers
+    from cvmplan.planning.predicted import described
 
     path = typed.text("image")
     if path is None:
         return Inputs()
-    blob = files.open(path, "image")
-    name, reader = readers.recognise(blob)
-    if name != "description":
-        return Inputs(firmware=_firmware(blob, name, reader))
-    booted = reader.booted(blob, files.open, read_options(typed.only(*READ_WITH)))
-    name, firmware = readers.recognise(booted.firmware)
-    return Inputs(
-        firmware=_firmware(booted.firmware, name, firmware),
-        memory=booted.memory,
-        kernel=booted.kernel,
-        initrd=booted.initrd,
-        append=booted.append or "",
-    )
+    given = read_options(typed.only(*READ_WITH))
+    return described(files.open(path, "image"), files.open, given)
 
 
 def _choice(typed: Typed, name: str, *choices: str) -> str | None:
@@ -252,15 +238,6 @@ def _choice(typed: Typed, name: str, *choices: str) -> str | None:
     flag = f"--{name.replace('_', '-')}"
     word = typed.text(name)
     return None if word is None else read_value(one_of(*choices), word, flag)
-
-
-def _firmware(blob: Blob, name: str, reader: ModuleType) -> Firmware:
-    from cvmplan.boot.firmware import read
-
-    if name not in ("ovmf", "tdvf"):
-        hint = "give TDX firmware, or what starts a TD"
-        raise ConfigError(f"{name} has no RTMRs", at=blob.name, hint=hint)
-    return read(reader.read(blob, platforms.TDX))
 
 
 def _named(files: Files, written: list[str], flag: str) -> dict[str, Blob]:

@@ -11,7 +11,7 @@ from cvmplan import __version__
 from cvmplan.calls.planned import Planned, Row
 from cvmplan.core.findings import has_errors
 from cvmplan.core.values import PAGE
-from cvmplan.emit import html_evidence
+from cvmplan.emit import html_evidence, html_rtmr
 from cvmplan.emit.html import figure, findings_table, map_table, number, page, table
 from cvmplan.emit.markup import Markup, lines, tag
 from cvmplan.emit.svg import Picture, amount, many, picture_of
@@ -74,6 +74,8 @@ def _sections(found: Report, picture: Picture) -> Iterator[tuple[str, str, Seque
     yield "operations", "Operations", [*_operations(found.made, digests=made is not None)]
     yield "coverage", "Pages by class", _coverage(result)
     yield "limits", "What the measurement does not cover", [*_limits(found, result)]
+    if found.predicted is not None:
+        yield "predicted", "RTMRs, predicted", [*html_rtmr.section(found.predicted)]
     if found.verification is not None:
         yield from html_evidence.sections(found.verification)
     yield "reproduce", "Reproduce", [*_reproduce(found, result)]

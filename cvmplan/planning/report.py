@@ -19,6 +19,7 @@ from cvmplan.memory.owners import Owners, owners
 from cvmplan.operations.measure import Measurement, broken_promises
 from cvmplan.operations.plan import Plan
 from cvmplan.planning import build
+from cvmplan.planning.predicted import Predicted, predict_described
 from cvmplan.planning.request import Request
 from cvmplan.planning.source import open_source
 from cvmplan.readers import recognise
@@ -33,7 +34,8 @@ class Report(NamedTuple):
 
     `made` is None where the launch is not legal; `problem` says why where no finding does.
     `uncovered` is what a launch description names and no measurement covers, `base` the folder
-    of its files.  `verification` is what became of evidence, where that is given.
+    of its files.  `verification` is what became of evidence, where that is given; `predicted` has
+    the RTMRs of a TD whose launch is described.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Report(NamedTuple):
     uncovered: tuple[str, ...] = ()
     base: str | None = None
     verification: Verification | None = None
+    predicted: Predicted | None = None
 
     @property
     def holds(self) -> bool:
@@ -97,6 +100,9 @@ def make_report(request: Request) -> Report:
     inputs = tuple(request.files.inputs.values())
     report = _of_launch(request, launch, owned, inputs)
     report = report._replace(uncovered=tuple(source.declared.uncovered))
+    if recognised[0] == "description" and launch.platform.secure_ept:
+        told = predict_described(request.image, request.files.open, request.options)
+        report = report._replace(predicted=told)
     try:
         plan = build.plan(launch, inputs)
     except MapError as error:
