@@ -128,7 +128,8 @@ def validate(blob: Blob, raw: Json, document: str) -> Any:
         place = f"{blob.name}:{line}" if line else blob.name
         where = f"{place}: {spell(path)}" if path else place
         at = Place(where, blob.name, path=path, line=line, column=column)
-        more = f"{len(found) - 1} more errors in this document; " if len(found) > 1 else ""
+        left = len(found) - 1
+        more = f"{left} more error{'s'[: left > 1]} in this document; " if left else ""
         hint = f"{more}'cvmplan schema {document}' prints its schema"
         raise MalformedError(reason, at=at, hint=hint) from None
 
