@@ -658,6 +658,14 @@ def test_annotations_that_are_not_enabled(enabled: str, codes: set[int], kata: P
 
 
 @needs_shared
+def test_other_cpu_features_do_not_change_the_signature(kata: Path) -> None:
+    path = kata / "configuration.toml"
+    before = digest("configuration.toml", "--base", "host")
+    path.write_text(path.read_text().replace('cpu_features = "', 'cpu_features = "model-id=x,'))
+    assert digest("configuration.toml", "--base", "host") == before
+
+
+@needs_shared
 def test_the_runtime_in_go_does_not_read_the_size_of_pipes(kata: Path) -> None:
     """pkg/katautils/config.go of 4.1.0, type agent."""
     path = kata / "configuration.toml"

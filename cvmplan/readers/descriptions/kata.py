@@ -324,7 +324,7 @@ class _Configuration:
 
 POLICY: Final = "snp_guest_policy"
 RUST: Final = "virt_container"  # runtime.name of the one in Rust
-_SIGNATURE: Final = re.compile(r"\b(?:family|model|stepping)\b")
+_SIGNATURE: Final = re.compile(r"(?:^|,)[ ]?(?:family|model|stepping)=")
 _EXTENSION: Final = re.compile(r"[0-9A-Za-z_-]{1,64}")
 MEMORY: Final = 2048  # MiB where default_memory is not set
 MOST: Final = 1 << 12
