@@ -122,7 +122,8 @@ def test_an_example_takes_no_file_and_no_file_is_missing(files: Path) -> None:
     for args in ((), ("fine.json", "--example", "snp")):
         result = run("check", *args)
         assert (result.code, result.out) == (2, "")
-        assert result.err.startswith("error: FILE: missing FILE (or --example)")
+        said = "FILE and --example" if args else "missing FILE (or --example)"
+        assert result.err.startswith(f"error: FILE: {said}\n")
 
 
 def test_the_output_is_written_also_where_the_check_fails(files: Path) -> None:

@@ -246,3 +246,32 @@ def test_a_hostile_document_is_one_line_of_error(image: Path, name: str, named: 
     result = run("check", "image.fd", *(("--expect-file", "x.json") if named else ()))
     assert_refused(result, {3, 4})
     assert result.err.removesuffix("\n").replace("\n", "").isprintable()
+
+
+def test_a_launch_that_cannot_be_asked_for_does_not_hide_a_difference(image: Path) -> None:
+    expect(image.parent, launch("00" * 48), launch("00" * 48, append="x"))
+    told = run("check", "image.fd")
+    assert "measurement-differs" in told.out
+    assert told.code > 1
+
+
+def test_expectations_beside_an_image_are_of_it(image: Path) -> None:
+    (image.parent / "other.fd").write_bytes(b"")
+    expect(image.parent, launch("00" * 48) | {"image": "other.fd"})
+    assert_refused(run("check", "image.fd"), {2})
+
+
+def test_a_plan_whose_digest_was_changed_is_not_valid(image: Path) -> None:
+    made = json.loads(run("plan", image.name, "--format", "json").out)
+    assert run("check", "-", stdin=json.dumps(made).encode()).code == 0
+    made["measurement"]["digest"] = "00" * 48
+    assert_refused(run("check", "-", stdin=json.dumps(made).encode()), {1})
+
+
+@pytest.mark.parametrize("read", ["image.fd.expect.json", "image.fd", "cvmplan.toml"])
+def test_what_was_read_is_not_written_over(read: str, image: Path) -> None:
+    expect(image.parent, launch("00" * 48))
+    (image.parent / "cvmplan.toml").write_text("vcpus = 2")
+    before = (image.parent / read).read_bytes()
+    assert "is also read" in run("check", "image.fd", "-o", read).err
+    assert (image.parent / read).read_bytes() == before

@@ -36,7 +36,8 @@ def check(plan: Plan | Request) -> Findings:
     """
     Return every finding about a launch; where there is a map, it is lowered as well.
 
-    PlanError where the operations are not a legal launch; other errors as `Request.plan`.
+    PlanError where the operations are not a legal launch, MismatchError where they do not measure
+    what the plan says; other errors as `Request.plan`.
     """
     from cvmplan.operations.measure import broken_promises, measure, promises
 
@@ -47,7 +48,7 @@ def check(plan: Plan | Request) -> Findings:
     for _ in made.trace():
         pass
     found = made.findings
-    if promises(made):
+    if promises(made) or made.recorded is not None:
         found += tuple(broken_promises(made, measure(made)))
     return Findings(found)
 

@@ -85,6 +85,8 @@ class Check:
         try:
             expectations = self._expectations or _beside(name)
             launches = expectations.of(name) if expectations else []
+            if expectations and not launches and self._expectations is None:
+                raise ConfigError(f"expects nothing of {name}", at=expectations.blob.name)
             documents += [expectations.blob] if expectations else []
             request = self._opened(name)
             documents += [one.blob for one in request.files.inputs.values()]
@@ -120,7 +122,7 @@ class Check:
         if wanted is not None:
             for held in _compare(plan, wanted):
                 compared.append(held)
-                found += [] if held.same else [_differs(plan, held)]
+                found += [] if held.same else [_differs(plan, held, request.files.base)]
 
     def _located(self, found: Sequence[Finding], documents: Iterable[Blob]) -> tuple[Finding, ...]:
         """Return findings with the line of each place in one of these documents."""
@@ -171,12 +173,12 @@ def _compare(plan: Plan, wanted: Expected) -> Iterator[Compared]:
         yield Compared(register, wanted.title, expected, result.digest, at)
 
 
-def _differs(plan: Plan, held: Compared) -> Finding:
+def _differs(plan: Plan, held: Compared, base: str | None) -> Finding:
     from cvmplan.launch.commands import explain_command
 
     return Finding(
         "measurement-differs",
         f"{held.register} is {held.found.hex()}, expected {held.expected.hex()} ({held.settings})",
         at=held.at,
-        hint=shlex.join([*explain_command(plan), "--expect", held.expected.hex()]),
+        hint=shlex.join([*explain_command(plan, base), "--expect", held.expected.hex()]),
     )

@@ -71,7 +71,8 @@ def check(
     one_by_one = Check(asked.opened, expectations, beyond, lines=not plain)
     made = Checks(tuple(map(one_by_one.check, names)), RULES, gravity)
     errors = [one.error for one in made.files if one.error]
-    if not (plain and len(names) == 1 and errors):
+    grave = [f for one in made.files for f in one.findings if f.severity == "error"]
+    if not (plain and len(names) == 1 and errors and len(grave) == 1):
         write(printer.checks(made), output)
     if len(names) == 1 and errors:
         raise errors[0]

@@ -13,7 +13,6 @@ from cvmplan.cli.process import tell
 from cvmplan.cli.progress import watch_for
 from cvmplan.cli.request import Request
 from cvmplan.core.errors import ConfigError, MismatchError
-from cvmplan.core.files import Files, is_same
 from cvmplan.emit import igvm as file
 from cvmplan.launch.directives import Directives, not_said, required
 from cvmplan.launch.given import Given
@@ -48,18 +47,10 @@ def igvm(request: Request, output: To, beside: Beside = None, igvm_version: Vers
     others = [_beside(request, path) for path in beside or ()]
     parts = [_part(one.plan(), quiet=request.quiet) for one in (request, *others)]
     made = file.igvm(parts, igvm_version)
-    _check_output(output, request.files)
+    write_bytes(made, output)
     for part in parts:
         for what in not_said(part.made):
             tell(f"warning: {part.platform}: not in the file: {what}")
-    write_bytes(made, output)
-
-
-def _check_output(output: str, files: Files) -> None:
-    """Raise ConfigError where the file that is written would be one of those that were read."""
-    for path in files.inputs:
-        if output != "-" and is_same(output, path):
-            raise ConfigError(f"{output} is also read", at="--output", hint="give a different file")
 
 
 def _beside(request: Request, path: str) -> Request:

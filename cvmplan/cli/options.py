@@ -184,8 +184,6 @@ def with_options(
     @functools.wraps(function)
     def verb(**values: Any) -> None:
         mine = {name: values.pop(name) for name in own}
-        if "output" in mine:
-            check_output(mine["output"], [*values.values(), *mine.values()])
         function(make(Typed(values)), **mine)
 
     signature = [
@@ -255,7 +253,8 @@ def _tell(message: str) -> None:
 
 def _open(files: Files, path: str | None, example: str | None) -> Blob:
     if (path is None) == (example is None):
-        raise ConfigError("missing IMAGE (or --example)", at="IMAGE", hint="try --example snp")
+        problem = "IMAGE and --example" if path else "missing IMAGE (or --example)"
+        raise ConfigError(problem, at="IMAGE", hint="try --example snp")
     if path is not None:
         return files.open(path, "image")
     return files.open(example_path(str(example)), "image")
@@ -282,6 +281,7 @@ def write(text: str | Iterable[str], output: str | None) -> None:
         for piece in _pieces(lines):
             _print(piece)
         return
+    check_output(path)
     with whole_file(path) as file:
         file.writelines(lines)
 
@@ -307,6 +307,7 @@ def write_bytes(pieces: Iterable[bytes | memoryview], output: str | None) -> Non
         for piece in pieces:
             _print(piece)
         return
+    check_output(path)
     with whole_bytes(path) as file:
         file.writelines(pieces)
 

@@ -42,7 +42,8 @@ def several(typed: Typed) -> Several:
     chosen = choose_vmm(options, files.open)
     named, example = typed.texts("path"), typed.text("example")
     if bool(named) == (example is not None):
-        raise ConfigError("missing FILE (or --example)", at="FILE", hint="try --example snp")
+        problem = "FILE and --example" if named else "missing FILE (or --example)"
+        raise ConfigError(problem, at="FILE", hint="try --example snp")
     names = named or [example_path(str(example))]
 
     def opened(name: str) -> Request:

@@ -21,7 +21,7 @@ from cvmplan.cli.options import (
     with_options,
     write,
 )
-from cvmplan.cli.outputs import output_file
+from cvmplan.cli.outputs import check_output, output_file
 from cvmplan.cli.progress import bar
 from cvmplan.cli.typed import Typed
 from cvmplan.core.errors import ConfigError, PlanError
@@ -178,6 +178,7 @@ def sweep(
         put: Callable[[str], Any] = partial(write, output=None)
         path = output_file(output)
         if path is not None:
+            check_output(path)
             put = stack.enter_context(whole_file(path)).write
         put(printer.heading())
         for rows in in_order(tally.of(computed(stack, parcels, executor, jobs))):

@@ -237,6 +237,18 @@ def _ships(path: str) -> bool:
     return path in EXAMPLES or path.startswith(tuple(MADE))
 
 
+_read: set[tuple[int, int]] = set()  # device and number of every regular file that was opened
+
+
+def was_read(path: str) -> bool:
+    """Whether a path leads to a file that this process has opened."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return False
+    return (status.st_dev, status.st_ino) in _read
+
+
 def map_file(path: str) -> Blob:
     """Return the bytes of a file, read or mapped; InputError when it cannot be opened."""
     place = path
@@ -261,6 +273,7 @@ def _contents(file: IO[bytes], path: str) -> memoryview:
     status = os.fstat(file.fileno())
     if not stat.S_ISREG(status.st_mode):
         return _bounded(file, path)
+    _read.add((status.st_dev, status.st_ino))
     if status.st_size <= SMALL:
         return _bounded(file, path, MOST_UNSIZED)
     if status.st_size <= HELD and _Held.together + status.st_size <= TOGETHER:
