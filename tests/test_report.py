@@ -336,3 +336,10 @@ def test_a_plan_that_is_not_legal_says_so(image: Path) -> None:
     assert "not a legal launch: " in text
     assert "was added before" in text
     Page(text)
+
+
+def test_a_long_command_line_is_there_to_its_end(tmp_path: Path) -> None:
+    (tmp_path / "kernel").write_bytes(b"kernel")
+    line = "a=" + "x" * 400 + " end=here"
+    text = report("example:snp", "--kernel", str(tmp_path / "kernel"), "--append", line)
+    assert Page(text).of("td").count(line) == 1

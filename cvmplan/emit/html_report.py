@@ -12,7 +12,7 @@ from cvmplan.calls.planned import Planned, Row
 from cvmplan.core.findings import has_errors
 from cvmplan.core.values import PAGE
 from cvmplan.emit import html_evidence, html_rtmr
-from cvmplan.emit.html import figure, findings_table, map_table, number, page, table
+from cvmplan.emit.html import MOST_CELL, figure, findings_table, map_table, number, page, table
 from cvmplan.emit.markup import Markup, lines, tag
 from cvmplan.emit.svg import Picture, amount, many, picture_of
 from cvmplan.emit.svg_bar import Class, bar, swatch
@@ -114,7 +114,7 @@ def _settings(found: Report) -> Markup:
     for word, chosen in (("given", found.given), ("assumed", found.assumed)):
         for name, value in chosen.items():
             place = f"{word} ({found.places[name]})" if name in found.places else word
-            rows.append((name, shown(value), place))
+            rows.append((name, shown(value, MOST_CELL), place))
     return table(("Setting", "Value", "Given or assumed"), rows)
 
 

@@ -66,12 +66,12 @@ def input_lines(inputs: Iterable[Input]) -> list[str]:
     return aligned(rows)
 
 
-def shown(value: Setting) -> str:
-    """Return a setting in one line, quoted where it would not be seen, cut where it is long."""
+def shown(value: Setting, most: int = 100) -> str:
+    """Return a setting in one line of `most` letters, quoted where it would not be seen."""
     text = str(value) if isinstance(value, str | int) else ", ".join(value)
     if isinstance(value, str) and (not text or text != text.strip() or not text.isprintable()):
         text = repr(value)
-    return text if len(text) <= 100 else f"{text[:97]}…"
+    return text if len(text) <= most else f"{text[: most - 3]}…"
 
 
 def _coverage(coverage: Coverage) -> list[str]:
