@@ -275,3 +275,16 @@ def test_what_was_read_is_not_written_over(read: str, image: Path) -> None:
     before = (image.parent / read).read_bytes()
     assert "is also read" in run("check", "image.fd", "-o", read).err
     assert (image.parent / read).read_bytes() == before
+
+
+def test_a_file_without_expectations_does_not_pass_beside_one_that_has_some(image: Path) -> None:
+    shutil.copy(image, image.parent / "other.fd")
+    digest = run("measure", "image.fd", "--bare").out
+    name = expect(image.parent, launch(digest) | {"image": "image.fd"}, name="e.json")
+    assert run("check", "image.fd", "--expect-file", name).code == 0
+    assert run("check", "image.fd", "other.fd", "--expect-file", name).code == 2
+
+
+def test_a_link_without_an_end_is_not_the_absence_of_expectations(image: Path) -> None:
+    (image.parent / "image.fd.expect.json").symlink_to("nowhere")
+    assert_refused(run("check", "image.fd"), {3})

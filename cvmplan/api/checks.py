@@ -85,7 +85,7 @@ class Check:
         try:
             expectations = self._expectations or _beside(name)
             launches = expectations.of(name) if expectations else []
-            if expectations and not launches and self._expectations is None:
+            if expectations and not launches:
                 raise ConfigError(f"expects nothing of {name}", at=expectations.blob.name)
             documents += [expectations.blob] if expectations else []
             request = self._opened(name)

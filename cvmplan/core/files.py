@@ -220,8 +220,8 @@ def is_same(one: str, other: str) -> bool:
 
 
 def is_there(path: str) -> bool:
-    """Whether a path names anything that exists."""
-    return os.path.exists(path)
+    """Whether a path names anything, a link without an end too."""
+    return os.path.lexists(path)
 
 
 def _names(folder: str) -> list[str]:
