@@ -544,4 +544,4 @@ def test_a_key_of_several_lines_is_one_line_of_error() -> None:
     policy = b'schema = "cvmplan.policy/1"\n[snp]\n"k\\npcy" = 1\n'
     with pytest.raises(CvmplanError) as told:
         judge(Report().build()[0], policy_file=policy)
-    assert str(told.value).splitlines() == ["policy: snp.k\\npcy: unknown key"]
+    assert str(told.value).splitlines() == ["policy:2: snp.k\\npcy: unknown key"]
