@@ -28,6 +28,7 @@ from cvmplan.cli.process import (
     tell,
 )
 from cvmplan.core.errors import CvmplanError, InputError
+from cvmplan.core.files import forget_read
 from cvmplan.core.mapped import confirm_all
 from cvmplan.core.names import unknown
 from cvmplan.core.values import printable
@@ -189,6 +190,7 @@ def _run(argv: list[str]) -> int:
         from typer.completion import completion_init  # type: ignore[attr-defined]  # re-exported
 
         completion_init()  # typer's own shells
+    forget_read()
     command = typer.main.get_command(app)
     code = command.main(argv or ["--help"], prog_name="cvmplan", standalone_mode=False)
     failed = flush_output()

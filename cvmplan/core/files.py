@@ -240,8 +240,13 @@ def _ships(path: str) -> bool:
 _read: set[tuple[int, int]] = set()  # device and number of every regular file that was opened
 
 
+def forget_read() -> None:
+    """Begin anew: what was opened before belongs to a different output."""
+    _read.clear()
+
+
 def was_read(path: str) -> bool:
-    """Whether a path leads to a file that this process has opened."""
+    """Whether a path leads to a file that was opened for this output."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):

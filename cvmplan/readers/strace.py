@@ -47,7 +47,7 @@ _NUMBER = re.compile(r"0x[0-9a-f]{1,8}")
 _RESUMED: Final = "<... ioctl resumed>"
 _UNFINISHED: Final = "<unfinished ...>"
 _PID = re.compile(r"(?:\[pid {1,10})?(\d{1,10})[\] ]")
-_RESULT = re.compile(r"(-?\d{1,20})(?:<[^>]{0,4096}>)?(?: (E[A-Z0-9]{1,20}))?")
+_RESULT = re.compile(r"^(-?\d{1,20})(?:<[^>]{0,4096}>)?(?: (E[A-Z0-9]{1,20}))?")
 _SLOT = re.compile(
     r"slot=(\d{1,10}), flags=[^,]{1,100}, guest_phys_addr=(0x[0-9a-f]{1,16}|0), "
     r"memory_size=(\d{1,20}), userspace_addr=(0x[0-9a-f]{1,16}|NULL)"
