@@ -76,7 +76,7 @@ class FileReference(Document):
 
 
 class FirmwareDocument(Document):
-    """The firmware, or its digest; `size` where `file` is no more than its end."""
+    """The firmware, or its digest; `size` is that of the whole, where `file` is only its end."""
 
     file: str | None = None
     sha256: Octets32 | None = None

@@ -67,7 +67,7 @@ class Report(NamedTuple):
 
     @property
     def launched(self) -> Callable[[], tuple[Plan, Measurement]] | None:
-        """What evidence is compared with; None where there is no measurement."""
+        """Return the plan and measurement for evidence; None without a measurement."""
         result = self.made.result if self.made is not None and self.is_valid else None
         if self.made is None or result is None:
             return None

@@ -98,7 +98,7 @@ def _with_errors(attempt: Attempt, log: vmm_errors.Log) -> Attempt:
 
 
 def _event(number: int, name: str, told: str, at: str) -> Attempt | None:
-    """Return the call of an event; None for one of SEV that is no call of a launch."""
+    """Return the call of an event; None for an event of SEV that is not part of a launch."""
     if name == "snp_launch_update":
         return _update(number, told, at)
     if name in ("snp_launch_start", "launch_start"):

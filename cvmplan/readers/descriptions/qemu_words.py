@@ -257,7 +257,7 @@ def options(blob: Blob, words: list[str]) -> Iterator[Option]:
 
 
 def _takes(name: str, following: list[str]) -> bool:
-    """Whether an option takes the next word; of one that is not known, where it is no option."""
+    """Whether an option takes the next word: an unknown one does unless that is an option too."""
     return name in WITH_VALUE or bool(following and not following[0].startswith("-"))
 
 
